@@ -1,5 +1,8 @@
 """Shapes of the tensors that travel between the rooms, written once."""
 
+from dataclasses import dataclass
+from typing import Protocol
+
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -23,3 +26,26 @@ Rows = Int[Tensor, " b"]
 
 PerAttack = Float[Tensor, " b"]
 """One value per attack."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How near a batch of attacks is to its goal.
+
+    Args:
+        loss: (b,) what a gradient lowers; differentiable.
+        merit: (b,) the goal's own figure; higher is better.
+        strain: (b,) how far what was to be kept has moved, in units of what is tolerable: above 1 is too far.
+    """
+
+    loss: PerAttack
+    merit: PerAttack
+    strain: PerAttack
+
+
+class Objective(Protocol):
+    """What a white-box method may ask: how near images are to the goal, with a gradient."""
+
+    def __call__(self, images: Images, emphasis: PerAttack | None = None) -> Outcome:
+        """The outcome of images (b, c, h, w); `emphasis` (b,) scales the weight of what is to be kept."""
+        ...

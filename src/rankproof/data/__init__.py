@@ -1,5 +1,7 @@
 """Where pictures come from."""
 
 from rankproof.data.dataset import Dataset
+from rankproof.data.download import download
+from rankproof.data.load import load
 
-__all__ = ["Dataset"]
+__all__ = ["Dataset", "download", "load"]

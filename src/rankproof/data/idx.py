@@ -10,6 +10,8 @@ import torch
 from rankproof.data.dataset import Dataset, as_labels
 from rankproof.errors import RankproofError
 
+UNSIGNED_BYTE = 8
+MAX_BYTES = 16 * 2**30
 PREFIX = {"train": "train", "test": "t10k"}
 FASHION_CLASSES = (
     "T-shirt/top",
@@ -34,21 +36,38 @@ def find_idx(folder: Path, split: str, kind: str) -> Path | None:
     return None
 
 
+def holds_idx(folder: Path) -> bool:
+    """Whether a folder looks like idx files: at least one of the four is there."""
+    kinds = ("images-idx3", "labels-idx1")
+    return any(find_idx(folder, split, kind) is not None for split in PREFIX for kind in kinds)
+
+
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
     """The array in one idx file of unsigned bytes with that many dimensions."""
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            shape = _read_shape(stream.read(4 + 4 * dimensions), path, dimensions)
+            promised = int(np.prod(shape, dtype=object))
+            if promised > MAX_BYTES:
+                raise RankproofError(f"{path}: header promises {promised:,} bytes, too many; fetch it again")
+            raw = stream.read(promised + 1)  # no more than needed to see that there is too much
     except (OSError, EOFError, zlib.error) as error:
         raise RankproofError(f"{path}: cannot be read as an idx file ({error}); fetch it again") from None
-    header = 4 + 4 * dimensions
-    if len(raw) < header or raw[:3] != b"\x00\x00\x08" or raw[3] != dimensions:
-        raise RankproofError(f"{path}: damaged header, not an idx file of {dimensions} dimensions")
-    shape = tuple(int(size) for size in np.frombuffer(raw, ">u4", dimensions, 4))
-    if len(raw) - header != int(np.prod(shape, dtype=object)):
+    if len(raw) != promised:
+        found = "more" if len(raw) > promised else f"{len(raw):,}"
         raise RankproofError(
-            f"{path}: header promises {'x'.join(map(str, shape))} bytes, the file has {len(raw) - header}"
+            f"{path}: header promises {promised:,} bytes, the file has {found}; fetch it again"
         )
-    return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
+    return np.frombuffer(raw, np.uint8).reshape(shape)
+
+
+def _read_shape(header: bytes, path: Path, dimensions: int) -> tuple[int, ...]:
+    """The sizes in an idx header: two zeros, the type, the number of dimensions, each size in 4 bytes."""
+    if len(header) < 4 + 4 * dimensions or header[:4] != bytes((0, 0, UNSIGNED_BYTE, dimensions)):
+        raise RankproofError(
+            f"{path}: damaged header, not an idx file of {dimensions} dimensions; fetch it again"
+        )
+    return tuple(int(size) for size in np.frombuffer(header, ">u4", dimensions, 4))
 
 
 def load_idx(folder: Path, split: str) -> Dataset:
@@ -58,8 +77,10 @@ def load_idx(folder: Path, split: str) -> Dataset:
         wanted = f"{PREFIX[split]}-images-idx3-ubyte.gz and {PREFIX[split]}-labels-idx1-ubyte.gz"
         raise RankproofError(f"{folder}: the {split} split needs {wanted}")
     pictures, labels = read_idx(image_file, 3), read_idx(label_file, 1)
-    if len(pictures) != len(labels) or len(pictures) == 0:
-        raise RankproofError(f"{folder}: {len(pictures)} pictures but {len(labels)} labels")
+    if len(pictures) != len(labels):
+        raise RankproofError(f"{folder}: {len(pictures)} pictures but {len(labels)} labels; fetch both again")
+    if pictures.size == 0:
+        raise RankproofError(f"{folder}: no pictures in {image_file.name}; fetch it again")
     count = int(labels.max()) + 1
     fashion = "fashion" in folder.resolve().name.lower() and count == len(FASHION_CLASSES)
     classes = FASHION_CLASSES if fashion else tuple(str(number) for number in range(count))

@@ -1,0 +1,235 @@
+"""The one verb: attack a target."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rankproof.errors import RankproofError
+from rankproof.goals.base import Bound, Goal, Scene, Sum
+from rankproof.goals.names import goal_knobs, goal_name
+from rankproof.goals.order import Reorder
+from rankproof.methods.base import Found, Method
+from rankproof.methods.gradient import PGD
+from rankproof.randomness import uniforms
+from rankproof.ranking.gallery import Gallery
+from rankproof.result import AttackResult
+from rankproof.threat import Threat, format_eps
+from rankproof.types import Outcome
+
+MEMORY = 250_000_000  # values a goal may hold at once for the attacks of one chunk
+NUDGE = 1 / 255  # size of the random start where the clean image is stationary
+
+Progress = Callable[[int, int], None]
+
+
+def attack(
+    target: Gallery,
+    images: Tensor,
+    goal: Goal | Sum,
+    threat: Threat,
+    *,
+    method: Method | None = None,
+    seed: int = 0,
+    index: Tensor | None = None,
+    targets: Tensor | None = None,
+    preserved: Tensor | None = None,
+    own_copy: str = "keep",
+    progress: Progress = lambda done, total: None,
+) -> AttackResult:
+    """Attack each image once and tell what became of the ranking.
+
+    Args:
+        target: the gallery whose ranking is attacked; a gallery gives the attacker everything (white box).
+        images: (b, c, h, w) images to perturb, in [0, 1]: candidates for CA, queries for QA and OA.
+        goal: what is wanted, such as `QueryRaise(m=4) + 1.0 * Preserve(g=5)`.
+        threat: what may be changed.
+        method: how to search; None is the published PGD with the steps of the goal's own paper.
+        seed: all choices and random numbers come from it; attack i depends on nothing else in the batch.
+        index: (b,) gallery positions of the images' own clean copies; None says they are not in the gallery.
+        targets: (b, m) explicitly chosen items instead of the published choice; for `Reorder` in wanted order.
+        preserved: (b, g) explicitly chosen items to keep in place.
+        own_copy: "keep" the own clean copy in every ranking (as published) or "drop" it.
+        progress: called with evaluations done and evaluations in all.
+    Returns:
+        adversarial images and figures before and after, one per image.
+    Raises:
+        RankproofError: an argument does not fit; the message names it.
+    """
+    gallery = _white_box(target)
+    images = _checked_images(gallery, images)
+    index = _checked_index(gallery, images, index, own_copy)
+    method = method or PGD(rule="iccv21" if isinstance(goal, Reorder) else "eccv20")
+    rows = _chunk_rows(gallery, goal)
+    count = _Counter(len(images) * method.passes(threat.eps), progress)
+    parts = [
+        _attack_chunk(
+            gallery, images[part], goal, threat, method, seed, own_copy, count, start=int(part[0]), **chosen
+        )
+        for part in torch.arange(len(images)).split(rows)
+        for chosen in [_take(part, index=index, targets=targets, preserved=preserved)]
+    ]
+    return AttackResult(
+        goal=goal_name(goal),
+        metric=goal.metric,
+        method=method.name,
+        eps=threat.eps,
+        knobs=goal_knobs(goal),
+        steps=parts[0]["steps"],
+        seed=seed,
+        index=index,
+        gallery_size=len(gallery),
+        device=gallery.ranker.device.type,
+        seconds=sum(part["seconds"] for part in parts),
+        notes=_notes(goal, gallery, parts[0]["stationary"], threat),
+        **{name: torch.cat([part[name] for part in parts]) for name in _ROWWISE},
+        **{when: _joined([part[when] for part in parts]) for when in ("before", "after")},
+    )
+
+
+_ROWWISE = ("original", "adversarial", "targets", "preserved", "silent")
+
+
+def _attack_chunk(
+    gallery: Gallery,
+    images: Tensor,
+    goal: Goal | Sum,
+    threat: Threat,
+    method: Method,
+    seed: int,
+    own_copy: str,
+    count: "_Counter",
+    *,
+    start: int,
+    index: Tensor | None,
+    targets: Tensor | None,
+    preserved: Tensor | None,
+) -> dict[str, Any]:
+    """Attack the images of one chunk; `start` is the place of the first one among all."""
+    ranker = gallery.ranker
+    keys = index.tolist() if index is not None else list(range(start, start + len(images)))
+    begin = time.perf_counter()
+    original = threat.start(ranker.as_input(images))
+    with ranker.frozen():
+        with torch.no_grad():
+            clean = ranker.embed(original)
+            scene = Scene(
+                gallery=gallery,
+                clean=clean,
+                keys=keys,
+                seed=seed,
+                index=index,
+                targets=targets,
+                preserved=preserved,
+                own_copy=own_copy,
+            )
+            bound = goal.bind(scene)
+        found = _search(ranker.embed, bound, original, threat, method, seed, keys, count)
+        threat.check(found.images, original)
+        adversarial = threat.project(found.images, original)
+        seconds = time.perf_counter() - begin
+        with torch.no_grad():
+            figures = {"before": bound.verdict(clean), "after": bound.verdict(ranker.embed(adversarial))}
+    return {
+        "original": original,
+        "adversarial": adversarial,
+        "targets": bound.targets,
+        "preserved": bound.preserved,
+        "silent": found.silent,
+        "steps": found.passes,
+        "stationary": bound.stationary,
+        "seconds": seconds,
+        **figures,
+    }
+
+
+def _search(
+    embed: Callable[[Tensor], Tensor],
+    bound: Bound,
+    original: Tensor,
+    threat: Threat,
+    method: Method,
+    seed: int,
+    keys: list[int],
+    count: "_Counter",
+) -> Found:
+    """Let the method look for better images; at eps = 0 there are none."""
+
+    def objective(images: Tensor, emphasis: Tensor | None = None) -> Outcome:
+        outcome = bound.outcome(embed(images), emphasis)
+        count.add(len(images))
+        return outcome
+
+    if threat.eps == 0:
+        return Found(original, 0, torch.zeros(len(original), dtype=torch.bool, device=original.device))
+    initial = original
+    if bound.stationary:
+        noise = uniforms(seed, keys, "start", original.shape[1:]).to(original)
+        initial = threat.project(original + min(NUDGE, threat.eps) * noise, original)
+    return method.run(original, initial, objective, threat, seed=seed, keys=keys)
+
+
+class _Counter:
+    """Tells how many evaluations are done."""
+
+    def __init__(self, total: int, progress: Progress) -> None:
+        self.done, self.total, self.progress = 0, total, progress
+
+    def add(self, count: int) -> None:
+        self.done += count
+        self.progress(self.done, self.total)
+
+
+def _white_box(target: object) -> Gallery:
+    if not isinstance(target, Gallery):
+        raise RankproofError(f"attack: expected a Gallery, got {type(target).__name__}")
+    return target
+
+
+def _checked_images(gallery: Gallery, images: Tensor) -> Tensor:
+    if images.dim() != 4 or len(images) == 0:
+        raise RankproofError(
+            f"images: expected a batch (b, c, h, w) with at least one image, got {tuple(images.shape)}"
+        )
+    if images.dtype == torch.uint8:
+        return gallery.ranker.as_input(images)
+    if not images.is_floating_point() or not bool(((images >= 0) & (images <= 1)).all()):
+        raise RankproofError("images: values must be floats in [0, 1] (or 8-bit integers)")
+    return images
+
+
+def _checked_index(gallery: Gallery, images: Tensor, index: Tensor | None, own_copy: str) -> Tensor | None:
+    if own_copy not in ("keep", "drop"):
+        raise RankproofError(f"own_copy must be 'keep' or 'drop', got {own_copy!r}")
+    if index is None:
+        if own_copy == "drop":
+            raise RankproofError("own_copy='drop' needs index=, the gallery positions of the images")
+        return None
+    if index.shape != (len(images),) or int(index.min()) < 0 or int(index.max()) >= len(gallery):
+        raise RankproofError(f"index: expected {len(images)} gallery positions in 0 .. {len(gallery) - 1}")
+    return index.to(device=gallery.embeddings.device, dtype=torch.int64)
+
+
+def _chunk_rows(gallery: Gallery, goal: Goal | Sum) -> int:
+    """How many attacks run side by side: as many as the encoder's pass takes and the goal's memory allows."""
+    return max(1, min(gallery.ranker.chunk, MEMORY // goal.memory_per_attack(len(gallery))))
+
+
+def _take(part: Tensor, **values: Tensor | None) -> dict[str, Tensor | None]:
+    return {name: None if value is None else value[part.to(value.device)] for name, value in values.items()}
+
+
+def _joined(figures: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([part[name] for part in figures]).cpu() for name in figures[0]}
+
+
+def _notes(goal: Goal | Sum, gallery: Gallery, stationary: bool, threat: Threat) -> tuple[str, ...]:
+    notes = [text for text in [goal.choice_note(len(gallery))] if text]
+    if stationary and threat.eps > 0:
+        size = format_eps(min(NUDGE, threat.eps))
+        notes.append(
+            f"random start within {size}, because the clean image itself is stationary for this goal"
+        )
+    return tuple(notes)

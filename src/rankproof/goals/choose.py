@@ -1,0 +1,62 @@
+"""Which items an attack is about: the published choice of targets."""
+
+import torch
+
+from rankproof.goals.base import Scene
+from rankproof.randomness import integers, permutations
+from rankproof.types import Ids
+
+TOP_SHARE = 0.01  # "-" attacks choose among the nearest 1 % (ECCV section 4)
+
+
+def pool_size(size: int, needed: int) -> int:
+    """How many nearest items the "-" attacks choose from: 1 % of the gallery, or 3 x `needed` if that is more.
+
+    Args:
+        size: |X|.
+        needed: m + g, how many items one attack takes from the pool.
+    """
+    return min(max(int(TOP_SHARE * size), 3 * needed), size - 1)
+
+
+def pool_note(size: int, needed: int) -> str:
+    """What to tell where the pool is larger than the published 1 %."""
+    pool = pool_size(size, needed)
+    if pool <= int(TOP_SHARE * size):
+        return ""
+    return (
+        f"chosen among the {pool} nearest ({100 * pool / size:.1f} %), since 1 % of {size} items is too few"
+    )
+
+
+def uniform(scene: Scene, count: int, purpose: str) -> Ids:
+    """(b, count) items drawn uniformly from the whole gallery, with replacement."""
+    return integers(scene.seed, scene.keys, purpose, scene.size, count)
+
+
+def nearest_others(scene: Scene, count: int) -> Ids:
+    """(b, count) the items nearest to each clean image, nearest first, its own copy left out."""
+    if scene.index is None:
+        return scene.gallery.search(scene.clean, count)
+    found = scene.gallery.search(scene.clean, count + 1)  # (b, count + 1)
+    others = found != scene.index[:, None]
+    others[:, -1] &= ~others.all(1)  # duplicates may have pushed the own copy further back
+    return found[others].view(len(found), count)
+
+
+def from_pool_with_replacement(scene: Scene, pool: Ids, count: int, purpose: str) -> Ids:
+    """(b, count) draws from each row's pool (b, p), uniform and with replacement."""
+    return pool.gather(1, integers(scene.seed, scene.keys, purpose, pool.shape[1], count).to(pool.device))
+
+
+def from_pool_shuffled(scene: Scene, pool: Ids, count: int, purpose: str) -> Ids:
+    """(b, count) the first items of a random permutation of each row's pool (b, p)."""
+    order = permutations(scene.seed, scene.keys, purpose, pool.shape[1])[:, :count].to(pool.device)
+    return pool.gather(1, order)
+
+
+def best_of_rest(ranked: Ids, taken: Ids, count: int) -> Ids:
+    """(b, count) the first items of each ranking (b, p) that are not among `taken` (b, m)."""
+    free = ~(ranked[:, :, None] == taken[:, None, :]).any(2)  # (b, p)
+    order = free.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :count]
+    return ranked.gather(1, order)

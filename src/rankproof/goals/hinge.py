@@ -1,0 +1,117 @@
+"""Sums of hinges between chosen items and a whole gallery, with their gradient in closed form.
+
+The loss of QA+ is a mean over c in C and x in X of [d(q, c) - d(q, x)]+. It is piecewise linear in the
+distances, so its gradient is a matter of counting: an item x loses 1 for every chosen c that is farther,
+and a chosen c gains 1 for every x that is nearer - which is its rank. And because it is homogeneous of
+degree 1, the loss itself is the inner product of distances and gradient. One pass over the distances gives
+loss, gradient and ranks for all chosen items at once.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+RAISE, LOWER = 1, -1
+ROWS = 16  # rows of distances handled together: they stay in the processor's cache
+
+
+class _GalleryHinge(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        distances: Tensor,
+        ids: Tensor,
+        weights: Tensor,
+        directions: Sequence[int],
+        plain: Sequence[bool],
+        ordered: int,
+        order_weight: float,
+    ) -> tuple[Tensor, Tensor]:
+        own = distances.gather(1, ids)  # (b, m)
+        gradient = torch.zeros_like(distances)  # (b, n)
+        counts = torch.empty_like(own)
+        pulls = [
+            0.0 if alone else -float(direction) for direction, alone in zip(directions, plain, strict=True)
+        ]
+        for start in range(0, len(distances), ROWS):
+            rows = slice(start, start + ROWS)
+            part = distances[rows], own[rows], weights[rows], gradient[rows], counts[rows]
+            _count_rows(*part, directions, pulls)
+        sign = own.new_tensor(directions)
+        own_gradient = (
+            sign * weights * torch.where(own.new_tensor(plain) > 0, torch.ones_like(counts), counts)
+        )
+        if ordered:
+            own_gradient[:, :ordered] += order_weight * _order_gradient(own[:, :ordered])
+        gradient.scatter_add_(1, ids, own_gradient)
+        ctx.save_for_backward(gradient)
+        ctx.mark_non_differentiable(counts)
+        return torch.linalg.vecdot(distances, gradient), counts
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        scale = grads[0]
+        if not bool((scale == 1).all()):
+            gradient = gradient * scale[:, None]
+        return gradient, None, None, None, None, None, None
+
+
+def _count_rows(
+    distances: Tensor,
+    own: Tensor,
+    weights: Tensor,
+    gradient: Tensor,
+    counts: Tensor,
+    directions: Sequence[int],
+    pulls: Sequence[float],
+) -> None:
+    """Count the items each hinge is active for and add its share to the gradient, in place."""
+    active = torch.empty_like(distances)
+    for column, (direction, pull) in enumerate(zip(directions, pulls, strict=True)):
+        compare = torch.lt if direction == RAISE else torch.gt
+        compare(distances, own[:, column, None], out=active)
+        counts[:, column] = active.sum(1)
+        if pull:
+            gradient.addcmul_(active, weights[:, column, None], value=pull)
+
+
+def _order_gradient(own: Tensor) -> Tensor:
+    """Gradient of the sum over i < j of [d_i - d_j]+ with respect to d (b, k), in wanted order."""
+    wrong = torch.triu(own[:, :, None] > own[:, None, :], diagonal=1).to(own.dtype)  # (b, k, k)
+    return wrong.sum(2) - wrong.sum(1)
+
+
+def gallery_hinge(
+    distances: Tensor,
+    ids: Tensor,
+    weights: Tensor,
+    directions: Sequence[int],
+    *,
+    plain: Sequence[bool] | None = None,
+    ordered: int = 0,
+    order_weight: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Weighted hinges of chosen items against the whole gallery, and of ordered items among themselves.
+
+    L = sum over c of  w_c * sum over x in X of [d(q, c) - d(q, x)]+     raised   (ECCV eq. 11)
+                       w_c * sum over x in X of [d(q, x) - d(q, c)]+     lowered  (ECCV eq. 9)
+                       w_c * d(q, c)  or  -w_c * d(q, c)                 plain    (ECCV eq. 16, 17)
+        + order_weight * sum over i < j of [d(q, c_i) - d(q, c_j)]+      ordered  (ICCV eq. 1)
+
+    Args:
+        distances: (b, n) distances of each query to the whole gallery; the gradient flows through these.
+        ids: (b, m) positions of the chosen items.
+        weights: (b, m) weight of each, at least 0.
+        directions: RAISE or LOWER for each of the m columns.
+        plain: which columns use the bare distance instead of hinges.
+        ordered: the first so many chosen items are in wanted order.
+    Returns:
+        (b,) losses; (b, m) for each chosen item the number of strictly nearer (raised) or strictly
+        farther (lowered) items.
+    """
+    alone = plain if plain is not None else [False] * ids.shape[1]
+    loss, counts = _GalleryHinge.apply(distances, ids, weights, directions, alone, ordered, order_weight)
+    return loss, counts

@@ -1,0 +1,60 @@
+"""What every white-box method is: a value that turns images and an objective into better images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from rankproof.threat import Threat
+from rankproof.types import Images, Objective
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a method came back with.
+
+    Args:
+        images: (b, c, h, w) the adversarial images.
+        passes: forward and gradient evaluations spent on each attack.
+        silent: (b,) attacks whose gradient was zero or not finite in every pass.
+    """
+
+    images: Images
+    passes: int
+    silent: Bool[Tensor, " b"]
+
+
+class Method(Protocol):
+    """A white-box method: hyper-parameters, no state."""
+
+    @property
+    def name(self) -> str:
+        """The word used for it on the command line and in files."""
+        ...
+
+    def passes(self, eps: float) -> int:
+        """How many forward and gradient evaluations one attack takes at that budget."""
+        ...
+
+    def run(
+        self,
+        original: Images,
+        initial: Images,
+        objective: Objective,
+        threat: Threat,
+        *,
+        seed: int,
+        keys: Sequence[int],
+    ) -> Found:
+        """Attack a batch.
+
+        Args:
+            original: (b, c, h, w) centres of the threat sets.
+            initial: (b, c, h, w) where to start, inside the threat sets.
+            objective: scores images.
+            threat: what may be changed.
+            seed, keys: random numbers of attack i come from `seed` and `keys[i]` alone.
+        """
+        ...

@@ -1,0 +1,105 @@
+"""A trained encoder on disk: safetensors beside a JSON record that says what it is."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import nn
+
+from rankproof.errors import RankproofError
+from rankproof.files import write_atomically
+from rankproof.models.c2f1 import C2F1, DigitsEncoder
+
+ARCHITECTURES: dict[str, type[C2F1] | type[DigitsEncoder]] = {"c2f1": C2F1, "digits": DigitsEncoder}
+WEIGHTS, RECORD = "model.safetensors", "model.json"
+ZOO = "zoo:"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An encoder with the record it was saved with."""
+
+    encoder: nn.Module
+    record: dict[str, Any]
+
+
+def new_encoder(arch: str, seed: int = 0) -> nn.Module:
+    """An untrained encoder of a known architecture, its initial weights drawn from `seed`."""
+    if arch not in ARCHITECTURES:
+        raise RankproofError(f"arch {arch!r} is unknown; known: {', '.join(ARCHITECTURES)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = ARCHITECTURES[arch]()
+    return encoder.to(memory_format=torch.channels_last)  # a quarter faster on a CPU, the same values
+
+
+def save_checkpoint(folder: Path, encoder: nn.Module, record: dict[str, Any], *, half: bool = False) -> Path:
+    """Write weights and record into `folder`; the record gains the weights' sha256.
+
+    Args:
+        half: store the weights in half precision.
+    """
+    state = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
+    if half:
+        state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    content = save(state)
+    record = {**record, "sha256": hashlib.sha256(content).hexdigest()}
+    write_atomically(folder / WEIGHTS, content)
+    write_atomically(folder / RECORD, (json.dumps(record, indent=2) + "\n").encode())
+    return folder
+
+
+def load_checkpoint(source: str | Path) -> Checkpoint:
+    """Read a folder written by `save_checkpoint`, or `zoo:NAME` for one that ships with the package."""
+    folder = _zoo_folder(str(source)) if str(source).startswith(ZOO) else Path(source)
+    weights, sheet = folder / WEIGHTS, folder / RECORD
+    for file in (folder, weights, sheet):
+        if not file.exists():
+            raise RankproofError(f"{file}: not found; a model is a folder with {WEIGHTS} and {RECORD}")
+    try:
+        record = json.loads(sheet.read_text())
+        arch = record["arch"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise RankproofError(f"{sheet}: not a model record (JSON with at least `arch`)") from None
+    content = weights.read_bytes()
+    if record.get("sha256") not in (None, hashlib.sha256(content).hexdigest()):
+        raise RankproofError(
+            f"{weights}: damaged, its sha256 is not the one in {RECORD}; train or fetch it again"
+        )
+    try:
+        state = load(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise RankproofError(f"{weights}: not a safetensors file ({error})") from None
+    return Checkpoint(_fill(new_encoder(arch), state, arch, weights), record)
+
+
+def _fill(encoder: nn.Module, state: dict[str, torch.Tensor], arch: str, file: Path) -> nn.Module:
+    expected = {name: value.shape for name, value in encoder.state_dict().items()}
+    odd = [name for name in expected | state if name not in state or state[name].shape != expected.get(name)]
+    if odd:
+        raise RankproofError(
+            f"{file}: these are not the weights of {arch}: {', '.join(sorted(odd)[:3])} do not fit"
+        )
+    if not all(bool(torch.isfinite(value).all()) for value in state.values()):
+        raise RankproofError(f"{file}: the weights contain NaN or infinite values")
+    encoder.load_state_dict({name: value.float() for name, value in state.items()})
+    return encoder.eval()
+
+
+def zoo_names() -> list[str]:
+    """The names of the shipped encoders."""
+    root = Path(str(files("rankproof") / "zoo"))
+    return sorted(str(sheet.parent.relative_to(root)) for sheet in root.rglob(RECORD))
+
+
+def _zoo_folder(source: str) -> Path:
+    name = source.removeprefix(ZOO)
+    if name not in zoo_names():
+        raise RankproofError(f"{source}: not in the zoo; it holds {', '.join(zoo_names()) or 'nothing yet'}")
+    return Path(str(files("rankproof") / "zoo")) / name

@@ -1,0 +1,5 @@
+"""How encoders are trained."""
+
+from rankproof.training.loop import Epoch, Settings, measure_recall, train
+
+__all__ = ["Epoch", "Settings", "measure_recall", "train"]

@@ -1,0 +1,316 @@
+import io
+import json
+import os
+import re
+from html.parser import HTMLParser
+
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from rankproof.audit import report, table
+from rankproof.audit.result import AuditResult, Flag, Strip, Tile
+from rankproof.errors import RankproofError
+
+BUDGETS = (1, 2, 4, 8)
+METRIC = {"oa": "tau", "shift": "shift"}
+AFTER = {
+    "ca+": (50.1, 2.91),
+    "ca-": (1.9, 73.31),
+    "qa+": (50.3, 3.12),
+    "qa-": (0.5, 61.04),
+    "sp-qa+": (50.2, 13.44),
+    "sp-qa-": (0.5, 28.83),
+    "oa": (0.0, 0.81),
+    "shift": (0.0, 0.47),
+}
+
+
+def cell(goal, n=4, method="strong", **changes):
+    before, after = AFTER[goal]
+    after, stealthy = before + (after - before) * n / 4, goal.startswith("sp")
+    values = dict.fromkeys(("visible", "budget", "rank_before", "rank_after", "tau_before", "tau", "shift"))
+    values |= {"goal": goal, "method": method, "eps": n / 255, "metric": METRIC.get(goal, "rank")}
+    values |= {"w": 1 if goal.startswith("ca") else None, "m": 1 if "qa" in goal else None}
+    values |= {
+        "k": 5 if goal == "oa" else None,
+        "g": 5 if stealthy else None,
+        "xi": 1.0 if stealthy else None,
+    }
+    values |= {"sp_rank": 1.37 if stealthy else None, "mean_rank_before": 2.0, "mean_rank": 17.25}
+    values |= {"before": before, "after": after, "ci95": [after - 0.25, after + 0.25]}
+    values |= {"steps": 24, "trials": 1000, "seed": 0, "device": "cpu", "model": "m", "data": "d"}
+    values |= {"seconds": 12.5, "model_seconds": 10.0, "peak_mb": 300.0, "versions": {"torch": "2.5"}}
+    return values | changes
+
+
+def strip(goal="qa+"):
+    images = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    tiles = tuple(Tile(image=image, rank=rank, chosen=rank == 2) for rank, image in enumerate(images))
+    changed = (images[0] + 0.01).clamp(0, 1)
+    return Strip(
+        goal=goal,
+        eps=4 / 255,
+        original=images[0],
+        adversarial=changed,
+        query=None,
+        before=tiles,
+        after=tiles,
+        wanted="A <b>boot</b> comes first.",
+    )
+
+
+def audit(**changes):
+    cells = [cell(goal, n) for goal in AFTER for n in BUDGETS] + [cell(goal, method="pgd") for goal in AFTER]
+    values = {
+        "model": "runs/mine",
+        "data": "digits",
+        "recall_at_1": 97.84,
+        "cells": cells,
+        "flags": [],
+        "eps": 4 / 255,
+        "trials": 1000,
+        "seed": 7,
+        "gallery_size": 1797,
+        "data_note": "pictures of 8x8 in 10 classes",
+        "command": "rankproof audit runs/mine digits --eps 4/255",
+        "versions": {"python": "3.11", "torch": "2.5"},
+        "seconds": 61.5,
+        "strips": [],
+        "model_record": {"arch": "digits"},
+    }
+    return AuditResult(**values | changes)
+
+
+class Page(HTMLParser):
+    """Collects what a browser would see of a page."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.texts, self.rows = [], [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag == "tr":
+            self.rows.append("")
+
+    def handle_data(self, data):
+        self.texts.append(data)
+        if self.rows:
+            self.rows[-1] += f" {data}"
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+    def attributes(self, name):
+        return [attrs[name] for _, attrs in self.tags if name in attrs]
+
+
+@pytest.fixture(scope="module")
+def page():
+    return Page(report.render_html(audit(strips=[strip(), strip("sp-qa-")])))
+
+
+def test_every_cell_is_on_the_page(page):
+    rows = [" ".join(row.split()) for row in page.rows]
+    for one in audit().cells:
+        start, budget = table.goal_name(one["goal"]), f"{round(one['eps'] * 255)}/255"
+        alike = [
+            row for row in rows if row.startswith(f"{start} {one['method']}") and f" {budget} 1,000" in row
+        ]
+        assert len(alike) == 1, (start, budget)
+        assert table.value_text(one, "after").replace("\N{NO-BREAK SPACE}", " ") in alike[0]
+
+
+def test_the_page_says_what_was_found_in_order(page):
+    wanted = (
+        "runs/mine on digits",
+        "of the way from an untouched ranking",
+        "Tested was how runs/mine ranks the 1,797 pictures of digits",
+        "recall@1 97.8 %",
+        "from the middle of the ranking (50.3 %) to 3.1 % [2.9, 3.4]",
+        "so that it moves to 73.3 %",
+        "Kendall tau of 0.81",
+        "No flags",
+        "rank of C_SP",
+        "2.0 → 17.2",
+        "QA+ at 4/255.",
+        "1.96 standard errors",
+        "rankproof audit runs/mine digits --eps 4/255",
+        "torch 2.5",
+        "systems that you own",
+    )
+    places = [page.text.find(text) for text in wanted]
+    assert -1 not in places, wanted[places.index(-1)]
+    assert places == sorted(places)
+
+
+def test_a_yardstick_is_mentioned_in_the_row_of_its_attack_and_has_none_of_its_own():
+    result = audit(cells=[cell("qa+"), cell("qa+", method="pgd", after=4.56), cell("ca+", method="pgd")])
+    shown = table.rows(result)
+    assert [(row.cell["goal"], row.cell["method"]) for row in shown] == [("ca+", "pgd"), ("qa+", "strong")]
+    assert shown[1].yardstick["after"] == 4.56
+    assert "plain PGD: 4.6 %" in Page(report.render_html(result)).text.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_a_curve_holds_only_the_same_attack():
+    cells = [cell("qa+", n) for n in (8, 4, 1)] + [cell("qa+", 8, m=5), cell("qa+", 2, method="pgd")]
+    (row,) = table.rows(audit(cells=cells))
+    assert [round(one["eps"] * 255) for one in row.curve] == [1, 4, 8]
+
+
+def test_nothing_on_the_page_is_fetched_from_elsewhere(page):
+    html = report.render_html(audit(strips=[strip()], flags=[Flag(kind="a", text="b")]))
+    sources = page.attributes("src") + page.attributes("href") + page.attributes("srcset")
+    assert sources
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert not re.search(r"@import|url\(|<script|<link|<iframe", html, re.IGNORECASE)
+
+
+def test_what_the_user_named_cannot_become_markup():
+    evil = "<script>alert('x')</script>"
+    flags = [Flag(kind=evil, text=f"{evil} & more", cell=evil)]
+    result = audit(
+        model=evil,
+        data=evil,
+        data_note=evil,
+        command=evil,
+        flags=flags,
+        strips=[strip(evil)],
+        model_record={evil: evil},
+    )
+    html = report.render_html(result)
+    assert "<script" not in html
+    assert "<b>boot" not in html
+    assert f"{evil} & more" in Page(html).text
+
+
+def test_no_two_elements_share_an_id(page):
+    ids = page.attributes("id")
+    assert len(ids) == len(set(ids))
+
+
+def test_flags_are_shown_and_take_the_place_of_the_all_clear():
+    text = Page(
+        report.render_html(audit(flags=[Flag(kind="ties", cell="oa at 4/255", text="Many ties.")]))
+    ).text
+    assert "oa at 4/255: Many ties. (ties)" in re.sub(r"\s+", " ", text)
+    assert "No flags" not in text
+
+
+def test_what_is_missing_is_left_out_and_not_printed():
+    cells = [
+        cell("qa+", before=float("nan"), after=float("nan"), ci95=[float("nan")] * 2),
+        cell("oa", ci95=None),
+    ]
+    result = audit(cells=cells, recall_at_1=None, model_record=None)
+    text = Page(report.render_html(result)).text
+    assert not re.search(r"\b(nan|None|inf)\b", text)
+    assert "recall@1" not in text
+
+
+@pytest.mark.parametrize("cells", [[], [cell("qa+", 8)]])
+def test_an_audit_without_a_figure_at_its_budget_says_so(cells):
+    assert "No attack on the ranking was run at 4/255." in report.render_html(audit(cells=cells))
+
+
+def test_black_box_figures_are_not_said_to_know_the_weights():
+    text = Page(report.render_html(audit(cells=[cell("oa", method="nes", visible=50, budget=1000)]))).text
+    assert "N = 50, Q = 1,000" in text
+    assert "except where N and Q are given" in text
+
+
+def test_reach_is_the_share_of_the_way_to_what_is_wanted():
+    def share(goal, before, after):
+        return table.reach(cell(goal, before=before, after=after))
+
+    assert share("qa+", 50.0, 10.0) == pytest.approx(80)
+    assert share("qa-", 50.0, 60.0) == pytest.approx(20)
+    assert share("oa", 0.0, 0.25) == pytest.approx(25)
+    assert share("shift", 0.0, 0.25) is None
+    assert "between 28 % (SP-QA−) and 94 % (CA+)" in table.verdict(audit()).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_numbers_are_printed_without_a_negative_zero():
+    assert [table.figure(value) for value in (-0.01, -1.25, 1234.5, None)] == ["0.0", "−1.2", "1,234.5", "–"]
+
+
+def test_the_terminal_table_has_a_row_per_attack():
+    console = Console(width=110, record=True, file=io.StringIO())
+    console.print(table.table_text(audit(cells=[*audit().cells, cell("qa+", method="[bold]mine")])))
+    text = console.export_text().replace("\N{NO-BREAK SPACE}", " ")
+    assert "3.1 % ± 0.2" in text
+    assert "0.81 ± 0.25" in text
+    assert "C_SP 1.4 %" in text
+    assert "[bold]mine" in text
+    assert sum("strong" in line for line in text.splitlines()) == len(AFTER)
+
+
+def test_all_is_saved_and_the_json_is_strict(tmp_path):
+    odd = cell("oa", after=float("nan"), ci95=(float("nan"), float("inf")), peak_mb=torch.tensor(2.5))
+    flag = Flag(kind="ties", text="Many.")
+    result = audit(cells=[cell("qa+"), odd], flags=[flag], strips=[strip(), strip(), strip("sp-qa-")])
+    place = report.save(result, tmp_path / "new" / "folder")
+    folder = place.parent
+    assert place.read_text() == report.render_html(result)
+    names = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+    pictures = ["pictures/qa-plus-2.png", "pictures/qa-plus.png", "pictures/sp-qa-minus.png"]
+    assert names == [*pictures, "report.html", "report.json"]
+    for name in pictures:
+        with Image.open(folder / name) as picture:
+            assert picture.width > 500
+
+    def refuse(text):
+        raise AssertionError(text)
+
+    saved = json.loads((folder / "report.json").read_text(), parse_constant=refuse)
+    keys = (
+        "model data recall_at_1 flags cells eps trials seed gallery_size data_note command versions seconds"
+    )
+    assert saved.keys() == {*keys.split(), "model_record"}
+    assert saved["flags"] == [{"kind": "ties", "text": "Many.", "cell": None}]
+    assert saved["cells"][0]["after"] == pytest.approx(3.12)
+    assert saved["cells"][1]["after"] is None
+    assert saved["cells"][1]["ci95"] == [None, None]
+    assert saved["cells"][1]["peak_mb"] == 2.5
+
+
+def contents(folder):
+    return {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("fails_at", range(3))
+def test_a_write_that_fails_leaves_the_earlier_report(tmp_path, monkeypatch, fails_at):
+    report.save(audit(strips=[strip()]), tmp_path)
+    earlier, count, write = contents(tmp_path), iter(range(9)), report.write_atomically
+
+    def failing(path, content):
+        if next(count) == fails_at:
+            raise RankproofError(f"{path}: cannot be written (No space left on device)")
+        write(path, content)
+
+    monkeypatch.setattr(report, "write_atomically", failing)
+    with pytest.raises(RankproofError, match="No space left"):
+        report.save(audit(model="other", strips=[strip()]), tmp_path)
+    assert contents(tmp_path) == earlier
+
+
+def test_the_json_comes_last(tmp_path, monkeypatch):
+    moved, replace = [], os.replace
+
+    def watching(source, target):
+        moved.append(os.path.relpath(target, tmp_path))
+        replace(source, target)
+
+    monkeypatch.setattr(report.os, "replace", watching)
+    report.save(audit(strips=[strip()]), tmp_path)
+    assert moved[-3:] == ["pictures/qa-plus.png", "report.html", "report.json"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RankproofError, match="file/below"):
+        report.save(audit(), tmp_path / "file" / "below")
