@@ -1,22 +1,28 @@
 """rankproof: find out how far a stranger can move the results of a search-by-image system."""
 
-from rankproof.attack import attack
-from rankproof.data import load
-from rankproof.errors import RankproofError
-from rankproof.goals import (
-    CandidateLower,
-    CandidateRaise,
-    MaxShift,
-    Preserve,
-    QueryLower,
-    QueryRaise,
-    Reorder,
-)
-from rankproof.methods import PGD
-from rankproof.models import load_checkpoint
-from rankproof.ranking import Gallery, Ranker
-from rankproof.result import AttackResult
-from rankproof.threat import Threat
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rankproof.attack import attack
+    from rankproof.data import load
+    from rankproof.errors import RankproofError
+    from rankproof.goals import (
+        CandidateLower,
+        CandidateRaise,
+        MaxShift,
+        Preserve,
+        QueryLower,
+        QueryRaise,
+        Reorder,
+    )
+    from rankproof.methods import PGD
+    from rankproof.models import load_checkpoint
+    from rankproof.ranking import Gallery, Ranker
+    from rankproof.result import AttackResult
+    from rankproof.threat import Threat
 
 __all__ = [
     "PGD",
@@ -36,3 +42,48 @@ __all__ = [
     "load",
     "load_checkpoint",
 ]
+
+_PUBLIC = {
+    "attack": ("attack",),
+    "data": ("load",),
+    "errors": ("RankproofError",),
+    "goals": (
+        "CandidateLower",
+        "CandidateRaise",
+        "MaxShift",
+        "Preserve",
+        "QueryLower",
+        "QueryRaise",
+        "Reorder",
+    ),
+    "methods": ("PGD",),
+    "models": ("load_checkpoint",),
+    "ranking": ("Gallery", "Ranker"),
+    "result": ("AttackResult",),
+    "threat": ("Threat",),
+}
+_VERBS = ("attack", "audit")  # functions that share their module's name
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, its module imported at first use: torch takes two seconds, `--help` should not."""
+    for module, names in _PUBLIC.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """This package; `rankproof.attack` is the function even after the module of that name was imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _VERBS and isinstance(value, ModuleType):
+            value = getattr(value, name, value)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

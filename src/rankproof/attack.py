@@ -48,8 +48,8 @@ def attack(
         threat: what may be changed.
         method: how to search; None is the published PGD with the steps of the goal's own paper.
         seed: all choices and random numbers come from it; attack i depends on nothing else in the batch.
-        index: (b,) gallery positions of the images' own clean copies; None says they are not in the gallery.
-        targets: (b, m) explicitly chosen items instead of the published choice; for `Reorder` in wanted order.
+        index: (b,) gallery positions of the images' own clean copies; None: they are not in the gallery.
+        targets: (b, m) explicitly chosen items, not the published choice; for `Reorder` in wanted order.
         preserved: (b, g) explicitly chosen items to keep in place.
         own_copy: "keep" the own clean copy in every ranking (as published) or "drop" it.
         progress: called with evaluations done and evaluations in all.
@@ -61,8 +61,11 @@ def attack(
     gallery = _white_box(target)
     images = _checked_images(gallery, images)
     index = _checked_index(gallery, images, index, own_copy)
+    for what, ids in (("targets", targets), ("preserved", preserved)):
+        if ids is not None and (ids.dim() != 2 or len(ids) != len(images)):
+            raise RankproofError(f"{what}: expected {len(images)} rows, one each, got {tuple(ids.shape)}")
     method = method or PGD(rule="iccv21" if isinstance(goal, Reorder) else "eccv20")
-    rows = _chunk_rows(gallery, goal)
+    rows = chunk_rows(gallery, goal)
     count = _Counter(len(images) * method.passes(threat.eps), progress)
     parts = [
         _attack_chunk(
@@ -212,9 +215,9 @@ def _checked_index(gallery: Gallery, images: Tensor, index: Tensor | None, own_c
     return index.to(device=gallery.embeddings.device, dtype=torch.int64)
 
 
-def _chunk_rows(gallery: Gallery, goal: Goal | Sum) -> int:
+def chunk_rows(gallery: Gallery, goal: Goal | Sum) -> int:
     """How many attacks run side by side: as many as the encoder's pass takes and the goal's memory allows."""
-    return max(1, min(gallery.ranker.chunk, MEMORY // goal.memory_per_attack(len(gallery))))
+    return max(1, min(gallery.ranker.chunk, MEMORY // max(1, goal.memory_per_attack(len(gallery)))))
 
 
 def _take(part: Tensor, **values: Tensor | None) -> dict[str, Tensor | None]:

@@ -2,9 +2,11 @@
 
 import io
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -141,7 +143,7 @@ class AttackResult:
             "metric": self.metric,
             "before": _mean(self.headline(after=False)),
             "after": summary.mean,
-            "ci95": [summary.low, summary.high],
+            "ci95": [end if math.isfinite(end) else None for end in (summary.low, summary.high)],
             "rank_before": means.get("rank_before"),
             "rank_after": _mean(self.after.get("rank")),
             "sp_rank": _mean(self.after.get("sp_rank")),
@@ -182,11 +184,15 @@ class AttackResult:
     def load(cls, folder: str | Path) -> "AttackResult":
         """Read what `save` wrote."""
         try:
-            cell = json.loads((Path(folder) / SUMMARY).read_text())
-            with np.load(Path(folder) / ARRAYS, allow_pickle=False) as stored:
-                arrays = {name: torch.from_numpy(stored[name]) for name in stored.files}
-        except (OSError, ValueError) as error:
+            return cls._read(Path(folder))
+        except (OSError, ValueError, EOFError, BadZipFile, KeyError, TypeError) as error:
             raise RankproofError(f"{folder}: no saved attack ({error})") from None
+
+    @classmethod
+    def _read(cls, folder: Path) -> "AttackResult":
+        cell = json.loads((folder / SUMMARY).read_text())
+        with np.load(folder / ARRAYS, allow_pickle=False) as stored:
+            arrays = {name: torch.from_numpy(stored[name]) for name in stored.files}
         figures = {
             when: {n.removeprefix(f"{when}_"): v for n, v in arrays.items() if n.startswith(f"{when}_")}
             for when in ("before", "after")

@@ -64,7 +64,7 @@ class Threat:
         return mean.clamp(-bound, bound)
 
     def apply(self, perturbation: Tensor, original: Tensor) -> Tensor:
-        """Images (b, c, h, w) with a perturbation of the same or of one image's shape added, within [0, 1]."""
+        """Images (b, c, h, w) with a perturbation of the same or one image's shape added, within [0, 1]."""
         return (original + perturbation).clamp(0, 1)
 
     def check(self, images: Tensor, original: Tensor) -> None:

@@ -1,7 +1,7 @@
 """Shapes of the tensors that travel between the rooms, written once."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -20,6 +20,12 @@ Chosen = Float[Tensor, "b m d"]
 
 Ids = Int[Tensor, "b m"]
 """Positions in the gallery, one row per attack."""
+
+Kept = Int[Tensor, "b g"]
+"""Positions of what is to be kept in place, or is already taken, one row per attack."""
+
+Pool = Int[Tensor, "b p"]
+"""Positions to choose from, one row per attack."""
 
 Rows = Int[Tensor, " b"]
 """One position per attack."""
@@ -43,6 +49,7 @@ class Outcome:
     strain: PerAttack
 
 
+@runtime_checkable
 class Objective(Protocol):
     """What a white-box method may ask: how near images are to the goal, with a gradient."""
 

@@ -7,14 +7,14 @@ runs, and gives the verdict afterwards. Goals add up: `QueryRaise(m=4) + 1.0 * P
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from rankproof.errors import RankproofError
 from rankproof.ranking.gallery import Gallery
-from rankproof.types import Embeddings, Ids, Outcome, Rows
+from rankproof.types import Embeddings, Ids, Kept, Outcome, Rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Scene:
     seed: int
     index: Rows | None = None
     targets: Ids | None = None
-    preserved: Ids | None = None
+    preserved: Kept | None = None
     own_copy: str = "keep"
 
     @property
@@ -61,6 +61,7 @@ class Scene:
         return ids.to(device=self.clean.device, dtype=torch.int64)
 
 
+@runtime_checkable
 class Bound(Protocol):
     """A goal bound to a scene."""
 

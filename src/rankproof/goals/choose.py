@@ -4,13 +4,13 @@ import torch
 
 from rankproof.goals.base import Scene
 from rankproof.randomness import integers, permutations
-from rankproof.types import Ids
+from rankproof.types import Ids, Kept, Pool
 
 TOP_SHARE = 0.01  # "-" attacks choose among the nearest 1 % (ECCV section 4)
 
 
 def pool_size(size: int, needed: int) -> int:
-    """How many nearest items the "-" attacks choose from: 1 % of the gallery, or 3 x `needed` if that is more.
+    """How many nearest items the "-" attacks choose from: 1 % of the gallery, 3 x `needed` if that is more.
 
     Args:
         size: |X|.
@@ -44,18 +44,18 @@ def nearest_others(scene: Scene, count: int) -> Ids:
     return found[others].view(len(found), count)
 
 
-def from_pool_with_replacement(scene: Scene, pool: Ids, count: int, purpose: str) -> Ids:
+def from_pool_with_replacement(scene: Scene, pool: Pool, count: int, purpose: str) -> Ids:
     """(b, count) draws from each row's pool (b, p), uniform and with replacement."""
     return pool.gather(1, integers(scene.seed, scene.keys, purpose, pool.shape[1], count).to(pool.device))
 
 
-def from_pool_shuffled(scene: Scene, pool: Ids, count: int, purpose: str) -> Ids:
+def from_pool_shuffled(scene: Scene, pool: Pool, count: int, purpose: str) -> Ids:
     """(b, count) the first items of a random permutation of each row's pool (b, p)."""
     order = permutations(scene.seed, scene.keys, purpose, pool.shape[1])[:, :count].to(pool.device)
     return pool.gather(1, order)
 
 
-def best_of_rest(ranked: Ids, taken: Ids, count: int) -> Ids:
+def best_of_rest(ranked: Pool, taken: Kept, count: int) -> Ids:
     """(b, count) the first items of each ranking (b, p) that are not among `taken` (b, m)."""
     free = ~(ranked[:, :, None] == taken[:, None, :]).any(2)  # (b, p)
     order = free.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :count]

@@ -6,9 +6,10 @@ from torch import Tensor
 
 from rankproof.errors import RankproofError
 from rankproof.goals.base import Bound, Goal, Scene, check_count
+from rankproof.goals.choose import nearest_others
 from rankproof.goals.hinge import RAISE, gallery_hinge
 from rankproof.randomness import permutations
-from rankproof.ranking.metrics import kendall_tau
+from rankproof.ranking.metrics import kendall_tau, normalised_rank
 from rankproof.types import Embeddings, Ids, Outcome
 
 VISIBLE = 50  # places a user looks at; chosen results that leave them count as lost
@@ -21,9 +22,9 @@ class Reorder(Goal):
     L(q) = 1/k^2 * sum over i < j of [ d(q, c_i) - d(q, c_j) ]+                          (eq. 1)
          + xi * mean over c in C, x in X of [ d(q, c) - d(q, x) ]+                       (L_QA+)
 
-    with c_1 .. c_k in wanted order. C are the k items nearest to the clean query, its own copy included; the
-    order is a random permutation per query unless `order` is given. xi belongs to means (xi of the printed
-    sums is xi * k / |X|).
+    with c_1 .. c_k in wanted order. C are the k items nearest to the clean query, its own copy included
+    unless it is dropped; the order is a random permutation per query unless `order` is given. xi belongs to
+    means (xi of the printed sums is xi * k / |X|).
 
     Args:
         k: number of results to reorder.
@@ -48,12 +49,14 @@ class Reorder(Goal):
 
     def bind(self, scene: Scene) -> Bound:
         """Choose the k nearest and the wanted order."""
-        check_count("k", self.k, scene.size)
+        check_count("k", self.k, scene.size - (scene.dropped is not None))
         if self.k < 2:
             raise RankproofError(f"k must be at least 2, got {self.k}: one item has no order")
         if scene.targets is not None:
             return BoundOrder(self, scene, scene.explicit("targets", scene.targets, self.k))
-        nearest = scene.gallery.search(scene.clean, self.k)  # (b, k)
+        # (b, k), of the ranking that is reported: with the own copy unless it is dropped
+        keeps = scene.dropped is None
+        nearest = scene.gallery.search(scene.clean, self.k) if keeps else nearest_others(scene, self.k)
         if self.order is not None:
             return BoundOrder(self, scene, nearest[:, list(self.order)])
         order = permutations(scene.seed, scene.keys, "oa", self.k).to(nearest.device)
@@ -86,7 +89,7 @@ class BoundOrder:
         """Kendall's tau and the mean rank mR of the same embedding, and the normalised ranks in %."""
         places = self.scene.gallery.rank_of(z, self.targets, ties="order", dropped=self.scene.dropped)
         return {
-            "rank": places * (100 / self.scene.size),
+            "rank": normalised_rank(places, self.scene.size),
             "tau": kendall_tau(places),
             "mean_rank": places.double().mean(1),
         }

@@ -14,8 +14,8 @@ class MaxShift(Goal):
 
     L(x) = -d(x + r, x)
 
-    At the clean image itself this is stationary: its gradient there is zero or rounding noise, so an optimiser
-    has to start elsewhere (`needs_start`).
+    At the clean image itself this is stationary: its gradient there is zero or rounding noise, so an
+    optimiser has to start elsewhere (`stationary`).
     """
 
     @property

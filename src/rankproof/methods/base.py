@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Bool
 from torch import Tensor
@@ -26,6 +26,7 @@ class Found:
     silent: Bool[Tensor, " b"]
 
 
+@runtime_checkable
 class Method(Protocol):
     """A white-box method: hyper-parameters, no state."""
 

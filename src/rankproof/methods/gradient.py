@@ -23,8 +23,10 @@ def ascend(objective: Objective, images: Images, emphasis: PerAttack | None = No
     """
     images = images.detach().requires_grad_(True)
     outcome = objective(images, emphasis)
-    (gradient,) = torch.autograd.grad(outcome.loss.sum(), images)
-    gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+    gradient = torch.zeros_like(images)
+    if outcome.loss.requires_grad:  # an encoder may cut the gradient off
+        (gradient,) = torch.autograd.grad(outcome.loss.sum(), images, materialize_grads=True)
+        gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
     return gradient, Outcome(outcome.loss.detach(), outcome.merit.detach(), outcome.strain.detach())
 
 

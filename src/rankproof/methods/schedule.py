@@ -14,7 +14,7 @@ class Schedule:
 
 
 def eccv20(eps: float) -> Schedule:
-    """alpha = min(max(eps / 10, 1/255), 0.01), steps = int(min(max(10, 2 eps / alpha), 30)) (ECCV section 4)."""
+    """alpha = min(max(eps/10, 1/255), 0.01), steps = int(min(max(10, 2 eps/alpha), 30)) (ECCV section 4)."""
     alpha = min(max(eps / 10, 1 / 255), 0.01)
     return Schedule(int(min(max(10, 2 * eps / alpha + ROUNDING), 30)), alpha)
 

@@ -64,7 +64,7 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
             raise RankproofError(f"{file}: not found; a model is a folder with {WEIGHTS} and {RECORD}")
     try:
         record = json.loads(sheet.read_text())
-        arch = record["arch"]
+        arch = str(record["arch"])
     except (OSError, ValueError, KeyError, TypeError):
         raise RankproofError(f"{sheet}: not a model record (JSON with at least `arch`)") from None
     content = weights.read_bytes()

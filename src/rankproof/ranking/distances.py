@@ -1,13 +1,14 @@
 """How far apart two embeddings are: smaller is nearer, always."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 
+@runtime_checkable
 class Distance(Protocol):
     """A distance between embeddings; every method keeps the precision of its inputs."""
 

@@ -5,7 +5,7 @@ different items tie, and a tie is a wrong rank. Products are taken in blocks, so
 pairs is ever held, and ranks are counted, never sorted for.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ from rankproof.ranking.ranker import Ranker
 
 BLOCK_ITEMS = 8192  # gallery items in one block of distances
 BLOCK_QUERIES = 512  # queries in one block of distances
+ROUNDING = 1e-10  # of double-precision distances computed in two ways
 
 
 @dataclass(frozen=True)
@@ -33,18 +34,25 @@ class Gallery:
     labels: Tensor | None = None
 
     @classmethod
-    def build(cls, ranker: Ranker, images: Tensor, labels: Tensor | None = None) -> "Gallery":
+    def build(
+        cls,
+        ranker: Ranker,
+        images: Tensor,
+        labels: Tensor | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> "Gallery":
         """Embed a database.
 
         Args:
             images: (n, c, h, w) floats in [0, 1] or 8-bit values.
             labels: (n,) class of each item.
+            progress: called with images embedded and images in all.
         """
         if len(images) < 2:
             raise RankproofError(f"a gallery needs at least 2 items, this one has {len(images)}")
         if labels is not None and len(labels) != len(images):
             raise RankproofError(f"{len(images)} gallery images but {len(labels)} labels")
-        return cls(ranker, ranker.embed_all(images), labels)
+        return cls(ranker, ranker.embed_all(images, progress), labels)
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -122,7 +130,10 @@ class Gallery:
                     nearer |= (distances == threshold) & before
                 ranks[rows, column] += nearer.sum(1)
         if dropped is not None:
-            ranks -= (own[:, -1:] < own[:, :-1]).to(ranks.dtype)
+            counted = own[:, -1:] < own[:, :-1]
+            if ties == "order":
+                counted |= (own[:, -1:] == own[:, :-1]) & (dropped[:, None] < chosen)
+            ranks -= counted.to(ranks.dtype)
         return ranks
 
     def _own_distances(self, z: Tensor, chosen: Tensor) -> Tensor:
@@ -149,6 +160,7 @@ class Gallery:
         unique, inverse = queries.unique(return_inverse=True)
         anchors = self.embeddings[unique].double()
         own = self.ranker.distance.between(anchors[inverse], z.double()[:, None])  # (b, w)
+        own -= ROUNDING * (1 + own.abs())  # the blocks round otherwise: an equally far copy must not count
         flat, order = inverse.flatten().sort(stable=True)
         thresholds = own.flatten()[order]  # grouped by query
         counts = torch.zeros_like(flat)

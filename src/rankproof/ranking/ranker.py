@@ -1,6 +1,6 @@
 """A ranker: an encoder, the pixel statistics it expects and the distance its embeddings are compared by."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -74,16 +74,23 @@ class Ranker:
             )
         return self.distance.prepare(z)
 
-    def embed_all(self, images: Tensor) -> Tensor:
+    def embed_all(
+        self, images: Tensor, progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> Tensor:
         """Embeddings of many images in passes of `chunk`, without gradients.
 
         Args:
             images: (n, c, h, w) floats in [0, 1], or 8-bit values.
+            progress: called with images done and images in all.
         Returns:
             (n, d) embeddings on the encoder's device.
         """
         with self.frozen(), torch.inference_mode():
-            parts = [self.embed(self.as_input(part)) for part in images.split(self.chunk)]
+            parts: list[Tensor] = []
+            for start in range(0, max(1, len(images)), self.chunk):
+                part = images[start : start + self.chunk]
+                parts.append(self.embed(self.as_input(part)))
+                progress(start + len(part), len(images))
         return torch.cat(parts).clone()
 
     def as_input(self, images: Tensor) -> Tensor:

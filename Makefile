@@ -1,0 +1,44 @@
+# Needs Python 3.11, make and git; everything else goes into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+MODEL := runs/digits/model
+
+.DEFAULT_GOAL := help
+.PHONY: help venv audit test test-slow lint results benchmark
+
+help:  ## list what can be made
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+venv: $(READY)  ## create .venv and install rankproof into it
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+audit: $(READY) $(MODEL)/model.json  ## train a small encoder on the embedded digits, audit it: runs/digits/report.html
+	$(BIN)/rankproof audit --model $(MODEL) --eps 8/255 --seed 0 --out runs/digits
+
+$(MODEL)/model.json: | $(READY)
+	$(BIN)/rankproof train --batch 100 --epochs 20 --out $(MODEL)
+
+# Two processes of one thread each: threads that share two cores wait for each other.
+test: export OMP_NUM_THREADS := 1
+test: $(READY)  ## the test suite, without what takes minutes
+	$(BIN)/pytest -n 2 -m 'not slow'
+
+test-slow: $(READY)  ## the tests that take minutes
+	$(BIN)/pytest -m slow
+
+lint: $(READY)  ## style, types and the directions of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+results: $(READY)  ## docs/results.md from records/*.json
+	$(BIN)/python -m rankproof.experiments.results
+
+benchmark: $(READY)  ## how near the attacks come to the work they cannot avoid
+	$(BIN)/python benchmarks/white_box.py

@@ -1,0 +1,1 @@
+"""How an audit is run, checked and told."""

@@ -1,0 +1,145 @@
+"""How the command line talks: one-line errors, progress with the time left, durations, folders."""
+
+import json
+import math
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from rankproof.errors import RankproofError
+
+FAILED, INTERRUPTED = 2, 130
+SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+def say(text: str) -> None:
+    """One line on stderr, where it does not disturb what a script reads from stdout."""
+    typer.echo(" ".join(text.split()), err=True)
+
+
+@contextmanager
+def reported(interrupted: Callable[[], str] | str) -> Iterator[None]:
+    """Bad input, a full disk and Ctrl-C become one line on stderr and an exit code.
+
+    Args:
+        interrupted: after Ctrl-C, what is left and how to continue.
+    """
+    try:
+        yield
+    except RankproofError as error:
+        say(f"error: {error}")
+        raise typer.Exit(FAILED) from None
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        say(f"error: {where}{error.strerror or error}")
+        raise typer.Exit(FAILED) from None
+    except MemoryError:
+        say("error: not enough memory; use fewer trials, a smaller --size or a smaller gallery")
+        raise typer.Exit(FAILED) from None
+    except KeyboardInterrupt:
+        say(f"stopped: {interrupted if isinstance(interrupted, str) else interrupted()}")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[float, float], None]]:
+    """A bar with the time left on stderr, on a terminal only; gives a call that takes (done, total)."""
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def within(limit: float | None, tell: Callable[[float, float], None]) -> Callable[[int, int], None]:
+    """The same display for work that also ends after `limit` seconds, if there is a limit."""
+    begin = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        elapsed = (time.monotonic() - begin) / limit if limit else 0.0
+        tell(min(1.0, max(done / total, elapsed)), 1.0)
+
+    return show
+
+
+def duration(text: str | None) -> float | None:
+    """The seconds in "90s", "10m" or "1.5h"; None stays None."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip().lower())
+    seconds = float(found[1]) * SECONDS[found[2]] if found else 0.0
+    if not seconds:
+        raise RankproofError(f"--time {text!r} is no length of time; write 90s, 10m or 1h")
+    return seconds
+
+
+def at_least_one(option: str, value: int | None) -> None:
+    """Raise unless an option is left out or at least 1."""
+    if value is not None and value < 1:
+        raise RankproofError(f"--{option} must be at least 1, got {value}")
+
+
+def not_below_zero(option: str, value: float | None) -> None:
+    """Raise unless an option is left out or a finite number of at least 0."""
+    if value is not None and not (math.isfinite(value) and value >= 0):
+        raise RankproofError(f"--{option} must be a number of at least 0, got {value}")
+
+
+def writable(folder: Path) -> None:
+    """Raise unless files can be written into a folder, which need not exist yet; leaves nothing behind."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    try:
+        if not place.is_dir():
+            raise RankproofError(f"{folder}: cannot be written, {place} is a file; choose another folder")
+        descriptor, probe = tempfile.mkstemp(dir=place, prefix=".rankproof.")
+        os.close(descriptor)
+        os.unlink(probe)
+    except OSError as error:
+        raise RankproofError(
+            f"{folder}: cannot be written ({error.strerror}); choose another folder"
+        ) from None
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One object on stdout."""
+    typer.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def print_attack(cell: dict[str, Any]) -> None:
+    """The figures of one attack as a table on stdout, with what a reader should know about them."""
+    from rankproof.audit.table import explain, figure, interval_text, setting_text, value_text
+    from rankproof.figures import eps_text, goal_name
+
+    name = " ".join(filter(None, (goal_name(cell["goal"]), setting_text(cell))))
+    how = f"{cell['method']}, {cell['steps']} steps, {cell['trials']:,} trials, seed {cell['seed']}"
+    typer.echo(f"{name} at {eps_text(cell['eps'])}: {how}\n{explain(cell)}")
+    table = Table()
+    table.add_column("figure", no_wrap=True)
+    for column in ("before", "after", "95 % interval"):
+        table.add_column(column, justify="right", no_wrap=True)
+    label = {"rank": "rank of the chosen", "tau": "Kendall's tau", "shift": "distance moved"}[cell["metric"]]
+    table.add_row(label, value_text(cell, "before"), value_text(cell, "after"), escape(interval_text(cell)))
+    if cell["sp_rank"] is not None:
+        table.add_row("rank of those to keep", "", f"{figure(cell['sp_rank'])} %", "")
+    if cell["metric"] == "tau":
+        table.add_row("mean rank mR", figure(cell["mean_rank_before"]), figure(cell["mean_rank"]), "")
+    Console().print(table)
+    times = (
+        f"{cell['seconds'] / cell['model_seconds']:.2f} times the bare work" if cell["model_seconds"] else ""
+    )
+    typer.echo(", ".join(filter(None, (f"{cell['seconds']:.2f} s", times, f"{cell['peak_mb']:,.0f} MB"))))
+    for note in cell["notes"]:
+        typer.echo(f"note: {note}")

@@ -1,0 +1,328 @@
+"""Every goal against a naive double loop, its gradient against autograd of that loop."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from rankproof.goals import (
+    CandidateLower,
+    CandidateRaise,
+    MaxShift,
+    Preserve,
+    QueryLower,
+    QueryRaise,
+    Reorder,
+    Scene,
+)
+
+both_distances = pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+both_forms = pytest.mark.parametrize("form", ["inequality", "distance"])
+cases = given(
+    n=st.integers(12, 22),
+    d=st.integers(2, 5),
+    b=st.integers(1, 4),
+    m=st.integers(1, 3),
+    g=st.integers(1, 4),
+    explicit=st.booleans(),
+    seed=st.integers(0, 9999),
+)
+TOLERANCE = {"rtol": 1e-7, "atol": 1e-6}  # Euclidean self-distances come out of one product: 1e-8, not 0
+
+
+def far(distance, a, b):
+    """One distance, by its definition."""
+    if distance == "cosine":
+        return 1 - torch.dot(a, b) / (a.norm() * b.norm())
+    return ((a - b) ** 2).sum().sqrt()
+
+
+def raised(own, others):
+    """Mean over the gallery of [own - other]+."""
+    return sum(functional.relu(own - other) for other in others) / len(others)
+
+
+def lowered(own, others):
+    return sum(functional.relu(other - own) for other in others) / len(others)
+
+
+def mean(values):
+    return sum(values) / len(values)
+
+
+class World:
+    """A random scene, and raw embeddings of attacked images at a generic point."""
+
+    def __init__(self, make, distance, n, d, b, seed, **chosen):
+        self.distance = distance
+        self.gallery = make.gallery(distance, n, d, seed)
+        self.raw = torch.randn(b, d, generator=make.random(seed + 1), dtype=torch.float64)
+        self.raw.requires_grad_(True)
+        self.index = torch.randint(n, (b,), generator=make.random(seed + 2))
+        self.clean = self.gallery.embeddings[self.index]
+        self.scene = Scene(
+            gallery=self.gallery,
+            clean=self.clean,
+            keys=self.index.tolist(),
+            seed=seed,
+            index=self.index,
+            **{what: ids for what, ids in chosen.items() if ids is not None},
+        )
+
+    @property
+    def z(self):
+        return self.gallery.ranker.distance.prepare(self.raw)
+
+    def from_image(self, i):
+        """The distances of attacked image i to the whole gallery."""
+        return [far(self.distance, self.raw[i], x) for x in self.gallery.embeddings]
+
+    def from_item(self, q):
+        return [far(self.distance, self.gallery.embeddings[q], x) for x in self.gallery.embeddings]
+
+    def to_item(self, i, q):
+        return far(self.distance, self.gallery.embeddings[q], self.raw[i])
+
+    def check(self, outcome, losses):
+        """Losses and their gradients, with a different weight for every attack."""
+        expected = torch.stack(losses)
+        torch.testing.assert_close(outcome.loss, expected, **TOLERANCE)
+        weights = torch.arange(1.0, len(losses) + 1, dtype=torch.float64)
+        (found,) = torch.autograd.grad((outcome.loss * weights).sum(), self.raw)
+        (wanted,) = torch.autograd.grad((expected * weights).sum(), self.raw)
+        torch.testing.assert_close(found, wanted, **TOLERANCE)
+
+
+def chosen_items(make, explicit, n, b, m, seed):
+    return torch.randint(n, (b, m), generator=make.random(seed + 3)) if explicit else None
+
+
+def nearer(distances, own):
+    """How many are strictly nearer: a rank."""
+    return sum(bool(d < own) for d in distances)
+
+
+def farther(distances, own):
+    return sum(bool(d > own) for d in distances)
+
+
+def term(form, direction, own, distances):
+    """The loss of one chosen item."""
+    if form == "distance":
+        return own if direction == "+" else -own
+    return raised(own, distances) if direction == "+" else lowered(own, distances)
+
+
+@both_distances
+@both_forms
+@pytest.mark.parametrize("direction", ["+", "-"])
+@cases
+def test_query_goal_equals_the_double_loop(make, distance, form, direction, n, d, b, m, g, explicit, seed):
+    world = World(make, distance, n, d, b, seed, targets=chosen_items(make, explicit, n, b, m, seed))
+    goal = (QueryRaise if direction == "+" else QueryLower)(m=m, form=form)
+    bound = goal.bind(world.scene)
+    outcome = bound.outcome(world.z)
+    losses, merits, ranks = [], [], []
+    for i in range(b):
+        distances = world.from_image(i)
+        owns = [distances[c] for c in bound.targets[i]]
+        losses.append(mean([term(form, direction, own, distances) for own in owns]))
+        ahead = [(nearer if direction == "+" else farther)(distances, own) for own in owns]
+        merits.append(-np.mean(ahead) / n)
+        ranks.append([100 * nearer(distances, own) / n for own in owns])
+    world.check(outcome, losses)
+    assert outcome.merit.tolist() == pytest.approx(merits)
+    assert outcome.strain.tolist() == [0] * b
+    torch.testing.assert_close(bound.verdict(world.z)["rank"], torch.tensor(ranks, dtype=torch.float64))
+
+
+@both_distances
+@both_forms
+@cases
+def test_preserve_alone_equals_the_double_loop(make, distance, form, n, d, b, m, g, explicit, seed):
+    world = World(make, distance, n, d, b, seed, preserved=chosen_items(make, explicit, n, b, g, seed))
+    bound = Preserve(g=g, form=form).bind(world.scene)
+    losses, ranks = [], []
+    for i in range(b):
+        distances = world.from_image(i)
+        losses.append(mean([term(form, "+", distances[c], distances) for c in bound.preserved[i]]))
+        ranks.append([100 * nearer(distances, distances[c]) / n for c in bound.preserved[i]])
+    outcome = bound.outcome(world.z)
+    world.check(outcome, losses)
+    assert outcome.strain.tolist() == pytest.approx([np.mean(row) / 2 for row in ranks])  # 2 % is tolerable
+    torch.testing.assert_close(bound.verdict(world.z)["sp_rank"], torch.tensor(ranks, dtype=torch.float64))
+
+
+@both_distances
+@both_forms
+@pytest.mark.parametrize("direction", ["+", "-"])
+@pytest.mark.parametrize("emphasised", [False, True])
+@cases
+def test_sum_equals_the_weighted_means_and_emphasis_scales_what_is_kept(
+    make, distance, form, direction, emphasised, n, d, b, m, g, explicit, seed
+):
+    xi = 0.5 + seed % 7
+    world = World(
+        make,
+        distance,
+        n,
+        d,
+        b,
+        seed,
+        targets=chosen_items(make, explicit, n, b, m, seed),
+        preserved=chosen_items(make, explicit, n, b, g, seed + 1),
+    )
+    goal = (QueryRaise if direction == "+" else QueryLower)(m=m, form=form)
+    bound = (goal + xi * Preserve(g=g)).bind(world.scene)
+    emphasis = torch.rand(b, generator=make.random(seed), dtype=torch.float64) * 3 if emphasised else None
+    losses, ranks = [], []
+    for i in range(b):
+        distances = world.from_image(i)
+        own = mean([term(form, direction, distances[c], distances) for c in bound.targets[i]])
+        kept = mean([raised(distances[c], distances) for c in bound.preserved[i]])
+        losses.append(own + xi * (emphasis[i] if emphasised else 1) * kept)
+        ranks.append([100 * nearer(distances, distances[c]) / n for c in bound.preserved[i]])
+    world.check(bound.outcome(world.z, emphasis), losses)
+    verdict = bound.verdict(world.z)
+    assert verdict["rank"].shape == (b, m)
+    torch.testing.assert_close(verdict["sp_rank"], torch.tensor(ranks, dtype=torch.float64))
+
+
+@both_distances
+@both_forms
+@pytest.mark.parametrize("direction", ["+", "-"])
+@cases
+def test_candidate_goal_equals_the_double_loop(
+    make, distance, form, direction, n, d, b, m, g, explicit, seed
+):
+    world = World(make, distance, n, d, b, seed, targets=chosen_items(make, explicit, n, b, m, seed))
+    goal = (CandidateRaise if direction == "+" else CandidateLower)(w=m, form=form)
+    bound = goal.bind(world.scene)
+    outcome = bound.outcome(world.z)
+    losses, merits, ranks = [], [], []
+    for i in range(b):
+        terms, ahead, row = [], [], []
+        for q in bound.targets[i]:
+            distances, own = world.from_item(q), world.to_item(i, q)
+            terms.append(term(form, direction, own, distances))
+            ahead.append((nearer if direction == "+" else farther)(distances, own))
+            row.append(100 * nearer(distances, own) / n)
+        losses.append(mean(terms))
+        merits.append(-np.mean(ahead) / n)
+        ranks.append(row)
+    world.check(outcome, losses)
+    assert outcome.merit.tolist() == pytest.approx(merits)
+    torch.testing.assert_close(bound.verdict(world.z)["rank"], torch.tensor(ranks, dtype=torch.float64))
+
+
+@both_distances
+@pytest.mark.parametrize("emphasised", [False, True])
+@cases
+def test_reorder_equals_the_double_loop(make, distance, emphasised, n, d, b, m, g, explicit, seed):
+    k, xi = m + 1, 0.5 + seed % 7
+    wanted = None
+    if explicit:  # distinct items: a repeated one has no place of its own
+        wanted = torch.stack([torch.randperm(n, generator=make.random(seed + i))[:k] for i in range(b)])
+    world = World(make, distance, n, d, b, seed, targets=wanted)
+    bound = Reorder(k=k, xi=xi, sight=10).bind(world.scene)
+    emphasis = torch.rand(b, generator=make.random(seed), dtype=torch.float64) * 3 if emphasised else None
+    losses, taus, places = [], [], []
+    for i in range(b):
+        distances = world.from_image(i)
+        owns = [distances[c] for c in bound.targets[i]]
+        pairs = [(owns[s], owns[t]) for s in range(k) for t in range(s + 1, k)]
+        order = sum(functional.relu(first - second) for first, second in pairs) / k**2
+        sight = mean([raised(own, distances) for own in owns])
+        losses.append(order + xi * (emphasis[i] if emphasised else 1) * sight)
+        taus.append(np.mean([1 if first < second else -1 for first, second in pairs]))
+        places.append([nearer(distances, own) for own in owns])
+    outcome = bound.outcome(world.z, emphasis)
+    world.check(outcome, losses)
+    assert outcome.merit.tolist() == pytest.approx(taus)
+    assert outcome.strain.tolist() == pytest.approx([(max(row) + 1) / 10 for row in places])
+    verdict = bound.verdict(world.z)
+    assert verdict["tau"].tolist() == pytest.approx(taus)
+    assert verdict["mean_rank"].tolist() == pytest.approx([np.mean(row) for row in places])
+    expected = torch.tensor(places, dtype=torch.float64) * 100 / n
+    torch.testing.assert_close(verdict["rank"], expected)
+
+
+@both_distances
+@cases
+def test_max_shift_is_minus_the_distance_moved(make, distance, n, d, b, m, g, explicit, seed):
+    world = World(make, distance, n, d, b, seed)
+    bound = MaxShift().bind(world.scene)
+    outcome = bound.outcome(world.z)
+    moved = [far(distance, world.raw[i], world.clean[i]) for i in range(b)]
+    world.check(outcome, [-own for own in moved])
+    torch.testing.assert_close(outcome.merit, torch.stack(moved).detach())
+    torch.testing.assert_close(bound.verdict(world.z.detach())["shift"], torch.stack(moved).detach())
+    assert bound.targets.shape == bound.preserved.shape == (b, 0)
+
+
+@both_distances
+@pytest.mark.parametrize("goal", [QueryRaise(m=2), CandidateLower(w=2), Reorder(k=3)], ids=["qa", "ca", "oa"])
+def test_a_dropped_own_copy_does_not_count_in_any_rank(make, distance, goal):
+    kept, dropped = (
+        goal.bind(
+            Scene(
+                gallery=world.gallery,
+                clean=world.clean,
+                keys=world.index.tolist(),
+                seed=0,
+                index=world.index,
+                targets=torch.tensor([[3, 8, 11][: 3 if isinstance(goal, Reorder) else 2]] * 4),
+                own_copy=own_copy,
+            )
+        ).verdict(world.z)["rank"]
+        for world in [World(make, distance, 20, 3, 4, 7)]
+        for own_copy in ("keep", "drop")
+    )
+    world = World(make, distance, 20, 3, 4, 7)
+    lost = []
+    for i, own in enumerate(world.index):
+        row = []
+        for c in [3, 8, 11][: kept.shape[1]]:
+            if isinstance(goal, CandidateLower):
+                row.append(5.0 * bool(world.from_item(c)[own] < world.to_item(i, c)))
+            else:
+                row.append(5.0 * bool(world.from_image(i)[own] < world.from_image(i)[c]))
+        lost.append(row)
+    assert sum(map(sum, lost)) > 0
+    torch.testing.assert_close(kept - dropped, torch.tensor(lost, dtype=torch.float64))
+
+
+def test_the_gradient_follows_an_incoming_scale(make):
+    """Losses may be weighted one by one before the backward pass."""
+    world = World(make, "euclidean", 15, 3, 2, 0)
+    bound = QueryRaise(m=2).bind(world.scene)
+    (once,) = torch.autograd.grad(bound.outcome(world.z).loss.sum(), world.raw)
+    scale = torch.tensor([3.0, 0.0], dtype=torch.float64)
+    (scaled,) = torch.autograd.grad((bound.outcome(world.z).loss * scale).sum(), world.raw)
+    torch.testing.assert_close(scaled, once * scale[:, None])
+    assert bool((once != 0).any(1).all())
+
+
+def test_more_rows_than_one_block_of_rows_are_all_counted(make):
+    world = World(make, "cosine", 15, 3, 40, 1)
+    bound = QueryRaise(m=2).bind(world.scene)
+    together = bound.outcome(world.z)
+    for i in (0, 15, 16, 31, 32, 39):
+        distances = world.from_image(i)
+        expected = mean([raised(distances[c], distances) for c in bound.targets[i]])
+        assert together.loss[i].item() == pytest.approx(expected.item())
+        assert together.merit[i].item() == pytest.approx(
+            -np.mean([nearer(distances, distances[c]) for c in bound.targets[i]]) / 15
+        )
+
+
+@pytest.mark.parametrize("goal", [QueryRaise(m=2), CandidateRaise(w=2), Reorder(k=3), MaxShift()])
+def test_a_goal_keeps_single_precision_while_the_attack_runs(make, goal):
+    world = World(make, "cosine", 15, 3, 2, 0)
+    gallery = make.raw("cosine", world.gallery.embeddings.float())
+    scene = Scene(gallery=gallery, clean=world.clean.float(), keys=[0, 1], seed=0)
+    outcome = goal.bind(scene).outcome(world.z.detach().float())
+    assert outcome.loss.dtype == outcome.merit.dtype == torch.float32
+    assert all(v.dtype == torch.float64 for v in goal.bind(scene).verdict(world.z.detach().float()).values())

@@ -1,0 +1,133 @@
+import pytest
+import torch
+from torch import nn
+
+from rankproof import Ranker, RankproofError
+
+
+class Watched(nn.Module):
+    """Batch norm and dropout, so that the mode shows; notes the modes it was called in."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.drop, self.linear = nn.BatchNorm2d(1), nn.Dropout(0.5), nn.Linear(16, 3)
+        self.seen = []
+
+    def forward(self, images):
+        self.seen.append((self.training, self.norm.training, self.linear.weight.requires_grad))
+        return self.linear(self.drop(self.norm(images)).flatten(1))
+
+
+@pytest.fixture
+def encoder():
+    torch.manual_seed(0)
+    return Watched()
+
+
+def test_embedding_a_database_runs_frozen_in_eval_mode(encoder, make):
+    images = make.images(7, dtype=torch.float32)
+    Ranker(encoder, chunk=3).embed_all(images)
+    assert encoder.seen == [(False, False, False)] * 3
+    assert torch.equal(encoder.norm.running_mean, torch.zeros(1))
+
+
+def test_frozen_puts_back_every_module_and_parameter_as_it_was(encoder):
+    encoder.train()
+    encoder.norm.eval()
+    encoder.linear.bias.requires_grad_(False)
+    with Ranker(encoder).frozen():
+        assert not any(module.training for module in encoder.modules())
+        assert not any(parameter.requires_grad for parameter in encoder.parameters())
+    assert encoder.training
+    assert encoder.drop.training
+    assert not encoder.norm.training
+    assert encoder.linear.weight.requires_grad
+    assert not encoder.linear.bias.requires_grad
+
+
+def test_frozen_puts_back_after_an_error_and_when_nested(encoder):
+    ranker = Ranker(encoder)
+
+    def fails():
+        with ranker.frozen():
+            with ranker.frozen():
+                pass
+            assert not encoder.training
+            assert not encoder.linear.weight.requires_grad
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails()
+    assert encoder.training
+    assert encoder.linear.weight.requires_grad
+
+
+def test_mean_and_std_are_taken_per_channel_inside_the_ranker():
+    mean, std = [0.1, 0.2, 0.3], [0.5, 0.25, 2.0]
+    images = torch.rand(4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    found = Ranker(nn.Flatten(), "euclidean", mean=mean, std=std).embed(images)
+    expected = torch.stack([(images[:, c] - mean[c]) / std[c] for c in range(3)], dim=1)
+    torch.testing.assert_close(found, expected.flatten(1))
+    only_mean = Ranker(nn.Flatten(), "euclidean", mean=mean).embed(images)
+    torch.testing.assert_close(only_mean[:, :4], images[:, 0].flatten(1) - 0.1)
+
+
+def test_a_std_of_zero_is_refused():
+    with pytest.raises(RankproofError, match="std"):
+        Ranker(nn.Flatten(), mean=[0.5], std=[0.0])
+
+
+def test_8_bit_images_embed_as_the_floats_they_stand_for(make):
+    ranker = make.ranker()
+    pixels = torch.randint(256, (9, 1, 4, 4), generator=make.random(0), dtype=torch.uint8)
+    torch.testing.assert_close(ranker.embed_all(pixels), ranker.embed_all(pixels.double() / 255))
+
+
+def test_single_precision_images_are_taken_to_the_encoders_precision(make):
+    assert make.ranker().embed_all(make.images(2, dtype=torch.float32)).dtype == torch.float64
+
+
+def test_passes_of_any_size_give_the_same_embeddings(make):
+    images = make.images(7)
+    torch.testing.assert_close(
+        make.ranker(chunk=3).embed_all(images), make.ranker(chunk=50).embed_all(images)
+    )
+
+
+def test_cosine_embeddings_have_unit_length(make):
+    lengths = make.ranker("cosine").embed_all(make.images(5)).norm(dim=1)
+    torch.testing.assert_close(lengths, torch.ones(5, dtype=torch.float64))
+
+
+def test_the_gradient_reaches_the_images(make):
+    images = make.images(3).requires_grad_(True)
+    ranker = make.ranker()
+    with ranker.frozen():
+        (gradient,) = torch.autograd.grad(ranker.embed(images)[:, 0].sum(), images)
+    assert bool((gradient != 0).any(dim=(1, 2, 3)).all())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_encoder_that_returns_no_numbers_is_named(make, value):
+    encoder = make.flat(torch.full((3, 16), value, dtype=torch.float64))
+    with pytest.raises(RankproofError, match=r"mine: .* NaN or infinite"):
+        Ranker(encoder, name="mine").embed_all(make.images(2))
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda images: images,
+        lambda images: images.flatten(),
+        lambda images: images.flatten(1)[:1],
+        lambda images: (images.flatten(1),),
+    ],
+    ids=["four dimensions", "one dimension", "other length", "tuple"],
+)
+def test_an_encoder_that_returns_another_shape_is_named(make, forward):
+    class Wrong(nn.Module):
+        def forward(self, images):
+            return forward(images)
+
+    with pytest.raises(RankproofError, match=r"mine: .* \(batch, dimensions\)"):
+        Ranker(Wrong(), name="mine").embed_all(make.images(2))

@@ -1,0 +1,559 @@
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import rankproof
+from rankproof.cli import app, goal_of, method_of
+from rankproof.data import load
+from rankproof.errors import RankproofError
+from rankproof.goals import (
+    CandidateLower,
+    CandidateRaise,
+    MaxShift,
+    Preserve,
+    QueryLower,
+    QueryRaise,
+    Reorder,
+)
+from rankproof.methods import PGD
+from rankproof.models import load_checkpoint, new_encoder, save_checkpoint
+
+CONTRACT = {
+    *("goal", "method", "eps", "w", "m", "k", "g", "xi", "steps", "visible", "budget", "trials", "seed"),
+    *("device", "model", "data", "metric", "before", "after", "ci95", "rank_before", "rank_after", "sp_rank"),
+    *("tau_before", "tau", "mean_rank_before", "mean_rank", "shift", "seconds", "model_seconds", "peak_mb"),
+    *("versions", "gallery_size", "notes"),
+}
+COMMANDS = ("train", "attack", "data", "zoo")
+
+
+def call(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def attack(*words, model, trials=4, goal="qa+", eps="8/255"):
+    return call("attack", "--goal", goal, "--eps", eps, "--model", model, "--trials", trials, *words)
+
+
+def assert_refused(result, *fragments):
+    """Exit code 2 and one line on stderr that says what is wrong, after notes about the data at most."""
+    errors = [line for line in result.stderr.splitlines() if not line.startswith("the embedded digits, ")]
+    assert result.exit_code == 2, (result.stderr, result.exception)
+    assert len(errors) == 1, result.stderr
+    assert errors[0].startswith("error: ")
+    assert "Traceback" not in result.output
+    assert result.stdout == ""
+    for fragment in fragments:
+        assert fragment in errors[0]
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    result = call("train", "--epochs", 2, "--batch", 100, "--out", folder)
+    assert result.exit_code == 0, result.stderr
+    assert len([line for line in result.stdout.splitlines() if line.startswith("epoch ")]) == 2
+    assert "R@1" in result.stdout.splitlines()[0]
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch, tmp_path):
+    """No data sets but the ones a test makes, and an empty working folder."""
+    monkeypatch.delenv("RANKPROOF_DATA", raising=False)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+
+# -- help and imports
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
+def test_help_reads_like_documentation(command):
+    result = call(*command, "--help")
+    assert result.exit_code == 0
+    assert "Example" in result.stdout
+    assert f"rankproof {command[0] if command else 'train'}" in result.stdout
+
+
+def test_help_does_not_wait_for_torch():
+    heavy = "{'torch', 'sklearn', 'matplotlib', 'numpy', 'PIL'}"
+    code = f"import sys, rankproof, rankproof.cli; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_python_dash_m_is_the_same_program():
+    done = subprocess.run([sys.executable, "-m", "rankproof", "attack", "--nonsense"], capture_output=True)
+    assert done.returncode == 2
+    assert b"--nonsense" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_public_names():
+    listed = [name for names in rankproof._PUBLIC.values() for name in names]
+    assert sorted(listed) == sorted(rankproof.__all__)
+    assert all(hasattr(rankproof, name) for name in rankproof.__all__)
+    assert callable(rankproof.attack)  # the function, though the module has the same name
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        rankproof.nonsense  # noqa: B018
+
+
+# -- what the words mean
+
+
+def test_words_to_goals():
+    assert goal_of("ca+", w=3) == CandidateRaise(w=3)
+    assert goal_of("ca-") == CandidateLower(w=1)
+    assert goal_of("qa+") == QueryRaise(m=1)
+    assert goal_of("qa-", m=5) == QueryLower(m=5)
+    assert goal_of("sp-qa+", m=2) == QueryRaise(m=2) + 1.0 * Preserve(g=5)
+    assert goal_of("sp-qa-", g=3) == QueryLower(m=1) + 100.0 * Preserve(g=3)
+    assert goal_of("sp-qa-", xi=0.0) == QueryLower(m=1) + 0.0 * Preserve(g=5)
+    assert goal_of("oa", k=10) == Reorder(k=10, xi=10.0)
+    assert goal_of("shift") == MaxShift()
+
+
+@pytest.mark.parametrize(
+    ("word", "knobs", "message"),
+    [
+        ("ca", {}, "known: ca\\+, ca-, qa\\+"),
+        ("qa+", {"w": 1}, "--w is no knob of goal qa\\+; it has: --m"),
+        ("shift", {"g": 5}, "it has: none"),
+        ("oa", {"m": 5}, "it has: --k, --xi"),
+        ("qa+", {"m": 0}, "--m must be at least 1"),
+        ("oa", {"xi": float("nan")}, "--xi must be a number of at least 0"),
+    ],
+)
+def test_words_that_are_no_goals(word, knobs, message):
+    with pytest.raises(RankproofError, match=message):
+        goal_of(word, **knobs)
+
+
+def test_words_to_methods():
+    assert method_of("pgd", "qa+") == PGD(rule="eccv20")
+    assert method_of("pgd", "oa", 7) == PGD(rule="iccv21", steps=7)
+    with pytest.raises(RankproofError, match="known: pgd, strong"):
+        method_of("best", "oa")
+
+
+def test_strong_is_offered(model):
+    pytest.importorskip("rankproof.methods.strong")
+    cell = json.loads(attack("--method", "strong", "--steps", 5, "--json", model=model).stdout)
+    assert (cell["method"], cell["steps"]) == ("strong", 5)
+
+
+# -- one attack
+
+
+@pytest.mark.parametrize(
+    ("goal", "figures"),
+    [
+        ("ca+", {"rank_before", "rank_after"}),
+        ("ca-", {"rank_before", "rank_after"}),
+        ("qa+", {"rank_before", "rank_after"}),
+        ("qa-", {"rank_before", "rank_after"}),
+        ("sp-qa+", {"rank_before", "rank_after", "sp_rank"}),
+        ("sp-qa-", {"rank_before", "rank_after", "sp_rank"}),
+        ("oa", {"rank_before", "rank_after", "tau_before", "tau", "mean_rank_before", "mean_rank"}),
+        ("shift", {"shift"}),
+    ],
+)
+def test_json_is_the_contract_and_alone_on_stdout(model, goal, figures):
+    result = attack("--json", "--steps", 3, model=model, goal=goal)
+    assert result.exit_code == 0, result.stderr
+    cell = json.loads(result.stdout)
+    assert set(cell) == CONTRACT
+    possible = {"rank_before", "rank_after", "sp_rank", "tau_before", "tau", "mean_rank_before", "mean_rank"}
+    assert {name for name in possible | {"shift"} if cell[name] is not None} == figures
+    assert (cell["goal"], cell["steps"], cell["trials"], cell["data"]) == (goal, 3, 4, "digits")
+    assert cell["eps"] == 8 / 255
+    assert cell["model"] == str(model)
+    assert cell["ci95"][0] <= cell["after"] <= cell["ci95"][1]
+    assert cell["model_seconds"] > 0
+    assert cell["peak_mb"] > 50
+    assert cell["visible"] is cell["budget"] is None
+
+
+def test_table_for_people(model):
+    result = attack(model=model, goal="sp-qa+")
+    assert "SP-QA+ m = 1, g = 5" in result.stdout
+    assert "rank of those to keep" in result.stdout
+    assert "times the bare work" in result.stdout
+    assert "the embedded digits, test split" in result.stderr
+
+
+def test_eps_zero_changes_nothing(model):
+    cell = json.loads(attack("--json", model=model, goal="oa", eps="0", trials=50).stdout)
+    assert (cell["eps"], cell["steps"], cell["model_seconds"]) == (0, 0, 0)
+    assert cell["tau"] == cell["tau_before"]
+    assert cell["mean_rank"] == 2
+
+
+def test_attacks_without_a_gradient_are_told(tmp_path):
+    encoder = new_encoder("digits")
+    with torch.no_grad():
+        for parameter in encoder.features.parameters():
+            parameter.fill_(-1.0)  # the first bend cuts everything off
+    save_checkpoint(tmp_path / "dead", encoder, {"arch": "digits", "distance": "cosine"})
+    cell = json.loads(attack("--json", "--save", tmp_path / "out", model=tmp_path / "dead").stdout)
+    assert "4 of 4 attacks never saw a usable gradient: this figure may be false" in cell["notes"]
+    assert json.loads((tmp_path / "out" / "result.json").read_text()) == cell
+
+
+def test_one_trial_has_no_interval(model, tmp_path):
+    result = attack("--json", "--save", tmp_path / "one", model=model, trials=1)
+    assert json.loads(result.stdout)["ci95"] in (None, [None, None])
+    assert (tmp_path / "one" / "result.json").exists()
+
+
+def test_all_items_where_more_trials_are_asked_for(model):
+    result = attack("--json", "--steps", 1, model=model, trials=5000)
+    assert json.loads(result.stdout)["trials"] == 797
+    assert "5000 trials were asked for: all 797 items" in result.stderr
+
+
+def test_a_figure_can_be_checked_from_what_is_saved(model, tmp_path):
+    folder = tmp_path / "saved"
+    result = attack("--json", "--save", folder, "--m", 2, "--seed", 3, model=model, trials=20)
+    cell = json.loads(result.stdout)
+    assert json.loads((folder / "result.json").read_text()) == cell
+    stored, pictures = np.load(folder / "attack.npz"), load(None, "test").images
+    assert stored["original"].dtype == stored["adversarial"].dtype == np.float32
+    np.testing.assert_array_equal(stored["original"], pictures[stored["index"]].numpy())
+    assert np.abs(stored["adversarial"] - stored["original"]).max() <= 8 / 255 + 1e-6
+    assert stored["index"].shape == (20,) == np.unique(stored["index"]).shape
+    encoder = load_checkpoint(model).encoder
+    for name, images in (("rank_before", stored["original"]), ("rank_after", stored["adversarial"])):
+        with torch.no_grad():
+            z, database = (encoder(part).double().numpy() for part in (torch.from_numpy(images), pictures))
+        z, database = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in (z, database))
+        distances = 1 - z @ database.T
+        own = np.take_along_axis(distances, stored["targets"], 1)
+        ranks = (distances[:, None] < own[:, :, None] - 1e-12).sum(2) / len(pictures) * 100
+        assert ranks.mean() == pytest.approx(cell[name], abs=0.02)
+
+
+def test_trials_are_a_seeded_sample(model, tmp_path):
+    def index(trials, seed):
+        attack("--steps", 1, "--seed", seed, "--save", tmp_path / "s", model=model, trials=trials)
+        return np.load(tmp_path / "s" / "attack.npz")["index"].tolist()
+
+    ten = index(10, 0)
+    assert ten[:5] == index(5, 0)  # fewer trials are the first of more
+    assert ten != index(10, 1)
+
+
+# -- bad input
+
+
+@pytest.mark.parametrize(
+    ("words", "fragment"),
+    [
+        (["--eps", "-0.1"], "eps must be between 0 and 1"),
+        (["--eps", "1.5"], "eps must be between 0 and 1"),
+        (["--eps", "nan"], "eps must be between 0 and 1"),
+        (["--eps", "8/0"], "eps: '8/0' is no number"),
+        (["--eps", "much"], "eps: 'much' is no number"),
+        (["--goal", "qa"], "--goal 'qa' is unknown"),
+        (["--method", "best"], "--method 'best' is unknown"),
+        (["--device", "abacus"], "--device must be auto, cpu or cuda"),
+        (["--divide", "half"], "--divide must be one of"),
+        (["--trials", "0"], "--trials must be at least 1, got 0"),
+        (["--trials", "-5"], "--trials must be at least 1, got -5"),
+        (["--steps", "0"], "--steps must be at least 1"),
+        (["--m", "0"], "--m must be at least 1"),
+        (["--m", "800"], "m = 800 is larger than the gallery of 797 items"),
+        (["--goal", "ca-", "--w", "0"], "--w must be at least 1"),
+        (["--goal", "ca+", "--w", "798"], "w = 798 is larger than the gallery"),
+        (["--goal", "oa", "--k", "0"], "--k must be at least 1"),
+        (["--goal", "oa", "--k", "1"], "k must be at least 2"),
+        (["--goal", "oa", "--k", "798"], "k = 798 is larger than the gallery"),
+        (["--goal", "sp-qa+", "--g", "0"], "--g must be at least 1"),
+        (["--goal", "sp-qa+", "--g", "800"], "g = 800 is larger"),
+        (["--goal", "sp-qa+", "--xi", "-1"], "--xi must be a number of at least 0"),
+        (["--k", "5"], "--k is no knob of goal qa+; it has: --m"),
+        (["--model", "nowhere"], "nowhere: not found"),
+        (["--model", "zoo:nowhere"], "zoo:nowhere: not in the zoo"),
+        (["--data", "nowhere"], "nowhere: no such file or folder"),
+        (["--data", "fashion-mnist"], "`rankproof data fashion-mnist` downloads it"),
+        (["--size", "0"], "size 0x0"),
+        (["--size", "28"], "wants pictures of 1x8x8, digits has 1x28x28; try --size 8"),
+    ],
+)
+def test_bad_options_of_attack(model, tmp_path, words, fragment):
+    assert_refused(attack("--save", tmp_path / "out", *words, model=model), fragment)
+    assert not (tmp_path / "out").exists()
+
+
+def test_cuda_where_there_is_none(model, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert_refused(attack("--device", "cuda", model=model), "--device cuda: no CUDA device")
+
+
+def picture(path, value=0, mode="L", size=(8, 8)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, value).save(path)
+
+
+def two_classes(folder):
+    for name in ("cat", "dog"):
+        for number in range(4):
+            picture(folder / name / f"{number}.png", 40 * number)
+    return folder
+
+
+def empty(folder):
+    folder.mkdir()
+
+
+def one_class(folder):
+    for number in range(3):
+        picture(folder / "cat" / f"{number}.png")
+
+
+def not_a_picture(folder):
+    (two_classes(folder) / "cat" / "0.png").write_text("hello")
+
+
+def truncated(folder):
+    rng = np.random.default_rng(0)
+    two_classes(folder)
+    for number in range(4):
+        path = folder / "cat" / f"{number}.png"
+        Image.fromarray(rng.integers(0, 255, (8, 8), dtype=np.uint8)).save(path)
+        path.write_bytes(path.read_bytes()[:-50])
+
+
+def stray_file(folder):
+    (two_classes(folder) / "cat" / "notes.doc").write_text("hello")
+
+
+def huge(folder):
+    Image.new("1", (10_000, 6_000)).save(two_classes(folder) / "cat" / "0.png")
+
+
+def damaged_idx(folder):
+    folder.mkdir()
+    for name in ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
+        (folder / name).write_bytes(b"\0\0\x08\x09 nonsense")
+
+
+def colour(folder):
+    two_classes(folder)
+    picture(folder / "cat" / "0.png", (1, 2, 3), "RGB")
+
+
+@pytest.mark.parametrize(
+    ("make", "fragment"),
+    [
+        (empty, "bad"),
+        (one_class, "one class only"),
+        (not_a_picture, "0.png: not a picture"),
+        (truncated, ".png: damaged picture"),
+        (stray_file, "notes.doc: not a picture"),
+        (huge, "0.png: claims more than 50 megapixels"),
+        (damaged_idx, "t10k-images-idx3-ubyte"),
+        (colour, "wants pictures of 1x8x8, bad has 3x8x8"),
+    ],
+)
+def test_bad_data(model, tmp_path, make, fragment):
+    make(tmp_path / "bad")
+    result = attack("--data", tmp_path / "bad", "--divide", "auto", model=model)
+    assert_refused(result, fragment)
+
+
+def test_a_folder_of_pictures_can_be_attacked(model, tmp_path):
+    result = attack("--data", two_classes(tmp_path / "mine"), "--json", "--steps", 2, model=model, goal="ca+")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["trials"] == 4
+    assert "folder of classes" in result.stderr
+
+
+def test_data_sets_are_found_by_name(model, tmp_path, monkeypatch):
+    two_classes(tmp_path / "mine")
+    monkeypatch.setenv("RANKPROOF_DATA", str(tmp_path))
+    assert attack("--data", "mine", "--steps", 1, model=model, goal="ca+").exit_code == 0
+
+
+def flipped(folder):
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+
+
+def no_safetensors(folder):
+    (folder / "model.safetensors").write_bytes(b"nonsense")
+    record = json.loads((folder / "model.json").read_text())
+    del record["sha256"]
+    (folder / "model.json").write_text(json.dumps(record))
+
+
+def changed_record(**changes):
+    def change(folder):
+        record = json.loads((folder / "model.json").read_text())
+        (folder / "model.json").write_text(json.dumps({**record, **changes}))
+
+    return change
+
+
+def no_json(folder):
+    (folder / "model.json").write_text("{")
+
+
+def overflowing(folder):
+    encoder = new_encoder("digits")
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.fill_(1e30)
+    save_checkpoint(folder, encoder, {"arch": "digits", "distance": "cosine"})
+
+
+def not_finite(folder):
+    encoder = new_encoder("digits")
+    with torch.no_grad():
+        encoder.embedding.weight[0, 0] = torch.nan
+    save_checkpoint(folder, encoder, {"arch": "digits", "distance": "cosine"})
+
+
+@pytest.mark.parametrize(
+    ("damage", "fragment"),
+    [
+        (flipped, "model.safetensors: damaged"),
+        (no_safetensors, "model.safetensors: not a safetensors file"),
+        (changed_record(arch="c2f1"), "these are not the weights of c2f1"),
+        (changed_record(arch="resnet"), "arch 'resnet' is unknown"),
+        (changed_record(arch=["digits"]), "is unknown; known: c2f1, digits"),
+        (changed_record(distance="manhattan"), "must be cosine or euclidean, not 'manhattan'"),
+        (no_json, "model.json: not a model record"),
+        (overflowing, "the encoder returns NaN or infinite embeddings"),
+        (not_finite, "contain NaN"),
+    ],
+)
+def test_bad_models(tmp_path, damage, fragment):
+    folder = tmp_path / "model"
+    save_checkpoint(folder, new_encoder("digits"), {"arch": "digits", "distance": "cosine"})
+    damage(folder)
+    assert_refused(attack(model=folder), fragment)
+
+
+# -- where the machine says no
+
+
+def test_output_folder_that_is_a_file(model, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert_refused(attack("--save", out, model=model), "cannot be written")
+        assert_refused(call("train", "--out", out), "cannot be written")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a place where nobody may write")
+def test_output_folder_without_permission(model):
+    assert_refused(attack("--save", "/proc/self/out", model=model), "/proc/self/out: cannot be written")
+
+
+def test_full_disk(model, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    assert_refused(attack("--save", tmp_path / "out", "--json", model=model), "No space left on device")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_error_of_the_system_is_one_line(model, monkeypatch):
+    def fail(*args, **kwargs):
+        raise PermissionError(13, "Permission denied", "secret")
+
+    monkeypatch.setattr("rankproof.target.load_checkpoint", fail)
+    assert_refused(attack(model=model), "secret: Permission denied")
+
+
+def test_ctrl_c_during_an_attack(model, tmp_path, monkeypatch):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["rankproof.attack"], "attack", stop)
+    result = attack("--save", tmp_path / "out", model=model)
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1].startswith("stopped: nothing was written")
+    assert not (tmp_path / "out").exists()
+
+
+# -- train, data, zoo
+
+
+def test_ctrl_c_keeps_the_last_finished_epoch(tmp_path, monkeypatch):
+    from rankproof.training import loop
+
+    measure, calls = loop.measure_recall, []
+
+    def second_time_stops(*args):
+        if calls.append(args) or len(calls) == 2:
+            raise KeyboardInterrupt
+        return measure(*args)
+
+    monkeypatch.setattr(loop, "measure_recall", second_time_stops)
+    result = call("train", "--batch", 200, "--out", tmp_path / "out")
+    assert result.exit_code == 130
+    assert "out holds the model after epoch 1;" in result.stderr
+    assert load_checkpoint(tmp_path / "out").record["epochs_done"] == 1
+
+
+def test_training_stops_in_time_and_in_half_precision(tmp_path):
+    result = call("train", "--batch", 500, "--time", "0.001s", "--half", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    record = load_checkpoint(tmp_path / "out").record
+    assert (record["epochs_done"], record["precision"]) == (1, "half")
+    assert record["arch"] == "digits"  # found from the pictures
+
+
+@pytest.mark.parametrize(
+    ("words", "fragment"),
+    [
+        (["--epochs", "0"], "--epochs must be at least 1"),
+        (["--batch", "-1"], "--batch must be at least 1"),
+        (["--margin", "nan"], "--margin must be a number"),
+        (["--learning-rate", "-1"], "--learning-rate must be a number"),
+        (["--time", "soon"], "--time 'soon' is no length of time"),
+        (["--time", "10"], "write 90s, 10m or 1h"),
+        (["--time", "0m"], "is no length of time"),
+        (["--loss", "magic"], "loss 'magic' is unknown"),
+        (["--distance", "far"], "distance 'far' is unknown"),
+        (["--arch", "magic"], "arch 'magic' is unknown"),
+        (["--arch", "c2f1"], "arch c2f1 wants pictures of 1x28x28, digits has 1x8x8; try --size 28"),
+        (["--size", "9"], "no encoder is made for the 1x9x9 pictures of digits"),
+        (["--data", "nowhere"], "nowhere: no such file"),
+        (["--divide", "half"], "--divide must be one of"),
+    ],
+)
+def test_bad_options_of_train(tmp_path, words, fragment):
+    assert_refused(call("train", "--out", tmp_path / "out", *words), fragment)
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_that_cannot_be_fetched(tmp_path, monkeypatch):
+    assert_refused(call("data", "imagenet"), "imagenet: cannot be downloaded; known are fashion-mnist, mnist")
+
+    def offline(*args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr(sys.modules["rankproof.data.download"], "urlopen", offline)
+    result = call("data", "mnist", "--root", tmp_path / "sets")
+    assert_refused(result, "cannot be fetched", "put train-images-idx3-ubyte.gz", str(tmp_path / "sets"))
+
+
+def test_zoo_lists_what_is_shipped():
+    from rankproof.models import zoo_names
+
+    result = call("zoo")
+    assert result.exit_code == 0, result.stderr
+    assert all(f"zoo:{name}  " in result.stdout for name in zoo_names())

@@ -1,0 +1,161 @@
+import json
+import math
+
+import pytest
+import torch
+
+from rankproof import (
+    AttackResult,
+    CandidateRaise,
+    Gallery,
+    MaxShift,
+    Preserve,
+    QueryRaise,
+    RankproofError,
+    Reorder,
+    Threat,
+    attack,
+)
+
+KEYS = [
+    *("goal", "method", "eps", "w", "m", "k", "g", "xi", "steps", "visible", "budget", "trials", "seed"),
+    *("device", "model", "data", "metric", "before", "after", "ci95", "rank_before", "rank_after", "sp_rank"),
+    *("tau_before", "tau", "mean_rank_before", "mean_rank", "shift"),
+    *("seconds", "model_seconds", "peak_mb", "versions", "gallery_size", "notes"),
+]
+GOALS = {
+    "ca+": CandidateRaise(w=2),
+    "sp-qa+": QueryRaise(m=2) + 1.5 * Preserve(g=3),
+    "oa": Reorder(k=4, xi=7.0),
+    "shift": MaxShift(),
+}
+
+
+@pytest.fixture(scope="module")
+def gallery(make, pictures):
+    """In single precision, as results are stored."""
+    ranker = make.ranker()
+    ranker.encoder.float()
+    return Gallery.build(type(ranker)(ranker.encoder, "euclidean"), pictures)
+
+
+@pytest.fixture(scope="module", params=GOALS)
+def result(request, gallery, pictures):
+    goal = GOALS[request.param]
+    return attack(gallery, pictures[:6], goal, Threat(0.05), index=torch.arange(6), seed=4)
+
+
+def test_a_saved_result_is_loaded_as_it_was(result, tmp_path):
+    assert result.save(tmp_path / "new" / "folder") == tmp_path / "new" / "folder"
+    loaded = AttackResult.load(tmp_path / "new" / "folder")
+    for name, value in vars(result).items():
+        other = getattr(loaded, name)
+        if isinstance(value, torch.Tensor):
+            assert value.dtype == other.dtype, name
+            assert torch.equal(value, other), name
+        elif name in ("before", "after"):
+            assert value.keys() == other.keys(), name
+            assert all(torch.equal(value[figure], other[figure]) for figure in value), name
+        else:
+            assert value == other, name
+    assert loaded.cell() == result.cell()
+
+
+def test_a_result_of_images_outside_the_gallery_keeps_no_index(gallery, pictures, tmp_path):
+    attack(gallery, 1 - pictures[:2], QueryRaise(), Threat(0.05)).save(tmp_path)
+    assert AttackResult.load(tmp_path).index is None
+
+
+def test_the_cell_has_the_agreed_names_and_is_json(result, tmp_path):
+    cell = result.cell(model="m.pt", data="digits", model_seconds=1.5, peak_mb=12.0)
+    assert list(cell) == KEYS
+    assert json.loads(json.dumps(cell, allow_nan=False)) == cell
+    assert (cell["model"], cell["data"], cell["model_seconds"], cell["peak_mb"]) == (
+        "m.pt",
+        "digits",
+        1.5,
+        12.0,
+    )
+    result.save(tmp_path, model="m.pt", data="digits", model_seconds=1.5, peak_mb=12.0)
+    assert json.loads((tmp_path / "result.json").read_text()) == cell
+
+
+def test_the_cell_says_how_the_attack_was_made(result):
+    cell = result.cell()
+    knobs = {
+        "ca+": {"w": 2},
+        "sp-qa+": {"m": 2, "g": 3, "xi": 1.5},
+        "oa": {"k": 4, "xi": 7.0},
+        "shift": {},
+    }[cell["goal"]]
+    for letter in ("w", "m", "k", "g", "xi"):
+        assert cell[letter] == knobs.get(letter)
+    assert (cell["method"], cell["eps"], cell["seed"], cell["trials"]) == ("pgd", 0.05, 4, 6)
+    assert (cell["device"], cell["gallery_size"]) == ("cpu", 60)
+    assert cell["steps"] == (24 if cell["goal"] == "oa" else 20)
+    assert cell["visible"] is cell["budget"] is cell["model"] is cell["peak_mb"] is None
+    assert cell["seconds"] > 0
+    assert {"python", "torch", "numpy", "rankproof"} <= set(cell["versions"])
+
+
+def test_the_cells_figures_are_means_over_attacks(result):
+    cell = result.cell()
+    headline = {"ca+": "rank", "sp-qa+": "rank", "oa": "tau", "shift": "shift"}[result.goal]
+    assert cell["metric"] == headline
+    assert cell["before"] == pytest.approx(result.before[headline].mean().item())
+    assert cell["after"] == pytest.approx(result.after[headline].mean().item())
+    names = {"rank": "rank_after"}
+    for name in ("rank", "sp_rank", "tau", "mean_rank", "shift"):
+        expected = result.after[name].mean().item() if name in result.after else None
+        assert cell[names.get(name, name)] == (None if expected is None else pytest.approx(expected))
+    for name in ("rank", "tau", "mean_rank"):
+        expected = result.before[name].mean().item() if name in result.before else None
+        assert cell[f"{name}_before"] == (None if expected is None else pytest.approx(expected))
+
+
+def test_the_interval_is_over_attacks_and_not_over_chosen_items(result):
+    values = result.after[result.metric]
+    values = values.mean(1) if values.dim() == 2 else values
+    error = values.double().std().item() / math.sqrt(6)
+    mean = values.double().mean().item()
+    assert result.cell()["ci95"] == pytest.approx([mean - 1.96 * error, mean + 1.96 * error])
+
+
+def test_figures_are_found_by_name_and_a_missing_one_names_the_goal(gallery, pictures):
+    order = attack(gallery, pictures[:3], Reorder(k=3), Threat(0.05))
+    assert order.tau is order.after["tau"]
+    assert order.tau_before is order.before["tau"]
+    assert order.mean_rank is order.after["mean_rank"]
+    assert order.rank_before is order.before["rank"]
+    assert order.rank_after is order.after["rank"]
+    assert order.rank_after.dtype == torch.float64
+    with pytest.raises(RankproofError, match="oa has no shift; it has rank, tau, mean_rank"):
+        _ = order.shift
+
+
+def test_one_attack_alone_can_be_saved_although_it_has_no_interval(gallery, pictures, tmp_path):
+    single = attack(gallery, pictures[:1], QueryRaise(), Threat(0.05))
+    single.save(tmp_path)
+    assert AttackResult.load(tmp_path).cell()["ci95"] == [None, None]
+
+
+def test_saving_leaves_nothing_but_the_two_files(result, tmp_path):
+    result.save(tmp_path)
+    result.save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["attack.npz", "result.json"]
+
+
+def test_a_folder_without_a_result_is_named(tmp_path):
+    with pytest.raises(RankproofError, match=f"{tmp_path.name}.*no saved attack"):
+        AttackResult.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("attack.npz", b""), ("attack.npz", b"PK broken"), ("result.json", b"{}"), ("result.json", b"{")],
+)
+def test_a_broken_result_is_named(result, tmp_path, name, content):
+    result.save(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(RankproofError, match="no saved attack"):
+        AttackResult.load(tmp_path)
