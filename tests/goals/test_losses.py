@@ -326,3 +326,15 @@ def test_a_goal_keeps_single_precision_while_the_attack_runs(make, goal):
     outcome = goal.bind(scene).outcome(world.z.detach().float())
     assert outcome.loss.dtype == outcome.merit.dtype == torch.float32
     assert all(v.dtype == torch.float64 for v in goal.bind(scene).verdict(world.z.detach().float()).values())
+
+
+@pytest.mark.parametrize(
+    ("goal", "merit", "slope"), [(CandidateRaise(), -2 / 5, 2 / 5), (CandidateLower(), -1 / 5, -1 / 5)]
+)
+def test_an_equally_far_item_is_neither_ahead_of_a_candidate_nor_behind_it(make, goal, merit, slope):
+    gallery = make.raw("euclidean", torch.tensor([[0.0], [1.0], [2.0], [2.0], [3.0]], dtype=torch.float64))
+    z = torch.tensor([[2.0]], dtype=torch.float64, requires_grad=True)
+    scene = Scene(gallery=gallery, clean=z.detach(), keys=[0], seed=0, targets=torch.tensor([[0]]))
+    outcome = goal.bind(scene).outcome(z)
+    assert outcome.merit.item() == pytest.approx(merit)
+    assert torch.autograd.grad(outcome.loss.sum(), z)[0].item() == pytest.approx(slope)
