@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rankproof.attack import attack
+    from rankproof.audit import AuditResult, audit
     from rankproof.data import load
     from rankproof.errors import RankproofError
     from rankproof.goals import (
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
         QueryRaise,
         Reorder,
     )
-    from rankproof.methods import PGD
+    from rankproof.methods import PGD, Strong
     from rankproof.models import load_checkpoint
     from rankproof.ranking import Gallery, Ranker
     from rankproof.result import AttackResult
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PGD",
     "AttackResult",
+    "AuditResult",
     "CandidateLower",
     "CandidateRaise",
     "Gallery",
@@ -37,14 +39,17 @@ __all__ = [
     "Ranker",
     "RankproofError",
     "Reorder",
+    "Strong",
     "Threat",
     "attack",
+    "audit",
     "load",
     "load_checkpoint",
 ]
 
 _PUBLIC = {
     "attack": ("attack",),
+    "audit": ("AuditResult", "audit"),
     "data": ("load",),
     "errors": ("RankproofError",),
     "goals": (
@@ -56,7 +61,7 @@ _PUBLIC = {
         "QueryRaise",
         "Reorder",
     ),
-    "methods": ("PGD",),
+    "methods": ("PGD", "Strong"),
     "models": ("load_checkpoint",),
     "ranking": ("Gallery", "Ranker"),
     "result": ("AttackResult",),

@@ -10,9 +10,8 @@ from torch import Tensor
 from rankproof.errors import RankproofError
 from rankproof.goals.base import Bound, Goal, Scene, Sum
 from rankproof.goals.names import goal_knobs, goal_name
-from rankproof.goals.order import Reorder
 from rankproof.methods.base import Found, Method
-from rankproof.methods.gradient import PGD
+from rankproof.methods.presets import published
 from rankproof.randomness import uniforms
 from rankproof.ranking.gallery import Gallery
 from rankproof.result import AttackResult
@@ -64,7 +63,9 @@ def attack(
     for what, ids in (("targets", targets), ("preserved", preserved)):
         if ids is not None and (ids.dim() != 2 or len(ids) != len(images)):
             raise RankproofError(f"{what}: expected {len(images)} rows, one each, got {tuple(ids.shape)}")
-    method = method or PGD(rule="iccv21" if isinstance(goal, Reorder) else "eccv20")
+    if threat.shared:
+        raise RankproofError("a shared perturbation needs a universal attack, which is not there yet")
+    method = method or published(goal.metric)
     rows = chunk_rows(gallery, goal)
     count = _Counter(len(images) * method.passes(threat.eps), progress)
     parts = [

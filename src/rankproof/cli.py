@@ -1,11 +1,14 @@
 """The command line: parses, calls, exits. What needs torch is imported by the command that needs it."""
 
 import os
+import shlex
+import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 
 from rankproof.console import (
     at_least_one,
@@ -16,6 +19,7 @@ from rankproof.console import (
     progress,
     reported,
     say,
+    spoken,
     within,
     writable,
 )
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
     from rankproof.methods import Method
     from rankproof.training import Epoch
 
-EMBEDDED = "digits"
+EMBEDDED, JOURNAL = "digits", "audit.jsonl"
 GOALS = "ca+|ca-|qa+|qa-|sp-qa+|sp-qa-|oa|shift"
 
 app = typer.Typer(
@@ -309,13 +313,106 @@ def attack(
             result = run(gallery, images, wanted, threat, method=how, seed=seed, index=index, progress=tell)
         with progress("timing the bare work") as tell:
             costs = measure(gallery, images, wanted, result.steps, progress=tell)
-        if silent := int(result.silent.sum()):
+        if (silent := int(result.silent.sum())) > len(index) // 100:
             note = f"{silent} of {len(index)} attacks never saw a usable gradient: this figure may be false"
             result = replace(result, notes=(*result.notes, note))
         context: dict[str, Any] = {"model": model, "data": data or EMBEDDED, **costs}
         if save is not None:
             result.save(save, **context)
         (print_json if as_json else print_attack)(result.cell(**context))
+
+
+@app.command()
+def audit(
+    model: Model,
+    eps: Eps,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the report goes.", show_default=False)],
+    data: Data = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            metavar="T", help="Attacks for each headline figure. Left out: 1000.", show_default=False
+        ),
+    ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="10m", help="Pick the trials by time instead: 90s, 10m, 1h.", show_default=False
+        ),
+    ] = None,
+    seed: Seed = 0,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", metavar="", help="Only tell what would be done and how long it takes."),
+    ] = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    size: Size = None,
+    divide: Divide = "auto",
+) -> None:
+    """Attack a ranking in every white-box way and leave a report.
+
+    Runs the standard suite without further knobs: every attack at the given budget, with plain PGD as a
+    yardstick, and curves over 0 to 16/255. Writes report.html, report.json and pictures into DIR. Finished
+    figures are kept in DIR/audit.jsonl: after Ctrl-C the same command goes on from there.
+
+    **Example**
+
+    ```
+    rankproof audit --model runs/digits/model --eps 8/255 --out runs/digits
+    rankproof audit --model zoo:fashion-mnist/c2f1-ct --data fashion-mnist --eps 4/255 --time 10m --out runs/fm
+    ```
+    """
+    with reported(f"finished figures are kept in {out / JOURNAL}; the same command goes on from there"):
+        if trials is not None:
+            at_least_one("trials", trials)
+        limit = duration(time)
+        writable(out)
+        from rankproof.audit import audit as run
+        from rankproof.audit import plan
+        from rankproof.audit.report import as_json as plain
+        from rankproof.audit.table import table_text
+        from rankproof.target import open_target
+        from rankproof.threat import Threat, parse_eps
+
+        threat = Threat(parse_eps(eps))
+        target = open_target(
+            model, data, device=device, size=size, divide=divide, root=_root(), stage=progress
+        )
+        gallery, pictures = target.gallery, target.dataset.pictures
+        todo = plan(gallery, pictures, threat, trials=trials, time_limit=limit)
+        say(target.dataset.note)
+        say(
+            f"{len(todo.cells)} figures, {todo.trials} attacks for each headline figure: about "
+            f"{spoken(todo.seconds)} on {gallery.ranker.device.type}"
+        )
+        if dry_run:
+            return
+        with progress("auditing") as tell:
+            result = run(
+                gallery,
+                pictures,
+                threat,
+                index=target.positions,
+                prepared=todo,
+                seed=seed,
+                model=model,
+                data=data or EMBEDDED,
+                data_note=target.dataset.note,
+                classes=target.dataset.classes,
+                command=_again(),
+                model_record=target.record,
+                journal=out / JOURNAL,
+                progress=tell,
+            )
+        page = result.save(out)
+        if as_json:
+            print_json(plain(result))
+            return
+        Console().print(table_text(result))
+        for flag in result.flags:
+            typer.echo(f"flag: {flag.cell or 'the audit'}: {flag.text}")
+        typer.echo(f"report: {page}")
 
 
 @app.command()
@@ -428,18 +525,21 @@ def goal_of(
 
 def method_of(word: str, goal: str, steps: int | None = None) -> "Method":
     """The method a word stands for, with the steps of the goal's own paper unless `steps` are given."""
-    from rankproof.methods import PGD
+    from rankproof.methods.presets import published, strong
 
-    rule: Literal["eccv20", "iccv21"] = "iccv21" if goal == "oa" else "eccv20"
+    metric = {"oa": "tau", "shift": "shift"}.get(goal, "rank")
     match word:
         case "pgd":
-            return PGD(rule=rule, steps=steps)
+            return published(metric, steps)
         case "strong":
-            from rankproof.methods.strong import Strong
-
-            return Strong(rule=rule, steps=steps)
+            return strong(metric, steps)
         case _:
             raise RankproofError(f"--method {word!r} is unknown; known: pgd, strong")
+
+
+def _again() -> str:
+    """The command that was typed, for the report."""
+    return shlex.join(["rankproof", *sys.argv[1:]])
 
 
 def _root() -> Path:

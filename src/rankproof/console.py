@@ -84,6 +84,11 @@ def duration(text: str | None) -> float | None:
     return seconds
 
 
+def spoken(seconds: float) -> str:
+    """A length of time as people say it, such as "40 s" or "12 min"."""
+    return f"{max(1, round(seconds))} s" if seconds < 100 else f"{round(seconds / 60)} min"
+
+
 def at_least_one(option: str, value: int | None) -> None:
     """Raise unless an option is left out or at least 1."""
     if value is not None and value < 1:

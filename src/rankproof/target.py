@@ -9,12 +9,12 @@ from typing import Any, cast, get_args
 import torch
 from torch import Tensor
 
+from rankproof.audit.suite import draw
 from rankproof.data import Dataset, load
 from rankproof.data.listing import Divide
 from rankproof.errors import RankproofError
 from rankproof.models import load_checkpoint
 from rankproof.models.checkpoint import RECORD
-from rankproof.randomness import generator
 from rankproof.ranking import Gallery, Ranker
 
 Tell = Callable[[int, int], None]
@@ -35,14 +35,14 @@ class Target:
     dataset: Dataset
     record: dict[str, Any]
 
-    def draw(self, trials: int, seed: int) -> Tensor:
-        """(min(trials, n),) random positions in the gallery without replacement; fewer trials are a prefix.
+    @property
+    def positions(self) -> Tensor:
+        """(n,) the position of every item."""
+        return torch.arange(len(self.gallery))
 
-        Where as many trials as items or more are asked for, all items in their own order.
-        """
-        if trials >= len(self.gallery):
-            return torch.arange(len(self.gallery))
-        return torch.randperm(len(self.gallery), generator=generator(seed, 0, "trials"))[:trials]
+    def draw(self, trials: int, seed: int) -> Tensor:
+        """(min(trials, n),) random positions in the gallery without replacement; fewer trials are a prefix."""
+        return draw(len(self.gallery), trials, seed)
 
 
 def open_target(

@@ -41,12 +41,13 @@ class Outcome:
     Args:
         loss: (b,) what a gradient lowers; differentiable.
         merit: (b,) the goal's own figure; higher is better.
-        strain: (b,) how far what was to be kept has moved, in units of what is tolerable: above 1 is too far.
+        strain: (b,) how far what was to be kept has moved, in units of what is tolerable: above 1 is too far;
+            None where nothing has to be kept, or where `merit` weighs it already.
     """
 
     loss: PerAttack
     merit: PerAttack
-    strain: PerAttack
+    strain: PerAttack | None = None
 
 
 @runtime_checkable

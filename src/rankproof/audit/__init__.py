@@ -1,1 +1,7 @@
 """How an audit is run, checked and told."""
+
+from rankproof.audit.plan import Plan, plan
+from rankproof.audit.result import AuditResult
+from rankproof.audit.suite import audit, draw
+
+__all__ = ["AuditResult", "Plan", "audit", "draw", "plan"]

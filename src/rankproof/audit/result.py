@@ -1,6 +1,7 @@
 """What an audit found, as plain values: no model inside."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
@@ -90,3 +91,9 @@ class AuditResult:
     seconds: float
     strips: list[Strip] = field(default_factory=list)
     model_record: dict[str, Any] | None = None
+
+    def save(self, folder: str | Path) -> Path:
+        """Write report.html, report.json and the pictures; returns the path of report.html."""
+        from rankproof.audit.report import save
+
+        return save(self, Path(folder))

@@ -113,7 +113,7 @@ class BoundCandidate:
         active, sums = self._active(own.detach())
         hinges = self.direction * (active * own - sums) / size
         loss = (self.direction * own if self.form == "distance" else hinges).mean(1)
-        return Outcome(loss, -active.mean(1) / size, z.new_zeros(len(z)))
+        return Outcome(loss, -active.mean(1) / size)
 
     def _active(self, own: Tensor) -> tuple[Tensor, Tensor]:
         """For each query the number of active hinges and the sum of their d(q, x), both (b, w)."""

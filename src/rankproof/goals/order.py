@@ -12,7 +12,8 @@ from rankproof.randomness import permutations
 from rankproof.ranking.metrics import kendall_tau, normalised_rank
 from rankproof.types import Embeddings, Ids, Outcome
 
-VISIBLE = 50  # places a user looks at; chosen results that leave them count as lost
+VISIBLE = 50  # places a user looks at
+ROOM = 4  # k chosen results need about 4 k places to be reordered at all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +31,14 @@ class Reorder(Goal):
         k: number of results to reorder.
         xi: weight of staying in sight.
         order: wanted order of the k nearest by their present places, such as (3, 1, 0, 2, 4).
-        sight: how many places count as in sight when an optimiser weighs order against staying there.
+        sight: how many places count as in sight when an optimiser weighs order against staying there; None
+            is max(50, 4 k).
     """
 
     k: int = 5
     xi: float = 10.0
     order: tuple[int, ...] | None = None
-    sight: int = VISIBLE
+    sight: int | None = None
 
     def __post_init__(self) -> None:
         if self.order is not None and sorted(self.order) != list(range(self.k)):
@@ -83,7 +85,7 @@ class BoundOrder:
             distances, self.targets, weights, [RAISE] * k, ordered=k, order_weight=1 / k**2
         )
         merit = kendall_tau(distances.detach().gather(1, self.targets)).to(z.dtype)
-        return Outcome(loss, merit, (nearer.max(1).values + 1) / self.goal.sight)
+        return Outcome(loss, merit, (nearer.max(1).values + 1) / (self.goal.sight or max(VISIBLE, ROOM * k)))
 
     def verdict(self, z: Embeddings) -> dict[str, Tensor]:
         """Kendall's tau and the mean rank mR of the same embedding, and the normalised ranks in %."""

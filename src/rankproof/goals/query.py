@@ -1,5 +1,6 @@
 """Query attacks: perturb the query so that chosen candidates rise (QA+) or sink (QA-)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -22,7 +23,13 @@ from rankproof.ranking.metrics import normalised_rank
 from rankproof.types import Embeddings, Ids, Outcome
 
 Form = Literal["inequality", "distance"]
-TOLERABLE_RANK = 0.02  # of the gallery: C_SP beyond it has visibly left the top
+
+# How an optimiser weighs places lost by C_SP against places won by C when it picks the best iterate, for each
+# unit of xi. Beside QA- the first places lost are cheap and further ones cost more and more: C_SP starts at the
+# very top there, and the published xi = 100 tolerates little.
+PRICE_BESIDE_RAISE = 1.0
+PRICE_BESIDE_LOWER = 0.018
+SEVERE_SHARE = 0.02  # share of the gallery at which a place lost beside QA- counts double
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,13 +169,12 @@ class BoundQuery:
 
     def __init__(self, scene: Scene, pulls: tuple[Pull, ...]) -> None:
         chosen, kept = [p for p in pulls if not p.keeps], [p for p in pulls if p.keeps]
-        if len(chosen) > 1 or len(kept) > 1 or not (chosen or kept):
-            raise RankproofError("a query attack has one goal and at most one Preserve")
+        if len(chosen) != 1 or len(kept) > 1:
+            raise RankproofError("a query attack is one QueryRaise or QueryLower and at most one Preserve")
         self.scene = scene
         self.pulls = (*chosen, *kept)
-        empty = torch.empty(len(scene.clean), 0, dtype=torch.int64, device=scene.clean.device)
-        self.targets: Ids = chosen[0].ids if chosen else empty
-        self.preserved: Ids = kept[0].ids if kept else empty
+        self.targets: Ids = chosen[0].ids
+        self.preserved: Ids = kept[0].ids if kept else self.targets[:, :0]
         self._ids = torch.cat([p.ids for p in self.pulls], dim=1)
         self._directions = [p.direction for p in self.pulls for _ in range(p.ids.shape[1])]
         self._plain = [p.form == "distance" for p in self.pulls for _ in range(p.ids.shape[1])]
@@ -184,16 +190,25 @@ class BoundQuery:
         return torch.cat(parts, dim=1)
 
     def outcome(self, z: Embeddings, emphasis: Tensor | None = None) -> Outcome:
-        """Loss; merit: how far the chosen ranks moved as wanted; strain: how far C_SP has sunk."""
+        """Loss; merit: how far the chosen ranks moved as wanted, less the price of C_SP's places lost."""
         weights = self._weights(z, emphasis)
         distances = self.scene.gallery.distances(z)
         loss, counts = gallery_hinge(distances, self._ids, weights, self._directions, plain=self._plain)
         shares = counts / self.scene.size  # (b, m + g) nearer (raised) or farther (lowered) share
         m = self.targets.shape[1]
-        merit = -shares[:, :m].mean(1) if m else z.new_zeros(len(z))
-        kept = shares[:, m:]
-        strain = kept.mean(1) / TOLERABLE_RANK if kept.shape[1] else z.new_zeros(len(z))
-        return Outcome(loss, merit, strain)
+        merit = -shares[:, :m].mean(1)
+        if shares.shape[1] > m:
+            lost = shares[:, m:].mean(1)
+            merit = merit - self._price(lost)
+        return Outcome(loss, merit)
+
+    def _price(self, lost: Tensor) -> Tensor:
+        """What C_SP's mean share of places lost (b,) is worth in C's places; it follows xi."""
+        chosen, kept = self.pulls
+        xi = kept.weight / chosen.weight
+        if chosen.direction == RAISE:
+            return PRICE_BESIDE_RAISE * xi * lost
+        return PRICE_BESIDE_LOWER * xi / math.sqrt(chosen.ids.shape[1]) * lost * (1 + lost / SEVERE_SHARE)
 
     def verdict(self, z: Embeddings) -> dict[str, Tensor]:
         """Normalised ranks of C and C_SP in %."""

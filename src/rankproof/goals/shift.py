@@ -41,7 +41,7 @@ class BoundShift:
     def outcome(self, z: Embeddings, emphasis: Tensor | None = None) -> Outcome:
         """Loss: minus the distance moved; merit: that distance."""
         moved = self.scene.gallery.ranker.distance.between(z, self.scene.clean)
-        return Outcome(-moved, moved.detach(), z.new_zeros(len(z)))
+        return Outcome(-moved, moved.detach())
 
     def verdict(self, z: Embeddings) -> dict[str, Tensor]:
         """The distance moved."""

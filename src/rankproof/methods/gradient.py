@@ -13,6 +13,8 @@ from rankproof.methods.schedule import Schedule, eccv20, iccv21
 from rankproof.threat import Threat
 from rankproof.types import Images, Objective, Outcome, PerAttack
 
+Rule = Literal["eccv20", "iccv21"]
+
 
 def ascend(objective: Objective, images: Images, emphasis: PerAttack | None = None) -> tuple[Tensor, Outcome]:
     """One forward and one backward pass.
@@ -27,7 +29,8 @@ def ascend(objective: Objective, images: Images, emphasis: PerAttack | None = No
     if outcome.loss.requires_grad:  # an encoder may cut the gradient off
         (gradient,) = torch.autograd.grad(outcome.loss.sum(), images, materialize_grads=True)
         gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
-    return gradient, Outcome(outcome.loss.detach(), outcome.merit.detach(), outcome.strain.detach())
+    strain = None if outcome.strain is None else outcome.strain.detach()
+    return gradient, Outcome(outcome.loss.detach(), outcome.merit.detach(), strain)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,7 @@ class PGD:
 
     steps: int | None = None
     step: float | None = None
-    rule: Literal["eccv20", "iccv21"] = "eccv20"
+    rule: Rule = "eccv20"
 
     name = "pgd"
 

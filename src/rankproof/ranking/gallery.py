@@ -27,11 +27,13 @@ class Gallery:
         ranker: how pictures become embeddings, and the distance between them.
         embeddings: (n, d) prepared embeddings of all items.
         labels: (n,) class of each item, where known.
+        pictures: (n, c, h, w) the items themselves, for reports; never used to rank.
     """
 
     ranker: Ranker
     embeddings: Tensor
     labels: Tensor | None = None
+    pictures: Tensor | None = None
 
     @classmethod
     def build(
@@ -52,7 +54,7 @@ class Gallery:
             raise RankproofError(f"a gallery needs at least 2 items, this one has {len(images)}")
         if labels is not None and len(labels) != len(images):
             raise RankproofError(f"{len(images)} gallery images but {len(labels)} labels")
-        return cls(ranker, ranker.embed_all(images, progress), labels)
+        return cls(ranker, ranker.embed_all(images, progress), labels, images)
 
     def __len__(self) -> int:
         return len(self.embeddings)

@@ -1,0 +1,165 @@
+"""Reasons to doubt a figure: an attack that fails silently looks like a robust model."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from rankproof.audit.result import Flag
+from rankproof.ranking.gallery import Gallery
+from rankproof.ranking.metrics import summarise
+from rankproof.result import AttackResult
+
+SAMPLE = 500  # gallery items looked at
+COLLAPSED = 0.01  # spread of all distances relative to the length of the embeddings
+TIES = 0.01
+SILENT = (
+    0.01  # a wish that is fulfilled already has no gradient either: a few of those are no reason to doubt
+)
+WIDE = {"rank": 3.0, "tau": 0.05, "shift": math.inf}
+WISHED = {"ca+": -1, "qa+": -1, "sp-qa+": -1, "ca-": 1, "qa-": 1, "sp-qa-": 1, "oa": 1, "shift": 1}
+
+
+def check_gallery(gallery: Gallery, index: torch.Tensor | None) -> list[Flag]:
+    """Collapse, ties and duplicates, on a sample of the gallery.
+
+    Args:
+        index: (b,) gallery positions of the attacked images, or None.
+    """
+    rows = index if index is not None else torch.arange(len(gallery))
+    rows = rows[:SAMPLE].to(gallery.embeddings.device)
+    z = gallery.embeddings[rows]
+    distances = torch.cat([d for _, _, d in _by_rows(gallery, z)])  # (s, n)
+    scale = float(z.double().norm(dim=1).mean()) or 1.0
+    flags = []
+    spread = float(distances.quantile(0.95, dim=1).median()) / scale
+    if spread < COLLAPSED:
+        flags.append(
+            Flag(
+                kind="collapsed",
+                text=f"nearly all pictures have the same embedding (95 % of the distances are below {spread:.1e} of "
+                "its length): such a model looks robust because nothing can move, not because it is",
+            )
+        )
+    ordered = distances.sort(dim=1).values
+    ties = float((ordered[:, 1:] == ordered[:, :-1]).double().mean())
+    if ties > TIES:
+        flags.append(
+            Flag(
+                kind="ties",
+                text=f"{100 * ties:.1f} % of neighbouring distances are equal: ranks count strictly "
+                "nearer items, so tied items share the better rank",
+            )
+        )
+    if index is not None:
+        own = distances.gather(1, rows[:, None])
+        twins = int(((distances <= own + 1e-12).sum(1) > 1).sum())
+        if twins:
+            flags.append(
+                Flag(
+                    kind="duplicates",
+                    text=f"{twins} of {len(rows)} pictures looked at have an exact duplicate in "
+                    "the gallery: their own rank is shared and R@1 counts the copy as found",
+                )
+            )
+    return flags
+
+
+def _by_rows(gallery: Gallery, z: torch.Tensor) -> list[tuple[slice, slice, torch.Tensor]]:
+    """Whole rows of distances in double precision, a few rows at a time."""
+    embeddings = gallery.embeddings.double()
+    return [
+        (slice(0, 0), slice(0, 0), gallery.ranker.distance.pairwise(part.double(), embeddings))
+        for part in torch.split(z, 100)
+    ]
+
+
+def check_attack(result: AttackResult, label: str, *, headline: bool) -> list[Flag]:
+    """What one attack's own values give away.
+
+    Args:
+        label: how the flag calls it.
+        headline: whether the figure is one of the headline figures, whose interval must be narrow.
+    """
+    flags = []
+    silent = int(result.silent.sum())
+    if silent > SILENT * len(result):
+        flags.append(
+            Flag(
+                kind="silent-gradient",
+                cell=label,
+                text=f"{silent} of {len(result)} attacks never saw a usable "
+                "gradient (zero or not finite): the figure says nothing about them",
+            )
+        )
+    summary = result.summary
+    if headline and result.metric in WIDE and not summary.half_width <= WIDE[result.metric]:
+        unit = " points" if result.metric == "rank" else ""
+        flags.append(
+            Flag(
+                kind="wide-interval",
+                cell=label,
+                text=f"the 95 % interval is wider than ±{WIDE[result.metric]:g}{unit}; "
+                "more trials make it narrower",
+            )
+        )
+    return flags
+
+
+def check_weaker(strong: Sequence[float], weak: Sequence[float], goal: str, label: str) -> list[Flag]:
+    """Whether the strong method loses to the weak one on the same attacks."""
+    wish = WISHED.get(goal)
+    if wish is None or len(strong) != len(weak) or len(strong) < 2:
+        return []
+    gain = summarise(wish * (torch.tensor(strong) - torch.tensor(weak)))
+    if gain.high >= 0:
+        return []
+    return [
+        Flag(
+            kind="strong-loses",
+            cell=label,
+            text="the strong method does worse than plain PGD on the same attacks: "
+            "its figure understates the danger; take the other one",
+        )
+    ]
+
+
+def check_curve(cells: Sequence[dict[str, Any]]) -> list[Flag]:
+    """Whether a larger budget makes the same attack significantly worse."""
+    ordered = sorted(cells, key=lambda cell: float(cell["eps"]))
+    flags = []
+    for smaller, larger in zip(ordered, ordered[1:], strict=False):
+        wish = WISHED.get(str(smaller["goal"]))
+        if wish is None or None in (*smaller["ci95"], *larger["ci95"]):
+            continue
+        low, high = (sorted((wish * cell["ci95"][0], wish * cell["ci95"][1])) for cell in (smaller, larger))
+        if high[1] < low[0]:
+            flags.append(
+                Flag(
+                    kind="larger-is-weaker",
+                    cell=str(larger["goal"]),
+                    text=f"more budget ({larger['eps'] * 255:g}/255 "
+                    f"instead of {smaller['eps'] * 255:g}/255) gives a weaker attack: the search fails there",
+                )
+            )
+    return flags
+
+
+def check_baseline(cell: dict[str, Any]) -> list[Flag]:
+    """Whether an attack that may change nothing has the figure it must have."""
+    expected = {"ca+": 50.0, "qa+": 50.0, "sp-qa+": 50.0, "oa": 0.0, "shift": 0.0}.get(str(cell["goal"]))
+    if expected is None or cell["eps"] != 0 or None in cell["ci95"]:
+        return []
+    half = (cell["ci95"][1] - cell["ci95"][0]) / 2
+    slack = 2.1 * half + 1e-6 + 100 / cell["gallery_size"] * (cell["metric"] == "rank")
+    if abs(cell["after"] - expected) <= slack:
+        return []
+    return [
+        Flag(
+            kind="baseline",
+            cell=f"{cell['goal']} at 0/255",
+            text=f"without any change the figure is "
+            f"{cell['after']:.2f} where {expected:g} is expected: ranks are not what they should be",
+        )
+    ]

@@ -1,0 +1,102 @@
+"""One attack in pictures."""
+
+import torch
+from torch import Tensor
+
+from rankproof.audit.result import Strip, Tile
+from rankproof.ranking.gallery import Gallery
+from rankproof.result import AttackResult
+
+TOP = 6  # places shown from the first on
+AROUND = 1  # places shown on either side of a chosen item
+
+
+def strip_of(result: AttackResult, gallery: Gallery, classes: tuple[str, ...] = ()) -> Strip | None:
+    """The first attack of a result as a strip; None where the gallery's pictures are unknown."""
+    if gallery.pictures is None or result.metric == "shift":
+        return None
+    row, picture = 0, _Pictures(gallery, classes)
+    original, adversarial = result.original[row].float().cpu(), result.adversarial[row].float().cpu()
+    chosen = result.targets[row, :1] if result.goal.startswith("ca") else result.targets[row]
+    with torch.no_grad(), gallery.ranker.frozen():
+        z = gallery.ranker.embed(torch.stack([result.original[row], result.adversarial[row]]))
+    if result.goal.startswith("ca"):
+        query = int(chosen[0])
+        distances = gallery.distances(gallery.embeddings[query, None])[0]  # (n,)
+        own = gallery.ranker.distance.between(gallery.embeddings[query], z)  # (2,)
+        rows = [
+            _with_candidate(picture, distances, own[i], (original, adversarial)[i], i == 1) for i in (0, 1)
+        ]
+        seen: Tensor | None = picture.image(query)
+    else:
+        rows = [_ranking(picture, gallery.distances(z[i, None])[0], chosen) for i in (0, 1)]
+        seen = None
+    return Strip(
+        goal=result.goal,
+        eps=result.eps,
+        original=original,
+        adversarial=adversarial,
+        query=seen,
+        before=rows[0],
+        after=rows[1],
+        wanted=_wanted(result),
+    )
+
+
+class _Pictures:
+    """Gallery items as tiles."""
+
+    def __init__(self, gallery: Gallery, classes: tuple[str, ...]) -> None:
+        self.gallery, self.classes = gallery, classes
+
+    def image(self, position: int) -> Tensor:
+        assert self.gallery.pictures is not None
+        picture = self.gallery.pictures[position].cpu()
+        return picture.float() / 255 if picture.dtype == torch.uint8 else picture.float()
+
+    def tile(self, position: int, rank: int, chosen: bool) -> Tile:
+        label = None
+        if self.gallery.labels is not None and self.classes:
+            label = self.classes[int(self.gallery.labels[position])]
+        return Tile(image=self.image(position), rank=rank, label=label, chosen=chosen)
+
+
+def _ranking(pictures: _Pictures, distances: Tensor, chosen: Tensor) -> tuple[Tile, ...]:
+    """The first places of a ranking and the chosen items with their neighbours."""
+    order = distances.argsort(stable=True)
+    places = torch.empty_like(order)
+    places[order] = torch.arange(len(order), device=order.device)
+    wanted = {int(item) for item in chosen}
+    shown = _window([int(places[item]) for item in wanted], len(order))
+    return tuple(pictures.tile(int(order[rank]), rank, int(order[rank]) in wanted) for rank in shown)
+
+
+def _with_candidate(
+    pictures: _Pictures, distances: Tensor, own: Tensor, image: Tensor, attacked: bool
+) -> tuple[Tile, ...]:
+    """The ranking of a query with the candidate put in at its place; its clean copy stays."""
+    order = distances.argsort(stable=True)
+    rank = int((distances < own).sum())
+    tiles = []
+    for place in _window([rank], len(order) + 1):
+        if place == rank:
+            tiles.append(Tile(image=image, rank=rank, chosen=True, attacked=attacked))
+        else:
+            tiles.append(pictures.tile(int(order[place - (place > rank)]), place, False))
+    return tuple(tiles)
+
+
+def _window(places: list[int], size: int) -> list[int]:
+    around = {place + step for place in places for step in range(-AROUND, AROUND + 1)}
+    return sorted(place for place in around | set(range(TOP)) if 0 <= place < size)
+
+
+def _wanted(result: AttackResult) -> str:
+    """What the attacker wanted, in one sentence."""
+    if result.metric == "tau":
+        return "The attacker wanted the marked results in another order, drawn at random."
+    moved = "rise to the top" if result.goal.rstrip("-distance").endswith("+") else "sink to the end"
+    if result.goal.startswith("ca"):
+        return f"The attacker changed the marked item itself and wanted it to {moved} for this query."
+    kept = " while the other top results stay" if result.goal.startswith("sp-") else ""
+    return f"The attacker changed the query and wanted the marked item to {moved}{kept}."

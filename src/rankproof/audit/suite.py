@@ -1,0 +1,214 @@
+"""The standard audit: every white-box attack on one gallery, without further knobs."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rankproof.attack import attack
+from rankproof.audit.checks import check_attack, check_baseline, check_curve, check_gallery, check_weaker
+from rankproof.audit.plan import Cell, Plan, plan
+from rankproof.audit.result import AuditResult, Flag, Strip
+from rankproof.audit.strips import strip_of
+from rankproof.cost import measure
+from rankproof.errors import RankproofError
+from rankproof.files import write_atomically
+from rankproof.goals.names import goal_name
+from rankproof.randomness import generator
+from rankproof.ranking.gallery import Gallery
+from rankproof.ranking.metrics import recall_at
+from rankproof.threat import Threat, format_eps
+from rankproof.versions import versions
+
+Tell = Callable[[float, float], None]
+
+
+def audit(
+    gallery: Gallery,
+    queries: Tensor,
+    threat: Threat,
+    *,
+    index: Tensor | None = None,
+    trials: int | None = None,
+    time_limit: float | None = None,
+    prepared: Plan | None = None,
+    seed: int = 0,
+    model: str = "",
+    data: str = "images",
+    data_note: str = "",
+    classes: tuple[str, ...] = (),
+    command: str = "",
+    model_record: dict[str, Any] | None = None,
+    journal: Path | None = None,
+    progress: Tell = lambda done, total: None,
+) -> AuditResult:
+    """Attack the ranking in every white-box way of the two papers and check the figures.
+
+    Args:
+        gallery: the database whose ranking is audited.
+        queries: (b, c, h, w) images to attack, floats in [0, 1] or 8-bit values.
+        threat: the audited budget; the curves run over {0, 1, 2, 4, 8, 16}/255.
+        index: (b,) gallery positions of the images' own clean copies; None says they are not in the gallery.
+        trials: attacks for each headline figure, drawn from `queries` by `seed`; None is up to 1,000.
+        time_limit: seconds; picks the trials instead.
+        prepared: what `plan` returned, where it was asked before.
+        journal: a file that finished figures are kept in; an audit that is started again goes on from there.
+        model, data, data_note, classes, command, model_record: what the report says of them.
+        progress: called with the share done and 1.
+    Returns:
+        the whole audit; `save` writes the report.
+    """
+    begin = time.perf_counter()
+    _check_queries(gallery, queries, index)
+    todo = prepared or plan(gallery, queries, threat, trials=trials, time_limit=time_limit)
+    chosen = draw(len(queries), todo.trials, seed)
+    images = gallery.ranker.as_input(queries[chosen])
+    positions = None if index is None else index[chosen]
+    model = model or gallery.ranker.name
+    store = _Journal(journal, _fingerprint(gallery, images, threat, seed, todo))
+    flags = check_gallery(gallery, positions)
+    weight = [cell.trials * (cell.passes + 5) for cell in todo.cells]
+    for number, cell in enumerate(todo.cells):
+        done, total = sum(weight[:number]), sum(weight)
+        share = weight[number] / max(1, cell.trials * cell.passes)
+
+        def tell(part: int, of: int, done: float = done, total: float = total, share: float = share) -> None:
+            progress((done + part * share) / total, 1.0)
+
+        if cell.label not in store.entries:
+            result = attack(
+                gallery,
+                images[: cell.trials],
+                cell.goal,
+                replace(threat, eps=cell.eps),
+                method=cell.method,
+                seed=seed,
+                index=None if positions is None else positions[: cell.trials],
+                progress=tell,
+            )
+            costs = measure(gallery, images[: cell.trials], cell.goal, result.steps)
+            found = check_attack(result, cell.label, headline=cell.eps == threat.eps)
+            store.add(
+                cell,
+                {
+                    "cell": result.cell(model=model, data=data, **costs),
+                    "flags": [asdict(flag) for flag in found],
+                    "values": result.headline().tolist(),
+                },
+            )
+        progress(done + weight[number], total)
+    return AuditResult(
+        model=model,
+        data=data,
+        recall_at_1=None if gallery.labels is None else 100 * float(recall_at(gallery, 1).mean()),
+        cells=[store.entries[cell.label]["cell"] for cell in todo.cells],
+        flags=flags + _flags(todo, store),
+        eps=threat.eps,
+        trials=todo.trials,
+        seed=seed,
+        gallery_size=len(gallery),
+        data_note=data_note,
+        command=command
+        or f"rankproof.audit(gallery, queries, Threat({format_eps(threat.eps)}), seed={seed})",
+        versions=versions(),
+        seconds=time.perf_counter() - begin,
+        strips=_strips(gallery, images, positions, threat, seed, todo, store, classes),
+        model_record=model_record,
+    )
+
+
+def draw(size: int, trials: int, seed: int) -> Tensor:
+    """(min(trials, size),) random positions without replacement; fewer trials are a prefix of more.
+
+    Where as many trials as items or more are asked for, all items in their own order.
+    """
+    if trials >= size:
+        return torch.arange(size)
+    return torch.randperm(size, generator=generator(seed, 0, "trials"))[:trials]
+
+
+def _check_queries(gallery: Gallery, queries: Tensor, index: Tensor | None) -> None:
+    if queries.dim() != 4 or len(queries) == 0:
+        raise RankproofError(f"queries: expected a batch (b, c, h, w) of images, got {tuple(queries.shape)}")
+    if index is not None and index.shape != (len(queries),):
+        raise RankproofError(f"index: expected {len(queries)} gallery positions, got {tuple(index.shape)}")
+
+
+def _strips(
+    gallery: Gallery,
+    images: Tensor,
+    index: Tensor | None,
+    threat: Threat,
+    seed: int,
+    todo: Plan,
+    store: "_Journal",
+    classes: tuple[str, ...],
+) -> list[Strip]:
+    """For each headline figure the attack whose outcome is nearest to the median, made again on its own."""
+    strips = []
+    for cell in todo.cells:
+        if cell.eps != threat.eps or cell.method.name == "pgd" or cell.goal.metric == "shift":
+            continue
+        values = torch.tensor(store.entries[cell.label]["values"])
+        row = int((values - values.median()).abs().argmin())
+        own = None if index is None else index[row, None]
+        result = attack(
+            gallery, images[row, None], cell.goal, threat, method=cell.method, seed=seed, index=own
+        )
+        if strip := strip_of(result, gallery, classes):
+            strips.append(strip)
+    return strips
+
+
+def _flags(todo: Plan, store: "_Journal") -> list[Flag]:
+    """All flags of the cells, and those that only several cells together give away."""
+    flags = [Flag(**flag) for cell in todo.cells for flag in store.entries[cell.label]["flags"]]
+    weak = {goal_name(cell.goal): cell for cell in todo.cells if cell.method.name == "pgd"}
+    curves: dict[str, list[dict[str, Any]]] = {}
+    for cell in todo.cells:
+        entry, name = store.entries[cell.label], goal_name(cell.goal)
+        flags += check_baseline(entry["cell"])
+        if cell.method.name == "pgd":
+            continue
+        curves.setdefault(name, []).append(entry["cell"])
+        if cell.eps == weak[name].eps:
+            flags += check_weaker(
+                entry["values"], store.entries[weak[name].label]["values"], name, cell.label
+            )
+    return flags + [flag for cells in curves.values() for flag in check_curve(cells)]
+
+
+def _fingerprint(gallery: Gallery, images: Tensor, threat: Threat, seed: int, todo: Plan) -> str:
+    """What a journal must agree on to be continued."""
+    digest = hashlib.sha256()
+    for part in (gallery.embeddings, images):
+        digest.update(part.detach().float().cpu().numpy().tobytes())
+    digest.update(repr((threat, seed, todo.cells, versions())).encode())
+    return digest.hexdigest()
+
+
+class _Journal:
+    """Finished cells in a file of JSON lines, so that an audit that was stopped loses none of them."""
+
+    def __init__(self, path: Path | None, fingerprint: str) -> None:
+        self.path, self.fingerprint = path, fingerprint
+        self.entries: dict[str, dict[str, Any]] = {}
+        if path is not None and path.is_file():
+            for line in path.read_text().splitlines():
+                entry = json.loads(line)
+                if entry.pop("audit") == fingerprint:
+                    self.entries[entry.pop("label")] = entry
+
+    def add(self, cell: Cell, entry: dict[str, Any]) -> None:
+        """Remember a finished cell and write all of them."""
+        self.entries[cell.label] = entry
+        if self.path is None:
+            return
+        lines = [json.dumps({"audit": self.fingerprint, "label": k, **v}) for k, v in self.entries.items()]
+        write_atomically(self.path, ("\n".join(lines) + "\n").encode())

@@ -1,0 +1,16 @@
+"""Which settings go with which kind of goal."""
+
+from rankproof.methods.gradient import PGD
+from rankproof.methods.strong import Strong
+
+
+def published(metric: str, steps: int | None = None) -> PGD:
+    """The descent of the paper that introduced goals of this metric: the order attack is ICCV's."""
+    return PGD(rule="iccv21" if metric == "tau" else "eccv20", steps=steps)
+
+
+def strong(metric: str, steps: int | None = None) -> Strong:
+    """Our search with as many evaluations; the loss of an order is rougher and wants more momentum."""
+    if metric == "tau":
+        return Strong(rule="iccv21", steps=steps, momentum=0.9, emphasis=5.0)
+    return Strong(rule="eccv20", steps=steps)

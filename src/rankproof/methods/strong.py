@@ -1,0 +1,113 @@
+"""A stronger white-box search for the same threat and the same number of evaluations."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from rankproof.errors import RankproofError
+from rankproof.methods.base import Found
+from rankproof.methods.gradient import PGD, Rule, ascend
+from rankproof.threat import Threat
+from rankproof.types import Images, Objective, Outcome, PerAttack
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strong:
+    """Sign steps on momentum with a step that decays from eps to near 0; the best iterate is returned.
+
+    g_t = grad L(x_t) / mean |grad L(x_t)|        v_t = mu v_{t-1} + g_t
+    x_{t+1} = Clip_Gamma( x_t - eps s_t sign(v_t) )        s_t from 1 to `last` along half a cosine
+
+    Three things make it stronger than the published descent: large first steps reach the far side of the
+    ball at once and small last ones settle; momentum damps the zigzag between what is wanted and what is to
+    be kept; and the iterate that is best by the goal's own figure, not the last one, is returned. Where a
+    goal tells how much strain is tolerable, the weight of what is to be kept is adapted for each attack, and
+    only iterates within it are eligible.
+
+    Args:
+        steps: evaluations; None takes as many as the published descent of `rule`.
+        rule: "eccv20" or "iccv21".
+        momentum: mu in [0, 1).
+        last: the last step as a share of eps.
+        emphasis: first factor on the weight of what is to be kept.
+        tighten, relax: factors on it after an evaluation beyond and within the tolerable strain.
+    """
+
+    steps: int | None = None
+    rule: Rule = "eccv20"
+    momentum: float = 0.75
+    last: float = 0.05
+    emphasis: float = 2.0
+    tighten: float = 1.5
+    relax: float = 0.8
+
+    name = "strong"
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 1:
+            raise RankproofError(f"steps must be at least 1, got {self.steps}")
+        if not 0 <= self.momentum < 1:
+            raise RankproofError(f"momentum must be in [0, 1), got {self.momentum}")
+
+    def passes(self, eps: float) -> int:
+        """As many as the published descent."""
+        return PGD(steps=self.steps, rule=self.rule).passes(eps)
+
+    def run(
+        self,
+        original: Images,
+        initial: Images,
+        objective: Objective,
+        threat: Threat,
+        *,
+        seed: int,
+        keys: Sequence[int],
+    ) -> Found:
+        """Attack a batch; uses no random numbers."""
+        passes, ball = self.passes(threat.eps), Threat(threat.eps)
+        point, velocity = initial, torch.zeros_like(initial)
+        best = _Best(threat.project(initial, original))
+        emphasis = initial.new_full((len(initial),), self.emphasis)
+        silent = torch.ones(len(initial), dtype=torch.bool, device=initial.device)
+        for number in range(passes):
+            images = threat.project(point, original)
+            gradient, outcome = ascend(objective, images, emphasis)
+            best.consider(images, outcome)
+            silent &= (gradient == 0).flatten(1).all(1)
+            if outcome.strain is not None:
+                emphasis = emphasis * torch.where(outcome.strain > 1, self.tighten, self.relax)
+            scale = gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
+            velocity = self.momentum * velocity + gradient / scale
+            point = ball.project(point - threat.eps * self._share(number, passes) * velocity.sign(), original)
+        return Found(best.images, passes, silent)
+
+    def _share(self, number: int, passes: int) -> float:
+        """The step after evaluation `number` as a share of eps."""
+        progress = number / max(1, passes - 1)
+        return self.last + (1 - self.last) * (1 + math.cos(math.pi * progress)) / 2
+
+
+class _Best:
+    """The best image of each attack so far: within the tolerable strain, then by merit, then by loss."""
+
+    def __init__(self, images: Images) -> None:
+        self.images = images.clone()
+        self.merit = images.new_full((len(images),), -math.inf)
+        self.loss = images.new_full((len(images),), math.inf)
+
+    def consider(self, images: Images, outcome: Outcome) -> None:
+        """Keep what is better."""
+        merit = _eligible(outcome)
+        better = (merit > self.merit) | ((merit == self.merit) & (outcome.loss < self.loss))
+        self.merit = torch.where(better, merit, self.merit)
+        self.loss = torch.where(better, outcome.loss, self.loss)
+        self.images = torch.where(better[:, None, None, None], images, self.images)
+
+
+def _eligible(outcome: Outcome) -> PerAttack:
+    """The merit; beyond the tolerable strain something lower than any merit, worse the larger the strain."""
+    if outcome.strain is None:
+        return outcome.merit
+    return torch.where(outcome.strain > 1, -1e6 - outcome.strain, outcome.merit)
