@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -66,113 +66,127 @@ def attack(
     if threat.shared:
         raise RankproofError("a shared perturbation needs a universal attack, which is not there yet")
     method = method or published(goal.metric)
-    rows = chunk_rows(gallery, goal)
     count = _Counter(len(images) * method.passes(threat.eps), progress)
+    job = _Job(gallery, goal, threat, method, seed, own_copy, count)
     parts = [
         _attack_chunk(
-            gallery, images[part], goal, threat, method, seed, own_copy, count, start=int(part[0]), **chosen
+            job, images[rows], rows, _rows(index, rows), _rows(targets, rows), _rows(preserved, rows)
         )
-        for part in torch.arange(len(images)).split(rows)
-        for chosen in [_take(part, index=index, targets=targets, preserved=preserved)]
+        for rows in torch.arange(len(images)).split(chunk_rows(gallery, goal))
     ]
+    chosen, kept = torch.cat([part.targets for part in parts]), torch.cat([part.preserved for part in parts])
+    explicit = targets is not None or preserved is not None
     return AttackResult(
         goal=goal_name(goal),
         metric=goal.metric,
         method=method.name,
         eps=threat.eps,
         knobs=goal_knobs(goal),
-        steps=parts[0]["steps"],
+        steps=parts[0].found.passes,
         seed=seed,
+        original=torch.cat([part.original for part in parts]),
+        adversarial=torch.cat([part.found.images for part in parts]),
         index=index,
+        targets=chosen,
+        preserved=kept,
+        before=_joined([part.before for part in parts]),
+        after=_joined([part.after for part in parts]),
+        silent=torch.cat([part.found.silent for part in parts]),
         gallery_size=len(gallery),
         device=gallery.ranker.device.type,
-        seconds=sum(part["seconds"] for part in parts),
-        notes=_notes(goal, gallery, parts[0]["stationary"], threat),
-        **{name: torch.cat([part[name] for part in parts]) for name in _ROWWISE},
-        **{when: _joined([part[when] for part in parts]) for when in ("before", "after")},
+        seconds=sum(part.seconds for part in parts),
+        notes=_notes(goal, gallery, threat, parts[0].stationary, _overlap(chosen, kept) if explicit else 0),
     )
 
 
-_ROWWISE = ("original", "adversarial", "targets", "preserved", "silent")
+@dataclass(frozen=True)
+class _Job:
+    """What all chunks of an attack share."""
+
+    gallery: Gallery
+    goal: Goal | Sum
+    threat: Threat
+    method: Method
+    seed: int
+    own_copy: str
+    count: "_Counter"
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What came of one chunk."""
+
+    original: Tensor
+    found: Found
+    targets: Tensor
+    preserved: Tensor
+    before: dict[str, Tensor]
+    after: dict[str, Tensor]
+    stationary: bool
+    seconds: float
 
 
 def _attack_chunk(
-    gallery: Gallery,
+    job: _Job,
     images: Tensor,
-    goal: Goal | Sum,
-    threat: Threat,
-    method: Method,
-    seed: int,
-    own_copy: str,
-    count: "_Counter",
-    *,
-    start: int,
+    rows: Tensor,
     index: Tensor | None,
     targets: Tensor | None,
     preserved: Tensor | None,
-) -> dict[str, Any]:
-    """Attack the images of one chunk; `start` is the place of the first one among all."""
-    ranker = gallery.ranker
-    keys = index.tolist() if index is not None else list(range(start, start + len(images)))
+) -> _Part:
+    """Attack the images of one chunk, which stand at `rows` among all."""
+    ranker = job.gallery.ranker
+    keys = (rows if index is None else index).tolist()
     begin = time.perf_counter()
-    original = threat.start(ranker.as_input(images))
+    original = job.threat.start(ranker.as_input(images))
     with ranker.frozen():
         with torch.no_grad():
             clean = ranker.embed(original)
             scene = Scene(
-                gallery=gallery,
+                gallery=job.gallery,
                 clean=clean,
                 keys=keys,
-                seed=seed,
+                seed=job.seed,
                 index=index,
                 targets=targets,
                 preserved=preserved,
-                own_copy=own_copy,
+                own_copy=job.own_copy,
             )
-            bound = goal.bind(scene)
-        found = _search(ranker.embed, bound, original, threat, method, seed, keys, count)
-        threat.check(found.images, original)
-        adversarial = threat.project(found.images, original)
+            bound = job.goal.bind(scene)
+        found = _search(job, bound, original, keys)
+        job.threat.check(found.images, original)
+        found = replace(found, images=job.threat.project(found.images, original))
         seconds = time.perf_counter() - begin
         with torch.no_grad():
-            figures = {"before": bound.verdict(clean), "after": bound.verdict(ranker.embed(adversarial))}
-    return {
-        "original": original,
-        "adversarial": adversarial,
-        "targets": bound.targets,
-        "preserved": bound.preserved,
-        "silent": found.silent,
-        "steps": found.passes,
-        "stationary": bound.stationary,
-        "seconds": seconds,
-        **figures,
-    }
+            before, after = bound.verdict(clean), bound.verdict(ranker.embed(found.images))
+    return _Part(
+        original=original,
+        found=found,
+        targets=bound.targets,
+        preserved=bound.preserved,
+        before=before,
+        after=after,
+        stationary=bound.stationary,
+        seconds=seconds,
+    )
 
 
-def _search(
-    embed: Callable[[Tensor], Tensor],
-    bound: Bound,
-    original: Tensor,
-    threat: Threat,
-    method: Method,
-    seed: int,
-    keys: list[int],
-    count: "_Counter",
-) -> Found:
+def _search(job: _Job, bound: Bound, original: Tensor, keys: list[int]) -> Found:
     """Let the method look for better images; at eps = 0 there are none."""
+    threat, embed = job.threat, job.gallery.ranker.embed
 
     def objective(images: Tensor, emphasis: Tensor | None = None) -> Outcome:
         outcome = bound.outcome(embed(images), emphasis)
-        count.add(len(images))
+        job.count.add(len(images))
         return outcome
 
     if threat.eps == 0:
         return Found(original, 0, torch.zeros(len(original), dtype=torch.bool, device=original.device))
     initial = original
     if bound.stationary:
-        noise = uniforms(seed, keys, "start", original.shape[1:]).to(original)
+        noise = uniforms(job.seed, keys, "start", original.shape[1:]).to(original)
         initial = threat.project(original + min(NUDGE, threat.eps) * noise, original)
-    return method.run(original, initial, objective, threat, seed=seed, keys=keys)
+    return job.method.run(original, initial, objective, threat, seed=job.seed, keys=keys)
 
 
 class _Counter:
@@ -221,19 +235,31 @@ def chunk_rows(gallery: Gallery, goal: Goal | Sum) -> int:
     return max(1, min(gallery.ranker.chunk, MEMORY // max(1, goal.memory_per_attack(len(gallery)))))
 
 
-def _take(part: Tensor, **values: Tensor | None) -> dict[str, Tensor | None]:
-    return {name: None if value is None else value[part.to(value.device)] for name, value in values.items()}
+def _rows(values: Tensor | None, rows: Tensor) -> Tensor | None:
+    return None if values is None else values[rows.to(values.device)]
+
+
+def _overlap(chosen: Tensor, kept: Tensor) -> int:
+    """How many attacks name an item twice, among the chosen, the preserved or both."""
+    ordered = torch.cat([chosen, kept], dim=1).sort(dim=1).values
+    return int((ordered[:, 1:] == ordered[:, :-1]).any(1).sum())
 
 
 def _joined(figures: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in figures]).cpu() for name in figures[0]}
 
 
-def _notes(goal: Goal | Sum, gallery: Gallery, stationary: bool, threat: Threat) -> tuple[str, ...]:
+def _notes(
+    goal: Goal | Sum, gallery: Gallery, threat: Threat, stationary: bool, overlapping: int
+) -> tuple[str, ...]:
     notes = [text for text in [goal.choice_note(len(gallery))] if text]
     if stationary and threat.eps > 0:
         size = format_eps(min(NUDGE, threat.eps))
         notes.append(
             f"random start within {size}, because the clean image itself is stationary for this goal"
+        )
+    if overlapping:
+        notes.append(
+            f"{overlapping} attacks name an item twice in their explicit targets: wishes that cannot all hold"
         )
     return tuple(notes)

@@ -360,7 +360,7 @@ def audit(
 
     ```
     rankproof audit --model runs/digits/model --eps 8/255 --out runs/digits
-    rankproof audit --model zoo:fashion-mnist/c2f1-ct --data fashion-mnist --eps 4/255 --time 10m --out runs/fm
+    rankproof audit --model zoo:fashion-mnist/c2f1-ct --data fashion-mnist --eps 4/255 --time 9m --out runs/f
     ```
     """
     with reported(f"finished figures are kept in {out / JOURNAL}; the same command goes on from there"):

@@ -18,6 +18,7 @@ from rankproof.ranking.metrics import Summary, summarise
 from rankproof.versions import versions
 
 ARRAYS, SUMMARY = "attack.npz", "result.json"
+STORED = ("goal", "metric", "method", "eps", "steps", "seed", "gallery_size", "device", "seconds", "versions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,30 +194,15 @@ class AttackResult:
         cell = json.loads((folder / SUMMARY).read_text())
         with np.load(folder / ARRAYS, allow_pickle=False) as stored:
             arrays = {name: torch.from_numpy(stored[name]) for name in stored.files}
-        figures = {
-            when: {n.removeprefix(f"{when}_"): v for n, v in arrays.items() if n.startswith(f"{when}_")}
-            for when in ("before", "after")
+        fields: dict[str, Any] = {name: cell[name] for name in STORED}
+        fields |= {
+            name: arrays[name] for name in ("original", "adversarial", "targets", "preserved", "silent")
         }
-        plain = (
-            "goal",
-            "metric",
-            "method",
-            "eps",
-            "steps",
-            "seed",
-            "gallery_size",
-            "device",
-            "seconds",
-            "versions",
-        )
-        return cls(
-            **{name: cell[name] for name in plain},
-            knobs={letter: cell[letter] for letter in ("w", "m", "k", "g", "xi")},
-            index=arrays.get("index"),
-            notes=tuple(cell["notes"]),
-            **{name: arrays[name] for name in ("original", "adversarial", "targets", "preserved", "silent")},
-            **figures,
-        )
+        for when in ("before", "after"):
+            names = [name for name in arrays if name.startswith(f"{when}_")]
+            fields[when] = {name.removeprefix(f"{when}_"): arrays[name] for name in names}
+        knobs = {letter: cell[letter] for letter in ("w", "m", "k", "g", "xi")}
+        return cls(**fields, knobs=knobs, index=arrays.get("index"), notes=tuple(cell["notes"]))
 
 
 def _mean(values: Tensor | None) -> float | None:

@@ -41,7 +41,7 @@ class Target:
         return torch.arange(len(self.gallery))
 
     def draw(self, trials: int, seed: int) -> Tensor:
-        """(min(trials, n),) random positions in the gallery without replacement; fewer trials are a prefix."""
+        """(min(trials, n),) random positions in the gallery without replacement; see `audit.draw`."""
         return draw(len(self.gallery), trials, seed)
 
 

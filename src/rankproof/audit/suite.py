@@ -100,6 +100,7 @@ def audit(
                     "cell": result.cell(model=model, data=data, **costs),
                     "flags": [asdict(flag) for flag in found],
                     "values": result.headline().tolist(),
+                    "kept": result.sp_rank.mean(1).tolist() if "sp_rank" in result.after else [],
                 },
             )
         progress(done + weight[number], total)

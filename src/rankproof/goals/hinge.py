@@ -113,5 +113,6 @@ def gallery_hinge(
         farther (lowered) items.
     """
     alone = plain if plain is not None else [False] * ids.shape[1]
-    loss, counts = _GalleryHinge.apply(distances, ids, weights, directions, alone, ordered, order_weight)
+    knobs = (directions, alone, ordered, order_weight)
+    loss, counts = _GalleryHinge.apply(distances, ids, weights, *knobs)  # type: ignore[no-untyped-call]
     return loss, counts

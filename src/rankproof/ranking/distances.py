@@ -61,12 +61,13 @@ class Euclidean:
 
     def pairwise(self, a: Tensor, b: Tensor) -> Tensor:
         """|a_i - b_j| through one matrix product; the gradient at distance 0 is 0."""
-        result: Tensor = _EuclideanPairwise.apply(a, b)
+        result: Tensor = _EuclideanPairwise.apply(a, b)  # type: ignore[no-untyped-call]
         return result
 
     def between(self, a: Tensor, b: Tensor) -> Tensor:
         """|a - b| row by row; the gradient at distance 0 is 0."""
-        return torch.linalg.vector_norm(a - b, dim=-1)
+        length: Tensor = torch.linalg.vector_norm(a - b, dim=-1)
+        return length
 
 
 class _EuclideanPairwise(torch.autograd.Function):

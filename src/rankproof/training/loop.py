@@ -122,7 +122,7 @@ def _step(
     z = ranker.embed(ranker.as_input(data.take(rows)))
     loss = triplet(z, triplets.to(z.device), ranker.distance, settings.margin or 0.0).mean()
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     optimizer.step()
     return loss.detach().cpu()
 

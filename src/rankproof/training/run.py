@@ -7,6 +7,7 @@ from pathlib import Path
 from rankproof.data.dataset import Dataset
 from rankproof.errors import RankproofError
 from rankproof.models import new_encoder, save_checkpoint
+from rankproof.models.checkpoint import ARCHITECTURES
 from rankproof.training.loop import Epoch, Settings, train
 from rankproof.versions import versions
 
@@ -33,7 +34,7 @@ def train_checkpoint(
     """
     settings = settings.resolved()
     encoder = new_encoder(arch, settings.seed)
-    size = encoder.size
+    size = ARCHITECTURES[arch].size
     if tuple(data.pictures.shape[1:]) != (1, size, size):
         shape = "x".join(map(str, data.pictures.shape[1:]))
         raise RankproofError(

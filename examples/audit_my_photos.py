@@ -1,0 +1,60 @@
+"""Audit your own photos with your own encoder: edit the constants and `my_encoder`, then run this file.
+
+    .venv/bin/python examples/audit_my_photos.py
+
+Writes OUT/report.html, OUT/report.json and pictures. Works on a GPU where the encoder is on one.
+"""
+
+import torch
+
+import rankproof as rp
+
+PHOTOS = "photos"  # a folder with one sub-folder per class, photos/CLASS/PICTURE.jpg
+OUT = "runs/mine"
+SIZE = 64  # side that your encoder wants
+EPS = 4 / 255  # the largest change of a pixel
+TRIALS = 100  # attacks behind each headline figure; None is up to 1,000
+SEED = 0
+DISTANCE = "cosine"  # or "euclidean": what your search ranks by
+MEAN = [0.485, 0.456, 0.406]  # what your encoder was trained with; None for plain [0, 1] pixels
+STD = [0.229, 0.224, 0.225]
+
+
+def my_encoder() -> torch.nn.Module:
+    """Your trained module from pictures (b, 3, SIZE, SIZE) to embeddings (b, d); this one is a stand-in.
+
+    Load its weights with safetensors, or with `torch.load(path, weights_only=True)`.
+    """
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 16, kernel_size=5, stride=4),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(4),
+        torch.nn.Flatten(),
+        torch.nn.Linear(16 * 4 * 4, 64),
+    )
+
+
+def main() -> None:
+    """Load, embed, attack, report."""
+    photos = rp.load(PHOTOS, "test", size=SIZE, divide="none")  # every photo belongs to the gallery
+    print(photos.note)
+    ranker = rp.Ranker(my_encoder(), DISTANCE, mean=MEAN, std=STD, name="my encoder")
+    gallery = rp.Gallery.build(ranker, photos.pictures, photos.labels)
+    report = rp.audit(
+        gallery,
+        photos.pictures,
+        rp.Threat(eps=EPS),
+        index=torch.arange(len(photos)),  # query i is gallery item i
+        trials=TRIALS,
+        seed=SEED,
+        data=photos.name,
+        data_note=photos.note,
+        classes=photos.classes,
+    )
+    for flag in report.flags:
+        print(f"flag: {flag.cell or 'the audit'}: {flag.text}")
+    print(f"report: {report.save(OUT)}")
+
+
+if __name__ == "__main__":
+    main()
