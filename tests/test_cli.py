@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -31,7 +32,7 @@ CONTRACT = {
     *("tau_before", "tau", "mean_rank_before", "mean_rank", "shift", "seconds", "model_seconds", "peak_mb"),
     *("versions", "gallery_size", "notes"),
 }
-COMMANDS = ("train", "attack", "data", "zoo")
+COMMANDS = ("train", "attack", "audit", "data", "zoo")
 
 
 def call(*words):
@@ -225,7 +226,8 @@ def test_a_figure_can_be_checked_from_what_is_saved(model, tmp_path):
     result = attack("--json", "--save", folder, "--m", 2, "--seed", 3, model=model, trials=20)
     cell = json.loads(result.stdout)
     assert json.loads((folder / "result.json").read_text()) == cell
-    stored, pictures = np.load(folder / "attack.npz"), load(None, "test").images
+    with np.load(folder / "attack.npz") as file:
+        stored, pictures = dict(file), load(None, "test").images
     assert stored["original"].dtype == stored["adversarial"].dtype == np.float32
     np.testing.assert_array_equal(stored["original"], pictures[stored["index"]].numpy())
     assert np.abs(stored["adversarial"] - stored["original"]).max() <= 8 / 255 + 1e-6
@@ -244,7 +246,8 @@ def test_a_figure_can_be_checked_from_what_is_saved(model, tmp_path):
 def test_trials_are_a_seeded_sample(model, tmp_path):
     def index(trials, seed):
         attack("--steps", 1, "--seed", seed, "--save", tmp_path / "s", model=model, trials=trials)
-        return np.load(tmp_path / "s" / "attack.npz")["index"].tolist()
+        with np.load(tmp_path / "s" / "attack.npz") as stored:
+            return stored["index"].tolist()
 
     ten = index(10, 0)
     assert ten[:5] == index(5, 0)  # fewer trials are the first of more
@@ -444,6 +447,114 @@ def test_bad_models(tmp_path, damage, fragment):
     assert_refused(attack(model=folder), fragment)
 
 
+# -- an audit
+
+
+def audit(*words, model, out, eps="8/255"):
+    return call("audit", "--model", model, "--eps", eps, "--out", out, *words)
+
+
+def test_dry_run_tells_and_writes_nothing(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["rankproof.audit.suite"], "attack", None)  # nothing is attacked either
+    result = audit("--dry-run", "--trials", 20, model=model, out=tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    assert re.search(
+        r"^56 figures, 20 attacks for each headline figure: about \d+ (s|min) on \w+$", result.stderr, re.M
+    )
+    assert result.stdout == ""
+    assert not (tmp_path / "out").exists()
+    assert list(tmp_path.iterdir()) == [tmp_path / "here"]
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+@pytest.fixture(scope="session")
+def audited(model, tmp_path_factory):
+    """An audit with --json and the folder it wrote."""
+    folder = tmp_path_factory.mktemp("audited")
+    result = audit("--json", "--trials", 20, model=model, out=folder)
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    return json.loads(result.stdout), folder
+
+
+def test_audit_json_is_one_object_and_alone_on_stdout(audited, model):
+    told, folder = audited
+    assert json.loads((folder / "report.json").read_text()) == told
+    assert (told["model"], told["data"], told["seed"], told["trials"]) == (str(model), "digits", 0, 20)
+    assert told["recall_at_1"] == pytest.approx(load_checkpoint(model).record["recall_at_1"], abs=0.01)
+    assert len(told["cells"]) == 56
+    assert all(set(cell) == CONTRACT for cell in told["cells"])
+    assert all(cell["trials"] == 20 for cell in told["cells"])
+    assert {cell["eps"] for cell in told["cells"]} == {n / 255 for n in (0, 1, 2, 4, 8, 16)}
+    assert "wide-interval" in {flag["kind"] for flag in told["flags"]}  # 20 trials cannot be narrow
+    assert all(set(flag) == {"kind", "text", "cell"} for flag in told["flags"])
+
+
+def test_audit_leaves_a_report_and_pictures(audited):
+    _, folder = audited
+    names = {"ca-plus", "ca-minus", "qa-plus", "qa-minus", "sp-qa-plus", "sp-qa-minus", "oa"}
+    assert {path.stem for path in (folder / "pictures").iterdir()} == names
+    for path in (folder / "pictures").iterdir():
+        with Image.open(path) as image:
+            assert image.format == "PNG"
+            assert min(image.size) > 8
+    page = (folder / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == len(names)
+    assert len((folder / "audit.jsonl").read_text().splitlines()) == 56
+
+
+def test_the_same_audit_goes_on_from_its_journal_and_prints_for_people(audited, model, monkeypatch):
+    told, folder = audited
+    suite, calls = sys.modules["rankproof.audit.suite"], []
+    real = suite.attack
+    monkeypatch.setattr(suite, "attack", lambda *args, **more: calls.append(args) or real(*args, **more))
+    result = audit("--trials", 20, model=model, out=folder)
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    assert len(calls) == 7  # the pictures alone
+    assert f"report: {folder / 'report.html'}" in result.stdout
+    assert result.stdout.count("\nflag: ") == len(told["flags"])
+    assert json.loads((folder / "report.json").read_text())["cells"] == told["cells"]
+
+
+def test_ctrl_c_during_an_audit_keeps_what_is_finished(model, tmp_path, monkeypatch):
+    suite, calls = sys.modules["rankproof.audit.suite"], []
+    real = suite.attack
+
+    def third_time_stops(*args, **more):
+        if calls.append(args) or len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args, **more)
+
+    monkeypatch.setattr(suite, "attack", third_time_stops)
+    out = tmp_path / "out"
+    result = audit("--trials", 5, model=model, out=out)
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1].startswith(f"stopped: finished figures are kept in {out}")
+    assert [path.name for path in out.iterdir()] == ["audit.jsonl"]
+    assert len((out / "audit.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "fragment"),
+    [
+        (["--eps", "2"], "eps must be between 0 and 1"),
+        (["--eps", "much"], "eps: 'much' is no number"),
+        (["--trials", "0"], "--trials must be at least 1, got 0"),
+        (["--trials", "-5"], "--trials must be at least 1, got -5"),
+        (["--trials", "20", "--time", "1m"], "give --trials or --time, not both"),
+        (["--time", "soon"], "--time 'soon' is no length of time"),
+        (["--time", "0.001s"], "20 trials would take"),
+        (["--model", "nowhere"], "nowhere: not found"),
+        (["--data", "nowhere"], "nowhere: no such file or folder"),
+        (["--device", "abacus"], "--device must be auto, cpu or cuda"),
+        (["--divide", "half"], "--divide must be one of"),
+        (["--size", "28"], "wants pictures of 1x8x8, digits has 1x28x28"),
+    ],
+)
+def test_bad_options_of_audit(model, tmp_path, words, fragment):
+    assert_refused(audit(*words, model=model, out=tmp_path / "out"), fragment)
+    assert not (tmp_path / "out").exists()
+
+
 # -- where the machine says no
 
 
@@ -452,6 +563,7 @@ def test_output_folder_that_is_a_file(model, tmp_path):
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
         assert_refused(attack("--save", out, model=model), "cannot be written")
         assert_refused(call("train", "--out", out), "cannot be written")
+        assert_refused(audit(model=model, out=out), "cannot be written")
     assert (tmp_path / "file").read_text() == "mine"
 
 

@@ -17,6 +17,7 @@ from rankproof.goals import (
     QueryRaise,
     Reorder,
     Scene,
+    hinge,
 )
 
 both_distances = pytest.mark.parametrize("distance", ["cosine", "euclidean"])
@@ -114,6 +115,12 @@ def term(form, direction, own, distances):
     if form == "distance":
         return own if direction == "+" else -own
     return raised(own, distances) if direction == "+" else lowered(own, distances)
+
+
+@pytest.fixture(autouse=True, params=[0.0, 1.0], ids=["whole-rows", "near-only"])
+def both_ways_of_counting(request, monkeypatch):
+    """Small galleries would only ever see one of the two ways."""
+    monkeypatch.setattr(hinge, "NEAR_SHARE", request.param)
 
 
 @both_distances

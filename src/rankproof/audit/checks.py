@@ -99,9 +99,7 @@ def check_attack(result: AttackResult, label: str, *, headline: bool) -> list[Fl
     return flags
 
 
-def check_weaker(
-    strong: dict[str, list[float]], weak: dict[str, list[float]], goal: str, label: str
-) -> list[Flag]:
+def check_weaker(strong: dict[str, Any], weak: dict[str, Any], goal: str, label: str) -> list[Flag]:
     """Whether the strong method loses to the weak one on the same attacks.
 
     Args:

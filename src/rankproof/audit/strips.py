@@ -22,14 +22,14 @@ def strip_of(result: AttackResult, gallery: Gallery, classes: tuple[str, ...] = 
         z = gallery.ranker.embed(torch.stack([result.original[row], result.adversarial[row]]))
     if result.goal.startswith("ca"):
         query = int(chosen[0])
-        distances = gallery.distances(gallery.embeddings[query, None])[0]  # (n,)
-        own = gallery.ranker.distance.between(gallery.embeddings[query], z)  # (2,)
+        distances = _distances(gallery, gallery.embeddings[query, None])  # (n,)
+        own = gallery.rank_among(z, chosen.expand(2, 1))[:, 0].tolist()
         rows = [
             _with_candidate(picture, distances, own[i], (original, adversarial)[i], i == 1) for i in (0, 1)
         ]
         seen: Tensor | None = picture.image(query)
     else:
-        rows = [_ranking(picture, gallery.distances(z[i, None])[0], chosen) for i in (0, 1)]
+        rows = [_ranking(picture, _distances(gallery, z[i, None]), chosen) for i in (0, 1)]
         seen = None
     return Strip(
         goal=result.goal,
@@ -41,6 +41,11 @@ def strip_of(result: AttackResult, gallery: Gallery, classes: tuple[str, ...] = 
         after=rows[1],
         wanted=_wanted(result),
     )
+
+
+def _distances(gallery: Gallery, z: Tensor) -> Tensor:
+    """The distances (n,) of one embedding (1, d) in double precision, as the verdict is taken."""
+    return torch.cat([distances[0] for _, _, distances in gallery.blocks(z)])
 
 
 class _Pictures:
@@ -72,11 +77,10 @@ def _ranking(pictures: _Pictures, distances: Tensor, chosen: Tensor) -> tuple[Ti
 
 
 def _with_candidate(
-    pictures: _Pictures, distances: Tensor, own: Tensor, image: Tensor, attacked: bool
+    pictures: _Pictures, distances: Tensor, rank: int, image: Tensor, attacked: bool
 ) -> tuple[Tile, ...]:
     """The ranking of a query with the candidate put in at its place; its clean copy stays."""
     order = distances.argsort(stable=True)
-    rank = int((distances < own).sum())
     tiles = []
     for place in _window([rank], len(order) + 1):
         if place == rank:
@@ -95,7 +99,7 @@ def _wanted(result: AttackResult) -> str:
     """What the attacker wanted, in one sentence."""
     if result.metric == "tau":
         return "The attacker wanted the marked results in another order, drawn at random."
-    moved = "rise to the top" if result.goal.rstrip("-distance").endswith("+") else "sink to the end"
+    moved = "rise to the top" if result.goal.removesuffix("-distance").endswith("+") else "sink to the end"
     if result.goal.startswith("ca"):
         return f"The attacker changed the marked item itself and wanted it to {moved} for this query."
     kept = " while the other top results stay" if result.goal.startswith("sp-") else ""

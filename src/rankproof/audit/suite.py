@@ -71,7 +71,7 @@ def audit(
     images = gallery.ranker.as_input(queries[chosen])
     positions = None if index is None else index[chosen]
     model = model or gallery.ranker.name
-    store = _Journal(journal, _fingerprint(gallery, images, threat, seed, todo))
+    store = _Journal(journal, _fingerprint(gallery, images, positions, threat, seed, todo))
     flags = check_gallery(gallery, positions)
     weight = [cell.trials * (cell.passes + 5) for cell in todo.cells]
     for number, cell in enumerate(todo.cells):
@@ -101,6 +101,8 @@ def audit(
                     "flags": [asdict(flag) for flag in found],
                     "values": result.headline().tolist(),
                     "kept": result.sp_rank.mean(1).tolist() if "sp_rank" in result.after else [],
+                    "targets": result.targets.tolist(),
+                    "preserved": result.preserved.tolist(),
                 },
             )
         progress(done + weight[number], total)
@@ -156,11 +158,20 @@ def _strips(
     for cell in todo.cells:
         if cell.eps != threat.eps or cell.method.name == "pgd" or cell.goal.metric == "shift":
             continue
-        values = torch.tensor(store.entries[cell.label]["values"])
+        entry = store.entries[cell.label]
+        values = torch.tensor(entry["values"])
         row = int((values - values.median()).abs().argmin())
-        own = None if index is None else index[row, None]
+        kept = torch.tensor(entry["preserved"][row])[None]
         result = attack(
-            gallery, images[row, None], cell.goal, threat, method=cell.method, seed=seed, index=own
+            gallery,
+            images[row, None],
+            cell.goal,
+            threat,
+            method=cell.method,
+            seed=seed,
+            index=None if index is None else index[row, None],
+            targets=torch.tensor(entry["targets"][row])[None],
+            preserved=kept if kept.numel() else None,
         )
         if strip := strip_of(result, gallery, classes):
             strips.append(strip)
@@ -179,18 +190,19 @@ def _flags(todo: Plan, store: "_Journal") -> list[Flag]:
             continue
         curves.setdefault(name, []).append(entry["cell"])
         if cell.eps == weak[name].eps:
-            flags += check_weaker(
-                entry["values"], store.entries[weak[name].label]["values"], name, cell.label
-            )
+            flags += check_weaker(entry, store.entries[weak[name].label], name, cell.label)
     return flags + [flag for cells in curves.values() for flag in check_curve(cells)]
 
 
-def _fingerprint(gallery: Gallery, images: Tensor, threat: Threat, seed: int, todo: Plan) -> str:
+def _fingerprint(
+    gallery: Gallery, images: Tensor, index: Tensor | None, threat: Threat, seed: int, todo: Plan
+) -> str:
     """What a journal must agree on to be continued."""
     digest = hashlib.sha256()
     for part in (gallery.embeddings, images):
         digest.update(part.detach().float().cpu().numpy().tobytes())
-    digest.update(repr((threat, seed, todo.cells, versions())).encode())
+    own = None if index is None else index.tolist()
+    digest.update(repr((threat, seed, todo.cells, versions(), own, gallery.ranker.distance.name)).encode())
     return digest.hexdigest()
 
 
@@ -201,9 +213,12 @@ class _Journal:
         self.path, self.fingerprint = path, fingerprint
         self.entries: dict[str, dict[str, Any]] = {}
         if path is not None and path.is_file():
-            for line in path.read_text().splitlines():
-                entry = json.loads(line)
-                if entry.pop("audit") == fingerprint:
+            for line in path.read_text(errors="replace").splitlines():
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    continue  # a torn line: its figure is made again
+                if isinstance(entry, dict) and entry.pop("audit", None) == fingerprint:
                     self.entries[entry.pop("label")] = entry
 
     def add(self, cell: Cell, entry: dict[str, Any]) -> None:

@@ -193,10 +193,10 @@ SECTIONS: tuple[tuple[str, str, str, Callable[[list[Record]], str]], ...] = (
     (
         "The published figures",
         "white-box/papers",
-        "`zoo:fashion-mnist/c2f1-ct`: C2F1, cosine distance, triplet loss, trained by `rankproof train` with the "
-        "published settings for 24 epochs; R@1 88.87 with its half-precision weights (published: 30 epochs, "
-        "88.8). PGD as published; T = 2,000. Ranks in %, from ECCV 2020 table 3; the order attack from ICCV 2021 "
-        "table 1. A figure agrees when it is within 3 points, or 0.05 of tau.",
+        "`zoo:fashion-mnist/c2f1-ct`: C2F1, cosine distance, triplet loss, trained by `rankproof train` "
+        "with the published settings for 24 epochs; R@1 88.87 with its half-precision weights (published: "
+        "30 epochs, 88.8). PGD as published; T = 2,000. Ranks in %, from ECCV 2020 table 3; the order attack from "
+        "ICCV 2021 table 1. A figure agrees when it is within 3 points, or 0.05 of tau.",
         papers,
     ),
     (
@@ -208,15 +208,15 @@ SECTIONS: tuple[tuple[str, str, str, Callable[[list[Record]], str]], ...] = (
     (
         "Stronger: candidate and query attacks",
         "white-box/stronger",
-        "The same 500 images and targets, the same number of evaluations. The difference is strong minus PGD, "
-        'paired; a negative one is better for "+" attacks and for C_SP, a positive one for "-" attacks.',
+        "The same 500 images and targets, the same number of evaluations. The difference is strong minus "
+        'PGD, paired; a negative one is better for "+" attacks and for C_SP, a positive one for "-" attacks.',
         ranks,
     ),
     (
         "Speed",
         "benchmarks/white-box",
-        "Time of the attack over the time of the bare work: the encoder's forward and backward passes and, for "
-        "query goals, one product with the gallery and its backward pass, best of five, in the same run.",
+        "Time of the attack over the time of the bare work: the encoder's forward and backward passes and, "
+        "for query goals, one product with the gallery and its backward pass, best of five, in the same run.",
         speed,
     ),
 )

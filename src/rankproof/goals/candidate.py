@@ -8,6 +8,7 @@ sorted once, with prefix sums S_r of the r smallest; then, for a = d(q, c~),
 whose gradient with respect to a is r itself. A step costs O(w log |X|) for each attacked item.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -100,11 +101,12 @@ class BoundCandidate:
         self.preserved: Ids = queries.new_empty(len(queries), 0)
         gallery = scene.gallery
         self._anchors = gallery.embeddings[queries]  # (b, w, d)
+        # A query that several attacks share is sorted once; `_row` and `_slot` (b * w) say where each asks.
         unique, inverse = queries.unique(return_inverse=True)
-        ordered = sorted_rows(gallery.distances(gallery.embeddings[unique]))  # (u, n)
-        prefix = ordered.new_zeros(len(unique), scene.size + 1)
-        torch.cumsum(ordered, dim=1, out=prefix[:, 1:])
-        self._ordered, self._prefix = ordered[inverse], prefix[inverse]  # (b, w, n), (b, w, n + 1)
+        self._row, self._slot = inverse.flatten(), _places_in_group(inverse.flatten())
+        self._ordered = sort_rows(gallery.distances(gallery.embeddings[unique]))  # (u, n)
+        self._prefix = self._ordered.new_zeros(len(unique), scene.size + 1)
+        torch.cumsum(self._ordered, dim=1, out=self._prefix[:, 1:])
 
     def outcome(self, z: Embeddings, emphasis: Tensor | None = None) -> Outcome:
         """Loss; merit: the mean share of the gallery behind (CA+) or ahead of (CA-) the candidate."""
@@ -118,11 +120,15 @@ class BoundCandidate:
     def _active(self, own: Tensor) -> tuple[Tensor, Tensor]:
         """For each query the number of active hinges and the sum of their d(q, x), both (b, w)."""
         raises = self.direction == RAISE
-        position = torch.searchsorted(self._ordered, own[:, :, None], right=not raises)  # (b, w, 1)
-        below = self._prefix.gather(2, position)[:, :, 0]
+        asked = own.new_zeros(len(self._ordered), int(self._slot.max()) + 1)  # (u, most attacks of one query)
+        asked[self._row, self._slot] = own.flatten()
+        position = torch.searchsorted(self._ordered, asked, right=not raises)[self._row, self._slot]
+        below = self._prefix[self._row, position].view(own.shape)
+        active = position.view(own.shape).to(own.dtype)
         if raises:
-            return position[:, :, 0].to(own.dtype), below
-        return (self.scene.size - position[:, :, 0]).to(own.dtype), self._prefix[:, :, -1] - below
+            return active, below
+        whole = self._prefix[self._row, -1].view(own.shape)
+        return self.scene.size - active, whole - below
 
     def verdict(self, z: Embeddings) -> dict[str, Tensor]:
         """Normalised ranks for each query in %."""
@@ -130,8 +136,26 @@ class BoundCandidate:
         return {"rank": normalised_rank(ranks, self.scene.size)}
 
 
-def sorted_rows(values: Tensor) -> Tensor:
-    """Each row in ascending order; on a CPU by numpy, which sorts values without their places far faster."""
-    if values.device.type == "cpu":
-        return torch.from_numpy(np.sort(values.numpy(), axis=1))
-    return values.sort(dim=1).values
+def sort_rows(values: Tensor) -> Tensor:
+    """Sort each row of (u, n), in place where that is faster.
+
+    On a CPU numpy sorts values without keeping their places far faster than torch, and lets threads share.
+    """
+    if values.device.type != "cpu":
+        return values.sort(dim=1).values
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        list(
+            pool.map(
+                lambda rows: rows.sort(axis=1), np.array_split(values.numpy(), 4 * torch.get_num_threads())
+            )
+        )
+    return values
+
+
+def _places_in_group(groups: Tensor) -> Tensor:
+    """For each element (k,) how many earlier ones are of the same group."""
+    ordered, order = groups.sort(stable=True)
+    first = torch.searchsorted(ordered, ordered)
+    places = torch.empty_like(groups)
+    places[order] = torch.arange(len(groups), device=groups.device) - first
+    return places

@@ -192,7 +192,10 @@ class BoundQuery:
         """Loss; merit: how far the chosen ranks moved as wanted, less the price of C_SP's places lost."""
         weights = self._weights(z, emphasis)
         distances = self.scene.gallery.distances(z)
-        loss, counts = gallery_hinge(distances, self._ids, weights, self._directions, plain=self._plain)
+        kept = self.preserved.shape[1]
+        loss, counts = gallery_hinge(
+            distances, self._ids, weights, self._directions, plain=self._plain, kept=kept
+        )
         shares = counts / self.scene.size  # (b, m + g) nearer (raised) or farther (lowered) share
         m = self.targets.shape[1]
         merit = -shares[:, :m].mean(1)

@@ -1,0 +1,257 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from rankproof import Gallery, MaxShift, QueryRaise, Ranker, Threat, attack
+from rankproof.audit.checks import (
+    check_attack,
+    check_baseline,
+    check_curve,
+    check_gallery,
+    check_weaker,
+)
+
+
+def kinds(flags):
+    return sorted(flag.kind for flag in flags)
+
+
+# -- the gallery -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+@pytest.mark.parametrize("index", [None, torch.arange(60)], ids=["strangers", "own items"])
+def test_a_healthy_gallery_has_no_flag(make, distance, index):
+    assert check_gallery(make.gallery(distance, count=60), index) == []
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+@pytest.mark.parametrize("index", [None, torch.arange(60)], ids=["strangers", "own items"])
+def test_one_output_with_a_little_noise_is_collapsed(make, distance, index):
+    z = torch.ones(1, 5, dtype=torch.float64) + 1e-4 * make.embeddings("euclidean", 60, 5)
+    gallery = make.raw(distance, torch.nn.functional.normalize(z) if distance == "cosine" else z)
+    (flag,) = check_gallery(gallery, index)
+    assert (flag.kind, flag.cell) == ("collapsed", None)
+    assert "looks robust because nothing can move" in flag.text
+
+
+def test_a_few_outliers_do_not_hide_a_collapse_and_one_tight_class_is_none(make):
+    z = torch.ones(60, 5, dtype=torch.float64) + 1e-4 * make.embeddings("euclidean", 60, 5)
+    z[-2:] += 5
+    assert kinds(check_gallery(make.raw("euclidean", z), None)) == ["collapsed"]
+    z[30:] += 5
+    assert check_gallery(make.raw("euclidean", z), None) == []
+
+
+def test_ties(make):
+    z = make.embeddings("euclidean", 60, 1).round(decimals=1)  # places on a coarse grid
+    flags = check_gallery(make.raw("euclidean", z), None)
+    assert kinds(flags) == ["ties"]
+    assert float(flags[0].text.split()[0]) > 10
+
+
+def test_a_binary_code_ties(make):
+    z = torch.sign(make.embeddings("euclidean", 60, 8))
+    assert "ties" in kinds(check_gallery(make.raw("euclidean", z), None))
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_duplicates_are_counted_on_both_sides(make, distance):
+    z = make.embeddings(distance, 300, 5)
+    z[7], z[8] = z[3], z[3]
+    gallery = make.raw(distance, z)
+    (flag,) = check_gallery(gallery, torch.arange(10))
+    assert flag.kind == "duplicates"
+    assert flag.text.startswith("3 of 10 pictures")
+    assert check_gallery(gallery, torch.arange(10, 60)) == []
+    assert check_gallery(gallery, None) == []  # strangers have no copy of their own
+
+
+def test_the_attacked_items_are_looked_at_wherever_they_stand(make):
+    z = make.embeddings("cosine", 400, 5)
+    z[399] = z[0]
+    (flag,) = check_gallery(make.raw("cosine", z), torch.tensor([390, 399]))
+    assert flag.text.startswith("1 of 2 pictures")
+
+
+# -- one attack ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def result(make):
+    pictures = make.images(60)
+    gallery = Gallery.build(make.ranker(), pictures)
+    return attack(gallery, pictures, QueryRaise(), Threat(0.0), index=torch.arange(60))
+
+
+def with_values(result, values, metric="rank"):
+    values = torch.tensor(values, dtype=torch.float64)
+    n = len(values)
+    return replace(
+        result,
+        metric=metric,
+        original=result.original[:1].expand(n, -1, -1, -1),
+        after={metric: values[:, None] if metric == "rank" else values},
+        silent=torch.zeros(n, dtype=torch.bool),
+    )
+
+
+def test_silent_gradients_are_told(result):
+    some = replace(result, silent=torch.arange(60) < 2)
+    flags = check_attack(some, "qa+ at 8/255", headline=False)
+    assert kinds(flags) == ["silent-gradient"]
+    assert flags[0].cell == "qa+ at 8/255"
+    assert flags[0].text.startswith("2 of 60 attacks never saw a usable gradient")
+
+
+def test_one_silent_attack_in_a_hundred_is_no_reason_to_doubt(result):
+    many = with_values(result, [3.0] * 100)
+    for silent, expected in ((1, []), (2, ["silent-gradient"])):
+        some = replace(many, silent=torch.arange(100) < silent)
+        assert kinds(check_attack(some, "qa+", headline=True)) == expected
+
+
+def test_an_encoder_without_a_gradient_is_flagged(make, pictures):
+    class Stepped(make.flat):
+        def forward(self, images):
+            return super().forward(torch.round(images * 4))
+
+    gallery = Gallery.build(Ranker(Stepped(torch.randn(3, 16).double()), "euclidean"), pictures)
+    for goal in (QueryRaise(), MaxShift()):
+        found = attack(gallery, pictures[:4], goal, Threat(0.03), index=torch.arange(4))
+        assert "silent-gradient" in kinds(check_attack(found, "x", headline=False))
+
+
+@pytest.mark.parametrize(
+    ("metric", "spread", "limit"), [("rank", 10.0, "±3 points"), ("tau", 0.2, "±0.05")], ids=["rank", "tau"]
+)
+def test_a_wide_interval_of_a_headline_figure(result, metric, spread, limit):
+    wide = with_values(result, [-spread, spread] * 10, metric)
+    flags = check_attack(wide, "qa+ at 8/255", headline=True)
+    assert kinds(flags) == ["wide-interval"]
+    assert limit in flags[0].text
+    assert check_attack(wide, "qa+ at 8/255", headline=False) == []
+    assert check_attack(with_values(result, [-spread, spread] * 100, metric), "x", headline=True) == []
+
+
+def test_one_trial_is_too_wide_and_shifts_are_never(result):
+    assert kinds(check_attack(with_values(result, [3.0]), "x", headline=True)) == ["wide-interval"]
+    assert check_attack(with_values(result, [0, 100.0] * 5, "shift"), "x", headline=True) == []
+
+
+# -- two methods -----------------------------------------------------------------------------------
+
+NOISE = [0.0, 1.0, 0.5, 0.2] * 5
+
+
+def values(start, kept=None):
+    rank = [] if kept is None else [kept + n for n in NOISE]
+    return {"values": [start + n for n in NOISE], "kept": rank}
+
+
+@pytest.mark.parametrize("goal", ["ca+", "qa+", "sp-qa+"])
+def test_strong_loses_where_its_rank_is_larger_and_should_be_smaller(goal):
+    (flag,) = check_weaker(values(20.5), values(20), goal, f"{goal} at 8/255")
+    assert (flag.kind, flag.cell) == ("strong-loses", f"{goal} at 8/255")
+    assert check_weaker(values(19.5), values(20), goal, "x") == []
+    assert check_weaker(values(20), values(20), goal, "x") == []
+
+
+@pytest.mark.parametrize("goal", ["ca-", "qa-", "sp-qa-", "oa", "shift"])
+def test_strong_loses_where_its_figure_is_smaller_and_should_be_larger(goal):
+    assert kinds(check_weaker(values(19.5), values(20), goal, "x")) == ["strong-loses"]
+    assert check_weaker(values(20.5), values(20), goal, "x") == []
+
+
+def test_a_loss_within_chance_is_none():
+    weak = {"values": [20.0 + n for n in (1, -1) * 10], "kept": []}
+    strong = {"values": [20.2 + n for n in (-3, 3) * 10], "kept": []}
+    assert check_weaker(strong, weak, "qa+", "x") == []
+
+
+def test_the_comparison_is_paired():
+    """A small loss on every attack counts although attacks differ much from one another."""
+    places = [0.0, 90.0, 30.0, 60.0] * 5
+    weak = {"values": places, "kept": []}
+    strong = {"values": [place + 0.1 for place in places], "kept": []}
+    assert kinds(check_weaker(strong, weak, "qa+", "x")) == ["strong-loses"]
+
+
+def test_a_lower_rank_of_the_chosen_is_no_loss_where_the_others_are_kept_better():
+    assert check_weaker(values(25, kept=1), values(20, kept=4), "sp-qa+", "x") == []
+    assert kinds(check_weaker(values(25, kept=4), values(20, kept=4), "sp-qa+", "x")) == ["strong-loses"]
+    assert kinds(check_weaker(values(25, kept=6), values(20, kept=4), "sp-qa+", "x")) == ["strong-loses"]
+
+
+def test_one_attack_or_an_unknown_goal_says_nothing():
+    one = {"values": [50.0], "kept": []}, {"values": [1.0], "kept": []}
+    assert check_weaker(*one, "qa+", "x") == []
+    assert check_weaker(values(50), values(1), "my own goal", "x") == []
+
+
+# -- budgets ---------------------------------------------------------------------------------------
+
+
+def cell(goal, level, after, half=1.0, **changes):
+    return {
+        "goal": goal,
+        "eps": level / 255,
+        "after": after,
+        "ci95": [after - half, after + half],
+        "metric": "tau" if goal == "oa" else "shift" if goal == "shift" else "rank",
+        "gallery_size": 1000,
+        **changes,
+    }
+
+
+@pytest.mark.parametrize("goal", ["ca+", "qa+", "sp-qa+", "ca-", "qa-", "sp-qa-", "oa", "shift"])
+def test_a_larger_budget_that_does_worse(goal):
+    places = [50, 40, 30, 20] if goal.endswith("+") else [20, 30, 40, 50]
+    levels = [1, 2, 4, 8]
+    assert check_curve([cell(goal, n, v) for n, v in zip(levels, places, strict=True)]) == []
+    places[2] = places[0]
+    cells = [cell(goal, n, v) for n, v in zip(levels, places, strict=True)]
+    for order in (cells, cells[::-1]):  # by budget, in whatever order they were made
+        (flag,) = check_curve(order)
+        assert (flag.kind, flag.cell) == ("larger-is-weaker", goal)
+        assert "4/255 instead of 2/255" in flag.text
+
+
+def test_a_worse_figure_within_both_intervals_is_chance():
+    assert check_curve([cell("qa+", 4, 30), cell("qa+", 8, 31.9)]) == []
+    assert kinds(check_curve([cell("qa+", 4, 30), cell("qa+", 8, 32.1)])) == ["larger-is-weaker"]
+
+
+def test_figures_without_an_interval_are_left_out():
+    unknown = cell("qa+", 4, 30, ci95=[None, None])
+    assert check_curve([unknown, cell("qa+", 8, 80)]) == []
+
+
+# -- nothing changed -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("goal", "right", "wrong"),
+    [("ca+", 51, 60), ("qa+", 49, 30), ("sp-qa+", 50, 0), ("oa", 0.1, 0.9), ("shift", 0.0, 0.5)],
+)
+def test_the_figure_without_any_change(goal, right, wrong):
+    half = {"oa": 0.1, "shift": 0.0}.get(goal, 1.0)
+    assert check_baseline(cell(goal, 0, right, half)) == []
+    (flag,) = check_baseline(cell(goal, 0, wrong, half))
+    assert (flag.kind, flag.cell) == ("baseline", f"{goal} at 0/255")
+    assert f"{wrong:.2f} where" in flag.text
+    assert check_baseline(cell(goal, 1, wrong, half)) == []
+
+
+def test_goals_without_a_known_baseline_and_single_attacks_say_nothing():
+    assert check_baseline(cell("qa-", 0, 90)) == []
+    assert check_baseline(cell("qa+", 0, 90, ci95=[None, None])) == []
+
+
+def test_real_baselines_are_right(make):
+    pictures = make.images(150)
+    gallery = Gallery.build(make.ranker(), pictures)
+    for goal in (QueryRaise(), MaxShift()):
+        found = attack(gallery, pictures, goal, Threat(0.0), index=torch.arange(150))
+        assert check_baseline(found.cell()) == []

@@ -1,0 +1,154 @@
+import math
+import sys
+
+import pytest
+
+from rankproof import Gallery, RankproofError, Threat
+from rankproof.audit import plan
+from rankproof.audit.plan import DEFAULT_TRIALS, LEAST_TRIALS, standard_cells
+from rankproof.goals.names import goal_name
+
+GOALS = {"ca+", "ca-", "qa+", "qa-", "sp-qa+", "sp-qa-", "oa", "shift"}
+LEVELS = (0, 1, 2, 4, 8, 16)
+
+
+@pytest.fixture
+def unit(monkeypatch):
+    """One evaluation takes so many seconds, on any machine."""
+
+    def set_to(seconds):
+        monkeypatch.setattr(
+            sys.modules["rankproof.audit.plan"], "_seconds_per_evaluation", lambda gallery, images: seconds
+        )
+
+    set_to(1e-4)
+    return set_to
+
+
+@pytest.fixture
+def gallery(make):
+    return Gallery.build(make.ranker(), make.images(60))
+
+
+def figures(cells):
+    return [(goal_name(cell.goal), cell.method.name, round(cell.eps * 255, 6)) for cell in cells]
+
+
+@pytest.mark.parametrize("level", [8.0, 4.0, 3.0, 0.0, 7.65])
+def test_every_goal_with_both_methods_and_a_curve(gallery, pictures, unit, level):
+    cells = plan(gallery, pictures, Threat(level / 255)).cells
+    found = figures(cells)
+    assert len(set(found)) == len(found)
+    assert len({cell.label for cell in cells}) == len(cells)  # what a journal knows them by
+    assert {f for f in found if f[1] == "pgd"} == {(goal, "pgd", level) for goal in GOALS}
+    wanted = {(goal, "strong", n) for goal in GOALS for n in {*LEVELS, level}}
+    assert {f for f in found if f[1] == "strong"} == wanted
+
+
+def test_both_methods_of_a_headline_figure_spend_the_same(gallery, pictures, unit):
+    cells = plan(gallery, pictures, Threat(8 / 255)).cells
+    for goal in GOALS:
+        pair = [cell for cell in cells if goal_name(cell.goal) == goal and cell.eps == 8 / 255]
+        assert sorted(cell.method.name for cell in pair) == ["pgd", "strong"]
+        assert len({(cell.passes, cell.trials) for cell in pair}) == 1
+        assert pair[0].passes == (24 if goal == "oa" else 16)
+    assert {cell.passes for cell in cells if cell.eps == 0} == {0}
+
+
+def test_the_papers_settings(gallery, pictures, unit):
+    goals = {goal_name(cell.goal): cell.goal for cell in plan(gallery, pictures, Threat(0.03)).cells}
+    assert goals["ca+"].w == goals["ca-"].w == goals["qa+"].m == goals["qa-"].m == 1
+    assert [(weight, term.g) for weight, term in goals["sp-qa+"].terms[1:]] == [(1.0, 5)]
+    assert [(weight, term.g) for weight, term in goals["sp-qa-"].terms[1:]] == [(100.0, 5)]
+    assert goals["oa"].k == 5
+
+
+@pytest.mark.parametrize(("size", "g"), [(2, None), (3, 1), (4, 2), (7, 5), (500, 5)])
+def test_small_galleries_get_what_fits(size, g):
+    cells = standard_cells(size, Threat(0.03), 10)
+    names = {goal_name(cell.goal) for cell in cells}
+    assert names == (GOALS if g else GOALS - {"sp-qa+", "sp-qa-"})
+    for cell in cells:
+        if goal_name(cell.goal).startswith("sp"):
+            assert cell.goal.terms[1][1].g == g
+        if goal_name(cell.goal) == "oa":
+            assert cell.goal.k == min(5, size)
+
+
+@pytest.mark.parametrize(
+    ("trials", "headline", "curve"), [(2000, 2000, 400), (1000, 1000, 200), (300, 300, 100), (30, 30, 30)]
+)
+def test_points_of_a_curve_get_fewer_trials(trials, headline, curve):
+    for cell in standard_cells(5000, Threat(8 / 255), trials):
+        assert cell.trials == (headline if cell.eps == 8 / 255 else curve)
+
+
+# -- trials ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("trials", "count"), [(None, 60), (7, 7), (60, 60), (61, 60), (5000, 60)])
+def test_never_more_trials_than_images(gallery, pictures, unit, trials, count):
+    todo = plan(gallery, pictures, Threat(0.03), trials=trials)
+    assert todo.trials == max(cell.trials for cell in todo.cells) == count
+
+
+def test_a_thousand_trials_where_nothing_is_said(gallery, make, unit):
+    many = make.images(1500)
+    assert plan(gallery, many, Threat(0.03)).trials == DEFAULT_TRIALS == 1000
+    assert plan(gallery, many, Threat(0.03), trials=1200).trials == 1200
+
+
+def test_time_picks_the_trials(gallery, make, unit):
+    many = make.images(3000)
+    whole = plan(gallery, many, Threat(0.03), trials=3000)
+    earlier = math.inf
+    for share in (2.0, 0.6, 0.3, 0.1):
+        todo = plan(gallery, many, Threat(0.03), time_limit=share * whole.seconds)
+        assert todo.seconds <= share * whole.seconds
+        assert LEAST_TRIALS <= todo.trials <= 3000
+        assert todo.trials < earlier
+        assert todo.seconds > 0.7 * min(1.0, share) * whole.seconds  # the time that is given is used
+        assert max(cell.trials for cell in todo.cells) == todo.trials
+        earlier = todo.trials
+    assert plan(gallery, many, Threat(0.03), time_limit=10 * whole.seconds).trials == 3000
+
+
+def test_a_slower_model_gets_fewer_trials_in_the_same_time(gallery, make, unit):
+    many, trials = make.images(3000), []
+    for seconds in (1e-4, 4e-4):
+        unit(seconds)
+        trials.append(plan(gallery, many, Threat(0.03), time_limit=60.0).trials)
+    assert trials[1] < trials[0] / 2
+
+
+def test_few_images_are_all_attacked_where_time_allows(gallery, pictures, unit):
+    assert plan(gallery, pictures[:3], Threat(0.03), time_limit=1e6).trials == 3
+    assert plan(gallery, pictures[:30], Threat(0.03), time_limit=1e6).trials == 30
+
+
+def test_too_little_time(gallery, pictures, unit):
+    unit(1.0)
+    with pytest.raises(RankproofError, match=r"--time: 20 trials would take \d+ s; give more time"):
+        plan(gallery, pictures, Threat(0.03), time_limit=60.0)
+
+
+def test_trials_and_time_exclude_each_other(gallery, pictures):
+    with pytest.raises(RankproofError, match="give --trials or --time, not both"):
+        plan(gallery, pictures, Threat(0.03), trials=20, time_limit=60.0)
+
+
+@pytest.mark.parametrize("trials", [0, -1])
+def test_at_least_one_trial(gallery, pictures, trials):
+    with pytest.raises(RankproofError, match=f"trials must be at least 1, got {trials}"):
+        plan(gallery, pictures, Threat(0.03), trials=trials)
+
+
+def test_the_estimate_follows_the_work(gallery, pictures, unit):
+    twenty, forty = (plan(gallery, pictures, Threat(8 / 255), trials=n).seconds for n in (20, 40))
+    assert forty == pytest.approx(2 * twenty)
+    unit(3e-4)
+    assert plan(gallery, pictures, Threat(8 / 255), trials=20).seconds == pytest.approx(3 * twenty)
+
+
+def test_one_pass_is_timed_on_the_model_itself(gallery, pictures):
+    assert plan(gallery, pictures, Threat(0.03), trials=3).seconds > 0

@@ -1,0 +1,307 @@
+import json
+import sys
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from rankproof import Gallery, Ranker, RankproofError, Threat, audit
+from rankproof.audit import plan
+
+THREAT = Threat(8 / 255)
+GOALS = ["ca+", "ca-", "qa+", "qa-", "sp-qa+", "sp-qa-", "oa", "shift"]
+CONTRACT = {
+    *("goal", "method", "eps", "w", "m", "k", "g", "xi", "steps", "visible", "budget", "trials", "seed"),
+    *("device", "model", "data", "metric", "before", "after", "ci95", "rank_before", "rank_after", "sp_rank"),
+    *("tau_before", "tau", "mean_rank_before", "mean_rank", "shift", "seconds", "model_seconds", "peak_mb"),
+    *("versions", "gallery_size", "notes"),
+}
+CLOCK = {"seconds", "model_seconds", "peak_mb"}
+SUITE = sys.modules["rankproof.audit.suite"]
+
+
+@pytest.fixture(scope="module")
+def gallery(make):
+    pictures = make.images(24)
+    return Gallery.build(make.ranker(), pictures, torch.arange(24) % 2)
+
+
+def run(gallery, **options):
+    options = {"index": torch.arange(len(gallery)), "trials": 4, "model": "mine", **options}
+    return audit(gallery, gallery.pictures, THREAT, **options)
+
+
+def figures(result):
+    return [{name: value for name, value in cell.items() if name not in CLOCK} for cell in result.cells]
+
+
+def same_strips(one, other):
+    pairs = zip(one.strips, other.strips, strict=True)
+    return all(torch.equal(a.adversarial, b.adversarial) and a.goal == b.goal for a, b in pairs)
+
+
+@pytest.fixture(scope="module")
+def whole(gallery):
+    return run(gallery)
+
+
+@pytest.fixture
+def attacks(monkeypatch):
+    """Every attack an audit makes, as (name, eps, method, images); `stop` after so many."""
+    real, made = SUITE.attack, []
+
+    class Watch:
+        calls, stop = made, None
+
+    def watched(target, images, goal, threat, **options):
+        if Watch.stop is not None and len(made) == Watch.stop:
+            raise KeyboardInterrupt
+        result = real(target, images, goal, threat, **options)
+        made.append((result.goal, threat.eps, options["method"].name, len(images)))
+        return result
+
+    monkeypatch.setattr(SUITE, "attack", watched)
+    return Watch
+
+
+# -- what an audit returns -------------------------------------------------------------------------
+
+
+def test_one_figure_for_each_planned_one(gallery, whole):
+    cells = plan(gallery, gallery.pictures, THREAT, trials=4).cells
+    assert len(whole.cells) == len(cells) == 8 * 2 + 8 * 5
+    for planned, cell in zip(cells, whole.cells, strict=True):
+        assert set(cell) == CONTRACT
+        assert (cell["method"], cell["eps"], cell["trials"]) == (planned.method.name, planned.eps, 4)
+        assert cell["steps"] == planned.passes
+        assert (cell["model"], cell["data"], cell["seed"], cell["gallery_size"]) == ("mine", "images", 0, 24)
+    assert [cell["goal"] for cell in whole.cells[:16:2]] == GOALS
+    json.dumps(whole.cells, allow_nan=False)
+
+
+def test_the_audit_itself(whole, gallery):
+    assert (whole.eps, whole.trials, whole.seed, whole.gallery_size) == (THREAT.eps, 4, 0, 24)
+    z = gallery.embeddings @ gallery.embeddings.T - 9 * torch.eye(24)
+    assert whole.recall_at_1 == pytest.approx(
+        100 * float((z.argmax(1) % 2 == torch.arange(24) % 2).double().mean())
+    )
+    assert [strip.goal for strip in whole.strips] == GOALS[:-1]
+
+
+def test_a_figure_is_that_of_the_attack_alone(gallery, whole):
+    from rankproof import attack
+
+    chosen = SUITE.draw(24, 4, 0)
+    cells = plan(gallery, gallery.pictures, THREAT, trials=4).cells
+    for number in (1, 5, 20, 37):
+        planned = cells[number]
+        alone = attack(
+            gallery,
+            gallery.pictures[chosen],
+            planned.goal,
+            Threat(planned.eps),
+            method=planned.method,
+            index=chosen,
+        )
+        assert whole.cells[number]["after"] == pytest.approx(float(alone.headline().mean()))
+
+
+def test_without_labels_and_pictures(make, gallery):
+    bare = Gallery(gallery.ranker, gallery.embeddings)
+    result = audit(bare, gallery.pictures, THREAT, trials=2, index=torch.arange(24))
+    assert result.recall_at_1 is None
+    assert result.strips == []
+    assert result.model == "encoder"
+
+
+def test_progress_rises_to_the_end(gallery):
+    shares = []
+    run(gallery, trials=2, progress=lambda done, total: shares.append(done / total))
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    assert len(shares) > 56
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["gallery items", "strangers"])
+def test_strips_show_an_attack_that_was_audited(gallery, monkeypatch, known):
+    """The attack made again for its picture is one of those the figure is the mean of, nearest the median."""
+    real, made = SUITE.attack, []
+    monkeypatch.setattr(SUITE, "attack", lambda *args, **more: made.append(real(*args, **more)) or made[-1])
+    run(gallery, trials=5, index=torch.arange(24) if known else None)
+    cells, again = made[:56], made[56:]
+    assert len(again) == 7
+    for single in again:
+        (of,) = [r for r in cells if (r.goal, r.method, r.eps) == (single.goal, "strong", THREAT.eps)]
+        row = int((of.headline() - of.headline().median()).abs().argmin())
+        torch.testing.assert_close(single.original[0], of.original[row])
+        torch.testing.assert_close(single.adversarial[0], of.adversarial[row])
+        assert torch.equal(single.targets[0], of.targets[row])
+        assert torch.equal(single.preserved[0], of.preserved[row])
+
+
+# -- seeds -----------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_figures(gallery, whole):
+    again = run(gallery)
+    assert figures(again) == figures(whole)
+    assert again.flags == whole.flags
+    assert same_strips(again, whole)
+
+
+def test_another_seed_gives_others(gallery, whole):
+    other = run(gallery, seed=1)
+    assert sum(a["after"] != b["after"] for a, b in zip(other.cells, whole.cells, strict=True)) > 40
+
+
+def test_fewer_trials_are_a_prefix_of_more():
+    assert SUITE.draw(50, 10, 3).tolist() == SUITE.draw(50, 20, 3)[:10].tolist()
+    assert SUITE.draw(50, 10, 3).tolist() != SUITE.draw(50, 10, 4).tolist()
+    assert len(set(SUITE.draw(50, 49, 3).tolist())) == 49
+    assert SUITE.draw(50, 50, 3).tolist() == SUITE.draw(50, 99, 3).tolist() == list(range(50))
+
+
+# -- stopped and started again ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("after", [0, 1, 23, 56, 58])
+def test_a_stopped_audit_goes_on_where_it_was(gallery, whole, attacks, tmp_path, after):
+    journal = tmp_path / "audit.jsonl"
+    attacks.stop = after
+    with pytest.raises(KeyboardInterrupt):
+        run(gallery, journal=journal)
+    first, attacks.stop = list(attacks.calls), None
+    del attacks.calls[:]
+    result = run(gallery, journal=journal)
+    cells = min(after, 56)
+    assert len(attacks.calls) == 56 - cells + 7  # the rest, and one for each strip
+    assert not set(first[:cells]) & set(attacks.calls[:-7])
+    assert figures(result) == figures(whole)
+    assert result.flags == whole.flags
+    assert same_strips(result, whole)
+
+
+def test_stopped_inside_a_figure(gallery, whole, attacks, tmp_path):
+    journal, marks = tmp_path / "audit.jsonl", []
+
+    def stop(done, total):
+        marks.append(len(attacks.calls))
+        if marks[-1] == 9 and marks.count(9) == 3:  # after figure 9, within the next one
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(gallery, journal=journal, progress=stop)
+    assert len(journal.read_text().splitlines()) == 9
+    del attacks.calls[:]
+    assert figures(run(gallery, journal=journal)) == figures(whole)
+    assert len(attacks.calls) == 56 - 9 + 7
+
+
+def remade(gallery, attacks, journal, **options):
+    del attacks.calls[:]
+    run(gallery, journal=journal, **options)
+    return len(attacks.calls) - 7
+
+
+def test_a_finished_journal_is_not_made_again_and_one_of_another_audit_not_used(
+    make, gallery, attacks, tmp_path
+):
+    journal = tmp_path / "audit.jsonl"
+    assert remade(gallery, attacks, journal, trials=2) == 56
+    kept = journal.read_text()
+    assert remade(gallery, attacks, journal, trials=2) == 0
+    other = Gallery.build(make.ranker(seed=1), gallery.pictures, gallery.labels)
+    changed = Gallery(gallery.ranker, gallery.embeddings, gallery.labels, gallery.pictures.flip(0))
+    shifted = {"index": (torch.arange(24) + 1) % 24}
+    for what, options in (
+        (gallery, {"seed": 1}),
+        (other, {}),
+        (changed, {}),
+        (gallery, shifted),
+        (gallery, {"index": None}),
+    ):
+        journal.write_text(kept)
+        assert remade(what, attacks, journal, **{"trials": 2, **options}) == 56
+    journal.write_text(kept)
+    assert remade(gallery, attacks, journal, trials=3) == 56
+
+
+@pytest.mark.parametrize("tail", ["half", "bytes", "other json"])
+def test_a_torn_journal_loses_only_the_torn_line(gallery, whole, attacks, tmp_path, tail):
+    journal = tmp_path / "audit.jsonl"
+    attacks.stop = 5
+    with pytest.raises(KeyboardInterrupt):
+        run(gallery, journal=journal)
+    attacks.stop = None
+    content = journal.read_bytes()
+    last = content.rstrip(b"\n").rindex(b"\n") + 1
+    torn = {
+        "half": content[: last + 100],
+        "bytes": content[:last] + b"\xff\xfe\0",
+        "other json": content[:last] + b"[1]\n",
+    }
+    journal.write_bytes(torn[tail])
+    del attacks.calls[:]
+    assert figures(run(gallery, journal=journal)) == figures(whole)
+    assert len(attacks.calls) == 56 - 4 + 7
+    assert len([json.loads(line) for line in journal.read_text().splitlines()]) == 56
+
+
+# -- what is refused -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trials": 4, "time_limit": 60.0}, "not both"),
+        ({"trials": 0}, "trials must be at least 1"),
+        ({"index": torch.arange(5)}, "index: expected 24 gallery positions"),
+        ({"index": torch.arange(24) + 1, "trials": 24}, "index: expected .* gallery positions in 0 .. 23"),
+    ],
+)
+def test_what_does_not_fit_is_refused(gallery, options, message):
+    with pytest.raises(RankproofError, match=message):
+        run(gallery, **options)
+
+
+def test_queries_must_be_a_batch(gallery):
+    for queries in (gallery.pictures[0], gallery.pictures[:0]):
+        with pytest.raises(RankproofError, match=r"queries: expected a batch \(b, c, h, w\)"):
+            audit(gallery, queries, THREAT, trials=2)
+
+
+# -- flags -----------------------------------------------------------------------------------------
+
+
+def test_a_collapsed_encoder_is_flagged_in_the_report(make, tmp_path):
+    pictures = make.images(24)
+    weight = 1e-6 * torch.randn(5, 16, generator=make.random(0), dtype=torch.float64)
+    encoder = make.flat(weight, torch.ones(5, dtype=torch.float64))
+    gallery = Gallery.build(Ranker(encoder, "cosine"), pictures, torch.arange(24) % 2)
+    page = run(gallery, trials=3).save(tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    flags = {flag["kind"]: flag for flag in report["flags"]}
+    assert flags["collapsed"]["cell"] is None
+    assert flags["collapsed"]["text"][:40] in page.read_text()
+
+
+def test_flags_that_take_several_figures(gallery, monkeypatch):
+    """Swapping the two methods of a goal, and the ends of its curve, must be seen."""
+    healthy = {flag.kind for flag in run(gallery, trials=24).flags}
+    assert not healthy & {"strong-loses", "larger-is-weaker", "baseline", "collapsed"}
+    real = SUITE.attack
+
+    def swapped(target, images, goal, threat, *, method, **options):
+        eps = 1 / 255 if method.name == "strong" and threat.eps else threat.eps
+        if method.name == "strong" and threat.eps == 1 / 255:
+            eps = 16 / 255
+        result = real(target, images, goal, Threat(eps), method=method, **options)
+        object.__setattr__(result, "eps", threat.eps)
+        return result
+
+    monkeypatch.setattr(SUITE, "attack", swapped)
+    flags = [asdict(flag) for flag in run(gallery, trials=24).flags]
+    assert {"kind": "strong-loses", "cell": "shift at 8/255"}.items() <= next(
+        flag for flag in flags if flag["kind"] == "strong-loses" and flag["cell"].startswith("shift")
+    ).items()
+    assert "shift" in [flag["cell"] for flag in flags if flag["kind"] == "larger-is-weaker"]
