@@ -164,7 +164,7 @@ def test_fewer_trials_are_a_prefix_of_more():
 # -- stopped and started again ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("after", [0, 1, 23, 56, 58])
+@pytest.mark.parametrize("after", [0, 23, 58])
 def test_a_stopped_audit_goes_on_where_it_was(gallery, whole, attacks, tmp_path, after):
     journal = tmp_path / "audit.jsonl"
     attacks.stop = after
@@ -197,33 +197,28 @@ def test_stopped_inside_a_figure(gallery, whole, attacks, tmp_path):
     assert len(attacks.calls) == 56 - 9 + 7
 
 
-def remade(gallery, attacks, journal, **options):
-    del attacks.calls[:]
-    run(gallery, journal=journal, **options)
-    return len(attacks.calls) - 7
-
-
-def test_a_finished_journal_is_not_made_again_and_one_of_another_audit_not_used(
-    make, gallery, attacks, tmp_path
-):
+def test_a_journal_of_another_audit_is_not_used(make, gallery, attacks, tmp_path):
     journal = tmp_path / "audit.jsonl"
-    assert remade(gallery, attacks, journal, trials=2) == 56
+
+    def first_made(of, **options):
+        """The first figures that are made with what the journal holds."""
+        del attacks.calls[:]
+        with pytest.raises(KeyboardInterrupt):
+            run(of, journal=journal, **{"trials": 2, **options})
+        return [call[:3] for call in attacks.calls]
+
+    attacks.stop = 3
+    whole = first_made(gallery)
     kept = journal.read_text()
-    assert remade(gallery, attacks, journal, trials=2) == 0
+    attacks.stop = 1
+    assert first_made(gallery) == [("ca-", THREAT.eps, "strong")]  # the fourth: three are kept
     other = Gallery.build(make.ranker(seed=1), gallery.pictures, gallery.labels)
     changed = Gallery(gallery.ranker, gallery.embeddings, gallery.labels, gallery.pictures.flip(0))
-    shifted = {"index": (torch.arange(24) + 1) % 24}
-    for what, options in (
-        (gallery, {"seed": 1}),
-        (other, {}),
-        (changed, {}),
-        (gallery, shifted),
-        (gallery, {"index": None}),
-    ):
+    seed, shifted, unknown = {"seed": 1}, {"index": (torch.arange(24) + 1) % 24}, {"index": None}
+    others = (gallery, seed), (other, {}), (changed, {}), (gallery, shifted), (gallery, unknown)
+    for of, options in (*others, (gallery, {"trials": 3})):
         journal.write_text(kept)
-        assert remade(what, attacks, journal, **{"trials": 2, **options}) == 56
-    journal.write_text(kept)
-    assert remade(gallery, attacks, journal, trials=3) == 56
+        assert first_made(of, **options) == whole[:1] == [("ca+", THREAT.eps, "pgd")]
 
 
 @pytest.mark.parametrize("tail", ["half", "bytes", "other json"])
@@ -256,7 +251,7 @@ def test_a_torn_journal_loses_only_the_torn_line(gallery, whole, attacks, tmp_pa
         ({"trials": 4, "time_limit": 60.0}, "not both"),
         ({"trials": 0}, "trials must be at least 1"),
         ({"index": torch.arange(5)}, "index: expected 24 gallery positions"),
-        ({"index": torch.arange(24) + 1, "trials": 24}, "index: expected .* gallery positions in 0 .. 23"),
+        ({"index": torch.arange(24) + 1, "trials": 24}, "index: expected gallery positions in 0 .. 23"),
     ],
 )
 def test_what_does_not_fit_is_refused(gallery, options, message):

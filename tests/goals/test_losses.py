@@ -182,7 +182,7 @@ def test_sum_equals_the_weighted_means_and_emphasis_scales_what_is_kept(
             (nearer if direction == "+" else farther)(distances, distances[c]) / n for c in bound.targets[i]
         ]
         lost = np.mean([nearer(distances, distances[c]) / n for c in bound.preserved[i]])
-        price = xi * lost if direction == "+" else 0.018 * xi / m**0.5 * lost * (1 + lost / 0.02)
+        price = 1.5 * xi * lost if direction == "+" else 0.018 * xi / m**0.5 * lost * (1 + lost / 0.02)
         merits.append(-np.mean(ahead) - price)
         kept = mean([raised(distances[c], distances) for c in bound.preserved[i]])
         losses.append(own + xi * (emphasis[i] if emphasised else 1) * kept)

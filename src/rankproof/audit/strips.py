@@ -23,7 +23,10 @@ def strip_of(result: AttackResult, gallery: Gallery, classes: tuple[str, ...] = 
     if result.goal.startswith("ca"):
         query = int(chosen[0])
         distances = _distances(gallery, gallery.embeddings[query, None])  # (n,)
-        own = gallery.rank_among(z, chosen.expand(2, 1))[:, 0].tolist()
+        # The verdict's own ranks: embedded again, a candidate may change places with its clean copy.
+        own = [
+            round(float(when["rank"][row, 0]) * len(gallery) / 100) for when in (result.before, result.after)
+        ]
         rows = [
             _with_candidate(picture, distances, own[i], (original, adversarial)[i], i == 1) for i in (0, 1)
         ]

@@ -141,6 +141,8 @@ def _check_queries(gallery: Gallery, queries: Tensor, index: Tensor | None) -> N
         raise RankproofError(f"queries: expected a batch (b, c, h, w) of images, got {tuple(queries.shape)}")
     if index is not None and index.shape != (len(queries),):
         raise RankproofError(f"index: expected {len(queries)} gallery positions, got {tuple(index.shape)}")
+    if index is not None and not 0 <= int(index.min()) <= int(index.max()) < len(gallery):
+        raise RankproofError(f"index: expected gallery positions in 0 .. {len(gallery) - 1}")
 
 
 def _strips(

@@ -195,7 +195,7 @@ SECTIONS: tuple[tuple[str, str, str, Callable[[list[Record]], str]], ...] = (
         "white-box/papers",
         "`zoo:fashion-mnist/c2f1-ct`: C2F1, cosine distance, triplet loss, trained by `rankproof train` "
         "with the published settings for 24 epochs; R@1 88.87 with its half-precision weights (published: "
-        "30 epochs, 88.8). PGD as published; T = 2,000. Ranks in %, from ECCV 2020 table 3; the order attack from "
+        "30 epochs, 88.8). PGD as published; T = 2,000. Ranks in %, from ECCV 2020 table 3; OA from "
         "ICCV 2021 table 1. A figure agrees when it is within 3 points, or 0.05 of tau.",
         papers,
     ),

@@ -26,7 +26,7 @@ Form = Literal["inequality", "distance"]
 
 # How an optimiser weighs places lost by C_SP against places won by C when it picks the best iterate, for
 # each unit of xi. Beside QA- the first places lost are cheap and further ones cost more and more.
-PRICE_BESIDE_RAISE = 1.0
+PRICE_BESIDE_RAISE = 1.5
 PRICE_BESIDE_LOWER = 0.018
 SEVERE_SHARE = 0.02  # share of the gallery at which a place lost beside QA- counts double
 
