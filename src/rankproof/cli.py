@@ -371,6 +371,7 @@ def audit(
         from rankproof.audit import audit as run
         from rankproof.audit import plan
         from rankproof.audit.report import as_json as plain
+        from rankproof.audit.suite import stopped_trials
         from rankproof.audit.table import table_text
         from rankproof.target import open_target
         from rankproof.threat import Threat, parse_eps
@@ -380,6 +381,9 @@ def audit(
             model, data, device=device, size=size, divide=divide, root=_root(), stage=progress
         )
         gallery, pictures = target.gallery, target.dataset.pictures
+        if limit is not None and trials is None and (kept := stopped_trials(out / JOURNAL)):
+            say(f"going on with the {kept} trials of the stopped audit; remove {out / JOURNAL} to plan anew")
+            trials, limit = kept, None
         todo = plan(gallery, pictures, threat, trials=trials, time_limit=limit)
         say(target.dataset.note)
         say(

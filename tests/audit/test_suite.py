@@ -7,6 +7,7 @@ import torch
 
 from rankproof import Gallery, Ranker, RankproofError, Threat, audit
 from rankproof.audit import plan
+from rankproof.audit.suite import stopped_trials
 
 THREAT = Threat(8 / 255)
 GOALS = ["ca+", "ca-", "qa+", "qa-", "sp-qa+", "sp-qa-", "oa", "shift"]
@@ -300,3 +301,14 @@ def test_flags_that_take_several_figures(gallery, monkeypatch):
         flag for flag in flags if flag["kind"] == "strong-loses" and flag["cell"].startswith("shift")
     ).items()
     assert "shift" in [flag["cell"] for flag in flags if flag["kind"] == "larger-is-weaker"]
+
+
+def test_an_unfinished_journal_remembers_its_trials(tmp_path):
+    journal = tmp_path / "audit.jsonl"
+    assert stopped_trials(journal) is None
+    journal.write_text('{"audit": "x", "trials": 37, "figures": 2, "label": "oa"}\n{"torn')
+    assert stopped_trials(journal) == 37
+    journal.write_text(
+        '{"trials": 37, "figures": 2, "label": "a"}\n{"trials": 37, "figures": 2, "label": "b"}\n'
+    )
+    assert stopped_trials(journal) is None

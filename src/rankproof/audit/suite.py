@@ -71,7 +71,7 @@ def audit(
     images = gallery.ranker.as_input(queries[chosen])
     positions = None if index is None else index[chosen]
     model = model or gallery.ranker.name
-    store = _Journal(journal, _fingerprint(gallery, images, positions, threat, seed, todo))
+    store = _Journal(journal, _fingerprint(gallery, images, positions, threat, seed, todo), todo)
     flags = check_gallery(gallery, positions)
     weight = [cell.trials * (cell.passes + 5) for cell in todo.cells]
     for number, cell in enumerate(todo.cells):
@@ -208,25 +208,45 @@ def _fingerprint(
     return digest.hexdigest()
 
 
+def stopped_trials(journal: Path) -> int | None:
+    """The trials of an audit that was stopped before its last figure; None where there is none to go on with.
+
+    An audit whose trials were picked by time goes on with them: timing anew would pick others.
+    """
+    lines = _read_lines(journal)
+    if not lines or len(lines) >= lines[-1].get("figures", 0):
+        return None
+    trials = lines[-1].get("trials")
+    return trials if isinstance(trials, int) else None
+
+
+def _read_lines(path: Path | None) -> list[dict[str, Any]]:
+    """The readable lines of a journal; a torn one is left out and its figure made again."""
+    if path is None or not path.is_file():
+        return []
+    lines = []
+    for text in path.read_text(errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict):
+            lines.append(line)
+    return lines
+
+
 class _Journal:
     """Finished cells in a file of JSON lines, so that an audit that was stopped loses none of them."""
 
-    def __init__(self, path: Path | None, fingerprint: str) -> None:
-        self.path, self.fingerprint = path, fingerprint
-        self.entries: dict[str, dict[str, Any]] = {}
-        if path is not None and path.is_file():
-            for line in path.read_text(errors="replace").splitlines():
-                try:
-                    entry = json.loads(line)
-                except ValueError:
-                    continue  # a torn line: its figure is made again
-                if isinstance(entry, dict) and entry.pop("audit", None) == fingerprint:
-                    self.entries[entry.pop("label")] = entry
+    def __init__(self, path: Path | None, fingerprint: str, todo: Plan) -> None:
+        self.path = path
+        self.head = {"audit": fingerprint, "trials": todo.trials, "figures": len(todo.cells)}
+        lines = [line for line in _read_lines(path) if line.get("audit") == fingerprint]
+        self.entries: dict[str, dict[str, Any]] = {line["label"]: line for line in lines}
 
     def add(self, cell: Cell, entry: dict[str, Any]) -> None:
         """Remember a finished cell and write all of them."""
-        self.entries[cell.label] = entry
-        if self.path is None:
-            return
-        lines = [json.dumps({"audit": self.fingerprint, "label": k, **v}) for k, v in self.entries.items()]
-        write_atomically(self.path, ("\n".join(lines) + "\n").encode())
+        self.entries[cell.label] = {**self.head, "label": cell.label, **entry}
+        if self.path is not None:
+            lines = [json.dumps(entry) for entry in self.entries.values()]
+            write_atomically(self.path, ("\n".join(lines) + "\n").encode())
