@@ -1,8 +1,9 @@
 """How near the white-box attacks come to the work they cannot avoid: seconds / model_seconds in one run.
 
-    python benchmarks/white_box.py [--data fashion-mnist] [--record]
+    python benchmarks/white_box.py [--data fashion-mnist] [--method strong] [--record]
 
-500 attacks at once on the shipped Fashion-MNIST model; run it on an otherwise idle machine.
+500 attacks at once on the shipped Fashion-MNIST model; run it on an otherwise idle machine. The attack is
+timed three times and the bare work five times, and the best of each counts: the others were disturbed.
 """
 
 import argparse
@@ -36,7 +37,8 @@ GOALS = {
     "OA k = 5": Reorder(k=5),
     "OA k = 25": Reorder(k=25),
 }
-EPS, TRIALS = 8 / 255, 500
+METHODS = {"pgd": published, "strong": strong}
+EPS, TRIALS, REPEATS = 8 / 255, 500, 3
 
 
 def main() -> None:
@@ -44,6 +46,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", default="fashion-mnist")
+    parser.add_argument("--method", choices=METHODS, default="strong")
     parser.add_argument("--record", action="store_true", help="write records/benchmarks/white-box.json")
     options = parser.parse_args()
     root = Path(os.environ.get("RANKPROOF_DATA") or "data")
@@ -51,22 +54,20 @@ def main() -> None:
     index = target.draw(TRIALS, seed=0)
     images = target.dataset.take(index)
     rows = []
-    table = Table("500 attacks at once", "method", "seconds", "bare seconds", "ratio", "seconds per attack")
+    table = Table("500 attacks at once", "seconds", "bare seconds", "ratio", "seconds per attack")
     for name, goal in GOALS.items():
-        for method in (published(goal.metric), strong(goal.metric)):
-            result = attack(target.gallery, images, goal, Threat(EPS), method=method, index=index)
-            bare = measure(target.gallery, images, goal, result.steps)["model_seconds"]
-            ratio = result.seconds / bare
-            row = {
-                "name": name,
-                "method": method.name,
-                "seconds": result.seconds,
-                "model_seconds": bare,
-                "ratio": ratio,
-            }
-            rows.append({**row, "trials": TRIALS, "steps": result.steps})
-            cells = (f"{result.seconds:.2f}", f"{bare:.2f}", f"{ratio:.2f}", f"{result.seconds / TRIALS:.4f}")
-            table.add_row(name, method.name, *cells)
+        method = METHODS[options.method](goal.metric)
+        results = [
+            attack(target.gallery, images, goal, Threat(EPS), method=method, index=index)
+            for _ in range(REPEATS)
+        ]
+        seconds = min(result.seconds for result in results)
+        bare = measure(target.gallery, images, goal, results[0].steps)["model_seconds"]
+        row = {"name": name, "method": method.name, "seconds": seconds, "model_seconds": bare}
+        rows.append({**row, "ratio": seconds / bare, "trials": TRIALS, "steps": results[0].steps})
+        table.add_row(
+            name, f"{seconds:.2f}", f"{bare:.2f}", f"{seconds / bare:.2f}", f"{seconds / TRIALS:.4f}"
+        )
     Console().print(table)
     if options.record:
         record = {"command": "python benchmarks/white_box.py --record", "rows": rows, "versions": versions()}
