@@ -18,6 +18,7 @@ from rankproof.goals import (
 from rankproof.goals.choose import pool_note, pool_size
 
 SIZE, PERCENT = 2700, 27  # enough for m = 3 and 5 others to come from the nearest percent
+OTHERS = PERCENT - 1  # the own copy is one of the nearest 1 %, and is left out
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +76,9 @@ def test_lowering_a_candidate_draws_from_the_nearest_percent_with_replacement(sc
     chosen = CandidateLower(w=4).bind(scene).targets
     where = places(ranked, chosen)
     assert bool((ranked.gather(1, where) == chosen).all())  # never the own copy: it has no place
-    assert where.max().item() == PERCENT - 1
-    counts = torch.bincount(where.flatten(), minlength=PERCENT).double()
-    expected = 4 * SIZE / PERCENT
+    assert where.max().item() == OTHERS - 1
+    counts = torch.bincount(where.flatten(), minlength=OTHERS).double()
+    expected = 4 * SIZE / OTHERS
     assert bool(((counts - expected).abs() < 4.5 * expected**0.5).all())
     assert any(len(set(row)) < 4 for row in chosen.tolist())
 
@@ -86,10 +87,11 @@ def test_lowered_results_are_a_permutation_of_the_nearest_percent(scene, ranked)
     chosen = QueryLower(m=3).bind(scene).targets
     where = places(ranked, chosen)
     assert bool((ranked.gather(1, where) == chosen).all())
-    assert where.max().item() == PERCENT - 1
+    assert where.max().item() == OTHERS - 1
     assert all(len(set(row)) == 3 for row in chosen.tolist())
-    counts = torch.bincount(where.flatten(), minlength=PERCENT).double()
-    assert bool(((counts - 300).abs() < 4.5 * 300**0.5).all())  # 3 SIZE draws from PERCENT places
+    counts = torch.bincount(where.flatten(), minlength=OTHERS).double()
+    expected = 3 * SIZE / OTHERS
+    assert bool(((counts - expected).abs() < 4.5 * expected**0.5).all())
     assert bool((where[:, 1:] < where[:, :-1]).any())  # shuffled, not by rank
 
 
@@ -154,10 +156,16 @@ def test_an_own_copy_behind_its_duplicates_is_still_the_one_left_out(make):
 
 
 @pytest.mark.parametrize(
-    ("size", "needed", "pool"), [(10_000, 6, 100), (2000, 9, 27), (2000, 6, 20), (797, 6, 18), (10, 6, 9)]
+    ("size", "needed", "pool"), [(10_000, 6, 100), (2000, 9, 27), (2000, 6, 20), (797, 6, 18), (10, 6, 10)]
 )
 def test_the_pool_is_one_percent_or_three_times_what_is_needed(size, needed, pool):
-    assert pool_size(size, needed) == pool
+    assert pool_size(size, needed, own=False) == pool
+
+
+def test_the_own_copy_is_one_of_the_nearest_percent():
+    assert pool_size(10_000, 6, own=True) == 99
+    assert pool_size(797, 6, own=True) == 18
+    assert pool_size(10, 6, own=True) == 9
 
 
 def test_the_note_tells_of_a_larger_pool_and_only_then():

@@ -77,7 +77,7 @@ class CandidateLower(Goal):
         if scene.targets is not None:
             queries = scene.explicit("targets", scene.targets, self.w)
         else:
-            pool = nearest_others(scene, pool_size(scene.size, self.w))
+            pool = nearest_others(scene, pool_size(scene.size, self.w, own=scene.index is not None))
             queries = from_pool_with_replacement(scene, pool, self.w, "ca-")
         return BoundCandidate(scene, queries, LOWER, self.form)
 

@@ -9,21 +9,22 @@ from rankproof.types import Ids, Kept, Pool
 TOP_SHARE = 0.01  # "-" attacks choose among the nearest 1 % (ECCV section 4)
 
 
-def pool_size(size: int, needed: int) -> int:
-    """How many nearest items the "-" attacks choose from: 1 % of the gallery, 3 x `needed` if that is more.
+def pool_size(size: int, needed: int, *, own: bool) -> int:
+    """How many items the "-" attacks choose from: the nearest 1 % without the own copy, or 3 x `needed`.
 
     Args:
         size: |X|.
         needed: m + g, how many items one attack takes from the pool.
+        own: whether the attacked image's own clean copy is in the gallery, and so among its nearest 1 %.
     """
-    return min(max(int(TOP_SHARE * size), 3 * needed), size - 1)
+    return min(max(int(TOP_SHARE * size) - own, 3 * needed), size - own)
 
 
 def pool_note(size: int, needed: int) -> str:
     """What to tell where the pool is larger than the published 1 %."""
-    pool = pool_size(size, needed)
-    if pool <= int(TOP_SHARE * size):
+    if 3 * needed <= int(TOP_SHARE * size):
         return ""
+    pool = min(3 * needed, size - 1)
     return (
         f"chosen among the {pool} nearest ({100 * pool / size:.1f} %), since 1 % of {size} items is too few"
     )

@@ -104,7 +104,9 @@ class QueryLower(QueryGoal):
         """m random items of the nearest 1 %, or the explicit ones."""
         check_count("m", self.m, scene.size - 1)
         if scene.targets is None:
-            pool = nearest_others(scene, pool_size(scene.size, self.m + Preserve.g))
+            pool = nearest_others(
+                scene, pool_size(scene.size, self.m + Preserve.g, own=scene.index is not None)
+            )
             ids = from_pool_shuffled(scene, pool, self.m, "qa-")
         else:
             ids = scene.explicit("targets", scene.targets, self.m)
