@@ -59,6 +59,11 @@ class Cell:
         """Forward and gradient evaluations of each attack."""
         return self.method.passes(self.eps) if self.eps > 0 else 0
 
+    @property
+    def work(self) -> int:
+        """The whole cell in evaluations: its attacks, the choice of targets and the verdict."""
+        return self.trials * (self.passes + VERDICT_PASSES)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -128,7 +133,7 @@ def plan(
 
 def _seconds(gallery: Gallery, threat: Threat, trials: int, unit: float) -> float:
     cells = standard_cells(len(gallery), threat, trials)
-    return OVERHEAD * unit * sum(cell.trials * (cell.passes + VERDICT_PASSES) for cell in cells)
+    return OVERHEAD * unit * sum(cell.work for cell in cells)
 
 
 def _seconds_per_evaluation(gallery: Gallery, images: torch.Tensor) -> float:

@@ -73,7 +73,7 @@ def audit(
     model = model or gallery.ranker.name
     store = _Journal(journal, _fingerprint(gallery, images, positions, threat, seed, todo), todo)
     flags = check_gallery(gallery, positions)
-    weight = [cell.trials * (cell.passes + 5) for cell in todo.cells]
+    weight = [cell.work for cell in todo.cells]
     for number, cell in enumerate(todo.cells):
         done, total = sum(weight[:number]), sum(weight)
         share = weight[number] / max(1, cell.trials * cell.passes)

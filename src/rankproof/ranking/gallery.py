@@ -88,7 +88,7 @@ class Gallery:
         best = z.new_empty(len(z), 0, dtype=torch.float64)
         ids = torch.empty(len(z), 0, dtype=torch.int64, device=z.device)
         for first in range(0, len(self), BLOCK_ITEMS):
-            parts = [(d, i) for d, i in self._nearest_in_block(z, first, top)]
+            parts = list(self._nearest_in_block(z, first, top))
             best = torch.cat([best, torch.cat([d for d, _ in parts])], dim=1)
             ids = torch.cat([ids, torch.cat([i for _, i in parts])], dim=1)
             order = best.sort(dim=1, stable=True).indices[:, :top]
