@@ -19,23 +19,33 @@ if TYPE_CHECKING:
         QueryRaise,
         Reorder,
     )
-    from rankproof.methods import PGD, Strong
+    from rankproof.methods import NES, PGD, PSO, SPSA, Beta, Rand, Strong
     from rankproof.models import load_checkpoint
+    from rankproof.oracle import Cached, ListOracle, LocalOracle, Metered
     from rankproof.ranking import Gallery, Ranker
     from rankproof.result import AttackResult
     from rankproof.threat import Threat
 
 __all__ = [
+    "NES",
     "PGD",
+    "PSO",
+    "SPSA",
     "AttackResult",
     "AuditResult",
+    "Beta",
+    "Cached",
     "CandidateLower",
     "CandidateRaise",
     "Gallery",
+    "ListOracle",
+    "LocalOracle",
     "MaxShift",
+    "Metered",
     "Preserve",
     "QueryLower",
     "QueryRaise",
+    "Rand",
     "Ranker",
     "RankproofError",
     "Reorder",
@@ -61,7 +71,8 @@ _PUBLIC = {
         "QueryRaise",
         "Reorder",
     ),
-    "methods": ("PGD", "Strong"),
+    "methods": ("NES", "PGD", "PSO", "SPSA", "Beta", "Rand", "Strong"),
+    "oracle": ("Cached", "ListOracle", "LocalOracle", "Metered"),
     "models": ("load_checkpoint",),
     "ranking": ("Gallery", "Ranker"),
     "result": ("AttackResult",),

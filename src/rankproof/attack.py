@@ -3,15 +3,20 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from rankproof.black_box import attack_oracle, gallery_of
 from rankproof.errors import RankproofError
 from rankproof.goals.base import Bound, Goal, Scene, Sum
 from rankproof.goals.names import goal_knobs, goal_name
 from rankproof.methods.base import Found, Method
-from rankproof.methods.presets import published
+from rankproof.methods.presets import automatic, published
+from rankproof.methods.search import BlackBox
+from rankproof.methods.space import Space
+from rankproof.oracle import Oracle
 from rankproof.randomness import uniforms
 from rankproof.ranking.gallery import Gallery
 from rankproof.result import AttackResult
@@ -19,45 +24,54 @@ from rankproof.threat import Threat, format_eps
 from rankproof.types import Outcome
 
 MEMORY = 250_000_000  # values a goal may hold at once for the attacks of one chunk
+BUDGET = 1000  # queries of the published protocol
 NUDGE = 1 / 255  # size of the random start where the clean image is stationary
 
 Progress = Callable[[int, int], None]
 
 
 def attack(
-    target: Gallery,
+    target: Gallery | Oracle,
     images: Tensor,
     goal: Goal | Sum,
     threat: Threat,
     *,
-    method: Method | None = None,
+    method: Method | BlackBox | None = None,
+    budget: int = BUDGET,
+    space: Space | None = None,
     seed: int = 0,
     index: Tensor | None = None,
     targets: Tensor | None = None,
     preserved: Tensor | None = None,
     own_copy: str = "keep",
+    journal: Path | None = None,
     progress: Progress = lambda done, total: None,
 ) -> AttackResult:
     """Attack each image once and tell what became of the ranking.
 
     Args:
-        target: the gallery whose ranking is attacked; a gallery gives the attacker everything (white box).
+        target: what is attacked. A gallery gives the attacker everything (white box), an `Oracle` only the
+            places of some items among the first N (black box).
         images: (b, c, h, w) images to perturb, in [0, 1]: candidates for CA, queries for QA and OA.
         goal: what is wanted, such as `QueryRaise(m=4) + 1.0 * Preserve(g=5)`.
         threat: what may be changed.
-        method: how to search; None is the published PGD with the steps of the goal's own paper.
+        method: how to search; None is the published PGD with the steps of the goal's own paper for a gallery,
+            and our own search for an oracle.
+        budget: Q, queries of each black-box attack, the clean image included.
+        space: where a black-box method searches; None is the method's own rule.
         seed: all choices and random numbers come from it; attack i depends on nothing else in the batch.
         index: (b,) gallery positions of the images' own clean copies; None: they are not in the gallery.
         targets: (b, m) explicitly chosen items, not the published choice; for `Reorder` in wanted order.
         preserved: (b, g) explicitly chosen items to keep in place.
         own_copy: "keep" the own clean copy in every ranking (as published) or "drop" it.
-        progress: called with evaluations done and evaluations in all.
+        journal: a folder that keeps a black-box attack in progress: the same call goes on where it stopped.
+        progress: called with evaluations or queries done, and how many there are in all.
     Returns:
         adversarial images and figures before and after, one per image.
     Raises:
         RankproofError: an argument does not fit; the message names it.
     """
-    gallery = _white_box(target)
+    gallery = target if isinstance(target, Gallery) else gallery_of(target)
     images = _checked_images(gallery, images)
     index = _checked_index(gallery, images, index, own_copy)
     for what, ids in (("targets", targets), ("preserved", preserved)):
@@ -65,7 +79,23 @@ def attack(
             raise RankproofError(f"{what}: expected {len(images)} rows, one each, got {tuple(ids.shape)}")
     if threat.shared:
         raise RankproofError("a shared perturbation needs a universal attack, which is not there yet")
-    method = method or published(goal.metric)
+    if not isinstance(target, Gallery):
+        return attack_oracle(
+            target,
+            images,
+            goal,
+            threat,
+            method=_black_box(method or automatic()),
+            budget=budget,
+            space=space,
+            seed=seed,
+            index=index,
+            targets=targets,
+            own_copy=own_copy,
+            progress=progress,
+            journal=journal,
+        )
+    gallery, method = target, _white_box(method or published(goal.metric))
     count = _Counter(len(images) * method.passes(threat.eps), progress)
     job = _Job(gallery, goal, threat, method, seed, own_copy, count)
     parts = [
@@ -200,32 +230,46 @@ class _Counter:
         self.progress(self.done, self.total)
 
 
-def _white_box(target: object) -> Gallery:
-    if not isinstance(target, Gallery):
-        raise RankproofError(f"attack: expected a Gallery, got {type(target).__name__}")
-    return target
+def _white_box(method: Method | BlackBox) -> Method:
+    if isinstance(method, BlackBox):
+        raise RankproofError(f"{method.name} asks an oracle, such as LocalOracle(gallery, visible=50)")
+    return method
 
 
-def _checked_images(gallery: Gallery, images: Tensor) -> Tensor:
+def _black_box(method: Method | BlackBox) -> BlackBox:
+    if not isinstance(method, BlackBox):
+        raise RankproofError(
+            f"{method.name} needs gradients, which an oracle does not give; leave method= out"
+        )
+    return method
+
+
+def _checked_images(gallery: Gallery | None, images: Tensor) -> Tensor:
     if images.dim() != 4 or len(images) == 0:
         raise RankproofError(
             f"images: expected a batch (b, c, h, w) with at least one image, got {tuple(images.shape)}"
         )
-    if images.dtype == torch.uint8:
-        return gallery.ranker.as_input(images)
-    if not images.is_floating_point() or not bool(((images >= 0) & (images <= 1)).all()):
-        raise RankproofError("images: values must be floats in [0, 1] (or 8-bit integers)")
-    return images
+    if images.dtype != torch.uint8:
+        if not images.is_floating_point() or not bool(((images >= 0) & (images <= 1)).all()):
+            raise RankproofError("images: values must be floats in [0, 1] (or 8-bit integers)")
+        return images
+    return images / 255 if gallery is None else gallery.ranker.as_input(images)
 
 
-def _checked_index(gallery: Gallery, images: Tensor, index: Tensor | None, own_copy: str) -> Tensor | None:
+def _checked_index(
+    gallery: Gallery | None, images: Tensor, index: Tensor | None, own_copy: str
+) -> Tensor | None:
     if own_copy not in ("keep", "drop"):
         raise RankproofError(f"own_copy must be 'keep' or 'drop', got {own_copy!r}")
     if index is None:
         if own_copy == "drop":
             raise RankproofError("own_copy='drop' needs index=, the gallery positions of the images")
         return None
-    if index.shape != (len(images),) or int(index.min()) < 0 or int(index.max()) >= len(gallery):
+    if index.shape != (len(images),):
+        raise RankproofError(f"index: expected {len(images)} gallery positions, got {tuple(index.shape)}")
+    if gallery is None:
+        return index.to(dtype=torch.int64)
+    if int(index.min()) < 0 or int(index.max()) >= len(gallery):
         raise RankproofError(f"index: expected {len(images)} gallery positions in 0 .. {len(gallery) - 1}")
     return index.to(device=gallery.embeddings.device, dtype=torch.int64)
 

@@ -18,7 +18,11 @@ from rankproof.ranking.metrics import Summary, summarise
 from rankproof.versions import versions
 
 ARRAYS, SUMMARY = "attack.npz", "result.json"
-STORED = ("goal", "metric", "method", "eps", "steps", "seed", "gallery_size", "device", "seconds", "versions")
+MARKS = [digit * 10**power for power in range(6) for digit in (1, 2, 5)]  # points of a curve over queries
+STORED = (
+    *("goal", "metric", "method", "eps", "steps", "visible", "budget", "seed", "gallery_size", "device"),
+    *("seconds", "versions"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +48,10 @@ class AttackResult:
         device: where it ran.
         seconds: time of the attack alone.
         notes: what a reader should know about how it was done.
+        visible: N of a black-box attack, "inf" where the whole ranking is shown; None in a white box.
+        budget: Q, queries each attack may spend; None in a white box.
+        queries: (b,) queries really spent, the clean one included; None in a white box.
+        scores: (b, Q) tau_S of every query in its order, NaN where none was spent; None in a white box.
     """
 
     goal: str
@@ -65,6 +73,10 @@ class AttackResult:
     device: str
     seconds: float
     notes: tuple[str, ...] = ()
+    visible: int | str | None = None
+    budget: int | None = None
+    queries: Tensor | None = None
+    scores: Tensor | None = None
     versions: dict[str, str] = field(default_factory=versions)
 
     def __len__(self) -> int:
@@ -120,6 +132,14 @@ class AttackResult:
         """The headline figure after the attack with its 95 % interval."""
         return summarise(self.headline())
 
+    def curve(self) -> list[list[float]]:
+        """The mean best tau_S after so many queries: [[1, tau], [2, tau], [5, tau], ...]."""
+        if self.scores is None:
+            raise RankproofError(f"{self.method} spends no queries: it has no curve over them")
+        best = torch.nan_to_num(self.scores, nan=-math.inf).cummax(1).values  # (b, Q)
+        marks = [mark for mark in MARKS if mark < best.shape[1]] + [best.shape[1]]
+        return [[mark, float(best[:, mark - 1].double().mean())] for mark in marks]
+
     def cell(self, **context: Any) -> dict[str, Any]:
         """The result as one flat object, with the names of `rankproof attack --json`.
 
@@ -134,8 +154,10 @@ class AttackResult:
             "eps": self.eps,
             **self.knobs,
             "steps": self.steps,
-            "visible": None,
-            "budget": None,
+            "visible": self.visible,
+            "budget": self.budget,
+            "queries_spent": _mean(self.queries),
+            "queries_max": None if self.queries is None else int(self.queries.max()),
             "trials": len(self),
             "seed": self.seed,
             "device": self.device,
@@ -152,6 +174,7 @@ class AttackResult:
             "tau": _mean(self.after.get("tau")),
             "mean_rank_before": means.get("mean_rank_before"),
             "mean_rank": _mean(self.after.get("mean_rank")),
+            "curve": None if self.scores is None else self.curve(),
             "shift": _mean(self.after.get("shift")),
             "seconds": self.seconds,
             "model_seconds": context.get("model_seconds"),
@@ -170,8 +193,9 @@ class AttackResult:
             "preserved": self.preserved.cpu().numpy(),
             "silent": self.silent.cpu().numpy(),
         }
-        if self.index is not None:
-            arrays["index"] = self.index.cpu().numpy()
+        for name, values in (("index", self.index), ("queries", self.queries), ("scores", self.scores)):
+            if values is not None:
+                arrays[name] = values.cpu().numpy()
         for when, figures in (("before", self.before), ("after", self.after)):
             arrays |= {f"{when}_{name}": values.cpu().numpy() for name, values in figures.items()}
         stream = io.BytesIO()
@@ -202,7 +226,8 @@ class AttackResult:
             names = [name for name in arrays if name.startswith(f"{when}_")]
             fields[when] = {name.removeprefix(f"{when}_"): arrays[name] for name in names}
         knobs = {letter: cell[letter] for letter in ("w", "m", "k", "g", "xi")}
-        return cls(**fields, knobs=knobs, index=arrays.get("index"), notes=tuple(cell["notes"]))
+        fields |= {name: arrays.get(name) for name in ("index", "queries", "scores")}
+        return cls(**fields, knobs=knobs, notes=tuple(cell["notes"]))
 
 
 def _mean(values: Tensor | None) -> float | None:

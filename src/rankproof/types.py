@@ -34,6 +34,37 @@ PerAttack = Float[Tensor, " b"]
 """One value per attack."""
 
 
+Pictures = Float[Tensor, "b p c h w"]
+"""p pictures for each attack, with values in [0, 1]."""
+
+Places = Int[Tensor, "b p k"]
+"""Positions of k watched items in the visible list of each of p pictures, counted from 0."""
+
+Scores = Float[Tensor, "b p"]
+"""One value for each of p pictures of each attack."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What became visible of a round of queries: all that a black-box method is told.
+
+    Args:
+        places: (b, p, k) positions of the chosen in the visible list, in wanted order; N where unseen.
+        score: (b, p) the goal's figure of each list, in [-1, 1]; higher is better.
+    """
+
+    places: Places
+    score: Scores
+
+
+class Look(Protocol):
+    """What a black-box method may do: look at the results of some pictures."""
+
+    def __call__(self, images: Pictures, attacks: Rows) -> Seen:
+        """Send p pictures (b, p, c, h, w) for each of the attacks (b,) and tell what was seen."""
+        ...
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How near a batch of attacks is to its goal.

@@ -1,5 +1,6 @@
 """The order attack: put chosen results into a chosen order (OA)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -9,8 +10,8 @@ from rankproof.goals.base import Bound, Goal, Scene, check_count
 from rankproof.goals.choose import nearest_others
 from rankproof.goals.hinge import RAISE, gallery_hinge
 from rankproof.randomness import permutations
-from rankproof.ranking.metrics import kendall_tau, normalised_rank
-from rankproof.types import Embeddings, Ids, Outcome
+from rankproof.ranking.metrics import kendall_tau, normalised_rank, short_range_tau
+from rankproof.types import Embeddings, Ids, Outcome, Places, Scores
 
 VISIBLE = 50  # places a user looks at
 ROOM = 4  # k chosen results need about 4 k places to be reordered at all
@@ -59,10 +60,17 @@ class Reorder(Goal):
         # (b, k), of the ranking that is reported: with the own copy unless it is dropped
         keeps = scene.dropped is None
         nearest = scene.gallery.search(scene.clean, self.k) if keeps else nearest_others(scene, self.k)
+        return BoundOrder(self, scene, nearest.gather(1, self.permutation(scene.seed, scene.keys, nearest)))
+
+    def permutation(self, seed: int, keys: Sequence[int], nearest: Ids) -> Ids:
+        """(b, k) the wanted order of the k nearest (b, k), by their present places."""
         if self.order is not None:
-            return BoundOrder(self, scene, nearest[:, list(self.order)])
-        order = permutations(scene.seed, scene.keys, "oa", self.k).to(nearest.device)
-        return BoundOrder(self, scene, nearest.gather(1, order))
+            return nearest.new_tensor(self.order).expand_as(nearest)
+        return permutations(seed, keys, "oa", self.k).to(nearest.device)
+
+    def score(self, places: Places, visible: int | None) -> Scores:
+        """tau_S (b, p) of the places (b, p, k) of the chosen, all that a black box has to go by."""
+        return short_range_tau(places, visible)
 
 
 class BoundOrder:

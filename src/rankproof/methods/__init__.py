@@ -1,7 +1,10 @@
 """How an attacker gets there."""
 
 from rankproof.methods.base import Found, Method
+from rankproof.methods.estimate import NES, SPSA
 from rankproof.methods.gradient import PGD
+from rankproof.methods.population import PSO, Beta, Rand
+from rankproof.methods.search import BlackBox
 from rankproof.methods.strong import Strong
 
-__all__ = ["PGD", "Found", "Method", "Strong"]
+__all__ = ["NES", "PGD", "PSO", "SPSA", "Beta", "BlackBox", "Found", "Method", "Rand", "Strong"]

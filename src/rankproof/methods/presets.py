@@ -1,6 +1,8 @@
 """Which settings go with which kind of goal."""
 
+from rankproof.methods.estimate import SPSA
 from rankproof.methods.gradient import PGD
+from rankproof.methods.search import BlackBox
 from rankproof.methods.strong import Strong
 
 
@@ -14,3 +16,8 @@ def strong(metric: str, steps: int | None = None) -> Strong:
     if metric == "tau":
         return Strong(rule="iccv21", steps=steps, momentum=0.9, emphasis=5.0)
     return Strong(rule="eccv20", steps=steps)
+
+
+def automatic() -> BlackBox:
+    """Our search where only the first results can be seen."""
+    return SPSA()

@@ -49,6 +49,44 @@ def kendall_tau(ranks: Tensor) -> Tensor:
     return agreement.sum(1) / (k * (k - 1) / 2)
 
 
+def places_in(lists: Tensor, watched: Tensor) -> Tensor:
+    """Where watched ids stand in lists of results; the first occurrence of a repeated id counts.
+
+    Args:
+        lists: (..., n) ids in the order of the list, any integer type.
+        watched: (..., k) ids to find, of the same type; leading dimensions broadcast.
+    Returns:
+        (..., k) positions from 0, n where an id is missing.
+    """
+    size = lists.shape[-1]
+    here = lists[..., None, :] == watched[..., :, None]  # (..., k, n)
+    # The first occurrence has the largest weight; a missing id has none.
+    weights = torch.arange(size, 0, -1, dtype=torch.int16 if size < 2**15 else torch.int64)
+    return size - (here * weights.to(lists.device)).amax(-1).long() if size else here.sum(-1)
+
+
+def short_range_tau(places: Tensor, visible: int | None = None) -> Tensor:
+    """Short-range ranking correlation of items listed in the wanted order (tau_S, ICCV algorithm 1).
+
+    tau_S = sum over i < j of s_ij / (k (k - 1) / 2);  s_ij is 1 where c_i and c_j are both visible and c_i
+    comes first, and -1 where they come the other way round or one of them is missing.
+
+    Args:
+        places: (..., k) position of each item in the list, the item that should come first in column 0.
+        visible: N, how many positions are visible; items from there on are missing. None: everything is.
+    Returns:
+        (...) in [-1, 1]; with everything visible Kendall's tau.
+    """
+    k = places.shape[-1]
+    if k < 2:
+        raise RankproofError(f"an order needs at least 2 items, got k = {k}")
+    later = places if visible is None else places.masked_fill(places >= visible, -1)
+    first, second = torch.triu_indices(k, k, offset=1, device=places.device)
+    # Where the later item is visible and comes later, the earlier one is visible too.
+    concordant = (places[..., first] < later[..., second]).sum(-1)
+    return 4 * concordant.to(torch.float64) / (k * (k - 1)) - 1
+
+
 @dataclass(frozen=True)
 class Summary:
     """A mean over independent attacks with its 95 % interval."""

@@ -1,0 +1,372 @@
+"""Attacking what can only be looked at: an oracle, a budget, a goal that can be scored from places."""
+
+import hashlib
+import io
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rankproof.errors import RankproofError
+from rankproof.files import write_atomically
+from rankproof.goals.base import Goal, Sum
+from rankproof.goals.names import goal_knobs, goal_name
+from rankproof.goals.order import Reorder
+from rankproof.methods.search import BlackBox, Progress, Search, SearchInterruptedError, Trace, Value
+from rankproof.methods.space import Space
+from rankproof.oracle import Cached, LocalOracle, Metered, Oracle, Watch
+from rankproof.ranking.gallery import Gallery
+from rankproof.ranking.metrics import normalised_rank
+from rankproof.result import AttackResult
+from rankproof.threat import Threat
+from rankproof.types import Ids, Pictures, Rows, Seen
+
+SIDE_BY_SIDE = 200  # attacks in one batch
+MEMORY = 100_000_000  # pixels of all pictures of a round
+EVERY = 10.0  # seconds between two writings of a search in progress
+
+Tell = Callable[[int, int], None]
+Kind = TypeVar("Kind", bound=Value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What all parts of a black-box attack share.
+
+    Args:
+        oracle: what is asked; metered by `budget`.
+        goal: what is wanted, scored from places.
+        threat: what may be changed.
+        method: how to search.
+        space: where to search.
+        budget: Q, queries of each attack, the clean one included.
+        seed: all choices and random numbers come from it.
+        journal: folder that keeps the search in progress, or None.
+        every: seconds between two writings of it.
+        tell: called with queries spent and queries in all.
+        total: queries in all.
+    """
+
+    oracle: Metered
+    goal: Reorder
+    threat: Threat
+    method: BlackBox
+    space: Space
+    budget: int
+    seed: int
+    journal: Path | None
+    every: float
+    tell: Tell
+    total: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """What came of some of the attacks."""
+
+    original: Tensor
+    targets: Ids
+    clean: Seen
+    trace: Trace
+    seconds: float
+
+
+def attack_oracle(
+    oracle: Oracle,
+    images: Tensor,
+    goal: Goal | Sum,
+    threat: Threat,
+    *,
+    method: BlackBox,
+    budget: int,
+    space: Space | None,
+    seed: int,
+    index: Tensor | None,
+    targets: Tensor | None,
+    own_copy: str,
+    progress: Tell,
+    journal: Path | None,
+    every: float = EVERY,
+) -> AttackResult:
+    """Attack each image with at most `budget` queries; the arguments are those of `rankproof.attack`."""
+    if not isinstance(goal, Reorder):
+        raise RankproofError(f"{goal_name(goal)}: only the order attack (oa) can be sought in a black box")
+    if oracle.visible is not None and goal.k > oracle.visible:
+        raise RankproofError(
+            f"k = {goal.k} results cannot be ordered where only N = {oracle.visible} are visible"
+        )
+    if targets is not None:
+        _check_targets(targets, len(images), goal.k)
+    picture = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
+    job = Job(
+        oracle=Metered(oracle, budget),
+        goal=goal,
+        threat=threat,
+        method=method,
+        space=space or method.space(picture, budget),
+        budget=budget,
+        seed=seed,
+        journal=journal,
+        every=every,
+        tell=progress,
+        total=budget * len(images),
+    )
+    ignored = index if own_copy == "drop" else None
+    parts = []
+    side_by_side = max(1, min(SIDE_BY_SIDE, MEMORY // (50 * math.prod(picture))))
+    for rows in torch.arange(len(images)).split(side_by_side):
+        keys = rows if index is None else index.cpu()[rows]
+        skip = None if ignored is None else ignored[rows]
+        parts.append(
+            _attack_part(job, images[rows], rows, keys, skip, None if targets is None else targets[rows])
+        )
+    return _result(job, parts, index, ignored)
+
+
+def _attack_part(
+    job: Job, pictures: Tensor, rows: Rows, keys: Rows, ignored: Rows | None, targets: Ids | None
+) -> Part:
+    """Attack the pictures that stand at `rows` among all."""
+    begin = time.perf_counter()
+    original = job.threat.start(pictures)
+    store = _Store(job, int(rows[0]), original, targets)
+    clean, wanted = store.clean or _look_clean(job, original, rows, keys, ignored, targets)
+    watch = Watch(rows, wanted, ignored)
+
+    def look(images: Pictures, attacks: Rows) -> Seen:
+        part = None if ignored is None else ignored[attacks]
+        places = job.oracle(images, Watch(rows[attacks], watch.ids[attacks], part))
+        job.tell(sum(job.oracle.spent.values()), job.total)
+        return Seen(places, job.goal.score(places, job.oracle.visible))
+
+    search = Search(
+        method=job.method,
+        original=original,
+        threat=job.threat,
+        space=job.space,
+        look=look,
+        keys=keys,
+        seed=job.seed,
+        budget=job.budget,
+        visible=job.oracle.visible,
+        k=job.goal.k,
+    )
+    progress = search.begin(clean)
+    with store.keeping(clean, wanted, progress) as keeper:
+        progress = keeper.progress
+        job.oracle.spent.update(zip(rows.tolist(), progress.trace.spent.tolist(), strict=True))
+        while not search.done(progress):
+            progress = keeper.keep(search.step(progress))
+    job.threat.check(progress.trace.images, original)
+    return Part(original, wanted, clean, progress.trace, time.perf_counter() - begin)
+
+
+def _look_clean(
+    job: Job, original: Tensor, rows: Rows, keys: Rows, ignored: Rows | None, targets: Ids | None
+) -> tuple[Seen, Ids]:
+    """Spend one query on the clean image: where the chosen are, and which they are unless given."""
+    if targets is not None:
+        places = job.oracle(original[:, None], Watch(rows, targets, ignored))
+        wanted = targets
+    else:
+        nearest = job.oracle.top(original, job.goal.k, Watch(rows, rows.new_empty(len(rows), 0), ignored))
+        places = job.goal.permutation(job.seed, keys.tolist(), nearest)
+        wanted = nearest.gather(1, places)
+        places = places[:, None]
+    return Seen(places, job.goal.score(places, job.oracle.visible)), wanted
+
+
+def _result(job: Job, parts: list[Part], index: Tensor | None, ignored: Rows | None) -> AttackResult:
+    """Everything that is known afterwards; from a local gallery also what the attacker could not see."""
+    traces = [part.trace for part in parts]
+    original = torch.cat([part.original for part in parts])
+    adversarial = torch.cat([trace.images for trace in traces])
+    targets = torch.cat([part.targets for part in parts])
+    clean = torch.cat([part.clean.score[:, 0] for part in parts])
+    before, after = {"tau": clean}, {"tau": torch.cat([trace.score for trace in traces])}
+    gallery, device = gallery_of(job.oracle), "cpu"
+    if gallery is not None:
+        device = gallery.ranker.device.type
+        before |= _verdict(job, gallery, original, targets, ignored)
+        after |= _verdict(job, gallery, adversarial, targets, ignored)
+    return AttackResult(
+        goal=goal_name(job.goal),
+        metric=job.goal.metric,
+        method=job.method.name,
+        eps=job.threat.eps,
+        knobs=goal_knobs(job.goal) | {"xi": None},
+        steps=int(max(trace.spent.max() for trace in traces)),
+        seed=job.seed,
+        original=original,
+        adversarial=adversarial,
+        index=index,
+        targets=targets,
+        preserved=targets.new_empty(len(targets), 0),
+        before=before,
+        after=after,
+        silent=torch.zeros(len(targets), dtype=torch.bool),
+        gallery_size=0 if gallery is None else len(gallery),
+        device=device,
+        seconds=sum(part.seconds for part in parts),
+        notes=_notes(job),
+        visible="inf" if job.oracle.visible is None else job.oracle.visible,
+        budget=job.budget,
+        queries=torch.cat([trace.spent for trace in traces]),
+        scores=torch.cat([trace.scores for trace in traces]),
+    )
+
+
+def _verdict(
+    job: Job, gallery: Gallery, images: Tensor, targets: Ids, ignored: Rows | None
+) -> dict[str, Tensor]:
+    """tau_S of the visible list and the true ranks of the same images, searched once more by the auditor."""
+    z = gallery.ranker.embed_all(images)
+    places = gallery.rank_of(z, targets, ties="order", dropped=ignored)
+    return {
+        "rank": normalised_rank(places, len(gallery)).cpu(),
+        "tau": job.goal.score(places[:, None], job.oracle.visible)[:, 0].cpu(),
+        "mean_rank": places.double().mean(1).cpu(),
+    }
+
+
+def gallery_of(oracle: Oracle) -> Gallery | None:
+    """The gallery behind a local oracle, which the auditor may look at and a method never can."""
+    match oracle:
+        case LocalOracle():
+            return oracle.gallery
+        case Metered() | Cached():
+            return gallery_of(oracle.oracle)
+        case _:
+            return None
+
+
+def _check_targets(targets: Ids, count: int, k: int) -> None:
+    """Raise unless there are k different items for each attack."""
+    if tuple(targets.shape) != (count, k):
+        raise RankproofError(f"targets: expected ids of shape {(count, k)}, got {tuple(targets.shape)}")
+    ordered = targets.sort(dim=1).values
+    if bool((ordered[:, 1:] == ordered[:, :-1]).any()):
+        raise RankproofError("targets: an item is named twice in a wanted order; each may stand there once")
+
+
+def _notes(job: Job) -> tuple[str, ...]:
+    images = (
+        "8-bit images"
+        if job.threat.grid
+        else "images off the 8-bit grid, which no service would accept as sent"
+    )
+    return (f"searched in {job.space.name} among {images}",)
+
+
+class _Store:
+    """Keeps a search in progress in a file, so that it can go on where it stopped."""
+
+    def __init__(self, job: Job, first: int, original: Tensor, targets: Ids | None) -> None:
+        self.path = None if job.journal is None else job.journal / f"search-{first:06d}.npz"
+        self.every, self.written = job.every, -math.inf
+        self.name = _fingerprint(job, original, targets)
+        self.stored = self._read()
+        self.clean = self._clean()
+
+    def _read(self) -> dict[str, Tensor]:
+        if self.path is None or not self.path.exists():
+            return {}
+        try:
+            with np.load(self.path, allow_pickle=False) as stored:
+                arrays = {name: torch.from_numpy(stored[name]) for name in stored.files}
+            name = bytes(arrays.pop("name").tolist()).hex()
+        except (OSError, ValueError, EOFError, BadZipFile, KeyError) as error:
+            raise RankproofError(f"{self.path}: cannot be continued ({error}); delete it") from None
+        if name != self.name:
+            raise RankproofError(
+                f"{self.path}: belongs to another attack; choose another folder or delete it"
+            )
+        return arrays
+
+    def _clean(self) -> tuple[Seen, Ids] | None:
+        if not self.stored:
+            return None
+        return Seen(self.stored["clean_places"], self.stored["clean_score"]), self.stored["wanted"]
+
+    @contextmanager
+    def keeping(self, clean: Seen, wanted: Ids, start: Progress) -> Iterator["_Keeper"]:
+        """Whatever ends the search, its last finished round is in the file."""
+        keeper = _Keeper(self, clean, wanted, self._continued(start))
+        try:
+            yield keeper
+        finally:
+            keeper.write()
+
+    def _continued(self, start: Progress) -> Progress:
+        """The stored progress in the shape of a fresh one."""
+        if not self.stored:
+            return start
+
+        def part(value: Kind, prefix: str) -> Kind:
+            found = {name: self.stored[f"{prefix}_{name}"] for name in value.arrays()}
+            return replace(value, **found)
+
+        return Progress(
+            part(start.trace, "trace"),
+            part(start.state, "state"),
+            self.stored["running"],
+            int(self.stored["number"]),
+        )
+
+
+class _Keeper:
+    """The newest progress of one part, written now and then."""
+
+    def __init__(self, store: _Store, clean: Seen, wanted: Ids, progress: Progress) -> None:
+        self.store, self.clean, self.wanted, self.progress = store, clean, wanted, progress
+        self.written = time.monotonic()
+
+    def keep(self, progress: Progress) -> Progress:
+        """Take note of a finished round."""
+        self.progress = progress
+        if time.monotonic() - self.written >= self.store.every:
+            self.write()
+        return progress
+
+    def write(self) -> None:
+        """Put it into the file."""
+        if self.store.path is None:
+            return
+        arrays: dict[str, Any] = {
+            "name": np.frombuffer(bytes.fromhex(self.store.name), dtype=np.uint8),
+            "clean_places": self.clean.places.numpy(),
+            "clean_score": self.clean.score.numpy(),
+            "wanted": self.wanted.numpy(),
+            "running": self.progress.running.numpy(),
+            "number": np.int64(self.progress.number),
+        }
+        for prefix, value in (("trace", self.progress.trace), ("state", self.progress.state)):
+            arrays |= {f"{prefix}_{name}": tensor.cpu().numpy() for name, tensor in value.arrays().items()}
+        stream = io.BytesIO()
+        np.savez(stream, **arrays)
+        write_atomically(self.store.path, stream.getvalue())
+        self.written = time.monotonic()
+
+
+def _fingerprint(job: Job, original: Tensor, targets: Ids | None) -> str:
+    """What must be equal for a search to go on."""
+    facts = [
+        repr(part)
+        for part in (job.goal, job.threat, job.method, job.space, job.budget, job.seed, job.oracle.visible)
+    ]
+    digest = hashlib.blake2b(json.dumps(facts).encode(), digest_size=16)
+    digest.update(original.cpu().contiguous().numpy().tobytes())
+    digest.update(b"" if targets is None else targets.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+__all__ = ["Job", "Part", "SearchInterruptedError", "attack_oracle", "gallery_of"]
