@@ -8,7 +8,7 @@ part of the state, so that a search stopped anywhere and continued gives the sam
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -21,12 +21,14 @@ from rankproof.types import Images, Look, PerAttack, Rows, Seen
 
 PERFECT = 1 - 1e-9
 
+Own = TypeVar("Own", bound="Value")
+
 
 @dataclass(frozen=True)
 class Value:
     """Tensors whose first dimension is the attack."""
 
-    def take(self, rows: Tensor) -> Self:
+    def take(self: Own, rows: Tensor) -> Own:
         """The same of some of the attacks."""
         return replace(self, **{name: tensor[rows] for name, tensor in self.arrays().items()})
 
