@@ -265,11 +265,12 @@ def _checked_index(
         if own_copy == "drop":
             raise RankproofError("own_copy='drop' needs index=, the gallery positions of the images")
         return None
-    if index.shape != (len(images),):
-        raise RankproofError(f"index: expected {len(images)} gallery positions, got {tuple(index.shape)}")
-    if gallery is None:
+    fits = index.shape == (len(images),)
+    if gallery is None:  # the ids of a service may be anything
+        if not fits:
+            raise RankproofError(f"index: expected {len(images)} ids, got {tuple(index.shape)}")
         return index.to(dtype=torch.int64)
-    if int(index.min()) < 0 or int(index.max()) >= len(gallery):
+    if not fits or int(index.min()) < 0 or int(index.max()) >= len(gallery):
         raise RankproofError(f"index: expected {len(images)} gallery positions in 0 .. {len(gallery) - 1}")
     return index.to(device=gallery.embeddings.device, dtype=torch.int64)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rankproof.attack import chunk_rows
 from rankproof.goals import CandidateLower, CandidateRaise, Goal, MaxShift, Sum
+from rankproof.oracle import PASS
 from rankproof.ranking import Gallery
 
 REPEATS = 5  # the best of so many counts: the others were disturbed
@@ -56,6 +57,24 @@ def bare_seconds(
             progress(position * REPEATS + repeat + 1, total)
         seconds += count * passes * min(times)
     return seconds
+
+
+def look_seconds(gallery: Gallery, images: Tensor, queries: int) -> float:
+    """Time of the bare work of a black-box attack: the forward passes of all its queries.
+
+    seconds = queries x the best of five times of [ encoder(x) for a pass of x ] / images in the pass
+
+    Args:
+        gallery: what is searched; the products with it can be avoided and do not count.
+        images: (b, c, h, w) the attacked images, in [0, 1].
+        queries: pictures sent in all.
+    """
+    ranker = gallery.ranker
+    pixels = ranker.as_input(images)
+    pixels = pixels.repeat(-(-PASS // len(pixels)), 1, 1, 1)[:PASS]
+    with ranker.frozen(), torch.inference_mode():
+        passes = [_timed(lambda: ranker.encoder(pixels), ranker.device) for _ in range(REPEATS)]
+    return queries * min(passes) / PASS
 
 
 def measure(

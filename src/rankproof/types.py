@@ -57,6 +57,7 @@ class Seen:
     score: Scores
 
 
+@runtime_checkable
 class Look(Protocol):
     """What a black-box method may do: look at the results of some pictures."""
 

@@ -132,7 +132,7 @@ def weighted(weights: Tensor, probes: Variables) -> Tensor:
     return torch.einsum("bp,bpchw->bchw", weights.to(probes), probes) / probes.shape[1]
 
 
-def check_positive(**values: float) -> None:
+def check_positive(**values: int | float) -> None:
     """Raise unless every value is above 0; the message names it."""
     for name, value in values.items():
         if not value > 0:
