@@ -40,5 +40,6 @@ lint: $(READY)  ## style, types and the directions of imports
 results: $(READY)  ## docs/results.md from records/*.json
 	$(BIN)/python -m rankproof.experiments.results
 
-benchmark: $(READY)  ## how near the attacks come to the work they cannot avoid
+benchmark: $(READY)  ## how near the attacks, with gradients and as a black box, come to the work they cannot avoid
 	$(BIN)/python benchmarks/white_box.py
+	$(BIN)/python benchmarks/black_box.py

@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import rankproof
-from rankproof.cli import app, goal_of, method_of
+from rankproof.cli import app, goal_of, method_of, order_of, space_of, visible_of
 from rankproof.data import load
 from rankproof.errors import RankproofError
 from rankproof.goals import (
@@ -23,14 +23,16 @@ from rankproof.goals import (
     QueryRaise,
     Reorder,
 )
-from rankproof.methods import PGD
+from rankproof.methods import NES, PGD, PSO, SPSA, Beta, Rand
+from rankproof.methods.presets import automatic
+from rankproof.methods.space import Space
 from rankproof.models import load_checkpoint, new_encoder, save_checkpoint
 
 CONTRACT = {
     *("goal", "method", "eps", "w", "m", "k", "g", "xi", "steps", "visible", "budget", "trials", "seed"),
     *("device", "model", "data", "metric", "before", "after", "ci95", "rank_before", "rank_after", "sp_rank"),
     *("tau_before", "tau", "mean_rank_before", "mean_rank", "shift", "seconds", "model_seconds", "peak_mb"),
-    *("versions", "gallery_size", "notes"),
+    *("versions", "gallery_size", "notes", "queries_spent", "queries_max", "curve"),
 }
 COMMANDS = ("train", "attack", "audit", "data", "zoo")
 
@@ -119,6 +121,7 @@ def test_words_to_goals():
     assert goal_of("sp-qa-", g=3) == QueryLower(m=1) + 100.0 * Preserve(g=3)
     assert goal_of("sp-qa-", xi=0.0) == QueryLower(m=1) + 0.0 * Preserve(g=5)
     assert goal_of("oa", k=10) == Reorder(k=10, xi=10.0)
+    assert goal_of("oa", order="2, 0,1") == Reorder(k=3, order=(2, 0, 1))  # an order tells its length
     assert goal_of("shift") == MaxShift()
 
 
@@ -131,6 +134,13 @@ def test_words_to_goals():
         ("oa", {"m": 5}, "it has: --k, --xi"),
         ("qa+", {"m": 0}, "--m must be at least 1"),
         ("oa", {"xi": float("nan")}, "--xi must be a number of at least 0"),
+        ("qa+", {"order": "1,0"}, "--order is no knob of goal qa\\+; it has: --m"),
+        ("oa", {"order": "1,1,0"}, "order must be a permutation of 0 .. 2"),
+        ("oa", {"order": "1,0", "k": 5}, "order must be a permutation of 0 .. 4"),
+        ("oa", {"order": "1,2"}, "order must be a permutation of 0 .. 1"),
+        ("oa", {"order": "1,,0"}, "--order '1,,0' is no order; write places from 0"),
+        ("oa", {"order": "first"}, "--order 'first' is no order"),
+        ("oa", {"order": ""}, "--order '' is no order"),
     ],
 )
 def test_words_that_are_no_goals(word, knobs, message):
@@ -141,8 +151,24 @@ def test_words_that_are_no_goals(word, knobs, message):
 def test_words_to_methods():
     assert method_of("pgd", "qa+") == PGD(rule="eccv20")
     assert method_of("pgd", "oa", 7) == PGD(rule="iccv21", steps=7)
-    with pytest.raises(RankproofError, match="known: pgd, strong"):
+    assert method_of("auto", "oa") == automatic()
+    words = {"rand": Rand(), "beta": Beta(), "pso": PSO(), "nes": NES(), "spsa": SPSA()}
+    assert {word: method_of(word, "oa") for word in words} == words
+    with pytest.raises(RankproofError, match=r"known: pgd, strong, auto, rand, beta, pso, nes, spsa$"):
         method_of("best", "oa")
+
+
+def test_words_to_what_is_seen_and_searched():
+    assert [visible_of(text, 5) for text in (None, "k", "inf", "797")] == [50, 5, None, 797]
+    assert [space_of(text) for text in (None, "auto", "full")] == [None, None, Space("full")]
+    assert space_of("cosine:16") == Space("cosine", 16)
+    assert order_of(None) is None
+    for text in ("", "all", "-1", "5.0", "1_000", " 50", "９", "9" * 30):
+        with pytest.raises(RankproofError, match="is no number of results; write 50, k or inf"):
+            visible_of(text, 5)
+    for text, k in (("4", 5), ("0", 2), (None, 51)):
+        with pytest.raises(RankproofError, match=f"k = {k} .* are visible; try --visible {k}$"):
+            visible_of(text, k)
 
 
 def test_strong_is_offered(model):
@@ -180,7 +206,8 @@ def test_json_is_the_contract_and_alone_on_stdout(model, goal, figures):
     assert cell["ci95"][0] <= cell["after"] <= cell["ci95"][1]
     assert cell["model_seconds"] > 0
     assert cell["peak_mb"] > 50
-    assert cell["visible"] is cell["budget"] is None
+    assert cell["visible"] is cell["budget"] is cell["queries_spent"] is cell["queries_max"] is None
+    assert cell["curve"] is None
 
 
 def test_table_for_people(model):
@@ -252,6 +279,261 @@ def test_trials_are_a_seeded_sample(model, tmp_path):
     ten = index(10, 0)
     assert ten[:5] == index(5, 0)  # fewer trials are the first of more
     assert ten != index(10, 1)
+
+
+# -- a black box
+
+
+def seen(*words, model, **more):
+    """One black-box attack as its JSON object."""
+    result = attack("--json", *words, model=model, **{"goal": "oa", **more})
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    return json.loads(result.stdout)
+
+
+def searched(cell):
+    """Where, and on which grid, as the notes tell."""
+    return cell["notes"][0].removeprefix("searched in ").split(",")[0]
+
+
+@pytest.mark.parametrize("method", ["rand", "beta", "pso", "nes", "spsa", "auto"])
+def test_every_black_box_method_gives_the_same_json(model, method):
+    cell = seen("--method", method, "--budget", 60, model=model)
+    assert set(cell) == CONTRACT
+    name = automatic().name if method == "auto" else method
+    assert (cell["goal"], cell["method"], cell["k"], cell["xi"]) == ("oa", name, 5, None)
+    assert (cell["visible"], cell["budget"], cell["trials"], cell["metric"]) == (50, 60, 4, "tau")
+    assert 1 <= cell["queries_spent"] <= cell["queries_max"] <= 60
+    assert -1 <= cell["tau_before"] <= cell["tau"] == cell["after"] <= 1
+    assert cell["ci95"][0] <= cell["tau"] <= cell["ci95"][1]
+    assert [queries for queries, _ in cell["curve"]] == [1, 2, 5, 10, 20, 50, 60]
+    assert cell["curve"][0][1] == pytest.approx(cell["tau_before"])
+    assert cell["curve"][-1][1] == pytest.approx(cell["tau"])
+    assert cell["mean_rank_before"] == 2
+    assert cell["model_seconds"] > 0
+    assert cell["peak_mb"] > 50
+
+
+def test_what_makes_a_black_box(model):
+    """--visible, --budget or a method without gradients; the rest is at its default."""
+    own = automatic().name
+    few = "--trials", 1
+    for words in (["--visible", "50"], ["--budget", "1000"], ["--method", "auto"]):
+        cell = seen(*words, *few, model=model)
+        assert (cell["method"], cell["visible"], cell["budget"]) == (own, 50, 1000)
+    cell = seen("--method", "rand", *few, model=model)
+    assert (cell["method"], cell["visible"], cell["budget"]) == ("rand", 50, 1000)
+    assert seen("--steps", 2, *few, model=model)["method"] == "pgd"
+
+
+def test_how_much_is_seen(model):
+    def visible(text, *words):
+        return seen("--method", "rand", "--budget", 9, "--visible", text, *words, model=model)["visible"]
+
+    assert [visible(text) for text in ("5", "k", "inf", "797")] == [5, 5, "inf", 797]
+    assert visible("k", "--k", 7) == 7
+
+
+def test_a_gallery_smaller_than_the_default_is_seen_whole(model, tmp_path):
+    cell = seen(
+        "--data", two_classes(tmp_path / "mine"), "--k", 3, "--method", "rand", "--budget", 9, model=model
+    )
+    assert cell["visible"] == cell["gallery_size"] == 4
+
+
+def test_published_methods_are_off_the_grid_where_nothing_else_is_asked_for(model):
+    few = "--trials", 1, "--budget", 9
+    on, off = "8-bit images", "images off the 8-bit grid"
+    for words, grid in (
+        (["--method", "spsa"], off),
+        (["--method", "spsa", "--grid"], on),
+        (["--method", "auto"], on if automatic().grid else off),
+        (["--method", "auto", "--grid"], on),
+        (["--method", "auto", "--no-grid"], off),
+    ):
+        assert searched(seen(*words, *few, model=model)).endswith(f" among {grid}")
+
+
+def test_the_grid_is_kept(model, tmp_path):
+    for words in (["--method", "rand", "--budget", 30], ["--method", "pgd", "--steps", 3]):
+        cell = seen(*words, "--grid", "--save", tmp_path / words[1], model=model)
+        with np.load(tmp_path / words[1] / "attack.npz") as stored:
+            levels = stored["adversarial"] * 255
+        np.testing.assert_allclose(levels, np.rint(levels), atol=1e-3)
+        assert "8-bit images" in cell["notes"][0]
+
+
+def test_the_space_can_be_chosen(model):
+    few = "--method", "nes", "--trials", 1, "--budget", 60
+    for text in ("full", "blocks:4", "bilinear:4", "cosine:4"):
+        assert searched(seen("--space", text, *few, model=model)).startswith(f"{text} among")
+    assert searched(seen("--space", "auto", *few, model=model)).startswith("full among")  # 64 pixels
+
+
+@pytest.mark.parametrize("words", [["--method", "rand", "--budget", "2"], ["--steps", "1"]])
+def test_the_order_can_be_chosen(model, words):
+    cell = seen("--order", "4,3,2,1,0", *words, model=model)
+    assert cell["tau_before"] == -1
+    assert "the wanted order is 4,3,2,1,0 for every query, by present places from 0" in cell["notes"]
+    assert seen("--order", "0,1,2", *words, model=model)["tau_before"] == 1
+    assert seen("--order", "0,1,2", *words, model=model)["k"] == 3
+
+
+@pytest.mark.parametrize("words", [["--method", "rand", "--budget", "2"], ["--steps", "1"]])
+def test_own_copies_can_be_left_out(model, tmp_path, words):
+    def targets(*more):
+        seen(*words, *more, "--order", "0,1,2,3,4", "--save", tmp_path / "s", model=model, trials=20)
+        with np.load(tmp_path / "s" / "attack.npz") as stored:
+            return stored["targets"], stored["index"]
+
+    kept, index = targets()
+    assert (kept[:, 0] == index).all()  # nothing is nearer to a picture than its own copy
+    dropped, index = targets("--own-copy", "drop")
+    assert not (dropped == index[:, None]).any()
+    np.testing.assert_array_equal(dropped[:, :4], kept[:, 1:])
+    notes = seen(*words, "--own-copy", "drop", model=model)["notes"]
+    assert "the own clean copies of the attacked pictures do not count in any ranking" in notes
+
+
+def test_nothing_is_sent_where_nothing_may_be_changed(model):
+    cell = seen("--visible", "k", model=model, eps="0")
+    assert cell["queries_max"] == 1
+    assert cell["tau"] == cell["tau_before"]
+
+
+def test_a_black_box_is_saved_with_every_score(model, tmp_path):
+    cell = seen("--method", "pso", "--budget", 50, "--save", tmp_path / "out", model=model)
+    assert json.loads((tmp_path / "out" / "result.json").read_text()) == cell
+    with np.load(tmp_path / "out" / "attack.npz") as stored:
+        assert stored["scores"].shape == (4, 50)
+        assert stored["queries"].mean() == cell["queries_spent"]
+        assert np.nanmax(stored["scores"], axis=1).mean() == pytest.approx(cell["tau"])
+        assert np.abs(stored["adversarial"] - stored["original"]).max() <= 8 / 255 + 1e-6
+
+
+def test_table_of_a_black_box(model):
+    words = "--method", "spsa", "--budget", 1200, "--seed", 7
+    result = attack(*words, model=model, goal="oa")
+    lines = result.stdout.splitlines()
+    assert lines[0] == "OA k = 5, N = 50 at 8/255: spsa, 1,200 queries each, 4 trials, seed 7"
+    assert lines[1].startswith("The query is changed so that its 5 top results come in a chosen order")
+    assert any("tau_S of what is seen" in line and "[" in line for line in lines)
+    assert any("mean rank mR" in line for line in lines)
+    assert any(re.fullmatch(r"[\d,.]+ queries on average, [\d,]+ at most", line) for line in lines)
+    curve = next(line for line in lines if line.startswith("best tau_S by queries: "))
+    assert re.findall(r"after ([\d,]*\d)", curve) == ["10", "50", "100", "200", "500", "1,000", "1,200"]
+    assert "times the bare work" in result.stdout
+    assert "note: searched in full among images off the 8-bit grid" in result.stdout
+    first = attack("--visible", "inf", "--budget", 1, model=model, goal="oa", trials=1).stdout.splitlines()
+    assert first[0].startswith("OA k = 5, N = ∞ at 8/255: ")
+    assert ", 1 query each, 1 trials" in first[0]
+
+
+def test_a_search_goes_on_from_its_journal(model, tmp_path, monkeypatch):
+    def stable(cell):
+        return {name: cell[name] for name in set(cell) - {"seconds", "model_seconds", "peak_mb"}}
+
+    words = "--method", "nes", "--budget", 400, "--seed", 2
+    whole = stable(seen(*words, model=model))
+    oracle, calls = sys.modules["rankproof.oracle"].LocalOracle, []
+    look = oracle.__call__
+
+    def third_time_stops(*args):
+        if calls.append(args) or len(calls) == 3:
+            raise KeyboardInterrupt
+        return look(*args)
+
+    monkeypatch.setattr(oracle, "__call__", third_time_stops)
+    stopped = attack(*words, "--json", "--journal", tmp_path / "kept", model=model, goal="oa")
+    assert stopped.exit_code == 130
+    assert stopped.stdout == ""
+    told = f"stopped: the search is kept in {tmp_path / 'kept'}; the same command goes on from there"
+    assert stopped.stderr.splitlines()[-1] == told
+    calls.clear()
+    monkeypatch.setattr(oracle, "__call__", lambda *args: calls.append(args) or look(*args))
+    assert stable(seen(*words, "--journal", tmp_path / "kept", model=model)) == whole
+    assert len(calls) == 6  # of the 8 rounds of 50 two were kept
+    other = attack(*words, "--journal", tmp_path / "kept", "--visible", "k", "--json", model=model, goal="oa")
+    assert_refused(other, "belongs to another attack; choose another folder or delete it")
+
+
+def test_ctrl_c_without_a_journal_tells_of_it(model, monkeypatch):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["rankproof.attack"], "attack", stop)
+    for words in (["--budget", 10], ["--method", "rand"]):
+        result = attack(*words, model=model, goal="oa")
+        assert result.exit_code == 130
+        assert result.stderr.splitlines()[-1] == (
+            "stopped: nothing was kept; with --journal DIR the same command would go on where it stopped"
+        )
+
+
+def test_a_search_system_that_fails_is_one_line(model, monkeypatch):
+    def fail(*args):
+        raise ConnectionError("no answer")
+
+    monkeypatch.setattr(sys.modules["rankproof.oracle"].LocalOracle, "__call__", fail)
+    result = attack("--budget", 10, model=model, goal="oa")
+    assert_refused(result, "the search system failed after 1 of 10 queries: no answer")
+
+
+@pytest.mark.parametrize(
+    ("words", "fragment"),
+    [
+        (
+            ["--goal", "qa+", "--visible", "50"],
+            "--visible 50 makes a black-box attack, which there is for oa",
+        ),
+        (["--goal", "shift", "--budget", "9"], "--budget 9 makes a black-box attack, which there is for oa"),
+        (["--goal", "ca-", "--method", "auto"], "leave it out or choose --goal oa"),
+        (["--goal", "sp-qa+", "--method", "rand"], "--method rand makes a black-box attack"),
+        (
+            ["--method", "pgd", "--visible", "50"],
+            "--visible is for black-box attacks and pgd needs gradients",
+        ),
+        (["--method", "strong", "--visible", "k"], "--visible is for black-box attacks and strong needs"),
+        (["--method", "pgd", "--budget", "9"], "--budget is for black-box attacks"),
+        (["--space", "full"], "--space is for black-box attacks and pgd needs gradients; leave it out or"),
+        (["--journal", "kept"], "choose --goal oa --method auto"),
+        (["--method", "rand", "--steps", "9"], "--steps counts gradients, which a black box does not give"),
+        (["--visible", "k", "--xi", "1"], "--xi weighs nothing in a black box"),
+        (["--visible", "some"], "--visible 'some' is no number of results; write 50, k or inf"),
+        (["--visible", ""], "--visible '' is no number of results"),
+        (["--visible", "0"], "k = 5 results cannot be ordered where only N = 0 are visible"),
+        (["--visible", "4"], "k = 5 results cannot be ordered where only N = 4 are visible; try --visible 5"),
+        (["--visible", "798"], "visible must be between 1 and the gallery's 797 items, got 798"),
+        (["--budget", "100", "--k", "51"], "where only N = 50 are visible; try --visible 51"),
+        (["--budget", "0"], "--budget must be at least 1, got 0"),
+        (["--budget", "-9"], "--budget must be at least 1, got -9"),
+        (["--budget", "1000000000000"], "--budget must be at most 1,000,000"),
+        (["--visible", "k", "--k", "1"], "k must be at least 2, got 1: one item has no order"),
+        (["--visible", "k", "--k", "0"], "--k must be at least 1"),
+        (["--visible", "inf", "--k", "798"], "k = 798 is larger than the gallery of 797 items"),
+        (["--visible", "k", "--k", "797", "--own-copy", "drop"], "k = 797 is larger than the gallery of 796"),
+        (["--visible", "k", "--m", "2"], "--m is no knob of goal oa; it has: --k, --xi, --order"),
+        (["--budget", "9", "--space", "cube:3"], "space: 'cube:3' is unknown; write full, blocks:32"),
+        (["--budget", "9", "--space", "blocks:0"], "space: the side must be at least 1"),
+        (["--budget", "9", "--order", "0,1,2,3,5"], "order must be a permutation of 0 .. 4"),
+        (["--budget", "9", "--order", "down"], "--order 'down' is no order; write places from 0"),
+        (["--own-copy", "burn"], "--own-copy must be keep or drop, got 'burn'"),
+        (["--budget", "9", "--own-copy", "burn"], "--own-copy must be keep or drop, got 'burn'"),
+    ],
+)
+def test_what_does_not_fit_a_black_box(model, tmp_path, words, fragment):
+    assert_refused(attack("--save", tmp_path / "out", *words, model=model, goal="oa"), fragment)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_journal_that_cannot_be_written_or_read(model, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    result = attack("--budget", 9, "--journal", tmp_path / "file", model=model, goal="oa")
+    assert_refused(result, "file: cannot be written")
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "search-000000.npz").write_text("nonsense")
+    result = attack("--budget", 9, "--journal", tmp_path / "kept", model=model, goal="oa")
+    assert_refused(result, "search-000000.npz: cannot be continued", "delete it")
 
 
 # -- bad input

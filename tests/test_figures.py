@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from rankproof.audit.result import Strip, Tile
-from rankproof.figures import SCALE, Point, curve_svg, eps_text, goal_name, strip_png
+from rankproof.figures import SCALE, Line, Point, curve_svg, eps_text, goal_name, query_svg, strip_png
 
 SVG = "{http://www.w3.org/2000/svg}"
 EPS = 8 / 255
@@ -110,6 +110,44 @@ def test_the_query_of_each_ranking_is_the_right_one():
     assert queries(black) == [0, 0]
 
 
+def test_a_black_box_strip_has_a_row_for_the_wanted_order_without_a_query():
+    white, black = torch.ones(1, 28, 28), torch.zeros(1, 28, 28)
+    row = (tile(white, 0, chosen=True, mark="A"),)
+    changes = {"adversarial": black, "before": row, "after": row}
+    plain = pixels(strip_png(strip(white.expand(5, 1, 28, 28), **changes)))
+    shown = pixels(strip_png(strip(black.expand(5, 1, 28, 28), **changes, order=row, visible=50, budget=9)))
+    height = 32 + 56 + 16 + 10
+    assert shown.shape[0] - plain.shape[0] == height * SCALE
+    tops = [12 + 22 + 112 + 10 + 32 + number * height for number in range(3)]
+    queries = [shown[(top + 20) * SCALE, (12 + 28) * SCALE].tolist() for top in tops]
+    assert queries == [[0] * 3, [255] * 3, [0] * 3]  # nothing stands before the wanted order
+
+
+def test_what_is_out_of_sight_is_pale_and_has_no_frame():
+    black, orange = torch.zeros(1, 28, 28), (217, 118, 26)
+    images = black.expand(5, 1, 28, 28)
+
+    def sheet(**marks):
+        row = (tile(black, 0, chosen=True, mark="A", **marks),)
+        return pixels(strip_png(strip(images, before=row, after=row)))
+
+    top, left = (12 + 22 + 112 + 10 + 32 + 20) * SCALE, (12 + 56 + 10 + 10 + 20) * SCALE
+    assert sheet()[top, left].tolist() == [0, 0, 0]
+    assert sheet(unseen=True)[top, left].tolist() == [153] * 3
+    assert count(sheet(unseen=True), orange) < count(sheet(), orange) / 4
+
+
+def test_the_letters_of_the_chosen_are_drawn():
+    images = pictures(5)
+    marked, other, bare = (
+        pixels(strip_png(strip(images, before=(tile(images[2], 0, mark=mark),), after=())))
+        for mark in ("A", "B", None)
+    )
+    assert marked.shape == other.shape
+    assert (marked != other).any()
+    assert marked.shape[0] > bare.shape[0]
+
+
 def test_a_strip_without_rankings_and_with_a_foreign_label_is_drawn():
     images = pictures(5)
     assert strip_png(strip(images, goal="shift", before=(), after=()))
@@ -189,3 +227,90 @@ def test_labels_of_near_budgets_give_way_to_the_audited_one():
     labels = [element.text for element in root.iter(f"{SVG}text")]
     assert "76.5" in labels
     assert "80" not in labels
+
+
+# -- over the queries ------------------------------------------------------------------------------
+
+OWN = Line("own <b>", [(1, 0.02), (10, 0.1), (100, 0.3), (1000, 0.45)])
+SPSA = Line("spsa", [(1, 0.02), (10, 0.07), (100, 0.2), (1000, 0.31)])
+
+
+def over_queries(*lines, label="best tau_S"):
+    text = query_svg(lines, label=label)
+    return text, ElementTree.fromstring(text)
+
+
+def paths(root):
+    """The points of each drawn line by its colour."""
+    lines = root.iter(f"{SVG}polyline")
+    return {
+        line.get("stroke"): [tuple(map(float, pair.split(","))) for pair in line.get("points").split()]
+        for line in lines
+    }
+
+
+def test_a_curve_over_queries_is_well_formed_and_free_of_ids():
+    text, root = over_queries(OWN, SPSA, label='<script> & "quotes"')
+    assert len(text) < 8_000
+    assert root.get("aria-label") == '<script> & "quotes"'
+    assert not any(element.get("id") for element in root.iter())
+    texts = [element.text for element in root.iter(f"{SVG}text")]
+    assert {"1", "10", "100", "1,000", "queries", "own <b>", "spsa", "0", "0.25", "0.5"} == set(texts)
+
+
+def test_each_factor_of_ten_queries_is_as_wide_and_more_is_higher():
+    _, root = over_queries(OWN)
+    (points,) = paths(root).values()
+    steps = np.diff([x for x, _ in points])
+    assert steps == pytest.approx([steps[0]] * 3, abs=0.2)
+    heights = [y for _, y in points]
+    assert heights == sorted(heights, reverse=True)
+    share = (heights[0] - heights[-1]) / (0.45 - 0.02)  # pixels for a tau of 1
+    assert heights[1] - heights[2] == pytest.approx(0.2 * share, abs=0.2)
+
+
+def test_the_legend_names_each_line_in_its_own_colour():
+    _, root = over_queries(OWN, SPSA)
+    found = paths(root)
+    texts = {element.text: float(element.get("y")) for element in root.iter(f"{SVG}text")}
+    for name, end in (("own <b>", 0.45), ("spsa", 0.31)):
+        (sample,) = [
+            line
+            for line in root.iter(f"{SVG}line")
+            if line.get("stroke") in found and abs(float(line.get("y1")) - texts[name]) < 5
+        ]
+        others = [points[-1][1] for colour, points in found.items() if colour != sample.get("stroke")]
+        own = found[sample.get("stroke")][-1][1]
+        assert (own < others[0]) == (end == 0.45)
+    dashed = [line.get("stroke-dasharray") is not None for line in root.iter(f"{SVG}polyline")]
+    assert sorted(dashed) == [False, True]  # told apart without colours too
+
+
+@pytest.mark.parametrize(
+    ("values", "ends"),
+    [
+        ([0.0, 0.2], ("0", "0.25")),
+        ([-0.04, 0.2], ("0", "0.25")),
+        ([-0.2, 0.6], ("−0.25", "0.75")),
+        ([-1.0, 1.0], ("−1", "1")),
+        ([0.3, 1.0], ("0", "1")),
+    ],
+)
+def test_the_axis_ends_at_the_next_quarter(values, ends):
+    _, root = over_queries(Line("own", list(zip((1, 1000), values, strict=True))))
+    (points,) = paths(root).values()
+    box = 0, float(root.get("height"))
+    assert all(box[0] < y < box[1] for _, y in points)
+    ticks = {
+        float(element.get("y")): element.text
+        for element in root.iter(f"{SVG}text")
+        if element.get("text-anchor") == "end"
+    }
+    assert (ticks[max(ticks)], ticks[min(ticks)]) == ends
+
+
+def test_lines_without_a_value_do_no_harm():
+    gaps = Line("own", [(1, 0.1), (10, math.nan), (100, 0.3)])
+    assert over_queries(gaps)[0] == over_queries(Line("own", [(1, 0.1), (100, 0.3)]))[0]
+    for lines in ([], [Line("own", [])], [Line("own", [(1, 0.0)])]):
+        assert not re.search(r"\b(nan|inf)\b", over_queries(*lines)[0])

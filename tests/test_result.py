@@ -1,13 +1,16 @@
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from rankproof import (
+    SPSA,
     AttackResult,
     CandidateRaise,
     Gallery,
+    LocalOracle,
     MaxShift,
     Preserve,
     QueryRaise,
@@ -18,9 +21,10 @@ from rankproof import (
 )
 
 KEYS = [
-    *("goal", "method", "eps", "w", "m", "k", "g", "xi", "steps", "visible", "budget", "trials", "seed"),
+    *("goal", "method", "eps", "w", "m", "k", "g", "xi", "steps", "visible", "budget"),
+    *("queries_spent", "queries_max", "trials", "seed"),
     *("device", "model", "data", "metric", "before", "after", "ci95", "rank_before", "rank_after", "sp_rank"),
-    *("tau_before", "tau", "mean_rank_before", "mean_rank", "shift"),
+    *("tau_before", "tau", "mean_rank_before", "mean_rank", "curve", "shift"),
     *("seconds", "model_seconds", "peak_mb", "versions", "gallery_size", "notes"),
 ]
 GOALS = {
@@ -93,7 +97,8 @@ def test_the_cell_says_how_the_attack_was_made(result):
     assert (cell["method"], cell["eps"], cell["seed"], cell["trials"]) == ("pgd", 0.05, 4, 6)
     assert (cell["device"], cell["gallery_size"]) == ("cpu", 60)
     assert cell["steps"] == (24 if cell["goal"] == "oa" else 20)
-    assert cell["visible"] is cell["budget"] is cell["model"] is cell["peak_mb"] is None
+    assert cell["visible"] is cell["budget"] is cell["queries_spent"] is cell["queries_max"] is None
+    assert cell["curve"] is cell["model"] is cell["peak_mb"] is None
     assert cell["seconds"] > 0
     assert {"python", "torch", "numpy", "rankproof"} <= set(cell["versions"])
 
@@ -159,3 +164,62 @@ def test_a_broken_result_is_named(result, tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(RankproofError, match="no saved attack"):
         AttackResult.load(tmp_path)
+
+
+# -- a black-box result ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=[8, None], ids=["N = 8", "N = inf"])
+def searched(request, gallery, pictures):
+    return attack(
+        LocalOracle(gallery, request.param),
+        pictures[:6].float(),
+        Reorder(k=3),
+        Threat(0.1),
+        method=SPSA(pairs=3),
+        budget=25,
+        index=torch.arange(6),
+        seed=4,
+    )
+
+
+def test_a_saved_black_box_result_is_loaded_as_it_was(searched, tmp_path):
+    loaded = AttackResult.load(searched.save(tmp_path))
+    assert (loaded.visible, loaded.budget) == (searched.visible, 25)
+    assert searched.visible in (8, "inf")
+    assert loaded.queries.dtype == searched.queries.dtype
+    assert torch.equal(loaded.queries, searched.queries)
+    assert loaded.scores.dtype == searched.scores.dtype
+    assert torch.equal(loaded.scores.isnan(), searched.scores.isnan())
+    assert torch.equal(loaded.scores.nan_to_num(9), searched.scores.nan_to_num(9))
+    assert torch.equal(loaded.adversarial, searched.adversarial)
+    assert loaded.cell() == searched.cell()
+    assert loaded.notes == searched.notes
+
+
+def test_the_cell_of_a_black_box_attack_tells_what_it_spent(searched):
+    cell = searched.cell()
+    assert list(cell) == KEYS
+    assert json.loads(json.dumps(cell, allow_nan=False)) == cell
+    assert (cell["visible"], cell["budget"], cell["method"]) == (searched.visible, 25, "spsa")
+    assert cell["queries_spent"] == pytest.approx(searched.queries.double().mean().item())
+    assert cell["queries_max"] == searched.queries.max().item() == cell["steps"]
+    assert cell["curve"] == searched.curve()
+
+
+def test_a_white_box_result_has_no_curve_over_queries(result):
+    with pytest.raises(RankproofError, match="pgd spends no queries"):
+        result.curve()
+
+
+@pytest.mark.parametrize(
+    ("budget", "marks"),
+    [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (12, [1, 2, 5, 10, 12]), (20, [1, 2, 5, 10, 20])],
+)
+def test_a_curve_ends_with_the_budget_and_shows_the_mean_best_so_far(searched, budget, marks):
+    scores = torch.full((2, budget), math.nan)
+    scores[0] = -torch.linspace(0, 1, budget)  # never better than the clean image
+    scores[1, : min(budget, 4)] = torch.tensor([-1.0, 0.5, 0.0, 1.0])[:budget]  # then it is perfect
+    best = [-1.0, 0.5, 0.5] + [1.0] * budget
+    curve = replace(searched, scores=scores).curve()
+    assert curve == [[mark, pytest.approx(best[mark - 1] / 2)] for mark in marks]

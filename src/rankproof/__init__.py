@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         QueryRaise,
         Reorder,
     )
-    from rankproof.methods import NES, PGD, PSO, SPSA, Beta, Rand, Strong
+    from rankproof.methods import NES, PGD, PSO, SPSA, Beta, Rand, Strong, Thompson
     from rankproof.models import load_checkpoint
     from rankproof.oracle import Cached, ListOracle, LocalOracle, Metered
     from rankproof.ranking import Gallery, Ranker
@@ -50,6 +50,7 @@ __all__ = [
     "RankproofError",
     "Reorder",
     "Strong",
+    "Thompson",
     "Threat",
     "attack",
     "audit",
@@ -71,7 +72,7 @@ _PUBLIC = {
         "QueryRaise",
         "Reorder",
     ),
-    "methods": ("NES", "PGD", "PSO", "SPSA", "Beta", "Rand", "Strong"),
+    "methods": ("NES", "PGD", "PSO", "SPSA", "Beta", "Rand", "Strong", "Thompson"),
     "oracle": ("Cached", "ListOracle", "LocalOracle", "Metered"),
     "models": ("load_checkpoint",),
     "ranking": ("Gallery", "Ranker"),

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rankproof.errors import RankproofError
 from rankproof.files import write_atomically
-from rankproof.goals.base import Goal, Sum
+from rankproof.goals.base import Goal, Sum, check_count
 from rankproof.goals.names import goal_knobs, goal_name
 from rankproof.goals.order import Reorder
 from rankproof.methods.search import BlackBox, Progress, Search, SearchInterruptedError, Trace, Value
@@ -100,12 +100,10 @@ def attack_oracle(
     """Attack each image with at most `budget` queries; the arguments are those of `rankproof.attack`."""
     if not isinstance(goal, Reorder):
         raise RankproofError(f"{goal_name(goal)}: only the order attack (oa) can be sought in a black box")
-    if oracle.visible is not None and goal.k > oracle.visible:
-        raise RankproofError(
-            f"k = {goal.k} results cannot be ordered where only N = {oracle.visible} are visible"
-        )
+    ignored = index if own_copy == "drop" else None
+    _check_k(oracle, goal.k, ignored)
     if targets is not None:
-        _check_targets(targets, len(images), goal.k)
+        _check_targets(oracle, targets, len(images), goal.k, ignored)
     picture = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
     job = Job(
         oracle=Metered(oracle, budget),
@@ -120,7 +118,6 @@ def attack_oracle(
         tell=progress,
         total=budget * len(images),
     )
-    ignored = index if own_copy == "drop" else None
     parts = []
     side_by_side = max(1, min(SIDE_BY_SIDE, MEMORY // (50 * math.prod(picture))))
     for rows in torch.arange(len(images)).split(side_by_side):
@@ -138,7 +135,7 @@ def _attack_part(
     """Attack the pictures that stand at `rows` among all."""
     begin = time.perf_counter()
     original = job.threat.start(pictures)
-    store = _Store(job, int(rows[0]), original, targets)
+    store = _Store(job, rows, original, {"keys": keys, "ignored": ignored, "targets": targets})
     clean, wanted = store.clean or _look_clean(job, original, rows, keys, ignored, targets)
     watch = Watch(rows, wanted, ignored)
 
@@ -174,6 +171,17 @@ def _look_clean(
     job: Job, original: Tensor, rows: Rows, keys: Rows, ignored: Rows | None, targets: Ids | None
 ) -> tuple[Seen, Ids]:
     """Spend one query on the clean image: where the chosen are, and which they are unless given."""
+    try:
+        return _ask_clean(job, original, rows, keys, ignored, targets)
+    except RankproofError:
+        raise
+    except Exception as error:
+        raise RankproofError(f"the search system failed on the clean images: {error}") from error
+
+
+def _ask_clean(
+    job: Job, original: Tensor, rows: Rows, keys: Rows, ignored: Rows | None, targets: Ids | None
+) -> tuple[Seen, Ids]:
     if targets is not None:
         places = job.oracle(original[:, None], Watch(rows, targets, ignored))
         wanted = targets
@@ -249,13 +257,28 @@ def gallery_of(oracle: Oracle) -> Gallery | None:
             return None
 
 
-def _check_targets(targets: Ids, count: int, k: int) -> None:
-    """Raise unless there are k different items for each attack."""
+def _check_k(oracle: Oracle, k: int, ignored: Rows | None) -> None:
+    """Raise unless k results can be seen and have an order."""
+    if k < 2:
+        raise RankproofError(f"k must be at least 2, got {k}: one item has no order")
+    if oracle.visible is not None and k > oracle.visible:
+        raise RankproofError(f"k = {k} results cannot be ordered where only N = {oracle.visible} are visible")
+    if (gallery := gallery_of(oracle)) is not None:
+        check_count("k", k, len(gallery) - (ignored is not None))
+
+
+def _check_targets(oracle: Oracle, targets: Ids, count: int, k: int, ignored: Rows | None) -> None:
+    """Raise unless there are k different items for each attack, all of which can appear."""
     if tuple(targets.shape) != (count, k):
         raise RankproofError(f"targets: expected ids of shape {(count, k)}, got {tuple(targets.shape)}")
     ordered = targets.sort(dim=1).values
     if bool((ordered[:, 1:] == ordered[:, :-1]).any()):
         raise RankproofError("targets: an item is named twice in a wanted order; each may stand there once")
+    gallery = gallery_of(oracle)
+    if gallery is not None and (int(targets.min()) < 0 or int(targets.max()) >= len(gallery)):
+        raise RankproofError(f"targets: positions must lie in 0 .. {len(gallery) - 1}")
+    if ignored is not None and bool((targets.to(ignored.device) == ignored[:, None]).any()):
+        raise RankproofError("targets: an own copy is wanted where own_copy='drop' leaves it out of rankings")
 
 
 def _notes(job: Job) -> tuple[str, ...]:
@@ -270,10 +293,10 @@ def _notes(job: Job) -> tuple[str, ...]:
 class _Store:
     """Keeps a search in progress in a file, so that it can go on where it stopped."""
 
-    def __init__(self, job: Job, first: int, original: Tensor, targets: Ids | None) -> None:
-        self.path = None if job.journal is None else job.journal / f"search-{first:06d}.npz"
-        self.every, self.written = job.every, -math.inf
-        self.name = _fingerprint(job, original, targets)
+    def __init__(self, job: Job, rows: Rows, original: Tensor, given: dict[str, Tensor | None]) -> None:
+        self.path = None if job.journal is None else job.journal / f"search-{int(rows[0]):06d}.npz"
+        self.every = job.every
+        self.name = _fingerprint(job, original, given)
         self.stored = self._read()
         self.clean = self._clean()
 
@@ -281,10 +304,10 @@ class _Store:
         if self.path is None or not self.path.exists():
             return {}
         try:
-            with np.load(self.path, allow_pickle=False) as stored:
+            with np.load(io.BytesIO(self.path.read_bytes()), allow_pickle=False) as stored:
                 arrays = {name: torch.from_numpy(stored[name]) for name in stored.files}
             name = bytes(arrays.pop("name").tolist()).hex()
-        except (OSError, ValueError, EOFError, BadZipFile, KeyError) as error:
+        except (OSError, ValueError, EOFError, BadZipFile, KeyError, TypeError) as error:
             raise RankproofError(f"{self.path}: cannot be continued ({error}); delete it") from None
         if name != self.name:
             raise RankproofError(
@@ -357,15 +380,17 @@ class _Keeper:
         self.written = time.monotonic()
 
 
-def _fingerprint(job: Job, original: Tensor, targets: Ids | None) -> str:
-    """What must be equal for a search to go on."""
+def _fingerprint(job: Job, original: Tensor, given: dict[str, Tensor | None]) -> str:
+    """What must be equal for a search to go on; `given` names what belongs to each attack."""
     facts = [
         repr(part)
         for part in (job.goal, job.threat, job.method, job.space, job.budget, job.seed, job.oracle.visible)
     ]
     digest = hashlib.blake2b(json.dumps(facts).encode(), digest_size=16)
     digest.update(original.cpu().contiguous().numpy().tobytes())
-    digest.update(b"" if targets is None else targets.cpu().numpy().tobytes())
+    for name, values in given.items():
+        digest.update(f"/{name}/".encode())
+        digest.update(b"" if values is None else values.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 

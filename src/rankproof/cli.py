@@ -1,8 +1,10 @@
 """The command line: parses, calls, exits. What needs torch is imported by the command that needs it."""
 
 import os
+import re
 import shlex
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,13 +28,22 @@ from rankproof.console import (
 from rankproof.errors import RankproofError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from rankproof.data import Dataset
     from rankproof.goals import Goal, Sum
-    from rankproof.methods import Method
+    from rankproof.methods import BlackBox, Method
+    from rankproof.methods.space import Space
+    from rankproof.oracle import Oracle
+    from rankproof.ranking import Gallery
+    from rankproof.result import AttackResult
+    from rankproof.threat import Threat
     from rankproof.training import Epoch
 
 EMBEDDED, JOURNAL = "digits", "audit.jsonl"
 GOALS = "ca+|ca-|qa+|qa-|sp-qa+|sp-qa-|oa|shift"
+METHODS = "pgd|strong|auto|rand|beta|pso|nes|spsa"
+MOST_QUERIES = 1_000_000
 
 app = typer.Typer(
     name="rankproof",
@@ -226,16 +237,53 @@ def attack(
     ] = 1000,
     seed: Seed = 0,
     method: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar="pgd|strong", help="How the attacker gets there: as published, or our stronger way."
+            metavar=METHODS,
+            help="How the attacker gets there. With gradients: pgd, as published, or strong, ours. As a "
+            "black box: auto, ours, or the published others. Left out: pgd; auto with --visible or --budget.",
+            show_default=False,
         ),
-    ] = "pgd",
+    ] = None,
     steps: Annotated[
         int | None,
         typer.Option(
             metavar="N",
             help="Forward and gradient evaluations of each attack. Left out: as published.",
+            show_default=False,
+        ),
+    ] = None,
+    visible: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|k|inf",
+            help="Black box: how many results are seen, k as many as are reordered, inf all. Left out: 50.",
+            show_default=False,
+        ),
+    ] = None,
+    budget: Annotated[
+        int | None,
+        typer.Option(
+            metavar="Q",
+            help="Black box: pictures sent in each attack at most, the clean one included. Left out: 1000.",
+            show_default=False,
+        ),
+    ] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|full|blocks:32|bilinear:7|cosine:16",
+            help="Black box: search every pixel, or fewer variables along each side that are enlarged. "
+            "Left out: auto, the method's own rule.",
+            show_default=False,
+        ),
+    ] = None,
+    grid: Annotated[
+        bool | None,
+        typer.Option(
+            "--grid/--no-grid",
+            metavar="",
+            help="Only allow 8-bit images, as files hold them. Left out: yes for auto, no as published.",
             show_default=False,
         ),
     ] = None,
@@ -247,6 +295,14 @@ def attack(
         typer.Option("--m", metavar="N", help="Chosen candidates of qa, sp-qa. Left out: 1."),
     ] = None,
     k: Annotated[int | None, typer.Option("--k", metavar="N", help="Items oa reorders. Left out: 5.")] = None,
+    order: Annotated[
+        str | None,
+        typer.Option(
+            metavar="3,1,0,2,4",
+            help="Wanted order of oa, by present places from 0. Left out: drawn for each query.",
+            show_default=False,
+        ),
+    ] = None,
     g: Annotated[
         int | None,
         typer.Option("--g", metavar="N", help="Items sp-qa keeps in place. Left out: 5."),
@@ -258,8 +314,22 @@ def attack(
             help="Weight of keeping in place or in sight. Left out: 1 for sp-qa+, 100 for sp-qa-, 10 for oa.",
         ),
     ] = None,
+    own_copy: Annotated[
+        str,
+        typer.Option(
+            metavar="keep|drop", help="Whether an attacked picture's own clean copy counts in rankings."
+        ),
+    ] = "keep",
     device: Device = "auto",
     as_json: AsJson = False,
+    journal: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Black box: keep the search here; after Ctrl-C the same command goes on from there.",
+            show_default=False,
+        ),
+    ] = None,
     save: Annotated[
         Path | None,
         typer.Option(
@@ -282,25 +352,39 @@ def attack(
     - **oa**: change a query so that its k best results come in a chosen order
     - **shift**: change a picture so that its embedding moves as far as it can
 
+    With --visible, --budget or a method without gradients, oa is a black-box attack: the attacker sees only
+    the order of the first N results, and sends at most Q pictures in each attack.
+
     **Example**
 
     ```
     rankproof attack --goal qa+ --m 1 --eps 8/255 --model runs/digits/model --trials 100
     rankproof attack --goal oa --k 5 --eps 4/255 --model runs/digits/model --json
+    rankproof attack --goal oa --visible 50 --budget 1000 --eps 4/255 --model runs/digits/model --trials 50
     ```
     """
-    with reported("nothing was written; the same command starts the attack again"):
-        at_least_one("trials", trials)
-        at_least_one("steps", steps)
-        if save is not None:
-            writable(save)
+    word = method or ("pgd" if visible is None and budget is None else "auto")
+    with reported(lambda: _stopped_attack(word, journal)):
+        for option, number in (("trials", trials), ("steps", steps), ("budget", budget)):
+            at_least_one(option, number)
+        if budget is not None and budget > MOST_QUERIES:
+            raise RankproofError(f"--budget must be at most {MOST_QUERIES:,}, since every score is kept")
+        for folder in (save, journal):
+            if folder is not None:
+                writable(folder)
+        from rankproof.attack import BUDGET
         from rankproof.attack import attack as run
-        from rankproof.cost import measure
+        from rankproof.methods import BlackBox
         from rankproof.target import open_target
         from rankproof.threat import Threat, parse_eps
 
-        threat = Threat(parse_eps(eps))
-        wanted, how = goal_of(goal, w=w, m=m, k=k, g=g, xi=xi), method_of(method, goal, steps)
+        wanted, how = goal_of(goal, w=w, m=m, k=k, g=g, xi=xi, order=order), method_of(word, goal, steps)
+        given = {"method": method, "visible": visible, "budget": budget, "space": space, "journal": journal}
+        _check_kind(wanted, how, {**given, "steps": steps, "xi": xi})
+        if own_copy not in ("keep", "drop"):
+            raise RankproofError(f"--own-copy must be keep or drop, got {own_copy!r}")
+        where, on_grid = space_of(space), isinstance(how, BlackBox) and how.grid
+        threat = Threat(parse_eps(eps), grid=on_grid if grid is None else grid)
         target = open_target(
             model, data, device=device, size=size, divide=divide, root=_root(), stage=progress
         )
@@ -310,12 +394,22 @@ def attack(
             say(f"{trials} trials were asked for: all {len(index)} items of the gallery are attacked")
         images = target.dataset.take(index)
         with progress("attacking") as tell:
-            result = run(gallery, images, wanted, threat, method=how, seed=seed, index=index, progress=tell)
-        with progress("timing the bare work") as tell:
-            costs = measure(gallery, images, wanted, result.steps, progress=tell)
-        if (silent := int(result.silent.sum())) > len(index) // 100:
-            note = f"{silent} of {len(index)} attacks never saw a usable gradient: this figure may be false"
-            result = replace(result, notes=(*result.notes, note))
+            result = run(
+                _victim(gallery, wanted, how, visible),
+                images,
+                wanted,
+                threat,
+                method=how,
+                budget=BUDGET if budget is None else budget,
+                space=where,
+                seed=seed,
+                index=index,
+                own_copy=own_copy,
+                journal=journal,
+                progress=tell,
+            )
+        costs = _costs(gallery, images, wanted, result)
+        result = replace(result, notes=(*result.notes, *_more_notes(result, threat, order, own_copy)))
         context: dict[str, Any] = {"model": model, "data": data or EMBEDDED, **costs}
         if save is not None:
             result.save(save, **context)
@@ -486,6 +580,7 @@ def goal_of(
     k: int | None = None,
     g: int | None = None,
     xi: float | None = None,
+    order: str | None = None,
 ) -> "Goal | Sum":
     """The goal a word stands for; None leaves a knob at its default, and one of another goal is an error."""
     from rankproof import CandidateLower, CandidateRaise, MaxShift, Preserve, QueryLower, QueryRaise, Reorder
@@ -493,10 +588,11 @@ def goal_of(
     for letter, count in (("w", w), ("m", m), ("k", k), ("g", g)):
         at_least_one(letter, count)
     not_below_zero("xi", xi)
-    given: dict[str, Any] = {"w": w, "m": m, "k": k, "g": g, "xi": xi}
+    places = order_of(order)
+    given: dict[str, Any] = {"w": w, "m": m, "k": k, "g": g, "xi": xi, "order": places}
     known: list[str] = []
 
-    def knob(letter: str, default: int | float) -> Any:
+    def knob(letter: str, default: int | float | None) -> Any:
         known.append(letter)
         value = given.pop(letter)
         return default if value is None else value
@@ -516,7 +612,8 @@ def goal_of(
         case "sp-qa-":
             goal = QueryLower(m=knob("m", 1)) + knob("xi", 100.0) * Preserve(g=knob("g", 5))
         case "oa":
-            goal = Reorder(k=knob("k", 5), xi=knob("xi", 10.0))
+            size = 5 if places is None else len(places)
+            goal = Reorder(k=knob("k", size), xi=knob("xi", 10.0), order=knob("order", None))
         case "shift":
             goal = MaxShift()
         case _:
@@ -527,9 +624,10 @@ def goal_of(
     return goal
 
 
-def method_of(word: str, goal: str, steps: int | None = None) -> "Method":
-    """The method a word stands for, with the steps of the goal's own paper unless `steps` are given."""
-    from rankproof.methods.presets import published, strong
+def method_of(word: str, goal: str, steps: int | None = None) -> "Method | BlackBox":
+    """The method a word stands for; with gradients it takes the goal's own steps unless `steps` are given."""
+    from rankproof.methods import NES, PSO, SPSA, Beta, Rand
+    from rankproof.methods.presets import automatic, published, strong
 
     metric = {"oa": "tau", "shift": "shift"}.get(goal, "rank")
     match word:
@@ -537,8 +635,133 @@ def method_of(word: str, goal: str, steps: int | None = None) -> "Method":
             return published(metric, steps)
         case "strong":
             return strong(metric, steps)
+        case "auto":
+            return automatic()
+        case "rand":
+            return Rand()
+        case "beta":
+            return Beta()
+        case "pso":
+            return PSO()
+        case "nes":
+            return NES()
+        case "spsa":
+            return SPSA()
         case _:
-            raise RankproofError(f"--method {word!r} is unknown; known: pgd, strong")
+            raise RankproofError(f"--method {word!r} is unknown; known: {METHODS.replace('|', ', ')}")
+
+
+def order_of(text: str | None) -> tuple[int, ...] | None:
+    """The places in "3,1,0,2,4"; None stays None."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,9}(\s*,\s*[0-9]{1,9})*", text.strip()):
+        raise RankproofError(f"--order {text!r} is no order; write places from 0, such as 3,1,0,2,4")
+    return tuple(int(place) for place in text.split(","))
+
+
+def visible_of(text: str | None, k: int) -> int | None:
+    """How many results "50", "k" or "inf" shows, None all; the default where the text is None.
+
+    Raises:
+        RankproofError: the text names no number of results, or one that cannot show k of them.
+    """
+    from rankproof.goals.order import VISIBLE
+
+    if text == "inf":
+        return None
+    if text not in (None, "k") and not re.fullmatch("[0-9]{1,9}", text):
+        raise RankproofError(f"--visible {text!r} is no number of results; write 50, k or inf")
+    shown = VISIBLE if text is None else k if text == "k" else int(text)
+    if shown < k:
+        raise RankproofError(
+            f"k = {k} results cannot be ordered where only N = {shown} are visible; try --visible {k}"
+        )
+    return shown
+
+
+def space_of(text: str | None) -> "Space | None":
+    """Where to search; None is the method's own rule."""
+    from rankproof.methods.space import parse_space
+
+    return None if text in (None, "auto") else parse_space(text)
+
+
+def _check_kind(goal: "Goal | Sum", how: "Method | BlackBox", given: dict[str, Any]) -> None:
+    """Raise where an option belongs to the other kind of attack; `given` has None for what was left out."""
+    from rankproof.goals import Reorder
+    from rankproof.methods import BlackBox
+
+    if not isinstance(how, BlackBox):
+        for option in ("visible", "budget", "space", "journal"):
+            if given[option] is not None:
+                raise RankproofError(
+                    f"--{option} is for black-box attacks and {how.name} needs gradients; "
+                    f"leave it out or choose --goal oa --method auto"
+                )
+        return
+    if not isinstance(goal, Reorder):
+        cause = next(name for name in ("method", "visible", "budget") if given[name] is not None)
+        raise RankproofError(
+            f"--{cause} {given[cause]} makes a black-box attack, which there is for oa only; "
+            f"leave it out or choose --goal oa"
+        )
+    if given["steps"] is not None:
+        raise RankproofError(
+            "--steps counts gradients, which a black box does not give; limit it by --budget"
+        )
+    if given["xi"] is not None:
+        raise RankproofError("--xi weighs nothing in a black box: only the order counts; leave it out")
+    visible_of(given["visible"], goal.k)
+
+
+def _victim(
+    gallery: "Gallery", goal: "Goal | Sum", how: "Method | BlackBox", visible: str | None
+) -> "Gallery | Oracle":
+    """What is attacked: the gallery, or in a black box no more than its first results."""
+    from rankproof.goals import Reorder
+    from rankproof.methods import BlackBox
+    from rankproof.oracle import LocalOracle
+
+    if not isinstance(how, BlackBox) or not isinstance(goal, Reorder):
+        return gallery
+    shown = visible_of(visible, goal.k)
+    small = visible is None and shown is not None and shown > len(gallery)
+    return LocalOracle(gallery, len(gallery) if small else shown)
+
+
+def _costs(
+    gallery: "Gallery", images: "Tensor", goal: "Goal | Sum", result: "AttackResult"
+) -> dict[str, float]:
+    """The memory an attack took, and the time of the work it could not do without."""
+    from rankproof.cost import look_seconds, measure, peak_mb
+
+    with progress("timing the bare work") as tell:
+        if result.queries is None:
+            return measure(gallery, images, goal, result.steps, progress=tell)
+        peak = peak_mb(gallery.ranker.device.type)  # first, since timing takes memory too
+        seconds = look_seconds(gallery, images, int(result.queries.sum()))
+        return {"model_seconds": seconds, "peak_mb": peak}
+
+
+def _more_notes(result: "AttackResult", threat: "Threat", order: str | None, own_copy: str) -> Iterator[str]:
+    """What a reader should know beside the notes of the attack itself."""
+    if threat.grid and result.queries is None:
+        yield "searched among 8-bit images"
+    if order is not None:
+        yield f"the wanted order is {order} for every query, by present places from 0"
+    if own_copy == "drop":
+        yield "the own clean copies of the attacked pictures do not count in any ranking"
+    if (silent := int(result.silent.sum())) > len(result) // 100:
+        yield f"{silent} of {len(result)} attacks never saw a usable gradient: this figure may be false"
+
+
+def _stopped_attack(method: str, journal: Path | None) -> str:
+    if method in ("pgd", "strong"):
+        return "nothing was written; the same command starts the attack again"
+    if journal is None:
+        return "nothing was kept; with --journal DIR the same command would go on where it stopped"
+    return f"the search is kept in {journal}; the same command goes on from there"
 
 
 def _again() -> str:

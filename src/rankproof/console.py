@@ -128,23 +128,41 @@ def print_attack(cell: dict[str, Any]) -> None:
     from rankproof.audit.table import explain, figure, interval_text, setting_text, value_text
     from rankproof.figures import eps_text, goal_name
 
-    name = " ".join(filter(None, (goal_name(cell["goal"]), setting_text(cell))))
-    how = f"{cell['method']}, {cell['steps']} steps, {cell['trials']:,} trials, seed {cell['seed']}"
+    black_box = cell["budget"] is not None
+    name = " ".join(filter(None, (goal_name(cell["goal"]), setting_text({**cell, "budget": None}))))
+    spent = f"{cell['steps']} steps"
+    if black_box:
+        spent = "1 query each" if cell["budget"] == 1 else f"{cell['budget']:,} queries each"
+    how = f"{cell['method']}, {spent}, {cell['trials']:,} trials, seed {cell['seed']}"
     typer.echo(f"{name} at {eps_text(cell['eps'])}: {how}\n{explain(cell)}")
     table = Table()
     table.add_column("figure", no_wrap=True)
     for column in ("before", "after", "95 % interval"):
         table.add_column(column, justify="right", no_wrap=True)
-    label = {"rank": "rank of the chosen", "tau": "Kendall's tau", "shift": "distance moved"}[cell["metric"]]
+    order = "tau_S of what is seen" if black_box else "Kendall's tau"
+    label = {"rank": "rank of the chosen", "tau": order, "shift": "distance moved"}[cell["metric"]]
     table.add_row(label, value_text(cell, "before"), value_text(cell, "after"), escape(interval_text(cell)))
     if cell["sp_rank"] is not None:
         table.add_row("rank of those to keep", "", f"{figure(cell['sp_rank'])} %", "")
     if cell["metric"] == "tau":
         table.add_row("mean rank mR", figure(cell["mean_rank_before"]), figure(cell["mean_rank"]), "")
     Console().print(table)
+    if black_box:
+        typer.echo(f"{cell['queries_spent']:,.1f} queries on average, {cell['queries_max']:,} at most")
+        typer.echo(_curve_text(cell["curve"]))
     times = (
         f"{cell['seconds'] / cell['model_seconds']:.2f} times the bare work" if cell["model_seconds"] else ""
     )
     typer.echo(", ".join(filter(None, (f"{cell['seconds']:.2f} s", times, f"{cell['peak_mb']:,.0f} MB"))))
     for note in cell["notes"]:
         typer.echo(f"note: {note}")
+
+
+def _curve_text(curve: list[list[int | float]]) -> str:
+    """The best figure after some numbers of queries: 10, 50, 100, 200, 500 and so on, and the last."""
+    from rankproof.audit.table import figure
+
+    last = curve[-1][0]
+    marks = [(mark, value) for mark, value in curve if mark in (10, 50, last) or mark >= 100]
+    texts = [f"{figure(value, 2)} after {mark:,}" for mark, value in marks]
+    return f"best tau_S by queries: {', '.join(texts)}"

@@ -1,4 +1,4 @@
-"""Pictures for reports: one attack as a strip, one curve over eps. The only file that imports matplotlib."""
+"""Pictures for reports: attacks as strips, curves over eps and queries. Nothing else imports matplotlib."""
 
 import io
 import math
@@ -43,7 +43,8 @@ def strip_png(strip: Strip) -> bytes:
 
     First row: original, the change amplified around grey (by the factor in its title), adversarial.
     Then the two rankings, each led by its query; the chosen and the attacked items are framed, the rank
-    stands above each picture and "…" where ranks were left out. Twice the size it is meant to be shown at.
+    stands above each picture and "…" where ranks were left out. Of a black-box attack the wanted order
+    stands between the two, and what is out of sight is pale. Twice the size it is meant to be shown at.
     """
     return _Sheet(strip).draw()
 
@@ -56,8 +57,8 @@ class _Sheet:
 
         self.strip = strip
         self.large, self.small = _box(strip.original, LARGE), _box(strip.original, SMALL)
-        rankings = [tiles for tiles in (strip.before, strip.after) if tiles]
-        labels = any(tile.label for tiles in rankings for tile in tiles)
+        rankings = [tiles for tiles in (strip.before, strip.order, strip.after) if tiles]
+        labels = any(tile.label or tile.mark for tiles in rankings for tile in tiles)
         self.row_height = 32 + self.small[1] + (16 if labels else 4)
         widest = max((self._ranking_width(tiles) for tiles in rankings), default=0)
         self.width = math.ceil(max(widest, 3 * (self.large[0] + 2 * SPACE) + 150) + 2 * MARGIN)
@@ -70,6 +71,7 @@ class _Sheet:
         y += 22 + self.large[1] + SPACE
         for tiles, title, query in (
             (strip.before, "Ranking before", strip.original if strip.query is None else strip.query),
+            (strip.order, "Wanted order", None),
             (strip.after, "Ranking after", strip.adversarial if strip.query is None else strip.query),
         ):
             if tiles:
@@ -95,6 +97,10 @@ class _Sheet:
         self._text(x, y + 25, f"at most {eps_text(strip.eps)} per pixel", color=MUTED, size=9)
         tiles = strip.before + strip.after
         y += 46
+        if strip.visible is not None:
+            seen = f"sees the first {strip.visible}, {strip.budget:,} times"
+            self._text(x, y - 6, seen, color=MUTED, size=9)
+            y += 15
         for shown, colour, word in (
             (any(tile.attacked for tile in tiles), ATTACKED, "the changed item"),
             (any(tile.chosen and not tile.attacked for tile in tiles), CHOSEN, "chosen by the attacker"),
@@ -103,13 +109,16 @@ class _Sheet:
                 self._frame(x + 1, y - 4, (9, 9), colour, 1.8)
                 self._text(x + 17, y + 1, word, size=9)
                 y += 16
+        if any(tile.unseen for tile in tiles):
+            self._text(x, y + 1, "pale: out of sight", color=MUTED, size=9)
 
-    def _ranking(self, y: Length, title: str, query: Picture, tiles: tuple[Tile, ...]) -> None:
+    def _ranking(self, y: Length, title: str, query: Picture | None, tiles: tuple[Tile, ...]) -> None:
         width, height = self.small
         self._text(MARGIN, y + 6, title, size=9.5, weight="bold")
         top, x = y + 32, float(MARGIN)
-        self._text(x + width / 2, top - 8, "query", color=MUTED, size=8.5, align="center")
-        self._picture(x, top, self.small, query)
+        if query is not None:
+            self._text(x + width / 2, top - 8, "query", color=MUTED, size=8.5, align="center")
+            self._picture(x, top, self.small, query)
         x += width + SPACE
         self._rule(x, top, height)
         x += SPACE
@@ -123,16 +132,18 @@ class _Sheet:
 
     def _tile(self, x: Length, top: Length, tile: Tile) -> None:
         width, height = self.small
-        colour = ATTACKED if tile.attacked else CHOSEN if tile.chosen else None
+        colour = MUTED if tile.unseen else ATTACKED if tile.attacked else CHOSEN if tile.chosen else None
         middle, weight = x + width / 2, "bold" if colour else "normal"
         self._text(
             middle, top - 8, f"{tile.rank:,}", size=8.5, align="center", color=colour or MUTED, weight=weight
         )
-        self._picture(x, top, self.small, tile.image)
-        if colour:
+        self._picture(x, top, self.small, 0.6 + 0.4 * tile.image if tile.unseen else tile.image)
+        if colour and not tile.unseen:
             self._frame(x - 1.5, top - 1.5, (width + 3, height + 3), colour, 3)
-        if tile.label:
-            below = top + height + 8
+        below = top + height + 8
+        if tile.mark:
+            self._text(middle, below + 1, tile.mark, color=INK, size=10, weight="bold", align="center")
+        elif tile.label:
             self._text(middle, below, _short(tile.label), color=MUTED, size=7.5, align="center")
 
     def _ranking_width(self, tiles: tuple[Tile, ...]) -> int:
@@ -261,6 +272,72 @@ def curve_svg(points: Sequence[Point], *, metric: str, audited: float, label: st
         centre = f'cx="{x(point.eps):.1f}" cy="{y(point.value):.1f}"'
         parts.append(f'<circle {centre} r="{4 if mark else 1.9}" fill="{BAND}"{ring}/>')
     size = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
+    about = f'role="img" aria-label="{escape(label)}" font-family="system-ui, sans-serif" font-size="10"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {about}>{"".join(parts)}</svg>'
+
+
+class Line(NamedTuple):
+    """What one method reached: its name, and its best mean figure after so many queries."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+
+
+WIDE, HIGH = 320, 150
+COLOURS = (BAND, CHOSEN)
+
+
+def query_svg(lines: Sequence[Line], *, label: str) -> str:
+    """The best tau_S over the queries spent, a line for each method, as one <svg> element without any id.
+
+    The horizontal axis is log10 of the queries; the vertical one ends at the next quarter above all values.
+
+    Args:
+        lines: the main method first; values that are not finite are left out.
+        label: what a screen reader says instead of the curves.
+    """
+    kept = [
+        (line.name, sorted((float(q), float(v)) for q, v in line.points if q >= 1 and math.isfinite(v)))
+        for line in lines
+    ]
+    kept = [(name, points) for name, points in kept if points]
+    values = [value for _, points in kept for _, value in points] or [0.0]
+    most = max((points[-1][0] for _, points in kept), default=1.0)
+    # A mean start a little below chance is no reason for an axis that goes down to -0.25.
+    low = math.floor(4 * min(values)) / 4 if min(values) < -0.05 else 0.0
+    high = min(1.0, max(0.25, math.ceil(4 * max(values)) / 4))
+    last, base, end = math.log10(max(most, 10.0)), HIGH - 34, WIDE - 24
+
+    def x(queries: Length) -> float:
+        return LEFT + (end - LEFT) * math.log10(queries) / last
+
+    def y(value: float) -> float:
+        return TOP + (base - TOP) * (high - min(max(value, low), high)) / (high - low)
+
+    parts = []
+    for tick in (low + 0.25 * step for step in range(round(4 * (high - low)) + 1)):
+        style = f'stroke="{MUTED if tick == 0 else RULE}"'
+        parts.append(f'<line x1="{LEFT}" x2="{end}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" {style}/>')
+        if high - low <= 1 or tick in (low, high) or tick % 0.5 == 0:
+            at, text = f'x="{LEFT - 6}" y="{y(tick) + 3.5:.1f}"', _minus(f"{tick:g}")
+            parts.append(f'<text {at} text-anchor="end" fill="{MUTED}">{text}</text>')
+    for power in range(int(last + 1e-9) + 1):
+        at = f'x="{x(10**power):.1f}" y="{base + 15}"'
+        parts.append(f'<text {at} text-anchor="middle" fill="{MUTED}">{10**power:,}</text>')
+    middle = (LEFT + end) / 2
+    parts.append(f'<text x="{middle}" y="{HIGH - 4}" text-anchor="middle" fill="{MUTED}">queries</text>')
+    for number, (name, points) in reversed(list(enumerate(kept))):
+        colour, dash = COLOURS[number % 2], ' stroke-dasharray="5 3"' if number else ""
+        line = " ".join(f"{x(queries):.1f},{y(value):.1f}" for queries, value in points)
+        stroke = f'stroke="{colour}" stroke-width="{1.6 if number else 2}" stroke-linejoin="round"{dash}'
+        parts.append(f'<polyline points="{line}" fill="none" {stroke}/>')
+        queries, value = points[-1]
+        parts.append(f'<circle cx="{x(queries):.1f}" cy="{y(value):.1f}" r="3" fill="{colour}"/>')
+        # The legend stands where a search begins and no curve is.
+        row = TOP + 10 + 15 * number
+        parts.append(f'<line x1="{LEFT + 8}" x2="{LEFT + 28}" y1="{row}" y2="{row}" {stroke}/>')
+        parts.append(f'<text x="{LEFT + 34}" y="{row + 3.5}" fill="{INK}">{escape(name)}</text>')
+    size = f'viewBox="0 0 {WIDE} {HIGH}" width="{WIDE}" height="{HIGH}"'
     about = f'role="img" aria-label="{escape(label)}" font-family="system-ui, sans-serif" font-size="10"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {about}>{"".join(parts)}</svg>'
 

@@ -18,7 +18,7 @@ from rankproof.types import Ids, Images, Pictures, Places, Rows
 PASS = 200  # images in one forward pass: their activations still fit the caches of a processor
 SLACK = 1e-3  # of single-precision distances that only decide which items are looked at exactly
 
-Search = Callable[[Images], Sequence[Sequence[Hashable]]]
+Search = Callable[[Images], Sequence[Sequence[Hashable]] | Tensor]
 
 
 class BudgetExhaustedError(RankproofError):
@@ -111,6 +111,8 @@ class LocalOracle:
         ignored = None if watch.ignored is None else watch.ignored.repeat_interleave(pictures)
         chosen = watch.ids.repeat_interleave(pictures, 0)
         places = self.gallery.rank_of(z.flatten(0, 1), chosen, ties="order", dropped=ignored)
+        if ignored is not None:
+            places = places.masked_fill(chosen == ignored[:, None], len(self.gallery))
         return places.view(*z.shape[:2], -1)
 
     def _pruned(self, z: Tensor, watch: Watch) -> Tensor:
@@ -211,7 +213,9 @@ class ListOracle:
         answers = self.search(images)
         if len(answers) != len(images):
             raise RankproofError(f"the service answered {len(answers)} of {len(images)} pictures")
-        lists = [[self.number(name) for name in answer] for answer in answers]
+        # The items of a tensor hash by identity: as numbers of Python equal ids are equal.
+        rows = (answer.tolist() if isinstance(answer, Tensor) else answer for answer in answers)
+        lists = [[self.number(name) for name in row] for row in rows]
         if ignored is not None:
             skipped = zip(lists, ignored.tolist(), strict=True)
             lists = [[number for number in numbers if number != skip] for numbers, skip in skipped]
@@ -280,7 +284,7 @@ class Cached:
     def top(self, images: Images, count: int, watch: Watch) -> Ids:
         """As the oracle's; pictures that were sent before are answered from memory."""
         keys = [
-            _digest(image, torch.tensor([count, skip]))
+            _digest(image, torch.tensor([count, skip]), b"top")
             for image, skip in zip(images, _skips(watch), strict=True)
         ]
         fresh = _fresh(keys, self._answers)
@@ -294,7 +298,7 @@ class Cached:
         result = []
         for row, (pictures, skip) in enumerate(zip(images, _skips(watch), strict=True)):
             question = torch.cat([watch.ids[row].cpu(), torch.tensor([skip])])
-            keys = [_digest(picture, question) for picture in pictures]
+            keys = [_digest(picture, question, b"places") for picture in pictures]
             fresh = _fresh(keys, self._answers)
             if fresh:
                 found = self.oracle(pictures[None, fresh], _part(watch, [row]))[0]
@@ -314,9 +318,9 @@ def _part(watch: Watch, rows: list[int]) -> Watch:
     return Watch(watch.attacks[rows], watch.ids[rows], ignored)
 
 
-def _digest(picture: Tensor, question: Tensor) -> bytes:
+def _digest(picture: Tensor, question: Tensor, kind: bytes) -> bytes:
     """What names a question: the exact pixels and what is looked for."""
-    parts = (picture.detach().cpu().contiguous().numpy().tobytes(), question.numpy().tobytes())
+    parts = (kind, picture.detach().cpu().contiguous().numpy().tobytes(), question.numpy().tobytes())
     return hashlib.blake2b(b"/".join(parts), digest_size=16).digest()
 
 

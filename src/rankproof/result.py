@@ -132,7 +132,7 @@ class AttackResult:
         """The headline figure after the attack with its 95 % interval."""
         return summarise(self.headline())
 
-    def curve(self) -> list[list[float]]:
+    def curve(self) -> list[list[int | float]]:
         """The mean best tau_S after so many queries: [[1, tau], [2, tau], [5, tau], ...]."""
         if self.scores is None:
             raise RankproofError(f"{self.method} spends no queries: it has no curve over them")

@@ -9,6 +9,7 @@ from rankproof.audit.checks import (
     check_baseline,
     check_curve,
     check_gallery,
+    check_knowledge,
     check_weaker,
 )
 
@@ -140,6 +141,14 @@ def test_one_trial_is_too_wide_and_shifts_are_never(result):
     assert check_attack(with_values(result, [0, 100.0] * 5, "shift"), "x", headline=True) == []
 
 
+@pytest.mark.parametrize(("spread", "expected"), [(0.2, []), (0.5, ["wide-interval"])])
+def test_a_black_box_may_be_known_less_well_since_its_attacks_are_few(result, spread, expected):
+    seen = replace(with_values(result, [-spread, spread] * 10, "tau"), budget=1000)
+    flags = check_attack(seen, "oa k = 5, N = 50, Q = 1,000 at 8/255", headline=True)
+    assert kinds(flags) == expected
+    assert all("±0.15" in flag.text for flag in flags)
+
+
 # -- two methods -----------------------------------------------------------------------------------
 
 NOISE = [0.0, 1.0, 0.5, 0.2] * 5
@@ -188,6 +197,53 @@ def test_one_attack_or_an_unknown_goal_says_nothing():
     one = {"values": [50.0], "kept": []}, {"values": [1.0], "kept": []}
     assert check_weaker(*one, "qa+", "x") == []
     assert check_weaker(values(50), values(1), "my own goal", "x") == []
+
+
+def test_a_yardstick_is_called_by_its_name():
+    (flag,) = check_weaker(values(19.5), values(20), "oa", "x", "the search of this audit", "SPSA")
+    assert flag.text.startswith("the search of this audit does worse than SPSA on the same attacks")
+
+
+# -- two kinds of attackers ------------------------------------------------------------------------
+
+
+def orders(start, wanted=None):
+    """20 attacks with one wanted order each."""
+    found = [start + 0.1 * n for n in NOISE]
+    return {"values": found, "targets": [[n, n + 1, n + 2] for n in range(20)] if wanted is None else wanted}
+
+
+def test_a_black_box_above_the_white_box_is_a_reason_to_doubt_the_white_box():
+    (flag,) = check_knowledge(orders(0.5), orders(0.3), "oa k = 5, N = 50, Q = 1,000 at 8/255")
+    assert (flag.kind, flag.cell) == ("black-box-beats-white-box", "oa k = 5, N = 50, Q = 1,000 at 8/255")
+    assert "the white-box figure of OA understates the danger" in flag.text
+    assert check_knowledge(orders(0.3), orders(0.3), "x") == []
+    assert check_knowledge(orders(0.1), orders(0.3), "x") == []
+
+
+def test_the_white_box_may_have_made_more_attacks_than_the_black_box():
+    """Those of the black box are the first of the white box's; what comes after says nothing."""
+    white = orders(0.5)
+    white = {"values": [*white["values"], *[-1.0] * 500], "targets": [*white["targets"], *[[7, 8, 9]] * 500]}
+    assert check_knowledge(orders(0.3), white, "x") == []
+    assert kinds(check_knowledge(orders(0.7), white, "x")) == ["black-box-beats-white-box"]
+
+
+def test_only_attacks_with_the_same_wanted_order_are_compared():
+    other = [[n + 2, n + 1, n] for n in range(20)]
+    assert check_knowledge(orders(0.9), orders(0.1, other), "x") == []
+    half = orders(0.1)["targets"][:10] + other[10:]
+    above = orders(0.9)
+    above["values"][:10] = [-0.5 + 0.1 * n for n in NOISE[:10]]
+    assert check_knowledge(above, orders(0.1, half), "x") == []  # above it where the orders differ only
+
+
+def test_a_gain_of_the_black_box_within_chance_is_none():
+    black = {"values": [0.4 + n for n in (0.5, -0.4) * 5], "targets": [[0, 1]] * 10}
+    white = {"values": [0.4] * 10, "targets": [[0, 1]] * 10}
+    assert check_knowledge(black, white, "x") == []
+    one = {"values": [1.0], "targets": [[0, 1]]}
+    assert check_knowledge(one, white, "x") == []
 
 
 # -- budgets ---------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from rankproof import Gallery, RankproofError, Threat
 from rankproof.audit import plan
 from rankproof.audit.plan import DEFAULT_TRIALS, LEAST_TRIALS, standard_cells
 from rankproof.goals.names import goal_name
+from rankproof.methods import SPSA
 
 GOALS = {"ca+", "ca-", "qa+", "qa-", "sp-qa+", "sp-qa-", "oa", "shift"}
 LEVELS = (0, 1, 2, 4, 8, 16)
@@ -22,12 +23,22 @@ def unit(monkeypatch):
         )
 
     set_to(1e-4)
+    per_query = "_seconds_per_query"
+    monkeypatch.setattr(sys.modules["rankproof.audit.plan"], per_query, lambda gallery, images, threat: 2e-5)
     return set_to
 
 
 @pytest.fixture
 def gallery(make):
     return Gallery.build(make.ranker(), make.images(60))
+
+
+def white(cells):
+    return [cell for cell in cells if cell.budget is None]
+
+
+def seen(cells):
+    return [cell for cell in cells if cell.budget is not None]
 
 
 def figures(cells):
@@ -37,7 +48,7 @@ def figures(cells):
 @pytest.mark.parametrize("level", [8.0, 4.0, 3.0, 0.0, 7.65])
 def test_every_goal_with_both_methods_and_a_curve(gallery, pictures, unit, level):
     cells = plan(gallery, pictures, Threat(level / 255)).cells
-    found = figures(cells)
+    found = figures(white(cells))
     assert len(set(found)) == len(found)
     assert len({cell.label for cell in cells}) == len(cells)  # what a journal knows them by
     assert {f for f in found if f[1] == "pgd"} == {(goal, "pgd", level) for goal in GOALS}
@@ -48,7 +59,7 @@ def test_every_goal_with_both_methods_and_a_curve(gallery, pictures, unit, level
 def test_both_methods_of_a_headline_figure_spend_the_same(gallery, pictures, unit):
     cells = plan(gallery, pictures, Threat(8 / 255)).cells
     for goal in GOALS:
-        pair = [cell for cell in cells if goal_name(cell.goal) == goal and cell.eps == 8 / 255]
+        pair = [cell for cell in white(cells) if goal_name(cell.goal) == goal and cell.eps == 8 / 255]
         assert sorted(cell.method.name for cell in pair) == ["pgd", "strong"]
         assert len({(cell.passes, cell.trials) for cell in pair}) == 1
         assert pair[0].passes == (24 if goal == "oa" else 16)
@@ -56,7 +67,7 @@ def test_both_methods_of_a_headline_figure_spend_the_same(gallery, pictures, uni
 
 
 def test_the_papers_settings(gallery, pictures, unit):
-    goals = {goal_name(cell.goal): cell.goal for cell in plan(gallery, pictures, Threat(0.03)).cells}
+    goals = {goal_name(cell.goal): cell.goal for cell in white(plan(gallery, pictures, Threat(0.03)).cells)}
     assert goals["ca+"].w == goals["ca-"].w == goals["qa+"].m == goals["qa-"].m == 1
     assert [(weight, term.g) for weight, term in goals["sp-qa+"].terms[1:]] == [(1.0, 5)]
     assert [(weight, term.g) for weight, term in goals["sp-qa-"].terms[1:]] == [(100.0, 5)]
@@ -65,7 +76,7 @@ def test_the_papers_settings(gallery, pictures, unit):
 
 @pytest.mark.parametrize(("size", "g"), [(2, None), (3, 1), (4, 2), (7, 5), (500, 5)])
 def test_small_galleries_get_what_fits(size, g):
-    cells = standard_cells(size, Threat(0.03), 10)
+    cells = white(standard_cells(size, Threat(0.03), 10))
     names = {goal_name(cell.goal) for cell in cells}
     assert names == (GOALS if g else GOALS - {"sp-qa+", "sp-qa-"})
     for cell in cells:
@@ -79,8 +90,55 @@ def test_small_galleries_get_what_fits(size, g):
     ("trials", "headline", "curve"), [(2000, 2000, 400), (1000, 1000, 200), (300, 300, 100), (30, 30, 30)]
 )
 def test_points_of_a_curve_get_fewer_trials(trials, headline, curve):
-    for cell in standard_cells(5000, Threat(8 / 255), trials):
+    for cell in white(standard_cells(5000, Threat(8 / 255), trials)):
         assert cell.trials == (headline if cell.eps == 8 / 255 else curve)
+
+
+# -- black boxes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "ks", "visible"), [(2, [2], 2), (7, [5, 7], 7), (30, [5, 10], 30), (797, [5, 10], 50)]
+)
+def test_black_boxes_reorder_five_and_ten_of_fifty_as_far_as_there_are(size, ks, visible):
+    cells = seen(standard_cells(size, Threat(8 / 255), 300))
+    assert [cell.goal.k for cell in cells] == [k for k in ks for _ in range(2)]
+    assert [cell.method.name for cell in cells] == ["spsa", "own"] * len(ks)
+    assert [cell.yardstick for cell in cells] == [True, False] * len(ks)
+    assert {(cell.visible, cell.budget, cell.eps, cell.trials) for cell in cells} == {
+        (visible, 61, 8 / 255, 30)
+    }
+
+
+@pytest.mark.parametrize(
+    ("trials", "few"), [(5000, 500), (1000, 100), (797, 79), (200, 20), (20, 20), (7, 7)]
+)
+def test_a_tenth_of_the_trials_looks_at_results_but_at_least_twenty(trials, few):
+    assert {cell.trials for cell in seen(standard_cells(797, Threat(0.03), trials))} == {few}
+
+
+def test_a_black_box_is_told_apart_by_its_label():
+    labels = [cell.label for cell in seen(standard_cells(797, Threat(8 / 255), 300))]
+    assert labels[:2] == [
+        "oa k = 5, N = 50, Q = 61 at 8/255 (spsa)",
+        "oa k = 5, N = 50, Q = 61 at 8/255",
+    ]
+
+
+def test_a_search_among_8_bit_images_stays_there_and_the_yardstick_as_published():
+    spsa, own, *_ = seen(standard_cells(797, Threat(8 / 255), 300))
+    assert (spsa.threat(Threat(0.1)).grid, own.threat(Threat(0.1)).grid) == (False, True)
+    assert own.threat(Threat(0.1)).eps == 8 / 255
+    assert spsa.threat(Threat(0.1, grid=True)).grid
+
+
+def test_a_yardstick_that_is_the_search_itself_is_run_once(monkeypatch):
+    monkeypatch.setattr(sys.modules["rankproof.audit.plan"], "automatic", SPSA)
+    cells = seen(standard_cells(797, Threat(0.03), 300))
+    assert [(cell.goal.k, cell.method.name, cell.yardstick) for cell in cells] == [
+        (5, "spsa", False),
+        (10, "spsa", False),
+    ]
 
 
 # -- trials ----------------------------------------------------------------------------------------
@@ -143,11 +201,25 @@ def test_at_least_one_trial(gallery, pictures, trials):
         plan(gallery, pictures, Threat(0.03), trials=trials)
 
 
-def test_the_estimate_follows_the_work(gallery, pictures, unit):
-    twenty, forty = (plan(gallery, pictures, Threat(8 / 255), trials=n).seconds for n in (20, 40))
-    assert forty == pytest.approx(2 * twenty)
+def test_the_estimate_follows_the_work(gallery, make, pictures, unit, monkeypatch):
+    many = make.images(1200)
+    small, large = (plan(gallery, many, Threat(8 / 255), trials=n).seconds for n in (600, 1200))
+    assert large == pytest.approx(2 * small)
     unit(3e-4)
-    assert plan(gallery, pictures, Threat(8 / 255), trials=20).seconds == pytest.approx(3 * twenty)
+    monkeypatch.setattr(
+        sys.modules["rankproof.audit.plan"], "_seconds_per_query", lambda gallery, images, threat: 6e-5
+    )
+    assert plan(gallery, many, Threat(8 / 255), trials=600).seconds == pytest.approx(3 * small)
+
+
+def test_the_queries_are_in_the_estimate(gallery, pictures, unit, monkeypatch):
+    module = sys.modules["rankproof.audit.plan"]
+    seconds = []
+    for one in (0.0, 1.0):
+        monkeypatch.setattr(module, "_seconds_per_query", lambda gallery, images, threat, one=one: one)
+        seconds.append(plan(gallery, pictures, Threat(8 / 255), trials=20).seconds)
+    assert seconds[1] - seconds[0] == pytest.approx(1.2 * 4 * 20 * 61)
+    assert plan(gallery, pictures, Threat(0.0), trials=20).seconds < 10  # nothing is sent
 
 
 def test_one_pass_is_timed_on_the_model_itself(gallery, pictures):

@@ -2,6 +2,7 @@ import io
 import json
 import os
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -43,6 +44,28 @@ def cell(goal, n=4, method="strong", **changes):
     values |= {"steps": 24, "trials": 1000, "seed": 0, "device": "cpu", "model": "m", "data": "d"}
     values |= {"seconds": 12.5, "model_seconds": 10.0, "peak_mb": 300.0, "versions": {"torch": "2.5"}}
     return values | changes
+
+
+def seen(k=5, method="own", after=0.37, **changes):
+    """A figure of a black box: the same attack where only 50 results are seen."""
+    values = {"method": method, "k": k, "xi": None, "visible": 50, "budget": 1000, "trials": 100}
+    values |= {"before": 0.01, "after": after, "ci95": [after - 0.08, after + 0.08]}
+    values |= {
+        "mean_rank_before": (k - 1) / 2,
+        "mean_rank": 7.65,
+        "queries_spent": 871.4,
+        "queries_max": 1000,
+    }
+    return cell("oa", **values | {"curve": [[1, 0.01], [100, after / 2], [1000, after]]} | changes)
+
+
+BLACK_BOX = [seen(), seen(method="spsa", after=0.22), seen(10, after=0.31), seen(10, "spsa", 0.19)]
+
+
+def seen_strip():
+    one = strip("oa")
+    tiles = tuple(replace(tile, chosen=True, mark="ABCD"[tile.rank]) for tile in one.before)
+    return replace(one, before=tiles, order=tiles, after=tiles, visible=50, budget=1000)
 
 
 def strip(goal="qa+"):
@@ -223,6 +246,98 @@ def test_black_box_figures_are_not_said_to_know_the_weights():
     assert "except where N and Q are given" in text
 
 
+@pytest.fixture(scope="module")
+def both():
+    """An audit with both kinds of attackers, as a page."""
+    strips = [strip(), strip("oa"), seen_strip()]
+    return Page(report.render_html(audit(cells=[*audit().cells, *BLACK_BOX], strips=strips)))
+
+
+def test_black_boxes_have_a_section_of_their_own(both):
+    text = both.text.replace("\N{NO-BREAK SPACE}", " ")
+    start = text.index("What a stranger reaches who sees only the first 50 results")
+    end = text.index("In pictures")
+    assert text.index("Each attack at 4/255") < start < end
+    part = text[start:end]
+    for wanted in (
+        "after 1,000 queries it is over",
+        "5 results own, k = 5, N = 50, Q = 1,000 100 trials 0.01 → 0.37 [0.29, 0.45] SPSA: 0.22",
+        "10 results own, k = 10, N = 50, Q = 1,000 100 trials 0.01 → 0.31 [0.23, 0.39] SPSA: 0.19",
+        "2.0 → 7.7 mean rank mR 871 queries (mean)",
+        "OA at 4/255, first 50 results seen.",
+    ):
+        assert wanted in part, wanted
+    assert "N = 50" not in text[:start].split("Each attack at")[1]
+    assert text[end:].count("QA+ at 4/255.") == text[end:].count("OA at 4/255.") == 1
+    assert "N, Q and tau_S" in text
+
+
+def test_without_a_black_box_nothing_is_said_of_one(page):
+    for word in ("stranger reaches", "tau_S", "Q times", "queries (mean)"):
+        assert word not in page.text
+
+
+def test_both_methods_of_a_black_box_are_drawn_over_the_queries(both):
+    labels = [text for text in both.attributes("aria-label") if text.startswith("best tau_S")]
+    assert labels == [
+        "best tau_S, k = 5, N = 50, Q = 1,000: own 0.37 after 1,000 queries, spsa 0.22 after 1,000 queries",
+        "best tau_S, k = 10, N = 50, Q = 1,000: own 0.31 after 1,000 queries, spsa 0.19 after 1,000 queries",
+    ]
+
+
+def test_a_yardstick_without_another_search_has_its_own_row():
+    (row,) = table.rows(audit(cells=[seen(method="spsa")]))
+    assert (row.cell["method"], row.yardstick) == ("spsa", None)
+    assert (
+        "are measured by; here it is the method itself."
+        in Page(report.render_html(audit(cells=[seen(method="spsa")]))).text
+    )
+
+
+def test_white_and_black_boxes_are_not_mixed_up():
+    """Neither in the sentence on what was found, nor in headlines, nor in what a figure is compared with."""
+    cells = [*reversed(BLACK_BOX), *audit().cells]
+    shown = table.rows(audit(cells=cells))
+    assert [row.cell["goal"] for row in shown] == [*table.ORDER, "oa", "oa"]
+    assert [row.cell["k"] for row in shown[-2:]] == [5, 10]
+    by_setting = {(row.cell["k"], row.cell["budget"]): row for row in shown if row.cell["goal"] == "oa"}
+    assert by_setting[5, None].yardstick["method"] == "pgd"
+    assert by_setting[5, 1000].yardstick["after"] == 0.22
+    assert by_setting[10, 1000].yardstick["after"] == 0.19
+    found = table.verdict(audit(cells=cells)).replace("\N{NO-BREAK SPACE}", " ")
+    assert "the attacks went between 28 % (SP-QA−) and 94 % (CA+) of the way" in found
+    assert "sees only the first 50 results of each query went between 30 % (10 results) and 36 % (5" in found
+    assert "Kendall tau of 0.81" in Page(report.render_html(audit(cells=cells))).text
+
+
+def test_a_black_box_alone_is_told_of_as_such():
+    found = table.verdict(audit(cells=[seen()])).replace("\N{NO-BREAK SPACE}", " ")
+    assert found == (
+        "With at most 4/255 per pixel somebody who sees only the first 50 results went 36 % (5 results) "
+        "of the way to all that the attacker wants."
+    )
+
+
+def test_fewer_trials_of_black_boxes_are_told():
+    found = audit(cells=[*audit().cells, *BLACK_BOX])
+    assert (
+        "over 1,000 random trials, 100 where N and Q are given (seed 7)"
+        in Page(report.render_html(found)).text
+    )
+    console = Console(width=130, record=True, file=io.StringIO())
+    console.print(table.table_text(found))
+    text = console.export_text()
+    assert "1,000 trials, 100 where N and Q are given, at 4/255" in text
+    assert "OA k=10, N=50, Q=1,000" in text
+    assert "spsa" not in text
+
+
+def test_what_a_black_box_sees_is_explained():
+    assert table.explain(seen()).endswith("all that is seen are the first 50 results of 1,000 queries.")
+    assert table.explain(seen(visible="inf")).endswith("all that is seen are the results of 1,000 queries.")
+    assert table.explain(cell("oa")).endswith("its 5 top results come in a chosen order.")
+
+
 def test_reach_is_the_share_of_the_way_to_what_is_wanted():
     def share(goal, before, after):
         return table.reach(cell(goal, before=before, after=after))
@@ -252,12 +367,14 @@ def test_the_terminal_table_has_a_row_per_attack():
 def test_all_is_saved_and_the_json_is_strict(tmp_path):
     odd = cell("oa", after=float("nan"), ci95=(float("nan"), float("inf")), peak_mb=torch.tensor(2.5))
     flag = Flag(kind="ties", text="Many.")
-    result = audit(cells=[cell("qa+"), odd], flags=[flag], strips=[strip(), strip(), strip("sp-qa-")])
+    strips = [strip(), strip(), strip("sp-qa-"), seen_strip(), seen_strip()]
+    result = audit(cells=[cell("qa+"), odd, seen()], flags=[flag], strips=strips)
     place = report.save(result, tmp_path / "new" / "folder")
     folder = place.parent
     assert place.read_text() == report.render_html(result)
     names = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
-    pictures = ["pictures/qa-plus-2.png", "pictures/qa-plus.png", "pictures/sp-qa-minus.png"]
+    stems = "oa-black-box-2", "oa-black-box", "qa-plus-2", "qa-plus", "sp-qa-minus"
+    pictures = [f"pictures/{stem}.png" for stem in stems]
     assert names == [*pictures, "report.html", "report.json"]
     for name in pictures:
         with Image.open(folder / name) as picture:
@@ -276,6 +393,7 @@ def test_all_is_saved_and_the_json_is_strict(tmp_path):
     assert saved["cells"][1]["after"] is None
     assert saved["cells"][1]["ci95"] == [None, None]
     assert saved["cells"][1]["peak_mb"] == 2.5
+    assert saved["cells"][2]["curve"] == [[1, 0.01], [100, 0.185], [1000, 0.37]]
 
 
 def contents(folder):

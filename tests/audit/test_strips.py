@@ -14,7 +14,7 @@ from rankproof import (
     Threat,
     attack,
 )
-from rankproof.audit.strips import strip_of
+from rankproof.audit.strips import order_strip, strip_of
 
 EPS = 0.1
 ROW = torch.tensor([7])
@@ -133,10 +133,59 @@ def test_what_the_attacker_wanted_in_words(gallery, goal, words):
     assert words in strip(gallery, goal)[1].wanted
 
 
+def black_box_strip(gallery, adversarial, targets, visible=10):
+    return order_strip(
+        gallery.pictures[7],
+        adversarial,
+        torch.tensor(targets),
+        gallery,
+        eps=EPS,
+        visible=visible,
+        budget=1000,
+    )
+
+
+def test_a_black_box_strip_shows_the_chosen_before_as_wanted_and_after(gallery):
+    before, after = (places(gallery, gallery.pictures[row]) for row in (7, 30))
+    targets = [before[place] for place in (2, 0, 1)]
+    shown = black_box_strip(gallery, gallery.pictures[30], targets, visible=20)
+    assert [(tile.rank, item(tile), tile.mark) for tile in shown.before] == [
+        (0, targets[1], "B"),
+        (1, targets[2], "C"),
+        (2, targets[0], "A"),
+    ]
+    assert [(tile.rank, item(tile), tile.mark) for tile in shown.order] == [
+        (rank, target, mark) for rank, (target, mark) in enumerate(zip(targets, "ABC", strict=True))
+    ]
+    own = sorted((after.index(target), target) for target in targets)
+    assert [(tile.rank, item(tile)) for tile in shown.after] == own
+    assert [tile.mark for tile in shown.after] == ["ABC"[targets.index(target)] for _, target in own]
+    assert all(tile.chosen for tile in (*shown.before, *shown.order, *shown.after))
+    assert (shown.visible, shown.budget, shown.goal, shown.eps) == (20, 1000, "oa", EPS)
+
+
+def test_what_a_black_box_shows_no_longer_is_marked_and_counts_as_lost(gallery):
+    before, after = (places(gallery, gallery.pictures[row]) for row in (7, 30))
+    far = max(before[:5], key=after.index)
+    assert after.index(far) > 0
+    shown = black_box_strip(gallery, gallery.pictures[30], [far, before[5]], visible=after.index(far))
+    assert [item(tile) for tile in shown.after if tile.unseen] == [
+        target for target in [far, before[5]] if after.index(target) >= after.index(far)
+    ]
+    assert not any(tile.unseen for tile in shown.order)
+    assert "to −1.00." in shown.wanted
+    assert "to 1.00." in black_box_strip(gallery, gallery.pictures[7], before[:3]).wanted
+    assert "order A\N{NO-BREAK SPACE}B\N{NO-BREAK SPACE}C, drawn" in (
+        black_box_strip(gallery, gallery.pictures[7], before[:3]).wanted
+    )
+
+
 def test_no_strip_without_pictures_and_none_of_a_shift(gallery):
     bare = Gallery(gallery.ranker, gallery.embeddings)
     result = attack(bare, gallery.pictures[ROW], QueryRaise(), Threat(EPS), index=ROW)
     assert strip_of(result, bare) is None
+    picture, chosen = gallery.pictures[7], torch.tensor([1, 2])
+    assert order_strip(picture, picture, chosen, bare, eps=EPS, visible=9, budget=9) is None
     assert strip(gallery, MaxShift())[1] is None
 
 

@@ -1,13 +1,16 @@
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
-from rankproof import Gallery, Ranker, RankproofError, Threat, audit
+from rankproof import Gallery, Ranker, RankproofError, Threat, attack, audit
 from rankproof.audit import plan
 from rankproof.audit.suite import stopped_trials
+from rankproof.goals import Reorder
+from rankproof.goals.names import goal_name
+from rankproof.oracle import LocalOracle
 
 THREAT = Threat(8 / 255)
 GOALS = ["ca+", "ca-", "qa+", "qa-", "sp-qa+", "sp-qa-", "oa", "shift"]
@@ -15,9 +18,10 @@ CONTRACT = {
     *("goal", "method", "eps", "w", "m", "k", "g", "xi", "steps", "visible", "budget", "trials", "seed"),
     *("device", "model", "data", "metric", "before", "after", "ci95", "rank_before", "rank_after", "sp_rank"),
     *("tau_before", "tau", "mean_rank_before", "mean_rank", "shift", "seconds", "model_seconds", "peak_mb"),
-    *("versions", "gallery_size", "notes"),
+    *("versions", "gallery_size", "notes", "queries_spent", "queries_max", "curve"),
 }
 CLOCK = {"seconds", "model_seconds", "peak_mb"}
+WHITE, CELLS = 8 * 2 + 8 * 5, 8 * 2 + 8 * 5 + 2 * 2  # the last ones see 24 results only
 SUITE = sys.modules["rankproof.audit.suite"]
 
 
@@ -70,11 +74,13 @@ def attacks(monkeypatch):
 
 def test_one_figure_for_each_planned_one(gallery, whole):
     cells = plan(gallery, gallery.pictures, THREAT, trials=4).cells
-    assert len(whole.cells) == len(cells) == 8 * 2 + 8 * 5
+    assert len(whole.cells) == len(cells) == CELLS
     for planned, cell in zip(cells, whole.cells, strict=True):
         assert set(cell) == CONTRACT
         assert (cell["method"], cell["eps"], cell["trials"]) == (planned.method.name, planned.eps, 4)
         assert cell["steps"] == planned.passes
+        assert (cell["visible"], cell["budget"]) == (planned.visible, planned.budget)
+        assert (cell["curve"] is None) == (planned.budget is None)
         assert (cell["model"], cell["data"], cell["seed"], cell["gallery_size"]) == ("mine", "images", 0, 24)
     assert [cell["goal"] for cell in whole.cells[:16:2]] == GOALS
     json.dumps(whole.cells, allow_nan=False)
@@ -86,12 +92,11 @@ def test_the_audit_itself(whole, gallery):
     assert whole.recall_at_1 == pytest.approx(
         100 * float((z.argmax(1) % 2 == torch.arange(24) % 2).double().mean())
     )
-    assert [strip.goal for strip in whole.strips] == GOALS[:-1]
+    assert [strip.goal for strip in whole.strips] == [*GOALS[:-1], "oa", "oa"]
+    assert [strip.budget for strip in whole.strips] == [None] * 7 + [61, 61]
 
 
 def test_a_figure_is_that_of_the_attack_alone(gallery, whole):
-    from rankproof import attack
-
     chosen = SUITE.draw(24, 4, 0)
     cells = plan(gallery, gallery.pictures, THREAT, trials=4).cells
     for number in (1, 5, 20, 37):
@@ -105,6 +110,33 @@ def test_a_figure_is_that_of_the_attack_alone(gallery, whole):
             index=chosen,
         )
         assert whole.cells[number]["after"] == pytest.approx(float(alone.headline().mean()))
+
+
+@pytest.mark.parametrize(("number", "k", "grid"), [(-4, 5, False), (-3, 5, True), (-1, 10, True)])
+def test_a_black_box_figure_is_that_of_the_attack_on_the_first_results(gallery, whole, number, k, grid):
+    chosen = SUITE.draw(24, 4, 0)
+    alone = attack(
+        LocalOracle(gallery, 24),
+        gallery.pictures[chosen],
+        Reorder(k=k),
+        Threat(THREAT.eps, grid=grid),
+        method=plan(gallery, gallery.pictures, THREAT, trials=4).cells[number].method,
+        budget=61,
+        index=chosen,
+    )
+    cell = whole.cells[number]
+    assert (cell["visible"], cell["budget"], cell["k"]) == (24, 61, k)
+    assert cell["after"] == pytest.approx(float(alone.headline().mean()))
+    assert cell["curve"] == alone.curve()
+    assert cell["after"] > cell["before"]
+
+
+def test_a_black_box_shows_fifty_results_of_a_larger_gallery(make):
+    large = Gallery.build(make.ranker(), make.images(60))
+    todo = plan(large, large.pictures, THREAT, trials=2)
+    result = run(large, prepared=replace(todo, cells=todo.cells[WHITE:]))
+    assert [cell["visible"] for cell in result.cells] == [50] * 4
+    assert [(strip.visible, len(strip.order)) for strip in result.strips] == [(50, 5), (50, 10)]
 
 
 def test_without_labels_and_pictures(make, gallery):
@@ -128,9 +160,9 @@ def test_strips_show_an_attack_that_was_audited(gallery, monkeypatch, known):
     """The attack made again for its picture is one of those the figure is the mean of, nearest the median."""
     real, made = SUITE.attack, []
     monkeypatch.setattr(SUITE, "attack", lambda *args, **more: made.append(real(*args, **more)) or made[-1])
-    run(gallery, trials=5, index=torch.arange(24) if known else None)
-    cells, again = made[:56], made[56:]
-    assert len(again) == 7
+    strips = run(gallery, trials=5, index=torch.arange(24) if known else None).strips
+    cells, again = made[:CELLS], made[CELLS:]
+    assert len(again) == 7  # black-box attacks are not made again
     for single in again:
         (of,) = [r for r in cells if (r.goal, r.method, r.eps) == (single.goal, "strong", THREAT.eps)]
         row = int((of.headline() - of.headline().median()).abs().argmin())
@@ -138,6 +170,14 @@ def test_strips_show_an_attack_that_was_audited(gallery, monkeypatch, known):
         torch.testing.assert_close(single.adversarial[0], of.adversarial[row])
         assert torch.equal(single.targets[0], of.targets[row])
         assert torch.equal(single.preserved[0], of.preserved[row])
+    for strip, of in zip(strips[7:], cells[WHITE + 1 :: 2], strict=True):
+        (row,) = [n for n in range(5) if torch.equal(of.adversarial[n].float(), strip.adversarial)]
+        torch.testing.assert_close(strip.original, of.original[row].float())
+        ends = of.headline(after=False), of.headline()
+        off = torch.stack([(values - values.median()).abs() for values in ends]).sum(0)
+        assert off[row] == off.min()
+        shown = [tile.rank for tile in sorted(strip.after, key=lambda tile: tile.mark)]
+        assert sum(shown) / len(shown) == of.after["mean_rank"][row]
 
 
 # -- seeds -----------------------------------------------------------------------------------------
@@ -165,7 +205,7 @@ def test_fewer_trials_are_a_prefix_of_more():
 # -- stopped and started again ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("after", [0, 23, 58])
+@pytest.mark.parametrize("after", [0, 23, 58, CELLS + 2])
 def test_a_stopped_audit_goes_on_where_it_was(gallery, whole, attacks, tmp_path, after):
     journal = tmp_path / "audit.jsonl"
     attacks.stop = after
@@ -174,9 +214,9 @@ def test_a_stopped_audit_goes_on_where_it_was(gallery, whole, attacks, tmp_path,
     first, attacks.stop = list(attacks.calls), None
     del attacks.calls[:]
     result = run(gallery, journal=journal)
-    cells = min(after, 56)
-    assert len(attacks.calls) == 56 - cells + 7  # the rest, and one for each strip
-    assert not set(first[:cells]) & set(attacks.calls[:-7])
+    cells = min(after, CELLS)
+    assert len(attacks.calls) == CELLS - cells + 7  # the rest, and one for each strip
+    assert not {call for call in first[:cells] if call[0] != "oa"} & set(attacks.calls[:-7])
     assert figures(result) == figures(whole)
     assert result.flags == whole.flags
     assert same_strips(result, whole)
@@ -195,7 +235,7 @@ def test_stopped_inside_a_figure(gallery, whole, attacks, tmp_path):
     assert len(journal.read_text().splitlines()) == 9
     del attacks.calls[:]
     assert figures(run(gallery, journal=journal)) == figures(whole)
-    assert len(attacks.calls) == 56 - 9 + 7
+    assert len(attacks.calls) == CELLS - 9 + 7
 
 
 def test_a_journal_of_another_audit_is_not_used(make, gallery, attacks, tmp_path):
@@ -239,8 +279,8 @@ def test_a_torn_journal_loses_only_the_torn_line(gallery, whole, attacks, tmp_pa
     journal.write_bytes(torn[tail])
     del attacks.calls[:]
     assert figures(run(gallery, journal=journal)) == figures(whole)
-    assert len(attacks.calls) == 56 - 4 + 7
-    assert len([json.loads(line) for line in journal.read_text().splitlines()]) == 56
+    assert len(attacks.calls) == CELLS - 4 + 7
+    assert len([json.loads(line) for line in journal.read_text().splitlines()]) == CELLS
 
 
 # -- what is refused -------------------------------------------------------------------------------
@@ -301,6 +341,30 @@ def test_flags_that_take_several_figures(gallery, monkeypatch):
         flag for flag in flags if flag["kind"] == "strong-loses" and flag["cell"].startswith("shift")
     ).items()
     assert "shift" in [flag["cell"] for flag in flags if flag["kind"] == "larger-is-weaker"]
+
+
+def test_a_black_box_that_loses_to_its_yardstick_or_beats_the_white_box(gallery, monkeypatch):
+    """Each search that is crippled must be seen; k = 10 has no white-box figure to be above."""
+    real, label = SUITE.attack, "oa k = 5, N = 24, Q = 61 at 8/255"
+    kinds = "strong-loses", "black-box-beats-white-box"
+    todo = plan(gallery, gallery.pictures, THREAT, trials=24)
+    orders = [cell for cell in todo.cells if goal_name(cell.goal) == "oa" and cell.eps == THREAT.eps]
+
+    def flags_without(name):
+        def crippled(target, images, goal, threat, *, method, **options):
+            weak = goal == Reorder(k=5) and method.name == name and threat.eps == THREAT.eps
+            changed = Threat(0.0, grid=threat.grid) if weak else threat
+            result = real(target, images, goal, changed, method=method, **options)
+            object.__setattr__(result, "eps", threat.eps)
+            return result
+
+        monkeypatch.setattr(SUITE, "attack", crippled)
+        flags = run(gallery, prepared=replace(todo, cells=tuple(orders))).flags
+        return {(flag.kind, flag.cell) for flag in flags if flag.kind in kinds and flag.cell == label}
+
+    assert flags_without("nothing") == set()
+    assert flags_without("own") == {("strong-loses", label)}
+    assert flags_without("strong") == {("black-box-beats-white-box", label)}
 
 
 def test_an_unfinished_journal_remembers_its_trials(tmp_path):

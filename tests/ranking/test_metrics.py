@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
 from rankproof import Gallery, RankproofError
-from rankproof.ranking.metrics import kendall_tau, normalised_rank, recall_at, summarise
+from rankproof.ranking.metrics import (
+    kendall_tau,
+    normalised_rank,
+    places_in,
+    recall_at,
+    short_range_tau,
+    summarise,
+)
 
 
 @given(
@@ -53,6 +60,135 @@ def test_kendall_tau_of_a_tie_is_neither_concordant_nor_discordant():
 def test_one_item_has_no_order():
     with pytest.raises(RankproofError, match="k = 1"):
         kendall_tau(torch.zeros(2, 1))
+
+
+# -- where watched items stand in lists ------------------------------------------------------------
+
+
+def naive_places(lists, watched):
+    # One list and one set of watched ids: two loops.
+    return [lists.index(name) if name in lists else len(lists) for name in watched]
+
+
+def naive_short_range_tau(places, visible):
+    # Algorithm 1 as printed: +1 for a pair in order, -1 for one out of order or with a missing item.
+    k, total = len(places), 0
+    for i in range(k):
+        for j in range(i + 1, k):
+            seen = visible is None or max(places[i], places[j]) < visible
+            total += 1 if seen and places[i] < places[j] else -1
+    return total / (k * (k - 1) / 2)
+
+
+@given(
+    n=st.integers(1, 8),
+    k=st.integers(1, 12),
+    dtype=st.sampled_from([torch.int16, torch.int32, torch.int64]),
+    seed=st.integers(0, 999),
+)
+def test_places_equal_a_double_loop_with_missing_and_repeated_ids(make, n, k, dtype, seed):
+    random = make.random(seed)
+    lists = torch.randint(-3, 9, (4, n), generator=random).to(dtype)
+    watched = torch.randint(-3, 9, (4, k), generator=random).to(dtype)
+    expected = [naive_places(*pair) for pair in zip(lists.tolist(), watched.tolist(), strict=True)]
+    places = places_in(lists, watched)
+    assert places.tolist() == expected
+    assert places.dtype == torch.int64
+
+
+def test_the_first_of_repeated_ids_counts_and_a_missing_one_stands_behind_the_list():
+    assert places_in(torch.tensor([7, 5, 7, 5, 9]), torch.tensor([5, 7, 9, 1])).tolist() == [1, 0, 4, 5]
+
+
+def test_an_empty_list_shows_nothing():
+    assert places_in(torch.empty(2, 0, dtype=torch.int64), torch.tensor([[1, 2], [3, 4]])).tolist() == [
+        [0, 0],
+        [0, 0],
+    ]
+
+
+@pytest.mark.parametrize("n", [2**15 - 1, 2**15, 2**15 + 3])
+def test_long_lists_are_counted_to_their_end(n):
+    watched = torch.tensor([n - 1, 0, n, n // 2])
+    assert places_in(torch.arange(n), watched).tolist() == [n - 1, 0, n, n // 2]
+
+
+def test_ids_that_only_differ_in_their_last_bit_are_told_apart():
+    big = 2**63 - 1
+    lists = torch.tensor([big, big - 1, -big - 1, 2**53, 2**53 + 1, 2**32, 0])
+    assert places_in(lists, lists.flip(0)).tolist() == [6, 5, 4, 3, 2, 1, 0]
+    assert places_in(lists, torch.tensor([big - 2, -big, -1, 2**53 + 2])).tolist() == [7, 7, 7, 7]
+
+
+def test_leading_dimensions_of_lists_and_watched_ids_broadcast(make):
+    random = make.random(3)
+    lists = torch.randint(9, (3, 4, 6), generator=random)
+    watched = torch.randint(9, (3, 1, 5), generator=random)
+    places = places_in(lists, watched)
+    assert places.shape == (3, 4, 5)
+    for row in range(3):
+        for picture in range(4):
+            assert places[row, picture].tolist() == naive_places(
+                lists[row, picture].tolist(), watched[row, 0].tolist()
+            )
+
+
+# -- the short-range ranking correlation -----------------------------------------------------------
+
+
+@given(k=st.integers(2, 9), visible=st.one_of(st.none(), st.integers(1, 12)), seed=st.integers(0, 999))
+def test_short_range_tau_equals_a_double_loop(make, k, visible, seed):
+    random = make.random(seed)
+    # As an oracle tells them: what is not visible stands at N, so unseen items tie there.
+    places = torch.stack([torch.randperm(12, generator=random)[:k] for _ in range(5)])
+    places = places if visible is None else places.clamp(max=visible)
+    expected = [naive_short_range_tau(row, visible) for row in places.tolist()]
+    assert short_range_tau(places, visible).tolist() == pytest.approx(expected)
+    assert short_range_tau(places, visible).dtype == torch.float64
+
+
+@given(k=st.integers(2, 12), spare=st.integers(0, 5), seed=st.integers(0, 999))
+def test_with_everything_visible_it_is_kendalls_tau(make, k, spare, seed):
+    places = torch.randperm(k + spare, generator=make.random(seed))[:k]
+    expected = kendalltau(np.arange(k), places.numpy()).statistic
+    for visible in (None, k + spare):
+        assert float(short_range_tau(places, visible)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("places", "visible", "tau"),
+    [
+        ([0, 1, 2], 3, 1.0),
+        ([2, 1, 0], 3, -1.0),
+        ([3, 3, 3], 3, -1.0),
+        ([0, 1, 3], 3, -1 / 3),
+        ([0, 1, 7], 3, -1 / 3),
+        ([3, 0, 1], 3, -1 / 3),
+        ([0, 3, 3], 3, -1.0),
+        ([0, 1], 1, -1.0),
+    ],
+)
+def test_a_missing_item_counts_as_out_of_order_in_every_pair(places, visible, tau):
+    assert float(short_range_tau(torch.tensor(places), visible)) == pytest.approx(tau)
+
+
+@pytest.mark.parametrize("k", [2, 5, 25])
+def test_a_list_of_exactly_the_chosen_reaches_both_ends(k):
+    ahead = torch.arange(k)
+    assert short_range_tau(torch.stack([ahead, ahead.flip(0)]), k).tolist() == [1.0, -1.0]
+
+
+def test_short_range_tau_keeps_leading_dimensions(make):
+    places = torch.randint(8, (2, 3, 4, 5), generator=make.random(1))
+    values = short_range_tau(places, 6)
+    assert values.shape == (2, 3, 4)
+    assert float(values[1, 2, 3]) == pytest.approx(naive_short_range_tau(places[1, 2, 3].tolist(), 6))
+
+
+@pytest.mark.parametrize("k", [0, 1])
+def test_fewer_than_two_items_have_no_short_range_order(k):
+    with pytest.raises(RankproofError, match=f"at least 2 items, got k = {k}"):
+        short_range_tau(torch.zeros(2, k, dtype=torch.int64), 5)
 
 
 def test_normalised_rank_is_a_percentage_of_the_whole_gallery():

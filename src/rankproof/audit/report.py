@@ -17,7 +17,7 @@ from rankproof.audit import table
 from rankproof.audit.result import AuditResult, Strip
 from rankproof.audit.table import Cell, Row
 from rankproof.errors import RankproofError
-from rankproof.figures import SCALE, Point, curve_svg, eps_text, goal_name, strip_png
+from rankproof.figures import SCALE, Line, Point, curve_svg, eps_text, goal_name, query_svg, strip_png
 from rankproof.files import write_atomically
 
 PAGE, FIGURES, PICTURES = "report.html", "report.json", "pictures"
@@ -82,11 +82,12 @@ def _plain(value: Any) -> Any:
 
 
 def picture_names(strips: list[Strip]) -> list[str]:
-    """A file name for each strip: qa-plus.png, and qa-plus-2.png for the next of the same goal."""
+    """A file name for each strip: qa-plus.png, qa-plus-2.png for the next, oa-black-box.png."""
     names: list[str] = []
     for strip in strips:
         goal = re.sub(r"-$", "-minus", strip.goal.lower().replace("+", "-plus"))
         stem = re.sub(r"[^a-z0-9]+", "-", goal).strip("-") or "attack"
+        stem += "" if strip.budget is None else "-black-box"
         earlier = sum(re.fullmatch(rf"{stem}(-\d+)?\.png", name) is not None for name in names)
         names.append(f"{stem}-{earlier + 1}.png" if earlier else f"{stem}.png")
     return names
@@ -111,18 +112,27 @@ def _page(result: AuditResult, pictures: list[bytes]) -> str:
         figure=table.figure,
         eps=eps_text,
         curve=_curve,
+        queries=_queries,
+        plain=table.YARDSTICKS,
     )
     shown, record = table.rows(result), _plain(result.model_record)
+    known = [row for row in shown if not table.is_seen(row.cell)]
+    seen = [row for row in shown if table.is_seen(row.cell)]
+    strips = [_Shown.of(strip, png) for strip, png in zip(result.strips, pictures, strict=True)]
     return environment.get_template("report.html.jinja").render(
         result=result,
         verdict=table.verdict(result),
-        rows=shown,
-        headlines=_headlines(shown),
+        rows=known,
+        seen=seen,
+        first=table.first_results(seen[0].cell) if seen else "",
+        seen_trials=table.seen_trials(result),
+        headlines=_headlines(known),
         flags=sorted(result.flags, key=lambda flag: flag.cell is not None),
-        strips=[_Shown.of(strip, png) for strip, png in zip(result.strips, pictures, strict=True)],
+        strips=[one for one in strips if one.strip.budget is None],
+        seen_strips=[one for one in strips if one.strip.budget is not None],
         cells=sorted(result.cells, key=lambda cell: (table.place(cell), cell["method"], cell["eps"])),
         devices=sorted({str(cell["device"]) for cell in result.cells if cell.get("device")}),
-        white_box=all(cell.get("visible") is None and cell.get("budget") is None for cell in result.cells),
+        white_box=not any(table.is_seen(cell) for cell in result.cells),
         record=json.dumps(record, indent=2, ensure_ascii=False) if record else None,
     )
 
@@ -204,6 +214,21 @@ def _curve(row: Row, audited: float) -> Markup:
         f"{table.value_text(cell, 'after')} at {eps_text(cell['eps'])}" for cell in row.curve
     )
     return Markup(curve_svg(points, metric=metric, audited=audited, label=label))
+
+
+def _queries(row: Row) -> Markup:
+    """What the row's method and its yardstick reached, over the queries spent."""
+    lines = [
+        Line(cell["method"], [(queries, value) for queries, value in cell["curve"] if value is not None])
+        for cell in (row.cell, row.yardstick)
+        if cell and cell.get("curve")
+    ]
+    ends = ", ".join(
+        f"{line.name} {table.figure(line.points[-1][1], 2)} after {line.points[-1][0]:,} queries"
+        for line in lines
+        if line.points
+    )
+    return Markup(query_svg(lines, label=f"best tau_S, {table.setting_text(row.cell)}: {ends}"))
 
 
 def _point(cell: Cell) -> Point | None:

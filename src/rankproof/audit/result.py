@@ -25,13 +25,25 @@ class Flag:
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """One picture of a ranking: the item, where it stands, and whether the attacker chose it."""
+    """One picture of a ranking: the item, where it stands, and whether the attacker chose it.
+
+    Args:
+        image: (c, h, w) in [0, 1].
+        rank: its place, counted from 0.
+        label: its class.
+        chosen: whether the attacker chose it.
+        attacked: whether it is the changed picture itself.
+        mark: a letter that tells it from the other chosen ones; A is the one wanted first.
+        unseen: whether it stands where nobody looks.
+    """
 
     image: Float[Tensor, "c h w"]
     rank: int
     label: str | None = None
     chosen: bool = False
     attacked: bool = False
+    mark: str | None = None
+    unseen: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +58,9 @@ class Strip:
         before, after: the ranking as shown before and after the attack, nearest first; a gap in the
             ranks is a cut.
         wanted: one sentence on what the attacker wanted.
+        order: the ranking the attacker wanted, shown between before and after; none but for a black box.
+        visible: N of a black-box attack; None in a white box.
+        budget: Q of a black-box attack; None in a white box.
     """
 
     goal: str
@@ -56,6 +71,9 @@ class Strip:
     before: tuple[Tile, ...]
     after: tuple[Tile, ...]
     wanted: str
+    order: tuple[Tile, ...] = ()
+    visible: int | None = None
+    budget: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,14 @@
 """One attack in pictures."""
 
+from dataclasses import replace
+from string import ascii_uppercase
+
 import torch
 from torch import Tensor
 
 from rankproof.audit.result import Strip, Tile
 from rankproof.ranking.gallery import Gallery
+from rankproof.ranking.metrics import short_range_tau
 from rankproof.result import AttackResult
 
 TOP = 6  # places shown from the first on
@@ -44,6 +48,61 @@ def strip_of(result: AttackResult, gallery: Gallery, classes: tuple[str, ...] = 
         after=rows[1],
         wanted=_wanted(result),
     )
+
+
+def order_strip(
+    original: Tensor,
+    adversarial: Tensor,
+    targets: Tensor,
+    gallery: Gallery,
+    *,
+    eps: float,
+    visible: int | None,
+    budget: int | None,
+) -> Strip | None:
+    """A black-box order attack: the chosen results before, as wanted and after; None without pictures.
+
+    Args:
+        original, adversarial: (c, h, w) in [0, 1].
+        targets: (k,) the chosen in wanted order.
+    """
+    if gallery.pictures is None:
+        return None
+    pictures, size = _Pictures(gallery, ()), len(gallery)
+    letters = "\N{NO-BREAK SPACE}".join(ascii_uppercase[: len(targets)])
+    with torch.no_grad(), gallery.ranker.frozen():
+        both = gallery.ranker.as_input(torch.stack([original, adversarial]))
+        places = gallery.rank_of(gallery.ranker.embed(both), targets.expand(2, -1), ties="order")
+
+    def tiles(ranks: list[int]) -> tuple[Tile, ...]:
+        found = sorted(zip(ranks, range(len(ranks)), strict=True))
+        return tuple(
+            replace(
+                pictures.tile(int(targets[number]), rank, True),
+                mark=ascii_uppercase[number],
+                unseen=rank >= (size if visible is None else visible),
+            )
+            for rank, number in found
+        )
+
+    return Strip(
+        goal="oa",
+        eps=eps,
+        original=original.float().cpu(),
+        adversarial=adversarial.float().cpu(),
+        query=None,
+        before=tiles(places[0].tolist()),
+        after=tiles(places[1].tolist()),
+        wanted=f"The attacker wanted these {len(targets)} results in the order {letters}, drawn at random. "
+        f"tau_S went from {_tau(places[0], visible)} to {_tau(places[1], visible)}.",
+        order=tiles(list(range(len(targets)))),
+        visible=visible,
+        budget=budget,
+    )
+
+
+def _tau(places: Tensor, visible: int | None) -> str:
+    return f"{float(short_range_tau(places, visible)):.2f}".replace("-", "−")
 
 
 def _distances(gallery: Gallery, z: Tensor) -> Tensor:

@@ -1,30 +1,43 @@
-"""The standard audit: every white-box attack on one gallery, without further knobs."""
+"""The standard audit: every attack on one gallery, without further knobs."""
 
 import hashlib
 import json
 import time
+import zlib
+from base64 import b64decode, b64encode
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from rankproof.attack import attack
-from rankproof.audit.checks import check_attack, check_baseline, check_curve, check_gallery, check_weaker
+from rankproof.attack import BUDGET, attack
+from rankproof.audit.checks import (
+    check_attack,
+    check_baseline,
+    check_curve,
+    check_gallery,
+    check_knowledge,
+    check_weaker,
+)
 from rankproof.audit.plan import Cell, Plan, plan
 from rankproof.audit.result import AuditResult, Flag, Strip
-from rankproof.audit.strips import strip_of
-from rankproof.cost import measure
+from rankproof.audit.strips import order_strip, strip_of
+from rankproof.cost import look_seconds, measure, peak_mb
 from rankproof.errors import RankproofError
 from rankproof.files import write_atomically
 from rankproof.goals.names import goal_name
 from rankproof.randomness import generator
 from rankproof.ranking.gallery import Gallery
 from rankproof.ranking.metrics import recall_at
+from rankproof.result import AttackResult
 from rankproof.threat import Threat, format_eps
 from rankproof.versions import versions
+
+NAMED = {True: ("the strong method", "plain PGD"), False: ("the search of this audit", "SPSA")}
 
 Tell = Callable[[float, float], None]
 
@@ -48,14 +61,15 @@ def audit(
     journal: Path | None = None,
     progress: Tell = lambda done, total: None,
 ) -> AuditResult:
-    """Attack the ranking in every white-box way of the two papers and check the figures.
+    """Attack the ranking in every white-box way of the two papers and in a black box; check the figures.
 
     Args:
         gallery: the database whose ranking is audited.
         queries: (b, c, h, w) images to attack, floats in [0, 1] or 8-bit values.
         threat: the audited budget; the curves run over {0, 1, 2, 4, 8, 16}/255.
         index: (b,) gallery positions of the images' own clean copies; None says they are not in the gallery.
-        trials: attacks for each headline figure, drawn from `queries` by `seed`; None is up to 1,000.
+        trials: attacks for each headline figure, drawn from `queries` by `seed`; None is up to 1,000. A
+            black-box figure gets a tenth of them, but at least 20.
         time_limit: seconds; picks the trials instead.
         prepared: what `plan` returned, where it was asked before.
         journal: a file that finished figures are kept in; an audit that is started again goes on from there.
@@ -73,7 +87,7 @@ def audit(
     model = model or gallery.ranker.name
     store = _Journal(journal, _fingerprint(gallery, images, positions, threat, seed, todo), todo)
     flags = check_gallery(gallery, positions)
-    weight = [cell.work for cell in todo.cells]
+    weight = [cell.seconds(todo.pace) for cell in todo.cells]
     for number, cell in enumerate(todo.cells):
         done, total = sum(weight[:number]), sum(weight)
         share = weight[number] / max(1, cell.trials * cell.passes)
@@ -83,16 +97,17 @@ def audit(
 
         if cell.label not in store.entries:
             result = attack(
-                gallery,
+                cell.target(gallery),
                 images[: cell.trials],
                 cell.goal,
-                replace(threat, eps=cell.eps),
+                cell.threat(threat),
                 method=cell.method,
+                budget=cell.budget or BUDGET,
                 seed=seed,
                 index=None if positions is None else positions[: cell.trials],
                 progress=tell,
             )
-            costs = measure(gallery, images[: cell.trials], cell.goal, result.steps)
+            costs = _costs(gallery, images[: cell.trials], cell, result)
             found = check_attack(result, cell.label, headline=cell.eps == threat.eps)
             store.add(
                 cell,
@@ -103,6 +118,7 @@ def audit(
                     "kept": result.sp_rank.mean(1).tolist() if "sp_rank" in result.after else [],
                     "targets": result.targets.tolist(),
                     "preserved": result.preserved.tolist(),
+                    "example": None if cell.budget is None else _example(result),
                 },
             )
         progress(done + weight[number], total)
@@ -158,9 +174,12 @@ def _strips(
     """For each headline figure the attack whose outcome is nearest to the median, made again on its own."""
     strips = []
     for cell in todo.cells:
-        if cell.eps != threat.eps or cell.method.name == "pgd" or cell.goal.metric == "shift":
+        if cell.eps != threat.eps or cell.yardstick or cell.goal.metric == "shift":
             continue
         entry = store.entries[cell.label]
+        if cell.budget is not None:
+            strips += _seen_strips(gallery, images, cell, threat, entry)
+            continue
         values = torch.tensor(entry["values"])
         row = int((values - values.median()).abs().argmin())
         kept = torch.tensor(entry["preserved"][row])[None]
@@ -180,20 +199,76 @@ def _strips(
     return strips
 
 
+def _seen_strips(
+    gallery: Gallery, images: Tensor, cell: Cell, threat: Threat, entry: dict[str, Any]
+) -> list[Strip]:
+    """A black-box attack as it was: made again on its own, its thousand looks could take another way."""
+    row = entry["example"]["row"]
+    original = cell.threat(threat).start(images[row, None])[0].cpu()
+    strip = order_strip(
+        original,
+        _unpacked(entry["example"]["adversarial"], original),
+        torch.tensor(entry["targets"][row]),
+        gallery,
+        eps=cell.eps,
+        visible=cell.visible,
+        budget=cell.budget,
+    )
+    return [] if strip is None else [strip]
+
+
+def _example(result: AttackResult) -> dict[str, Any]:
+    """The attack that is nearest to the median before and after."""
+    ends = torch.stack([result.headline(after=False), result.headline()])
+    row = int((ends - ends.median(1, keepdim=True).values).abs().sum(0).argmin())
+    return {"row": row, "adversarial": _packed(result.adversarial[row])}
+
+
+def _packed(image: Tensor) -> str:
+    """A picture as text, every pixel exact."""
+    pixels = image.detach().cpu().contiguous().numpy()
+    return b64encode(zlib.compress(pixels.tobytes())).decode()
+
+
+def _unpacked(text: str, like: Tensor) -> Tensor:
+    """The picture behind the text, in the type and shape of another."""
+    pixels = np.frombuffer(zlib.decompress(b64decode(text)), dtype=like.numpy().dtype)
+    return torch.from_numpy(pixels.copy()).view(like.shape)
+
+
+def _costs(gallery: Gallery, images: Tensor, cell: Cell, result: AttackResult) -> dict[str, float]:
+    """The memory an attack took, and the time of the work it could not do without."""
+    if result.queries is None:
+        return measure(gallery, images, cell.goal, result.steps)
+    peak = peak_mb(gallery.ranker.device.type)  # first, since timing takes memory too
+    return {"model_seconds": look_seconds(gallery, images, int(result.queries.sum())), "peak_mb": peak}
+
+
 def _flags(todo: Plan, store: "_Journal") -> list[Flag]:
     """All flags of the cells, and those that only several cells together give away."""
     flags = [Flag(**flag) for cell in todo.cells for flag in store.entries[cell.label]["flags"]]
-    weak = {goal_name(cell.goal): cell for cell in todo.cells if cell.method.name == "pgd"}
+    weak = {_setting(cell): cell for cell in todo.cells if cell.yardstick}
+    main = {_setting(cell): cell for cell in todo.cells if not cell.yardstick}
     curves: dict[str, list[dict[str, Any]]] = {}
     for cell in todo.cells:
         entry, name = store.entries[cell.label], goal_name(cell.goal)
         flags += check_baseline(entry["cell"])
-        if cell.method.name == "pgd":
+        if cell.yardstick:
             continue
-        curves.setdefault(name, []).append(entry["cell"])
-        if cell.eps == weak[name].eps:
-            flags += check_weaker(entry, store.entries[weak[name].label], name, cell.label)
+        if cell.budget is None:
+            curves.setdefault(name, []).append(entry["cell"])
+        elif white := main.get((cell.goal, cell.eps, None)):
+            flags += check_knowledge(entry, store.entries[white.label], cell.label)
+        if plain := weak.get(_setting(cell)):
+            flags += check_weaker(
+                entry, store.entries[plain.label], name, cell.label, *NAMED[cell.budget is None]
+            )
     return flags + [flag for cells in curves.values() for flag in check_curve(cells)]
+
+
+def _setting(cell: Cell) -> tuple[Any, ...]:
+    """What two cells share that differ in the method alone."""
+    return cell.goal, cell.eps, cell.budget
 
 
 def _fingerprint(

@@ -12,7 +12,7 @@ from rankproof.figures import eps_text, goal_name
 
 Cell = dict[str, Any]
 
-STRONG, YARDSTICK = "strong", "pgd"
+YARDSTICKS = {"pgd": "plain PGD", "spsa": "SPSA"}
 ORDER = ("ca+", "ca-", "qa+", "qa-", "sp-qa+", "sp-qa-", "oa", "shift")
 NOTHING, PERCENT = "–", "\N{NO-BREAK SPACE}%"
 
@@ -23,7 +23,7 @@ class Row:
 
     Args:
         cell: the figure to show.
-        yardstick: what plain PGD reached with the same setting and budget.
+        yardstick: what plain PGD, or SPSA in a black box, reached with the same setting and budget.
         curve: the same attack at every budget that was run, smallest first.
     """
 
@@ -35,16 +35,16 @@ class Row:
 def rows(result: AuditResult) -> list[Row]:
     """One row per attack that was run at the audited budget, in the order of the papers."""
     shown = [cell for cell in result.cells if same_eps(cell["eps"], result.eps)]
-    strong = {_setting(cell) for cell in shown if cell["method"] == STRONG}
-    kept = [cell for cell in shown if cell["method"] != YARDSTICK or _setting(cell) not in strong]
+    own = {_setting(cell) for cell in shown if cell["method"] not in YARDSTICKS}
+    kept = [cell for cell in shown if cell["method"] not in YARDSTICKS or _setting(cell) not in own]
     return [_row(cell, result.cells) for cell in sorted(kept, key=place)]
 
 
 def _row(cell: Cell, cells: list[Cell]) -> Row:
     alike = [other for other in cells if _setting(other) == _setting(cell)]
     curve = sorted((c for c in alike if c["method"] == cell["method"]), key=lambda c: float(c["eps"]))
-    plain = [c for c in alike if c["method"] == YARDSTICK and same_eps(c["eps"], cell["eps"])]
-    yardstick = plain[0] if plain and cell["method"] == STRONG else None
+    plain = [c for c in alike if c["method"] in YARDSTICKS and same_eps(c["eps"], cell["eps"])]
+    yardstick = plain[0] if plain and cell["method"] not in YARDSTICKS else None
     return Row(cell=cell, yardstick=yardstick, curve=tuple(curve))
 
 
@@ -52,9 +52,15 @@ def _setting(cell: Cell) -> tuple[Any, ...]:
     return tuple(cell.get(key) for key in ("goal", "w", "m", "k", "visible", "budget"))
 
 
-def place(cell: Cell) -> int:
-    """Where a cell stands in the order of the papers."""
-    return ORDER.index(cell["goal"]) if cell["goal"] in ORDER else len(ORDER)
+def place(cell: Cell) -> tuple[bool, int, int]:
+    """Where a cell stands: white boxes in the order of the papers, then black boxes by k."""
+    order = ORDER.index(cell["goal"]) if cell["goal"] in ORDER else len(ORDER)
+    return is_seen(cell), order, cell.get("k") or 0
+
+
+def is_seen(cell: Cell) -> bool:
+    """Whether the attacker only sees results: a black box."""
+    return cell.get("budget") is not None
 
 
 def same_eps(eps: float, other: float) -> bool:
@@ -81,11 +87,22 @@ def explain(cell: Cell) -> str:
             return f"As QA−, while {kept} stay in place so that nobody notices."
         case "oa":
             top = f"{cell['k']} top results" if cell.get("k") else "top results"
-            return f"The query is changed so that its {top} come in a chosen order."
+            seen = (
+                f"; all that is seen are {first_results(cell)} of {cell['budget']:,} queries"
+                if is_seen(cell)
+                else ""
+            )
+            return f"The query is changed so that its {top} come in a chosen order{seen}."
         case "shift":
             return "A picture is changed so that its embedding moves as far as it can."
         case _:
             return ""
+
+
+def first_results(cell: Cell) -> str:
+    """What a black box shows."""
+    visible = cell.get("visible")
+    return "the results" if visible in (None, "inf") else f"the first {visible:,} results"
 
 
 def _count(number: int | None, one: str, many: str) -> str:
@@ -149,7 +166,8 @@ def setting_text(cell: Cell) -> str:
     """The knobs of a cell, by the papers' letters."""
     knobs = [f"{key} = {cell[key]:g}" for key in ("w", "m", "k", "g") if cell.get(key) is not None]
     knobs += [f"ξ = {cell['xi']:g}"] if cell.get("xi") is not None else []
-    knobs += [f"N = {cell['visible']:,}"] if cell.get("visible") is not None else []
+    if (visible := cell.get("visible")) is not None:
+        knobs.append("N = ∞" if visible == "inf" else f"N = {visible:,}")
     knobs += [f"Q = {cell['budget']:,}"] if cell.get("budget") is not None else []
     return ", ".join(knobs)
 
@@ -166,24 +184,41 @@ def reach(cell: Cell) -> float | None:
 def verdict(result: AuditResult) -> str:
     """What the audit found, described and not graded."""
     reached = [(share, row.cell) for row in rows(result) if (share := reach(row.cell)) is not None]
+    known = [pair for pair in reached if not is_seen(pair[1])]
+    seen = [pair for pair in reached if is_seen(pair[1])]
     if not reached:
         return f"No attack on the ranking was run at {eps_text(result.eps)}."
+    start, goal = f"With at most {eps_text(result.eps)} per pixel ", "all that the attacker wants"
+    if not known:
+        stranger = (
+            f"somebody who sees only {first_results(seen[0][1])} went {_span(seen)} of the way to {goal}"
+        )
+        return f"{start}{stranger}."
+    text = f"{start}the attacks went {_span(known)} of the way from an untouched ranking to {goal}."
+    if seen:
+        text += (
+            f" Somebody who does not know the model and sees only {first_results(seen[0][1])} "
+            f"of each query went {_span(seen)} of the way to a chosen order of the top results."
+        )
+    return text
+
+
+def _span(reached: list[tuple[float, Cell]]) -> str:
+    """The smallest and the largest share of the way."""
     least, most = min(reached, key=lambda pair: pair[0]), max(reached, key=lambda pair: pair[0])
-    alone = least[1] is most[1]
-    span = _share(*least) if alone else f"between {_share(*least)} and {_share(*most)}"
-    return (
-        f"With at most {eps_text(result.eps)} per pixel the attacks went {span} "
-        "of the way from an untouched ranking to all that the attacker wants."
-    )
+    return _share(*least) if least[1] is most[1] else f"between {_share(*least)} and {_share(*most)}"
 
 
 def _share(share: float, cell: Cell) -> str:
-    return f"{figure(share, 0)}{PERCENT} ({goal_name(cell['goal'])})"
+    name = f"{cell['k']} results" if is_seen(cell) and cell.get("k") else goal_name(cell["goal"])
+    return f"{figure(share, 0)}{PERCENT} ({name})"
 
 
 def table_text(result: AuditResult) -> Table:
     """The terminal's table: one line per attack at the audited budget."""
-    table = Table(title=f"{result.trials:,} trials at {eps_text(result.eps)}", title_justify="left")
+    note = f"{note}," if (note := seen_trials(result)) else ""
+    title = f"{result.trials:,} trials{note} at {eps_text(result.eps)}"
+    table = Table(title=title, title_justify="left")
     table.add_column("attack", no_wrap=True)
     for name in ("before", "after"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -196,6 +231,12 @@ def table_text(result: AuditResult) -> Table:
         texts = name, value_text(cell, "before"), _with_half(cell), also, cell["method"]
         table.add_row(*map(escape, texts))
     return table
+
+
+def seen_trials(result: AuditResult) -> str:
+    """A note on the black-box figures, which have fewer trials; empty where there are none."""
+    counts = {int(cell["trials"]) for cell in result.cells if is_seen(cell)} - {result.trials}
+    return f", {max(counts):,} where N and Q are given" if counts else ""
 
 
 def _with_half(cell: Cell) -> str:

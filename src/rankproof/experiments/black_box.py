@@ -18,6 +18,7 @@ from rankproof.attack import attack
 from rankproof.files import write_atomically
 from rankproof.goals import Reorder
 from rankproof.methods import NES, PSO, SPSA, Beta, Rand
+from rankproof.methods.presets import automatic
 from rankproof.methods.search import BlackBox
 from rankproof.oracle import LocalOracle
 from rankproof.result import AttackResult
@@ -28,7 +29,10 @@ from rankproof.versions import versions
 MODEL = "zoo:fashion-mnist/c2f1-ct"
 RECORDS = Path("records/black-box")
 PIECE = 50  # attacks between two writings
-METHODS: dict[str, BlackBox] = {"rand": Rand(), "beta": Beta(), "pso": PSO(), "nes": NES(), "spsa": SPSA()}
+METHODS: dict[str, BlackBox] = {
+    **{"rand": Rand(), "beta": Beta(), "pso": PSO(), "nes": NES(), "spsa": SPSA()},
+    "auto": automatic(),
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,5 +6,6 @@ from rankproof.methods.gradient import PGD
 from rankproof.methods.population import PSO, Beta, Rand
 from rankproof.methods.search import BlackBox
 from rankproof.methods.strong import Strong
+from rankproof.methods.thompson import Thompson
 
-__all__ = ["NES", "PGD", "PSO", "SPSA", "Beta", "BlackBox", "Found", "Method", "Rand", "Strong"]
+__all__ = ["NES", "PGD", "PSO", "SPSA", "Beta", "BlackBox", "Found", "Method", "Rand", "Strong", "Thompson"]

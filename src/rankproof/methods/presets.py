@@ -1,9 +1,9 @@
 """Which settings go with which kind of goal."""
 
-from rankproof.methods.estimate import SPSA
 from rankproof.methods.gradient import PGD
 from rankproof.methods.search import BlackBox
 from rankproof.methods.strong import Strong
+from rankproof.methods.thompson import Thompson
 
 
 def published(metric: str, steps: int | None = None) -> PGD:
@@ -20,4 +20,4 @@ def strong(metric: str, steps: int | None = None) -> Strong:
 
 def automatic() -> BlackBox:
     """Our search where only the first results can be seen."""
-    return SPSA()
+    return Thompson()

@@ -205,8 +205,7 @@ class Search:
         scores[:, 0] = clean.score[:, 0]
         score = clean.score[:, 0].clone()
         running = self._running(score)
-        part = Seen(clean.places[running], clean.score[running])
-        state = self.method.begin(self._problem.take(running), part)
+        state = self.method.begin(self._problem, clean).take(running)
         trace = Trace(self.original, score, torch.ones(count, dtype=torch.int64), scores)
         return Progress(trace, state, running, 0)
 
@@ -264,7 +263,7 @@ class Search:
         images = self.threat.project((centres + changes).flatten(0, 1), centres.flatten(0, 1))
         return images.view_as(changes)
 
-    def _running(self, score: PerAttack) -> Rows:
+    def _running(self, score: PerAttack) -> Tensor:
         """Those whose order is not perfect yet, unless nothing may be spent."""
         if self.budget < 2 or self.threat.eps == 0:
             return torch.empty(0, dtype=torch.int64)

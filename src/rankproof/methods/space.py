@@ -15,8 +15,8 @@ Kind = Literal["full", "blocks", "bilinear", "cosine"]
 SMALL = 1000  # values of a picture up to which the papers search every pixel
 PUBLISHED_SIDE = 32
 
-Variables = Float[Tensor, "b p c s s"]
-"""p points of the search space for each attack."""
+Variables = Float[Tensor, "b p c s t"]
+"""p points of the search space for each attack; s = t = the side unless a picture is smaller, or full."""
 
 
 @dataclass(frozen=True)
@@ -92,3 +92,10 @@ def _basis(kind: Kind, size: int, side: int, like: Tensor) -> Tensor:
     else:
         basis = torch.cos(math.pi * (places[:, None] + 0.5) * torch.arange(side) / size)
     return basis.to(like)
+
+
+def frequencies(size: int, count: int, like: Tensor) -> Tensor:
+    """The lowest cosines (size, count) along one side, each of length 1."""
+    basis = _basis("cosine", size, count, like)
+    unit: Tensor = basis / basis.norm(dim=0)
+    return unit

@@ -1,0 +1,246 @@
+"""Our black-box search: learn how every chosen item moves, and try what the belief may still hope for.
+
+An embedding of an image moves almost linearly with a small change of the image, and so does the place of each
+chosen item once it is put on a scale on which distances grow evenly. A Bayesian linear model of the k places
+is learned from all queries of an attack, with smooth changes expected to matter more than fine ones. Each new
+query is the best answer to one draw from that belief (Thompson sampling): as long as something is uncertain
+the draws differ and explore; when all is known they agree and exploit.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rankproof.errors import RankproofError
+from rankproof.methods.estimate import check_positive
+from rankproof.methods.search import Problem, Value
+from rankproof.methods.space import Space, Variables, frequencies
+from rankproof.types import Seen
+
+Features = Float[Tensor, "b p f"]
+"""Weighted frequencies of a change, its mean square, and 1."""
+
+MODELLED = 200  # frequencies in the model, over all channels
+LEAST_SPREAD = 0.05  # variance of the scaled places below which nothing is known of them yet
+FREE = 1e-3  # precision of the prior of what is not a frequency
+
+
+@dataclass(frozen=True)
+class Belief(Value):
+    """Sufficient statistics of the linear model of each attack.
+
+    Args:
+        gram: (b, f, f) sum of phi phi^T.
+        cross: (b, f, k) sum of phi y.
+        squares: (b, k) sum of y^2.
+        best: (b,) the best score so far.
+        share: (b,) the amplitude of the change that had it, as a share of eps.
+    """
+
+    gram: Tensor
+    cross: Tensor
+    squares: Tensor
+    best: Tensor
+    share: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thompson:
+    """Thompson sampling with a Bayesian linear model of the places of the chosen items.
+
+    y_c(r) = w_c . phi(r) + e,   y = place^(1/2),   phi(r) = ( a_f DCT(r / eps)_f, mean (r / eps)^2, 1 )
+    r_n = arg max over |r| <= share eps of  sum over i < j of s((y_j - y_i) / T) s((y_N - y_j) / T),  w ~ belief
+
+    where a_f falls with the frequency f, s is the logistic function, and the second factor, which is only
+    there where N is finite, keeps the later item of each pair in sight (y_N = (N - 1/2)^(1/2)). The maximum is
+    sought with sign steps, which end at corners wherever the model has no reason to stay inside. Half of a
+    round may use the whole ball; the other half less, since what leaves the visible list teaches nothing.
+
+    Args:
+        population: most queries of a round, the first few are smaller; None is a twentieth of the budget,
+            from 10 to 50.
+        side: frequencies along each side in the model; None is as many as 200 over all channels allow.
+        smooth: frequency from which the prior falls.
+        decay: exponent of the prior's fall with the frequency.
+        noise: variance of a place that the model does not explain, as a share of what it may explain.
+        steps: sign steps of each maximisation.
+        momentum: of these steps, in [0, 1).
+        temperature: T, on the scale of y.
+        first: the least amplitude, as a share of eps.
+        wander: how far a quarter of the amplitudes spreads around the best one's, in powers of 2.
+    """
+
+    population: int | None = None
+    side: int | None = None
+    smooth: float = 3.0
+    decay: float = 1.5
+    noise: float = 0.15
+    steps: int = 12
+    momentum: float = 0.5
+    temperature: float = 0.6
+    first: float = 0.1
+    wander: float = 0.25
+
+    name = "auto"
+    grid = True
+
+    def __post_init__(self) -> None:
+        check_positive(smooth=self.smooth, noise=self.noise, steps=self.steps, temperature=self.temperature)
+        for name, value in (("population", self.population), ("side", self.side)):
+            if value is not None and value < 1:
+                raise RankproofError(f"{name} must be at least 1, got {value}")
+        if not 0 <= self.momentum < 1:
+            raise RankproofError(f"momentum must be in [0, 1), got {self.momentum}")
+
+    def space(self, picture: tuple[int, int, int], budget: int) -> Space:
+        """Every pixel: what is modelled is smooth, what is sent need not be."""
+        return Space("full")
+
+    def begin(self, problem: Problem, clean: Seen) -> Belief:
+        """What the clean image tells."""
+        rows, columns, _ = self._frequencies(problem)
+        count = problem.shape[0] * rows.shape[1] * columns.shape[1] + 2
+        zero = problem.low.new_zeros
+        size = len(problem.low)
+        empty = Belief(
+            zero(size, count, count),
+            zero(size, count, problem.k),
+            zero(size, problem.k),
+            zero(size) - torch.inf,
+            zero(size) + 1,
+        )
+        return self.tell(problem, empty, 0, torch.zeros_like(problem.low)[:, None], clean)
+
+    def tell(self, problem: Problem, state: Belief, number: int, asked: Variables, seen: Seen) -> Belief:
+        """Add what was seen to the statistics."""
+        phi = self._features(problem, asked)
+        y = _scaled(seen.places).to(phi)
+        score, place = seen.score.to(phi).max(1)
+        shares = asked.abs().amax((2, 3, 4)) / problem.eps
+        share = shares.gather(1, place[:, None])[:, 0].clamp(self.first, 1)
+        better = score > state.best
+        return Belief(
+            gram=state.gram + phi.mT @ phi,
+            cross=state.cross + phi.mT @ y,
+            squares=state.squares + y.square().sum(1),
+            best=torch.where(better, score, state.best),
+            share=torch.where(better, share, state.share),
+        )
+
+    def ask(self, problem: Problem, state: Belief, number: int) -> Variables:
+        """The best answers to draws from the belief, each within its own share of the ball."""
+        return self._answers(
+            problem, self._draws(problem, state, number), self._shares(state, problem, number)
+        )
+
+    def _shares(self, state: Belief, problem: Problem, number: int) -> Float[Tensor, "b p"]:
+        """How much of the ball each query may use: all sizes first, then about as much as the best one."""
+        count = self._round(problem, number)
+        steps = torch.linspace(0, 1, count).to(state.share)
+        near = state.share[:, None] * 2 ** (self.wander * (8 * steps - 1))  # a quarter around the best
+        up = state.share[:, None] ** (2 - 4 * steps)  # a quarter from there to the whole ball
+        some = (
+            self.first ** (1 - 2 * steps).expand_as(up)
+            if number == 0
+            else torch.where(steps < 0.25, near, up)
+        )
+        return torch.where(steps < 0.5, some, 1.0).clamp(self.first, 1)
+
+    def _round(self, problem: Problem, number: int) -> int:
+        """Queries of a round: small ones first, when every answer still teaches much."""
+        most = self.population or min(50, max(10, problem.budget // 20))
+        return min(most, 10 * (number + 1))
+
+    def _draws(self, problem: Problem, state: Belief, number: int) -> Float[Tensor, "b p f k"]:
+        """Weights of the model, drawn from the belief."""
+        count = self._round(problem, number)
+        precision, deviation = self._precision(state)
+        factor = torch.linalg.cholesky(precision)
+        mean = torch.cholesky_solve(state.cross, factor)  # (b, f, k)
+        noise = problem.draw(
+            number,
+            self.name,
+            lambda source: torch.randn(mean.shape[1], count * problem.k, generator=source),
+        )
+        spread: Tensor = torch.linalg.solve_triangular(factor.mT, noise, upper=True)
+        spread = spread * deviation[:, None, None]
+        draws: Tensor = mean[:, :, None] + spread.view(*mean.shape[:2], count, problem.k)
+        return draws.transpose(1, 2).contiguous()
+
+    def _precision(self, state: Belief) -> tuple[Tensor, Tensor]:
+        """phi^T phi with the prior added (b, f, f), and the deviation of the noise (b,)."""
+        seen = state.gram[:, -1, -1, None]  # (b, 1) queries told of; the last feature is 1
+        variance = state.squares / seen - (state.cross[:, -1] / seen).square()  # (b, k)
+        spread = variance.mean(1).clamp(min=LEAST_SPREAD)
+        length = state.gram.diagonal(dim1=1, dim2=2)[:, :-2].sum(1) / seen[:, 0]  # mean |phi|^2
+        # The weights' prior variance is spread / |phi|^2: a typical change explains a typical spread.
+        prior = self.noise * length.clamp(min=0.3)
+        added = torch.full_like(state.gram[:, 0], FREE)
+        added[:, :-2] = prior[:, None]
+        return state.gram + torch.diag_embed(added), (self.noise * spread).sqrt()
+
+    def _answers(
+        self, problem: Problem, draws: Float[Tensor, "b p f k"], shares: Float[Tensor, "b p"]
+    ) -> Variables:
+        """The points that put the chosen into the wanted order if a draw is the truth."""
+        point = draws.new_zeros(*draws.shape[:2], *problem.shape)
+        velocity = torch.zeros_like(point)
+        bound = problem.eps * shares[:, :, None, None, None]
+        for step in range(self.steps):
+            slope = self._slope(problem, point, draws)
+            scale = slope.abs().mean((2, 3, 4), keepdim=True).clamp_min(torch.finfo(slope.dtype).tiny)
+            velocity = self.momentum * velocity + slope / scale
+            length = 2 - 2 * step / self.steps if step else 1
+            moved = point + length * bound * velocity.sign()
+            point = problem.clip(torch.maximum(torch.minimum(moved, bound), -bound))
+        return point
+
+    def _slope(self, problem: Problem, point: Variables, draws: Float[Tensor, "b p f k"]) -> Tensor:
+        """The gradient of the smoothed goal with respect to the points (b, p, c, s, s)."""
+        phi = self._features(problem, point)
+        y = (phi[:, :, None] @ draws)[:, :, 0]  # (b, p, k)
+        upstream = self._goal_slope(y, problem.visible)
+        back = (draws @ upstream[..., None])[..., 0]  # (b, p, f)
+        rows, columns, weights = self._frequencies(problem)
+        waves = back[..., :-2].view(*back.shape[:2], problem.shape[0], *weights.shape) * weights
+        bend = back[..., -2, None, None, None] * 2 / math.prod(problem.shape)
+        return (rows @ waves @ columns.t() + bend * point / problem.eps) / problem.eps
+
+    def _goal_slope(self, y: Float[Tensor, "b p k"], visible: int | None) -> Tensor:
+        """The gradient of the smoothed goal with respect to the scaled places (b, p, k)."""
+        ahead = torch.sigmoid((y[..., None, :] - y[..., :, None]) / self.temperature)  # (b, p, i, j)
+        order = torch.ones(y.shape[-1], y.shape[-1], dtype=y.dtype, device=y.device).triu(1)
+        bend = ahead * (1 - ahead) * order / self.temperature
+        if visible is None:
+            return bend.sum(-2) - bend.sum(-1)
+        limit = _scaled(torch.tensor(visible - 0.5))
+        sight = torch.sigmoid((limit - y) / self.temperature)  # (b, p, j)
+        bend = bend * sight[..., None, :]
+        fading = (ahead * order).sum(-2) * sight * (1 - sight) / self.temperature
+        return bend.sum(-2) - bend.sum(-1) - fading
+
+    def _features(self, problem: Problem, asked: Variables) -> Features:
+        """phi of points of the search space, as they are once clipped to pictures."""
+        change = problem.clip(asked) / problem.eps
+        rows, columns, weights = self._frequencies(problem)
+        waves = (rows.t() @ change @ columns) * weights
+        power = change.square().mean((2, 3, 4))
+        return torch.cat([waves.flatten(2), power[..., None], torch.ones_like(power)[..., None]], dim=2)
+
+    def _frequencies(self, problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
+        """Cosines along the rows and the columns, and the prior's weight of each pair of them."""
+        channels, height, width = problem.shape
+        side = self.side or max(1, math.isqrt(MODELLED // channels))
+        rows, columns = (frequencies(size, min(side, size), problem.low) for size in (height, width))
+        across = torch.arange(rows.shape[1])[:, None].square() + torch.arange(columns.shape[1]).square()
+        weights = (1 + across / self.smooth**2) ** (-self.decay / 2)
+        weights = weights / (channels * weights.square().sum()).sqrt()
+        return rows, columns, weights.to(problem.low)
+
+
+def _scaled(places: Tensor) -> Tensor:
+    """Places on a scale on which the distances of the nearest items grow evenly."""
+    return places.to(torch.float32).sqrt()

@@ -1,0 +1,403 @@
+from dataclasses import fields, is_dataclass, replace
+from types import FunctionType, MethodType
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rankproof import NES, PSO, SPSA, Beta, Gallery, Rand, Ranker, Reorder, Threat
+from rankproof.methods import BlackBox
+from rankproof.methods.search import Progress, Search, SearchInterruptedError
+from rankproof.methods.space import Space
+from rankproof.oracle import LocalOracle, Metered, Watch
+from rankproof.types import Look, Seen
+
+SHAPE = (1, 4, 4)
+EPS = 16 / 255
+METHODS = {
+    "rand": Rand(population=6),
+    "beta": Beta(population=6),
+    "pso": PSO(particles=6),
+    "nes": NES(pairs=3),
+    "spsa": SPSA(pairs=3),
+}
+PUBLISHED = {"rand": Rand(), "beta": Beta(), "pso": PSO(), "nes": NES(), "spsa": SPSA()}
+SPACES = [Space("full"), Space("blocks", 2), Space("bilinear", 3), Space("cosine", 3)]
+every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+every_space = pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
+
+
+def hilly(images):
+    # A score below 1 of any pictures (..., c, h, w).
+    weights = torch.linspace(-3, 4, 16, dtype=images.dtype).view(SHAPE)
+    return (torch.sin(7 * images * weights) * weights).sum((-1, -2, -3)) / 60
+
+
+class Stub:
+    # A search system that is a call and nothing else; remembers what it was sent.
+
+    def __init__(self, score=lambda images, attacks: hilly(images)):
+        self.score, self.images, self.attacks = score, [], []
+
+    def __call__(self, images, attacks):
+        self.images.append(images.clone())
+        self.attacks.append(attacks.tolist())
+        return Seen(torch.zeros(*images.shape[:2], 2, dtype=torch.int64), self.score(images, attacks))
+
+    def spent(self, attack):
+        return 1 + sum(i.shape[1] for i, a in zip(self.images, self.attacks, strict=True) if attack in a)
+
+
+class Table(Stub):
+    # Answers from a table of scores (attacks, queries), the clean query first.
+
+    def __init__(self, table):
+        super().__init__()
+        self.table, self.next = torch.as_tensor(table, dtype=torch.float64), {}
+
+    def __call__(self, images, attacks):
+        rows = []
+        for attack in attacks.tolist():
+            start = self.next.get(attack, 1)
+            rows.append(self.table[attack, start : start + images.shape[1]])
+            self.next[attack] = start + images.shape[1]
+        self.score = lambda *_: torch.stack(rows)
+        return super().__call__(images, attacks)
+
+    def clean(self):
+        return Seen(torch.zeros(len(self.table), 1, 2, dtype=torch.int64), self.table[:, :1])
+
+
+def search(method, original, look, *, eps=EPS, budget=40, space=SPACES[0], grid=False, seed=3, keys=None):
+    return Search(
+        method=method,
+        original=original,
+        threat=Threat(eps, grid=grid),
+        space=space,
+        look=look,
+        keys=torch.arange(len(original)) if keys is None else torch.as_tensor(keys),
+        seed=seed,
+        budget=budget,
+        visible=9,
+        k=2,
+    )
+
+
+def clean_of(original):
+    return Seen(torch.zeros(len(original), 1, 2, dtype=torch.int64), hilly(original[:, None]))
+
+
+def finish(work, clean):
+    progress = work.begin(clean)
+    while not work.done(progress):
+        progress = work.step(progress)
+    return progress
+
+
+def run(method, original, look=None, clean=None, **options):
+    look = Stub() if look is None else look
+    return finish(search(method, original, look, **options), clean or clean_of(original)).trace
+
+
+def same(a, b):
+    # Whether two values of tensors are equal to the bit; NaN equals NaN.
+    return a.arrays().keys() == b.arrays().keys() and all(
+        own.dtype == b.arrays()[name].dtype and own.numpy().tobytes() == b.arrays()[name].numpy().tobytes()
+        for name, own in a.arrays().items()
+    )
+
+
+# -- every method ----------------------------------------------------------------------------------
+
+
+@every_method
+@every_space
+@pytest.mark.parametrize("grid", [False, True], ids=["floats", "8 bits"])
+def test_stays_in_the_threat_set_with_every_picture_it_sends(make, method, space, grid):
+    images = make.images(2, seed=1)
+    images[0, 0, 0] = torch.tensor([0.0, 1.0, 0.001, 0.999])
+    original = Threat(EPS, grid=grid).start(images)
+    stub = Stub()
+    trace = run(method, original, stub, space=space, grid=grid, eps=EPS)
+    assert len(stub.images) > 4
+    for sent in [*stub.images, trace.images[:, None]]:
+        flat = sent.flatten(0, 1)
+        Threat(EPS).check(flat, original[:, None].expand_as(sent).flatten(0, 1))
+        assert float(flat.min()) >= 0
+        assert float(flat.max()) <= 1
+        if grid:
+            assert torch.equal(torch.round(flat * 255) / 255, flat)
+
+
+@given(
+    name=st.sampled_from(sorted(METHODS)), eps=st.floats(1e-4, 1), grid=st.booleans(), seed=st.integers(0, 9)
+)
+def test_stays_in_the_threat_set_at_any_size(make, name, eps, grid, seed):
+    original = Threat(eps, grid=grid).start(make.images(1, seed))
+    stub = Stub()
+    run(METHODS[name], original, stub, eps=eps, grid=grid, seed=seed, budget=20)
+    for sent in stub.images:
+        Threat(eps).check(sent.flatten(0, 1), original.expand_as(sent[0]))
+
+
+@every_method
+@pytest.mark.parametrize("budget", [1, 2, 5, 6, 7, 8, 12, 13, 40])
+def test_spends_exactly_its_budget_whatever_the_population_is(make, method, budget):
+    original, stub = make.images(2), Stub()
+    trace = run(method, original, stub, budget=budget)
+    assert trace.spent.tolist() == [budget] * 2
+    assert [stub.spent(attack) for attack in range(2)] == [budget] * 2
+    assert trace.scores.shape == (2, budget)
+    assert not trace.scores.isnan().any()
+    assert all(images.shape[1] <= 6 for images in stub.images)
+
+
+@pytest.mark.parametrize("method", PUBLISHED.values(), ids=PUBLISHED.keys())
+def test_a_budget_below_the_published_population_sends_the_first_of_it(make, method):
+    original, few, many = make.images(1), Stub(), Stub()
+    trace = run(method, original, few, budget=8)
+    run(method, original, many, budget=60)
+    assert trace.spent.tolist() == [8]
+    assert torch.equal(few.images[0], many.images[0][:, :7])
+
+
+@every_method
+def test_the_scores_are_told_in_the_order_of_the_queries_and_the_best_image_is_kept(make, method):
+    original, stub = make.images(3), Stub()
+    trace = run(method, original, stub, budget=33)
+    sent = torch.cat([original[:, None], *stub.images], dim=1)
+    scores = hilly(sent)
+    torch.testing.assert_close(trace.scores, scores.to(trace.scores))
+    best, place = scores.max(1)
+    assert torch.equal(trace.score, best)
+    assert torch.equal(trace.images, sent[torch.arange(3), place])
+
+
+@every_method
+def test_nothing_happens_without_room_or_without_a_second_query(make, method):
+    original = make.images(2)
+    for options in ({"eps": 0.0}, {"budget": 1}):
+        stub = Stub()
+        trace = run(method, original, stub, **options)
+        assert stub.images == []
+        assert torch.equal(trace.images, original)
+        assert trace.spent.tolist() == [1, 1]
+        assert torch.equal(trace.score, hilly(original))
+
+
+@every_method
+@every_space
+def test_the_same_seed_gives_the_same_bytes_and_another_one_others(make, method, space):
+    original, stubs = make.images(2), [Stub(), Stub(), Stub()]
+    traces = [
+        run(method, original, stub, seed=seed, space=space, budget=21)
+        for stub, seed in zip(stubs, (3, 3, 4), strict=True)
+    ]
+    assert same(traces[0], traces[1])
+    assert torch.equal(torch.cat(stubs[0].images, 1), torch.cat(stubs[1].images, 1))
+    assert not torch.equal(stubs[0].images[0], stubs[2].images[0])
+
+
+@every_method
+@every_space
+def test_the_make_up_of_the_batch_does_not_change_an_attack(make, method, space):
+    original, keys = make.images(5, dtype=torch.float32), torch.tensor([70, 3, 12, 5, 9])
+    together = run(method, original, keys=keys, space=space)
+    for rows in ([2], [4, 0], [3, 2, 1]):
+        apart = run(method, original[rows], keys=keys[rows], space=space)
+        assert same(apart, together.take(torch.tensor(rows)))
+
+
+@every_method
+def test_the_global_generators_are_neither_used_nor_touched(make, method):
+    original = make.images(1)
+    torch.manual_seed(1)
+    first, state = run(method, original), torch.get_rng_state()
+    torch.manual_seed(2)
+    assert same(run(method, original), first)
+    torch.manual_seed(1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@every_method
+def test_a_search_stopped_after_any_round_goes_on_as_if_it_had_not(make, method):
+    original = make.images(3)
+    table = 0.9 * torch.rand(3, 45, generator=make.random(1), dtype=torch.float64)
+    table[1, 15] = 1.0
+    work = search(method, original, Table(table), budget=45)
+    steps = [work.begin(Table(table).clean())]
+    while not work.done(steps[-1]):
+        steps.append(work.step(steps[-1]))
+    assert len(steps) == 9
+    for start in steps:  # what was kept is a value: later rounds did not change it
+        look = Table(table)
+        look.next = {attack: int(spent) for attack, spent in enumerate(start.trace.spent)}
+        again = search(method, original, look, budget=45)
+        progress = Progress(
+            replace(start.trace),
+            start.state.take(torch.arange(len(start.running))),
+            start.running,
+            start.number,
+        )
+        while not again.done(progress):
+            progress = again.step(progress)
+        assert same(progress.trace, steps[-1].trace)
+
+
+# -- perfect attacks are finished ------------------------------------------------------------------
+
+
+@every_method
+def test_perfect_attacks_leave_the_batch_and_spend_nothing_more(make, method):
+    table = torch.full((4, 40), -1.0)
+    table[0, 0] = 1.0  # the clean image
+    table[2, 9] = 1.0  # in the second round, queries 7 to 12
+    table[3, 20] = 1 - 1e-5  # as good as tau can be short of perfect: it goes on
+    stub = Table(table)
+    trace = run(method, make.images(4), stub, stub.clean())
+    assert stub.attacks == [[1, 2, 3]] * 2 + [[1, 3]] * 5
+    assert trace.spent.tolist() == [1, 40, 13, 40]
+    assert trace.score.tolist() == pytest.approx([1, -1, 1, 1 - 1e-5])
+    assert torch.equal(trace.images[0], make.images(4)[0])
+    assert torch.equal(trace.images[2], stub.images[1][1, 2])
+    assert trace.scores.isnan().sum(1).tolist() == [39, 0, 27, 0]
+    assert torch.equal(trace.scores.nan_to_num(0)[2, :13], table[2, :13])
+
+
+@every_method
+def test_those_that_stay_do_not_notice_that_others_left(make, method):
+    original = make.images(3)
+
+    def but_one(images, attacks):
+        return torch.where(attacks[:, None] == 1, torch.ones(()).to(images), hilly(images))
+
+    together = run(method, original, Stub(but_one))
+    assert together.spent.tolist() == [40, 7, 40]
+    apart = run(method, original[[0, 2]], keys=[0, 2])
+    assert same(apart, together.take(torch.tensor([0, 2])))
+
+
+@every_method
+def test_a_batch_of_perfect_attacks_sends_nothing(make, method):
+    stub = Table([[1.0] * 40] * 2)
+    trace = run(method, make.images(2), stub, stub.clean())
+    assert stub.images == []
+    assert trace.spent.tolist() == [1, 1]
+
+
+# -- failures --------------------------------------------------------------------------------------
+
+
+class Failing(Stub):
+    # Fails at one round.
+
+    def __init__(self, at, error):
+        super().__init__()
+        self.at, self.error = at, error
+
+    def __call__(self, images, attacks):
+        if len(self.images) == self.at:
+            raise self.error
+        return super().__call__(images, attacks)
+
+
+@every_method
+def test_a_failure_carries_what_was_found_before_and_the_search_goes_on_from_there(make, method):
+    original = make.images(2)
+    work = search(method, original, Failing(2, ConnectionError("gone away")))
+    with pytest.raises(SearchInterruptedError, match="failed after 13 of 40 queries: gone away") as caught:
+        finish(work, clean_of(original))
+    progress = caught.value.progress
+    assert progress.trace.spent.tolist() == [13, 13]
+    stub = Stub()
+    again = search(method, original, stub)
+    while not again.done(progress):
+        progress = again.step(progress)
+    assert same(progress.trace, run(method, original))
+    assert stub.spent(0) == 40 - 13 + 1
+
+
+def test_an_interrupt_is_not_swallowed(make):
+    original = make.images(1)
+    with pytest.raises(KeyboardInterrupt):
+        finish(search(METHODS["rand"], original, Failing(1, KeyboardInterrupt())), clean_of(original))
+
+
+# -- information barrier ---------------------------------------------------------------------------
+
+
+@every_method
+def test_a_table_of_scores_is_all_a_method_needs(make, method):
+    table = 2 * torch.rand(2, 40, generator=make.random(0), dtype=torch.float64) - 1
+    stub = Table(table)
+    assert isinstance(stub, Look)
+    assert isinstance(method, BlackBox)
+    trace = run(method, make.images(2), stub, stub.clean())
+    torch.testing.assert_close(trace.score, table.max(1).values)
+
+
+def reachable(*roots):
+    # Everything that can be reached through attributes, containers and closures.
+    found, stack = {}, list(roots)
+    while stack:
+        thing = stack.pop()
+        if id(thing) in found or isinstance(thing, type):
+            continue
+        found[id(thing)] = thing
+        if isinstance(thing, dict):
+            stack += [*thing.keys(), *thing.values()]
+        elif isinstance(thing, list | tuple | set | frozenset):
+            stack += thing
+        elif isinstance(thing, MethodType):
+            stack += [thing.__self__, thing.__func__]
+        elif isinstance(thing, FunctionType):
+            stack += [cell.cell_contents for cell in thing.__closure__ or ()] + list(thing.__defaults__ or ())
+        stack += getattr(thing, "__dict__", {}).values()
+        stack += [getattr(thing, field.name) for field in fields(thing)] if is_dataclass(thing) else []
+    return list(found.values())
+
+
+class Spy:
+    # A method that remembers all it was ever given.
+
+    def __init__(self, method):
+        self.method, self.given = method, []
+        self.name, self.grid = method.name, method.grid
+
+    def space(self, picture, budget):
+        return self.method.space(picture, budget)
+
+    def begin(self, *given):
+        self.given.append(given)
+        return self.method.begin(*given)
+
+    def ask(self, *given):
+        self.given.append(given)
+        return self.method.ask(*given)
+
+    def tell(self, *given):
+        self.given.append(given)
+        return self.method.tell(*given)
+
+
+@every_method
+def test_neither_a_gallery_nor_a_ranker_can_be_reached_from_what_a_method_is_given(target, pictures, method):
+    oracle, goal = Metered(LocalOracle(target, 9), 40), Reorder(k=2)
+    ids = target.search(target.embeddings[:2], 60)[:, [50, 40]]  # out of sight: no attack is done early
+
+    def look(images, attacks):
+        places = oracle(images, Watch(attacks, ids[attacks]))
+        return Seen(places, goal.score(places, 9))
+
+    spy = Spy(method)
+    work = search(spy, pictures[:2], look)
+    finish(work, look(pictures[:2, None], torch.arange(2)))
+    assert len(spy.given) > 5
+    hidden = Gallery | Ranker | LocalOracle | Metered | torch.nn.Module
+    assert any(isinstance(thing, Gallery) for thing in reachable(work))  # the walk does find what is there
+    assert not any(isinstance(thing, hidden) for thing in reachable(spy))
+    secret = {target.embeddings.data_ptr(), target.pictures.data_ptr()}
+    tensors = [thing for thing in reachable(spy) if isinstance(thing, torch.Tensor)]
+    assert len(tensors) > 10
+    assert not secret & {tensor.untyped_storage().data_ptr() for tensor in tensors}
