@@ -25,6 +25,7 @@ Features = Float[Tensor, "b p f"]
 
 MODELLED = 200  # frequencies in the model, over all channels
 LEAST_SPREAD = 0.05  # variance of the scaled places below which nothing is known of them yet
+TOGETHER = 8  # attacks whose answers are sought side by side: they fit the caches of a processor
 FREE = 1e-3  # precision of the prior of what is not a frequency
 
 
@@ -52,11 +53,12 @@ class Thompson:
     """Thompson sampling with a Bayesian linear model of the places of the chosen items.
 
     y_c(r) = w_c . phi(r) + e,   y = place^(1/2),   phi(r) = ( a_f DCT(r / eps)_f, mean (r / eps)^2, 1 )
-    r_n = arg max over |r| <= share eps of  sum over i < j of s((y_j - y_i) / T) s((y_N - y_j) / T),  w ~ belief
+    r_n = arg max over |r| <= share eps of  sum over i < j of s((y_j - y_i) / T) s((y_N - y_j) / T),
+          for one draw of w from the belief
 
     where a_f falls with the frequency f, s is the logistic function, and the second factor, which is only
-    there where N is finite, keeps the later item of each pair in sight (y_N = (N - 1/2)^(1/2)). The maximum is
-    sought with sign steps, which end at corners wherever the model has no reason to stay inside. Half of a
+    there where N is finite, keeps the later item of each pair in sight (y_N = (N - 1/2)^(1/2)). The maximum
+    is sought with sign steps, which end at corners wherever the model has no reason to stay inside. Half of a
     round may use the whole ball; the other half less, since what leaves the visible list teaches nothing.
 
     Args:
@@ -78,8 +80,8 @@ class Thompson:
     smooth: float = 3.0
     decay: float = 1.5
     noise: float = 0.15
-    steps: int = 12
-    momentum: float = 0.5
+    steps: int = 16
+    momentum: float = 0.8
     temperature: float = 0.6
     first: float = 0.1
     wander: float = 0.25
@@ -101,8 +103,7 @@ class Thompson:
 
     def begin(self, problem: Problem, clean: Seen) -> Belief:
         """What the clean image tells."""
-        rows, columns, _ = self._frequencies(problem)
-        count = problem.shape[0] * rows.shape[1] * columns.shape[1] + 2
+        count = problem.shape[0] * self._waves(problem).weights.numel() + 2
         zero = problem.low.new_zeros
         size = len(problem.low)
         empty = Belief(
@@ -116,7 +117,7 @@ class Thompson:
 
     def tell(self, problem: Problem, state: Belief, number: int, asked: Variables, seen: Seen) -> Belief:
         """Add what was seen to the statistics."""
-        phi = self._features(problem, asked)
+        phi = self._waves(problem).features(asked)
         y = _scaled(seen.places).to(phi)
         score, place = seen.score.to(phi).max(1)
         shares = asked.abs().amax((2, 3, 4)) / problem.eps
@@ -132,11 +133,14 @@ class Thompson:
 
     def ask(self, problem: Problem, state: Belief, number: int) -> Variables:
         """The best answers to draws from the belief, each within its own share of the ball."""
-        return self._answers(
-            problem, self._draws(problem, state, number), self._shares(state, problem, number)
-        )
+        parts = []
+        for rows in torch.arange(len(problem.keys)).split(TOGETHER):
+            some, belief = problem.take(rows), state.take(rows)
+            draws, shares = self._draws(some, belief, number), self._shares(some, belief, number)
+            parts.append(self._answers(some, draws, shares))
+        return torch.cat(parts)
 
-    def _shares(self, state: Belief, problem: Problem, number: int) -> Float[Tensor, "b p"]:
+    def _shares(self, problem: Problem, state: Belief, number: int) -> Float[Tensor, "b p"]:
         """How much of the ball each query may use: all sizes first, then about as much as the best one."""
         count = self._round(problem, number)
         steps = torch.linspace(0, 1, count).to(state.share)
@@ -154,7 +158,7 @@ class Thompson:
         most = self.population or min(50, max(10, problem.budget // 20))
         return min(most, 10 * (number + 1))
 
-    def _draws(self, problem: Problem, state: Belief, number: int) -> Float[Tensor, "b p f k"]:
+    def _draws(self, problem: Problem, state: Belief, number: int) -> "_Draws":
         """Weights of the model, drawn from the belief."""
         count = self._round(problem, number)
         precision, deviation = self._precision(state)
@@ -168,7 +172,7 @@ class Thompson:
         spread: Tensor = torch.linalg.solve_triangular(factor.mT, noise, upper=True)
         spread = spread * deviation[:, None, None]
         draws: Tensor = mean[:, :, None] + spread.view(*mean.shape[:2], count, problem.k)
-        return draws.transpose(1, 2).contiguous()
+        return _Draws(draws.transpose(1, 2).contiguous(), draws.permute(0, 2, 3, 1).contiguous())
 
     def _precision(self, state: Belief) -> tuple[Tensor, Tensor]:
         """phi^T phi with the prior added (b, f, f), and the deviation of the noise (b,)."""
@@ -182,32 +186,26 @@ class Thompson:
         added[:, :-2] = prior[:, None]
         return state.gram + torch.diag_embed(added), (self.noise * spread).sqrt()
 
-    def _answers(
-        self, problem: Problem, draws: Float[Tensor, "b p f k"], shares: Float[Tensor, "b p"]
-    ) -> Variables:
+    def _answers(self, problem: Problem, draws: "_Draws", shares: Float[Tensor, "b p"]) -> Variables:
         """The points that put the chosen into the wanted order if a draw is the truth."""
-        point = draws.new_zeros(*draws.shape[:2], *problem.shape)
-        velocity = torch.zeros_like(point)
         bound = problem.eps * shares[:, :, None, None, None]
+        low, high = torch.maximum(problem.low[:, None], -bound), torch.minimum(problem.high[:, None], bound)
+        point, velocity = torch.zeros_like(low), torch.zeros_like(low)
+        waves = self._waves(problem)
         for step in range(self.steps):
-            slope = self._slope(problem, point, draws)
-            scale = slope.abs().mean((2, 3, 4), keepdim=True).clamp_min(torch.finfo(slope.dtype).tiny)
-            velocity = self.momentum * velocity + slope / scale
+            slope = self._slope(problem, waves, point, draws)
+            scale = slope.abs().mean((2, 3, 4), keepdim=True).clamp_min_(torch.finfo(slope.dtype).tiny)
+            velocity = velocity.mul_(self.momentum).add_(slope.div_(scale))
             length = 2 - 2 * step / self.steps if step else 1
-            moved = point + length * bound * velocity.sign()
-            point = problem.clip(torch.maximum(torch.minimum(moved, bound), -bound))
+            point = torch.clamp(point.addcmul_(velocity.sign(), bound, value=length), low, high)
         return point
 
-    def _slope(self, problem: Problem, point: Variables, draws: Float[Tensor, "b p f k"]) -> Tensor:
+    def _slope(self, problem: Problem, waves: "_Waves", point: Variables, draws: "_Draws") -> Tensor:
         """The gradient of the smoothed goal with respect to the points (b, p, c, s, s)."""
-        phi = self._features(problem, point)
-        y = (phi[:, :, None] @ draws)[:, :, 0]  # (b, p, k)
-        upstream = self._goal_slope(y, problem.visible)
-        back = (draws @ upstream[..., None])[..., 0]  # (b, p, f)
-        rows, columns, weights = self._frequencies(problem)
-        waves = back[..., :-2].view(*back.shape[:2], problem.shape[0], *weights.shape) * weights
-        bend = back[..., -2, None, None, None] * 2 / math.prod(problem.shape)
-        return (rows @ waves @ columns.t() + bend * point / problem.eps) / problem.eps
+        phi = waves.features(point)
+        y = (phi[:, :, None] @ draws.forward)[:, :, 0]  # (b, p, k)
+        back = (self._goal_slope(y, problem.visible)[:, :, None] @ draws.backward)[:, :, 0]  # (b, p, f)
+        return waves.slope(back, point)
 
     def _goal_slope(self, y: Float[Tensor, "b p k"], visible: int | None) -> Tensor:
         """The gradient of the smoothed goal with respect to the scaled places (b, p, k)."""
@@ -222,23 +220,47 @@ class Thompson:
         fading = (ahead * order).sum(-2) * sight * (1 - sight) / self.temperature
         return bend.sum(-2) - bend.sum(-1) - fading
 
-    def _features(self, problem: Problem, asked: Variables) -> Features:
-        """phi of points of the search space, as they are once clipped to pictures."""
-        change = problem.clip(asked) / problem.eps
-        rows, columns, weights = self._frequencies(problem)
-        waves = (rows.t() @ change @ columns) * weights
-        power = change.square().mean((2, 3, 4))
-        return torch.cat([waves.flatten(2), power[..., None], torch.ones_like(power)[..., None]], dim=2)
-
-    def _frequencies(self, problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
-        """Cosines along the rows and the columns, and the prior's weight of each pair of them."""
+    def _waves(self, problem: Problem) -> "_Waves":
+        """The frequencies in the model and the prior's weight of each."""
         channels, height, width = problem.shape
         side = self.side or max(1, math.isqrt(MODELLED // channels))
         rows, columns = (frequencies(size, min(side, size), problem.low) for size in (height, width))
         across = torch.arange(rows.shape[1])[:, None].square() + torch.arange(columns.shape[1]).square()
         weights = (1 + across / self.smooth**2) ** (-self.decay / 2)
         weights = weights / (channels * weights.square().sum()).sqrt()
-        return rows, columns, weights.to(problem.low)
+        return _Waves(rows, columns, weights.to(problem.low), problem.eps)
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """Weights drawn from the belief in the two layouts that their products want."""
+
+    forward: Float[Tensor, "b p f k"]
+    backward: Float[Tensor, "b p k f"]
+
+
+@dataclass(frozen=True)
+class _Waves:
+    """Cosines along the rows (h, s) and the columns (w, s), and the weight of each pair (s, s)."""
+
+    rows: Tensor
+    columns: Tensor
+    weights: Tensor
+    eps: float
+
+    def features(self, point: Variables) -> Features:
+        """phi of points of the search space."""
+        change = point / self.eps
+        waves = (self.rows.t() @ change @ self.columns) * self.weights
+        power = change.square().mean((2, 3, 4))
+        return torch.cat([waves.flatten(2), power[..., None], torch.ones_like(power)[..., None]], dim=2)
+
+    def slope(self, upstream: Features, point: Variables) -> Variables:
+        """The gradient with respect to the points from the one with respect to phi."""
+        shape = (*upstream.shape[:2], point.shape[2], *self.weights.shape)
+        waves = self.rows @ (upstream[..., :-2].reshape(shape) * self.weights) @ self.columns.t()
+        bend = upstream[..., -2, None, None, None] * 2 / (math.prod(point.shape[2:]) * self.eps)
+        return waves.addcmul_(bend, point).div_(self.eps)
 
 
 def _scaled(places: Tensor) -> Tensor:
