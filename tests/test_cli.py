@@ -741,7 +741,7 @@ def test_dry_run_tells_and_writes_nothing(model, tmp_path, monkeypatch):
     result = audit("--dry-run", "--trials", 20, model=model, out=tmp_path / "out")
     assert result.exit_code == 0, result.stderr
     assert re.search(
-        r"^56 figures, 20 attacks for each headline figure: about \d+ (s|min) on \w+$", result.stderr, re.M
+        r"^60 figures, 20 attacks for each headline figure: about \d+ (s|min) on \w+$", result.stderr, re.M
     )
     assert result.stdout == ""
     assert not (tmp_path / "out").exists()
@@ -763,7 +763,7 @@ def test_audit_json_is_one_object_and_alone_on_stdout(audited, model):
     assert json.loads((folder / "report.json").read_text()) == told
     assert (told["model"], told["data"], told["seed"], told["trials"]) == (str(model), "digits", 0, 20)
     assert told["recall_at_1"] == pytest.approx(load_checkpoint(model).record["recall_at_1"], abs=0.01)
-    assert len(told["cells"]) == 56
+    assert len(told["cells"]) == 60
     assert all(set(cell) == CONTRACT for cell in told["cells"])
     assert all(cell["trials"] == 20 for cell in told["cells"])
     assert {cell["eps"] for cell in told["cells"]} == {n / 255 for n in (0, 1, 2, 4, 8, 16)}
@@ -781,7 +781,7 @@ def test_audit_leaves_a_report_and_pictures(audited):
             assert min(image.size) > 8
     page = (folder / "report.html").read_text()
     assert page.count("data:image/png;base64,") == len(names)
-    assert len((folder / "audit.jsonl").read_text().splitlines()) == 56
+    assert len((folder / "audit.jsonl").read_text().splitlines()) == 60
 
 
 def test_the_same_audit_goes_on_from_its_journal_and_prints_for_people(audited, model, monkeypatch):

@@ -28,8 +28,6 @@ from rankproof.console import (
 from rankproof.errors import RankproofError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from rankproof.data import Dataset
     from rankproof.goals import Goal, Sum
     from rankproof.methods import BlackBox, Method
@@ -374,6 +372,7 @@ def attack(
                 writable(folder)
         from rankproof.attack import BUDGET
         from rankproof.attack import attack as run
+        from rankproof.cost import measure_result
         from rankproof.methods import BlackBox
         from rankproof.target import open_target
         from rankproof.threat import Threat, parse_eps
@@ -408,7 +407,8 @@ def attack(
                 journal=journal,
                 progress=tell,
             )
-        costs = _costs(gallery, images, wanted, result)
+        with progress("timing the bare work") as tell:
+            costs = measure_result(gallery, images, wanted, result, progress=tell)
         result = replace(result, notes=(*result.notes, *_more_notes(result, threat, order, own_copy)))
         context: dict[str, Any] = {"model": model, "data": data or EMBEDDED, **costs}
         if save is not None:
@@ -444,7 +444,7 @@ def audit(
     size: Size = None,
     divide: Divide = "auto",
 ) -> None:
-    """Attack a ranking in every white-box way and leave a report.
+    """Attack a ranking in every way, with and without knowledge of the model, and leave a report.
 
     Runs the standard suite without further knobs: every attack at the given budget, with plain PGD as a
     yardstick, and curves over 0 to 16/255. Writes report.html, report.json and pictures into DIR. Finished
@@ -728,20 +728,6 @@ def _victim(
     shown = visible_of(visible, goal.k)
     small = visible is None and shown is not None and shown > len(gallery)
     return LocalOracle(gallery, len(gallery) if small else shown)
-
-
-def _costs(
-    gallery: "Gallery", images: "Tensor", goal: "Goal | Sum", result: "AttackResult"
-) -> dict[str, float]:
-    """The memory an attack took, and the time of the work it could not do without."""
-    from rankproof.cost import look_seconds, measure, peak_mb
-
-    with progress("timing the bare work") as tell:
-        if result.queries is None:
-            return measure(gallery, images, goal, result.steps, progress=tell)
-        peak = peak_mb(gallery.ranker.device.type)  # first, since timing takes memory too
-        seconds = look_seconds(gallery, images, int(result.queries.sum()))
-        return {"model_seconds": seconds, "peak_mb": peak}
 
 
 def _more_notes(result: "AttackResult", threat: "Threat", order: str | None, own_copy: str) -> Iterator[str]:

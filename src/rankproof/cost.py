@@ -12,6 +12,7 @@ from rankproof.attack import chunk_rows
 from rankproof.goals import CandidateLower, CandidateRaise, Goal, MaxShift, Sum
 from rankproof.oracle import PASS
 from rankproof.ranking import Gallery
+from rankproof.result import AttackResult
 
 REPEATS = 5  # the best of so many counts: the others were disturbed
 
@@ -96,6 +97,21 @@ def measure(
         progress=progress,
     )
     return {"model_seconds": seconds, "peak_mb": peak}
+
+
+def measure_result(
+    gallery: Gallery,
+    images: Tensor,
+    goal: Goal | Sum,
+    result: AttackResult,
+    *,
+    progress: Progress = lambda done, total: None,
+) -> dict[str, float]:
+    """The same of a result: of its passes in a white box, of the queries really spent in a black box."""
+    if result.queries is None:
+        return measure(gallery, images, goal, result.steps, progress=progress)
+    peak = peak_mb(gallery.ranker.device.type)
+    return {"model_seconds": look_seconds(gallery, images, int(result.queries.sum())), "peak_mb": peak}
 
 
 def needs_whole_gallery(goal: Goal | Sum) -> bool:

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankproof import NES, PSO, SPSA, Beta, Gallery, Rand, Ranker, Reorder, Threat
+from rankproof import NES, PSO, SPSA, Beta, Gallery, Rand, Ranker, Reorder, Thompson, Threat
 from rankproof.methods import BlackBox
 from rankproof.methods.search import Progress, Search, SearchInterruptedError
 from rankproof.methods.space import Space
@@ -21,6 +21,7 @@ METHODS = {
     "pso": PSO(particles=6),
     "nes": NES(pairs=3),
     "spsa": SPSA(pairs=3),
+    "auto": Thompson(population=6),
 }
 PUBLISHED = {"rand": Rand(), "beta": Beta(), "pso": PSO(), "nes": NES(), "spsa": SPSA()}
 SPACES = [Space("full"), Space("blocks", 2), Space("bilinear", 3), Space("cosine", 3)]

@@ -26,7 +26,7 @@ from rankproof.audit.checks import (
 from rankproof.audit.plan import Cell, Plan, plan
 from rankproof.audit.result import AuditResult, Flag, Strip
 from rankproof.audit.strips import order_strip, strip_of
-from rankproof.cost import look_seconds, measure, peak_mb
+from rankproof.cost import measure_result
 from rankproof.errors import RankproofError
 from rankproof.files import write_atomically
 from rankproof.goals.names import goal_name
@@ -107,7 +107,7 @@ def audit(
                 index=None if positions is None else positions[: cell.trials],
                 progress=tell,
             )
-            costs = _costs(gallery, images[: cell.trials], cell, result)
+            costs = measure_result(gallery, images[: cell.trials], cell.goal, result)
             found = check_attack(result, cell.label, headline=cell.eps == threat.eps)
             store.add(
                 cell,
@@ -234,14 +234,6 @@ def _unpacked(text: str, like: Tensor) -> Tensor:
     """The picture behind the text, in the type and shape of another."""
     pixels = np.frombuffer(zlib.decompress(b64decode(text)), dtype=like.numpy().dtype)
     return torch.from_numpy(pixels.copy()).view(like.shape)
-
-
-def _costs(gallery: Gallery, images: Tensor, cell: Cell, result: AttackResult) -> dict[str, float]:
-    """The memory an attack took, and the time of the work it could not do without."""
-    if result.queries is None:
-        return measure(gallery, images, cell.goal, result.steps)
-    peak = peak_mb(gallery.ranker.device.type)  # first, since timing takes memory too
-    return {"model_seconds": look_seconds(gallery, images, int(result.queries.sum())), "peak_mb": peak}
 
 
 def _flags(todo: Plan, store: "_Journal") -> list[Flag]:

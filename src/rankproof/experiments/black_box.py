@@ -1,6 +1,6 @@
 """The measurements behind the black-box part of docs/results.md.
 
-    python -m rankproof.experiments.black_box table3|stronger|curves [--trials T] [--method M ...]
+    python -m rankproof.experiments.black_box table3|stronger|curves|ablation [--trials T] [--method M ...]
 
 Each cell goes to records/black-box/ as soon as it is there; a run that is started again skips what is there,
 and one with more trials adds the missing ones.
@@ -17,9 +17,10 @@ from typing import Any
 from rankproof.attack import attack
 from rankproof.files import write_atomically
 from rankproof.goals import Reorder
-from rankproof.methods import NES, PSO, SPSA, Beta, Rand
+from rankproof.methods import NES, PSO, SPSA, Beta, Rand, Thompson
 from rankproof.methods.presets import automatic
 from rankproof.methods.search import BlackBox
+from rankproof.methods.space import Space
 from rankproof.oracle import LocalOracle
 from rankproof.result import AttackResult
 from rankproof.target import Target, open_target
@@ -29,10 +30,28 @@ from rankproof.versions import versions
 MODEL = "zoo:fashion-mnist/c2f1-ct"
 RECORDS = Path("records/black-box")
 PIECE = 50  # attacks between two writings
+BILINEAR = Space("bilinear", 7)
 METHODS: dict[str, BlackBox] = {
     **{"rand": Rand(), "beta": Beta(), "pso": PSO(), "nes": NES(), "spsa": SPSA()},
     "auto": automatic(),
 }
+VARIANTS: dict[str, tuple[BlackBox, Space | None, bool]] = {
+    **{name: (method, None, method.grid) for name, method in METHODS.items()},
+    "spsa-bilinear7": (SPSA(), BILINEAR, False),
+    "nes-bilinear7": (NES(), BILINEAR, False),
+    "auto-bilinear7": (Thompson(), BILINEAR, True),
+    "auto-off-grid": (Thompson(), None, False),
+    "auto-side7": (Thompson(side=7), None, True),
+    "auto-side20": (Thompson(side=20), None, True),
+    "auto-flat-prior": (Thompson(decay=0.0), None, True),
+    "auto-steep-prior": (Thompson(decay=3.0), None, True),
+    "auto-noise2": (Thompson(noise=2.0), None, True),
+    "auto-whole-ball": (Thompson(first=1.0), None, True),
+    "auto-rounds-of-25": (Thompson(population=25), None, True),
+    "auto-steps6": (Thompson(steps=6), None, True),
+    "beta-rate6": (Beta(rate=6.0), None, False),
+}
+"""Methods by name with where they search (None: their own rule) and whether on the 8-bit grid."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +100,14 @@ def curves(methods: list[str]) -> Iterator[Cell]:
             yield Cell(method=method, k=5, visible=50, level=4, budget=budget)
 
 
-EXPERIMENTS = {"table3": table3, "stronger": stronger, "curves": curves}
+def ablation(methods: list[str]) -> Iterator[Cell]:
+    """What helps our method and what does not: where all is in sight, and where little is."""
+    for k, visible, level in ((10, 50, 4), (5, 5, 16)):
+        for method in VARIANTS:
+            yield Cell(method=method, k=k, visible=visible, level=level)
+
+
+EXPERIMENTS = {"table3": table3, "stronger": stronger, "curves": curves, "ablation": ablation}
 
 
 def run(experiment: str, data: str, root: Path, methods: list[str], trials: int, seed: int = 0) -> None:
@@ -105,13 +131,14 @@ def run(experiment: str, data: str, root: Path, methods: list[str], trials: int,
 def _measured(target: Target, cell: Cell, first: int, last: int, seed: int) -> dict[str, Any]:
     """The values of attacks first .. last - 1."""
     index = target.draw(last, seed)[first:]
-    method = METHODS[cell.method]
+    method, space, grid = VARIANTS[cell.method]
     result = attack(
         LocalOracle(target.gallery, cell.visible),
         target.dataset.take(index),
         Reorder(k=cell.k),
-        Threat(cell.level / 255, grid=method.grid),
+        Threat(cell.level / 255, grid=grid),
         method=method,
+        space=space,
         budget=cell.budget,
         seed=seed,
         index=index,
