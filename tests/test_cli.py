@@ -773,7 +773,10 @@ def test_audit_json_is_one_object_and_alone_on_stdout(audited, model):
 
 def test_audit_leaves_a_report_and_pictures(audited):
     _, folder = audited
-    names = {"ca-plus", "ca-minus", "qa-plus", "qa-minus", "sp-qa-plus", "sp-qa-minus", "oa"}
+    names = {"ca-plus", "ca-minus", "qa-plus", "qa-minus", "sp-qa-plus", "sp-qa-minus", "oa"} | {
+        "oa-black-box",
+        "oa-black-box-2",
+    }
     assert {path.stem for path in (folder / "pictures").iterdir()} == names
     for path in (folder / "pictures").iterdir():
         with Image.open(path) as image:
