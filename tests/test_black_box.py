@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -684,3 +685,31 @@ def test_scores_of_queries_that_were_not_spent_are_not_numbers(shop, pictures):
     for spent, scores in zip(result.queries.tolist(), result.scores.tolist(), strict=True):
         assert all(math.isnan(score) for score in scores[spent:])
         assert not any(math.isnan(score) for score in scores[:spent])
+
+
+def test_a_journal_of_another_model_is_refused(shop, pictures, tmp_path):
+    order_attack(LocalOracle(shop, SHOWN), pictures, journal=tmp_path)
+    moved = Gallery(shop.ranker, shop.embeddings.roll(1, 1))
+    with pytest.raises(RankproofError, match="belongs to another attack"):
+        order_attack(LocalOracle(moved, SHOWN), pictures, journal=tmp_path)
+
+
+def test_the_time_of_a_search_in_two_sittings_is_the_sum_of_both(shop, pictures, tmp_path):
+    order_attack(LocalOracle(shop, SHOWN), pictures, journal=tmp_path)
+    with np.load(tmp_path / "search-000000.npz") as stored:
+        first = float(stored["seconds"])
+    assert first > 0
+    again = order_attack(LocalOracle(shop, SHOWN), pictures, journal=tmp_path)
+    assert again.seconds > first
+
+
+@pytest.mark.parametrize("option", [{"budget": 100}, {"space": Space("full")}, {"journal": "somewhere"}])
+def test_what_only_a_black_box_has_is_refused_for_a_gallery(shop, pictures, option):
+    option = {name: Path(value) if name == "journal" else value for name, value in option.items()}
+    with pytest.raises(RankproofError, match=f"{next(iter(option))}: only a search in a black box has one"):
+        attack(shop, pictures[:2], GOAL, THREAT, index=torch.arange(2), **option)
+
+
+def test_items_to_keep_are_refused_for_an_oracle(shop, pictures):
+    with pytest.raises(RankproofError, match="preserved: an order attack keeps nothing"):
+        order_attack(LocalOracle(shop, SHOWN), pictures, preserved=torch.zeros(COUNT, 1, dtype=torch.int64))

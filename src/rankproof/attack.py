@@ -37,7 +37,7 @@ def attack(
     threat: Threat,
     *,
     method: Method | BlackBox | None = None,
-    budget: int = BUDGET,
+    budget: int | None = None,
     space: Space | None = None,
     seed: int = 0,
     index: Tensor | None = None,
@@ -57,7 +57,7 @@ def attack(
         threat: what may be changed.
         method: how to search; None is the published PGD with the steps of the goal's own paper for a gallery,
             and our own search for an oracle.
-        budget: Q, queries of each black-box attack, the clean image included.
+        budget: Q, queries of each black-box attack, the clean image included; None is 1,000.
         space: where a black-box method searches; None is the method's own rule.
         seed: all choices and random numbers come from it; attack i depends on nothing else in the batch.
         index: (b,) gallery positions of the images' own clean copies; None: they are not in the gallery.
@@ -80,13 +80,15 @@ def attack(
     if threat.shared:
         raise RankproofError("a shared perturbation needs a universal attack, which is not there yet")
     if not isinstance(target, Gallery):
+        if preserved is not None:
+            raise RankproofError("preserved: an order attack keeps nothing in place; leave it out")
         return attack_oracle(
             target,
             images,
             goal,
             threat,
             method=_black_box(method or automatic()),
-            budget=budget,
+            budget=BUDGET if budget is None else budget,
             space=space,
             seed=seed,
             index=index,
@@ -96,6 +98,9 @@ def attack(
             journal=journal,
         )
     gallery, method = target, _white_box(method or published(goal.metric))
+    for name, value in (("budget", budget), ("space", space), ("journal", journal)):
+        if value is not None:
+            raise RankproofError(f"{name}: only a search in a black box has one; attack an oracle instead")
     count = _Counter(len(images) * method.passes(threat.eps), progress)
     job = _Job(gallery, goal, threat, method, seed, own_copy, count)
     parts = [

@@ -1,27 +1,22 @@
 """Attacking what can only be looked at: an oracle, a budget, a goal that can be scored from places."""
 
 import hashlib
-import io
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-from zipfile import BadZipFile
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from rankproof.errors import RankproofError
-from rankproof.files import write_atomically
 from rankproof.goals.base import Goal, Sum, check_count
 from rankproof.goals.names import goal_knobs, goal_name
 from rankproof.goals.order import Reorder
-from rankproof.methods.search import BlackBox, Progress, Search, SearchInterruptedError, Trace, Value
+from rankproof.journal import Journal
+from rankproof.methods.search import BlackBox, Search, Trace
 from rankproof.methods.space import Space
 from rankproof.oracle import Cached, LocalOracle, Metered, Oracle, Watch
 from rankproof.ranking.gallery import Gallery
@@ -35,7 +30,6 @@ MEMORY = 100_000_000  # pixels of all pictures of a round
 EVERY = 10.0  # seconds between two writings of a search in progress
 
 Tell = Callable[[int, int], None]
-Kind = TypeVar("Kind", bound=Value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +98,9 @@ def attack_oracle(
     _check_k(oracle, goal.k, ignored)
     if targets is not None:
         _check_targets(oracle, targets, len(images), goal.k, ignored)
+    # The search itself lives on the CPU; only the encoder's passes run where the gallery is.
+    images, index = images.cpu(), None if index is None else index.cpu()
+    targets, ignored = (None if part is None else part.cpu() for part in (targets, ignored))
     picture = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
     job = Job(
         oracle=Metered(oracle, budget),
@@ -121,7 +118,7 @@ def attack_oracle(
     parts = []
     side_by_side = max(1, min(SIDE_BY_SIDE, MEMORY // (50 * math.prod(picture))))
     for rows in torch.arange(len(images)).split(side_by_side):
-        keys = rows if index is None else index.cpu()[rows]
+        keys = rows if index is None else index[rows]
         skip = None if ignored is None else ignored[rows]
         parts.append(
             _attack_part(job, images[rows], rows, keys, skip, None if targets is None else targets[rows])
@@ -135,13 +132,16 @@ def _attack_part(
     """Attack the pictures that stand at `rows` among all."""
     begin = time.perf_counter()
     original = job.threat.start(pictures)
-    store = _Store(job, rows, original, {"keys": keys, "ignored": ignored, "targets": targets})
-    clean, wanted = store.clean or _look_clean(job, original, rows, keys, ignored, targets)
-    watch = Watch(rows, wanted, ignored)
+    journal = Journal.open(
+        job.journal and job.journal / f"search-{int(rows[0]):06d}.npz",
+        _fingerprint(job, original, keys, ignored, targets),
+        job.every,
+    )
+    clean, wanted = journal.clean or _look_clean(job, original, rows, keys, ignored, targets)
 
     def look(images: Pictures, attacks: Rows) -> Seen:
-        part = None if ignored is None else ignored[attacks]
-        places = job.oracle(images, Watch(rows[attacks], watch.ids[attacks], part))
+        skip = None if ignored is None else ignored[attacks]
+        places = job.oracle(images, Watch(rows[attacks], wanted[attacks], skip))
         job.tell(sum(job.oracle.spent.values()), job.total)
         return Seen(places, job.goal.score(places, job.oracle.visible))
 
@@ -157,14 +157,14 @@ def _attack_part(
         visible=job.oracle.visible,
         k=job.goal.k,
     )
-    progress = search.begin(clean)
-    with store.keeping(clean, wanted, progress) as keeper:
-        progress = keeper.progress
-        job.oracle.spent.update(zip(rows.tolist(), progress.trace.spent.tolist(), strict=True))
-        while not search.done(progress):
-            progress = keeper.keep(search.step(progress))
-    job.threat.check(progress.trace.images, original)
-    return Part(original, wanted, clean, progress.trace, time.perf_counter() - begin)
+    with journal.keeping(clean, wanted, search.begin(clean)) as keeper:
+        spent = keeper.progress.trace.spent.tolist()
+        job.oracle.spent.update(zip(rows.tolist(), spent, strict=True))
+        while not search.done(keeper.progress):
+            keeper.keep(search.step(keeper.progress))
+    trace = keeper.progress.trace
+    job.threat.check(trace.images, original)
+    return Part(original, wanted, clean, trace, journal.seconds + time.perf_counter() - begin)
 
 
 def _look_clean(
@@ -238,7 +238,8 @@ def _verdict(
 ) -> dict[str, Tensor]:
     """tau_S of the visible list and the true ranks of the same images, searched once more by the auditor."""
     z = gallery.ranker.embed_all(images)
-    places = gallery.rank_of(z, targets, ties="order", dropped=ignored)
+    dropped = None if ignored is None else ignored.to(z.device)
+    places = gallery.rank_of(z, targets.to(z.device), ties="order", dropped=dropped)
     return {
         "rank": normalised_rank(places, len(gallery)).cpu(),
         "tau": job.goal.score(places[:, None], job.oracle.visible)[:, 0].cpu(),
@@ -290,108 +291,23 @@ def _notes(job: Job) -> tuple[str, ...]:
     return (f"searched in {job.space.name} among {images}",)
 
 
-class _Store:
-    """Keeps a search in progress in a file, so that it can go on where it stopped."""
-
-    def __init__(self, job: Job, rows: Rows, original: Tensor, given: dict[str, Tensor | None]) -> None:
-        self.path = None if job.journal is None else job.journal / f"search-{int(rows[0]):06d}.npz"
-        self.every = job.every
-        self.name = _fingerprint(job, original, given)
-        self.stored = self._read()
-        self.clean = self._clean()
-
-    def _read(self) -> dict[str, Tensor]:
-        if self.path is None or not self.path.exists():
-            return {}
-        try:
-            with np.load(io.BytesIO(self.path.read_bytes()), allow_pickle=False) as stored:
-                arrays = {name: torch.from_numpy(stored[name]) for name in stored.files}
-            name = bytes(arrays.pop("name").tolist()).hex()
-        except (OSError, ValueError, EOFError, BadZipFile, KeyError, TypeError) as error:
-            raise RankproofError(f"{self.path}: cannot be continued ({error}); delete it") from None
-        if name != self.name:
-            raise RankproofError(
-                f"{self.path}: belongs to another attack; choose another folder or delete it"
-            )
-        return arrays
-
-    def _clean(self) -> tuple[Seen, Ids] | None:
-        if not self.stored:
-            return None
-        return Seen(self.stored["clean_places"], self.stored["clean_score"]), self.stored["wanted"]
-
-    @contextmanager
-    def keeping(self, clean: Seen, wanted: Ids, start: Progress) -> Iterator["_Keeper"]:
-        """Whatever ends the search, its last finished round is in the file."""
-        keeper = _Keeper(self, clean, wanted, self._continued(start))
-        try:
-            yield keeper
-        finally:
-            keeper.write()
-
-    def _continued(self, start: Progress) -> Progress:
-        """The stored progress in the shape of a fresh one."""
-        if not self.stored:
-            return start
-
-        def part(value: Kind, prefix: str) -> Kind:
-            found = {name: self.stored[f"{prefix}_{name}"] for name in value.arrays()}
-            return replace(value, **found)
-
-        return Progress(
-            part(start.trace, "trace"),
-            part(start.state, "state"),
-            self.stored["running"],
-            int(self.stored["number"]),
-        )
-
-
-class _Keeper:
-    """The newest progress of one part, written now and then."""
-
-    def __init__(self, store: _Store, clean: Seen, wanted: Ids, progress: Progress) -> None:
-        self.store, self.clean, self.wanted, self.progress = store, clean, wanted, progress
-        self.written = time.monotonic()
-
-    def keep(self, progress: Progress) -> Progress:
-        """Take note of a finished round."""
-        self.progress = progress
-        if time.monotonic() - self.written >= self.store.every:
-            self.write()
-        return progress
-
-    def write(self) -> None:
-        """Put it into the file."""
-        if self.store.path is None:
-            return
-        arrays: dict[str, Any] = {
-            "name": np.frombuffer(bytes.fromhex(self.store.name), dtype=np.uint8),
-            "clean_places": self.clean.places.numpy(),
-            "clean_score": self.clean.score.numpy(),
-            "wanted": self.wanted.numpy(),
-            "running": self.progress.running.numpy(),
-            "number": np.int64(self.progress.number),
-        }
-        for prefix, value in (("trace", self.progress.trace), ("state", self.progress.state)):
-            arrays |= {f"{prefix}_{name}": tensor.cpu().numpy() for name, tensor in value.arrays().items()}
-        stream = io.BytesIO()
-        np.savez(stream, **arrays)
-        write_atomically(self.store.path, stream.getvalue())
-        self.written = time.monotonic()
-
-
-def _fingerprint(job: Job, original: Tensor, given: dict[str, Tensor | None]) -> str:
-    """What must be equal for a search to go on; `given` names what belongs to each attack."""
-    facts = [
-        repr(part)
-        for part in (job.goal, job.threat, job.method, job.space, job.budget, job.seed, job.oracle.visible)
-    ]
-    digest = hashlib.blake2b(json.dumps(facts).encode(), digest_size=16)
-    digest.update(original.cpu().contiguous().numpy().tobytes())
-    for name, values in given.items():
-        digest.update(f"/{name}/".encode())
-        digest.update(b"" if values is None else values.cpu().contiguous().numpy().tobytes())
+def _fingerprint(job: Job, original: Tensor, keys: Rows, ignored: Rows | None, targets: Ids | None) -> str:
+    """What must be equal for a search to go on."""
+    settings = (job.goal, job.threat, job.method, job.space, job.budget, job.seed, job.oracle.visible)
+    gallery = gallery_of(job.oracle)
+    parts = {
+        "settings": json.dumps([repr(part) for part in settings]).encode(),
+        "original": _bytes(original),
+        "keys": _bytes(keys),
+        "ignored": _bytes(ignored),
+        "targets": _bytes(targets),
+        "gallery": _bytes(None if gallery is None else gallery.embeddings),
+    }
+    digest = hashlib.blake2b(digest_size=16)
+    for name, content in parts.items():
+        digest.update(f"/{name}/{len(content)}/".encode() + content)
     return digest.hexdigest()
 
 
-__all__ = ["Job", "Part", "SearchInterruptedError", "attack_oracle", "gallery_of"]
+def _bytes(values: Tensor | None) -> bytes:
+    return b"" if values is None else values.cpu().contiguous().numpy().tobytes()

@@ -370,7 +370,6 @@ def attack(
         for folder in (save, journal):
             if folder is not None:
                 writable(folder)
-        from rankproof.attack import BUDGET
         from rankproof.attack import attack as run
         from rankproof.cost import measure_result
         from rankproof.methods import BlackBox
@@ -399,7 +398,7 @@ def attack(
                 wanted,
                 threat,
                 method=how,
-                budget=BUDGET if budget is None else budget,
+                budget=budget,
                 space=where,
                 seed=seed,
                 index=index,

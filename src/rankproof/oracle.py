@@ -39,6 +39,11 @@ class Watch:
     ids: Ids
     ignored: Rows | None = None
 
+    def to(self, device: torch.device) -> "Watch":
+        """The same on a device."""
+        ignored = None if self.ignored is None else self.ignored.to(device)
+        return Watch(self.attacks.to(device), self.ids.to(device), ignored)
+
 
 @runtime_checkable
 class Oracle(Protocol):
@@ -84,8 +89,8 @@ class LocalOracle:
         """The first results, the ignored item left out."""
         z = self._embed(images)
         if watch.ignored is None:
-            return self.gallery.search(z, count)
-        found = self.gallery.search(z, count + 1)
+            return self.gallery.search(z, count).to(images.device)
+        found = self.gallery.search(z, count + 1).to(images.device)
         others = found != watch.ignored[:, None]
         others[:, -1] &= ~others.all(1)
         return found[others].view(len(found), -1)
@@ -93,8 +98,10 @@ class LocalOracle:
     def __call__(self, images: Pictures, watch: Watch) -> Places:
         """Positions of the watched items, at most `visible`."""
         z = self._embed(images.flatten(0, 1)).view(*images.shape[:2], -1)  # (b, p, d)
+        watch = watch.to(z.device)
         places = self._pruned(z, watch) if self._is_metric else self._counted(z, watch)
-        return places if self.visible is None else places.clamp(max=self.visible)
+        places = places if self.visible is None else places.clamp(max=self.visible)
+        return places.to(images.device)
 
     @property
     def _is_metric(self) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankproof.attack import BUDGET, attack
+from rankproof.attack import attack
 from rankproof.audit.checks import (
     check_attack,
     check_baseline,
@@ -102,7 +102,7 @@ def audit(
                 cell.goal,
                 cell.threat(threat),
                 method=cell.method,
-                budget=cell.budget or BUDGET,
+                budget=cell.budget,
                 seed=seed,
                 index=None if positions is None else positions[: cell.trials],
                 progress=tell,
