@@ -516,8 +516,7 @@ BLACK_BOX: tuple[tuple[str, str, str, Callable[[], list[Record]], Callable[[], s
         "Black box: what helps and what does not",
         "The default method with one thing changed, and published ones in a space of 7 x 7 variables, "
         "bilinearly enlarged; on the same attacks with Q = 1,000, the difference paired. What each name "
-        "stands for is `VARIANTS` in `experiments/black_box.py`; [black-box.md](black-box.md) tells what to make "
-        "of it.",
+        "stands for is `VARIANTS` in `experiments/black_box.py`; [black-box.md](black-box.md) tells more.",
         RUN.format("ablation"),
         _all(ablation, *VARIANTS),
         variants,

@@ -17,7 +17,7 @@ from torch import Tensor
 from rankproof.errors import RankproofError
 from rankproof.methods.estimate import check_positive
 from rankproof.methods.search import Problem, Value
-from rankproof.methods.space import Space, Variables, frequencies
+from rankproof.methods.space import Space, Variables, frequencies, published_space
 from rankproof.types import Seen
 
 Features = Float[Tensor, "b p f"]
@@ -98,8 +98,8 @@ class Thompson:
             raise RankproofError(f"momentum must be in [0, 1), got {self.momentum}")
 
     def space(self, picture: tuple[int, int, int], budget: int) -> Space:
-        """Every pixel: what is modelled is smooth, what is sent need not be."""
-        return Space("full")
+        """The papers' rule; what is modelled is smooth, what is sent has corners at every pixel or block."""
+        return published_space(picture)
 
     def begin(self, problem: Problem, clean: Seen) -> Belief:
         """What the clean image tells."""
