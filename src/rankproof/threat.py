@@ -40,8 +40,8 @@ class Threat:
         """The nearest allowed images.
 
         Args:
-            images: (b, c, h, w) anything.
-            original: (b, c, h, w) centres of the balls, as `start` returns them.
+            images: (..., c, h, w) anything.
+            original: (..., c, h, w) centres of the balls, as `start` returns them; broadcast.
         """
         if self.shared:
             return self.apply(self.perturbation(images - original), original)

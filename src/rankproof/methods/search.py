@@ -257,11 +257,8 @@ class Search:
 
     def _images(self, asked: Variables, running: Rows) -> Tensor:
         """The pictures (a, p, c, h, w) that are really sent."""
-        original = self.original[running]
-        changes = self.space.expand(asked, self._picture)
-        centres = original[:, None].expand_as(changes)
-        images = self.threat.project((centres + changes).flatten(0, 1), centres.flatten(0, 1))
-        return images.view_as(changes)
+        original = self.original[running][:, None]
+        return self.threat.project(original + self.space.expand(asked, self._picture), original)
 
     def _running(self, score: PerAttack) -> Tensor:
         """Those whose order is not perfect yet, unless nothing may be spent."""
