@@ -88,12 +88,7 @@ class LocalOracle:
     def top(self, images: Images, count: int, watch: Watch) -> Ids:
         """The first results, the ignored item left out."""
         z = self._embed(images)
-        if watch.ignored is None:
-            return self.gallery.search(z, count).to(images.device)
-        found = self.gallery.search(z, count + 1).to(images.device)
-        others = found != watch.ignored[:, None]
-        others[:, -1] &= ~others.all(1)
-        return found[others].view(len(found), -1)
+        return self.gallery.search(z, count, dropped=watch.to(z.device).ignored).to(images.device)
 
     def __call__(self, images: Pictures, watch: Watch) -> Places:
         """Positions of the watched items, at most `visible`."""

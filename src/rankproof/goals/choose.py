@@ -37,12 +37,7 @@ def uniform(scene: Scene, count: int, purpose: str) -> Ids:
 
 def nearest_others(scene: Scene, count: int) -> Ids:
     """(b, count) the items nearest to each clean image, nearest first, its own copy left out."""
-    if scene.index is None:
-        return scene.gallery.search(scene.clean, count)
-    found = scene.gallery.search(scene.clean, count + 1)  # (b, count + 1)
-    others = found != scene.index[:, None]
-    others[:, -1] &= ~others.all(1)  # duplicates may have pushed the own copy further back
-    return found[others].view(len(found), count)
+    return scene.gallery.search(scene.clean, count, dropped=scene.index)
 
 
 def from_pool_with_replacement(scene: Scene, pool: Pool, count: int, purpose: str) -> Ids:

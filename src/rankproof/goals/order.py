@@ -7,7 +7,6 @@ from torch import Tensor
 
 from rankproof.errors import RankproofError
 from rankproof.goals.base import Bound, Goal, Scene, check_count
-from rankproof.goals.choose import nearest_others
 from rankproof.goals.hinge import RAISE, gallery_hinge
 from rankproof.randomness import permutations
 from rankproof.ranking.metrics import kendall_tau, normalised_rank, short_range_tau
@@ -58,8 +57,7 @@ class Reorder(Goal):
         if scene.targets is not None:
             return BoundOrder(self, scene, scene.explicit("targets", scene.targets, self.k))
         # (b, k), of the ranking that is reported: with the own copy unless it is dropped
-        keeps = scene.dropped is None
-        nearest = scene.gallery.search(scene.clean, self.k) if keeps else nearest_others(scene, self.k)
+        nearest = scene.gallery.search(scene.clean, self.k, dropped=scene.dropped)
         return BoundOrder(self, scene, nearest.gather(1, self.permutation(scene.seed, scene.keys, nearest)))
 
     def permutation(self, seed: int, keys: Sequence[int], nearest: Ids) -> Ids:

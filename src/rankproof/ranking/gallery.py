@@ -76,14 +76,20 @@ class Gallery:
                 rows = slice(start, min(start + BLOCK_QUERIES, len(z)))
                 yield rows, items, self.ranker.distance.pairwise(z[rows].double(), block)
 
-    def search(self, z: Tensor, top: int) -> Tensor:
+    def search(self, z: Tensor, top: int, *, dropped: Tensor | None = None) -> Tensor:
         """The nearest items, nearest first; equal distances in gallery order.
 
         Args:
             z: (b, d) embeddings of queries.
+            dropped: (b,) items that do not count, such as the query's own clean copy; None counts all.
         Returns:
-            (b, min(top, n)) positions in the gallery.
+            (b, min(top, n)) positions in the gallery; with `dropped` top must be below n.
         """
+        if dropped is not None:
+            found = self.search(z, top + 1)
+            others = found != dropped[:, None]
+            others[:, -1] &= ~others.all(1)  # duplicates may have pushed the dropped item further back
+            return found[others].view(len(found), top)
         top = min(top, len(self))
         best = z.new_empty(len(z), 0, dtype=torch.float64)
         ids = torch.empty(len(z), 0, dtype=torch.int64, device=z.device)
