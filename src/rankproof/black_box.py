@@ -25,7 +25,7 @@ from rankproof.result import AttackResult
 from rankproof.threat import Threat
 from rankproof.types import Ids, Pictures, Rows, Seen
 
-SIDE_BY_SIDE = 200  # attacks in one batch
+SIDE_BY_SIDE = 40  # attacks in one batch
 MEMORY = 100_000_000  # pixels of all pictures of a round
 EVERY = 10.0  # seconds between two writings of a search in progress
 
