@@ -161,11 +161,17 @@ def test_nothing_is_written_to_disk(make, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "train", "test", "classes"),
-    [("cars196_cropped_128.zip", 8054, 8131, 196), ("grocery_128.zip", 2640 + 296, 2485, 81)],
+    ("name", "train", "test", "classes", "shared"),
+    [("cars196_cropped_128.zip", 8054, 8131, 196, 0), ("grocery_128.zip", 2640 + 296, 2485, 81, 81)],
 )
-def test_the_published_zips_list_what_they_should(real, name, train, test, classes):
+def test_the_published_zips_list_what_they_should(real, name, train, test, classes, shared):
     with opened_listing(real(name)) as listing:
         given = [picture.given for picture in listing.pictures]
         assert (given.count("train"), given.count("test"), len(listing.classes)) == (train, test, classes)
+        trained, tested = (
+            {picture.key for picture in listing.pictures if picture.given == split}
+            for split in ("train", "test")
+        )
+        assert len(trained & tested) == shared
+        assert not any("iconic" in picture.file.lower() for picture in listing.pictures)
         assert len(listing.read(listing.pictures[-1].file)) > 500

@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 
 from rankproof.data import load
+from rankproof.data.cub import list_cub
+from rankproof.data.sop import list_sop
 from rankproof.errors import RankproofError
 
 
@@ -154,3 +156,31 @@ def test_grocery_loads(real):
     assert dataset.labels.bincount().count_nonzero() == len(dataset.classes) == 81
     assert "296 pictures marked val belong to train" in dataset.note
     assert dataset.classes[dataset.labels[0]] in dataset.files[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "train", "test", "classes"),
+    [("cars196_cropped_128", 8054, 8131, 98), ("grocery_128", 2640 + 296, 2485, 81)],
+)
+def test_both_splits_of_a_published_set_load_by_name(real, real_data, name, train, test, classes):
+    real(f"{name}.zip")
+    for split, count in (("train", train), ("test", test)):
+        dataset = load(name, split, size=64, root=real_data)
+        assert dataset.pictures.shape == (count, 3, 64, 64)
+        assert len(dataset.labels.unique()) == classes
+        assert dataset.pictures.flatten(1).float().std(1).min() > 1  # no picture is empty
+
+
+@pytest.mark.parametrize("name", ["Stanford_Online_Products", "CUB_200_2011"])
+def test_the_published_tables_list_what_they_should(real, name):
+    listing, train, test, classes = {
+        "Stanford_Online_Products": (list_sop, 59_551, 60_502, (11_318, 11_316)),
+        "CUB_200_2011": (list_cub, 5_864, 5_924, (100, 100)),
+    }[name]
+    pictures = listing(real(name)).pictures
+    given = [picture.given for picture in pictures]
+    assert (given.count("train"), given.count("test")) == (train, test)
+    assert classes == tuple(
+        len({picture.key for picture in pictures if picture.given == split}) for split in ("train", "test")
+    )

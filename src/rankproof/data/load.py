@@ -4,14 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from rankproof.data.archive import TABLE, opened_listing
+from rankproof.data.cub import holds_cub, list_cub
 from rankproof.data.dataset import Dataset
 from rankproof.data.digits import load_digits
 from rankproof.data.download import SOURCES, where_to_put
 from rankproof.data.folder import list_folder
 from rankproof.data.gather import gather
 from rankproof.data.idx import holds_idx, load_idx
-from rankproof.data.listing import SPLITS, Divide, demand_classes
+from rankproof.data.listing import SPLITS, Divide, Listing, demand_classes
 from rankproof.data.pictures import Progress, as_size, resize
+from rankproof.data.sop import holds_sop, list_sop
 from rankproof.errors import RankproofError
 
 EMBEDDED = "digits"
@@ -30,7 +32,8 @@ def load(
 
     Args:
         path: None or "digits" for the embedded digits; a folder of idx files, a folder with one sub-folder
-            per class, a zip or folder with metadata.csv; or the name of one of these below `root`.
+            per class, a zip or folder with metadata.csv, Stanford Online Products or CUB-200-2011 as
+            published; or the name of one of these below `root`.
         split: "train" or "test".
         size: side or (height, width) in pixels every picture is resized to.
         divide: who gets which picture: "auto" (as the source says, else halves of the classes from 20
@@ -73,14 +76,23 @@ def find(path: str | Path, root: Path | None) -> Path:
 def _load_listed(
     place: Path, split: str, size: tuple[int, int] | None, divide: Divide, progress: Progress | None
 ) -> Dataset:
-    """A data set of single picture files, listed by a table or by their folders."""
+    """A data set of single picture files, listed by tables or by their folders."""
     if place.is_file() or (place / TABLE).is_file():
         with opened_listing(place) as listing:
             return gather(listing, split, size=size, divide=divide, progress=progress)
-    return gather(list_folder(place), split, size=size, divide=divide, progress=progress)
+    return gather(_listed(place), split, size=size, divide=divide, progress=progress)
+
+
+def _listed(folder: Path) -> Listing:
+    """What a folder without metadata.csv holds."""
+    if holds_sop(folder):
+        return list_sop(folder)
+    return list_cub(folder) if holds_cub(folder) else list_folder(folder)
 
 
 def _resized(dataset: Dataset, size: tuple[int, int]) -> Dataset:
+    if tuple(dataset.pictures.shape[2:]) == size:
+        return dataset
     height, width = size
     return replace(
         dataset,
