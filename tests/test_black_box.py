@@ -1,3 +1,4 @@
+import json
 import math
 from pathlib import Path
 
@@ -30,12 +31,15 @@ from rankproof import (
     Strong,
     Threat,
     attack,
+    load,
 )
+from rankproof.experiments import eight_bit
+from rankproof.experiments.black_box import Cell
+from rankproof.experiments.eight_bit import saved_and_read, searched_alone
 from rankproof.methods.search import SearchInterruptedError
 from rankproof.methods.space import Space
-from rankproof.oracle import Watch
 from rankproof.randomness import permutations
-from rankproof.ranking.metrics import short_range_tau
+from rankproof.target import Target
 
 GOAL, THREAT, SHOWN, BUDGET, COUNT = Reorder(k=4), Threat(0.1), 12, 25, 5
 METHODS = {
@@ -255,23 +259,57 @@ def test_8_bit_images_saved_and_searched_again_have_exactly_the_reported_tau(
     shop = Gallery.build(Ranker(ranker.encoder, distance), pictures)
     grid = Threat(24 / 255, grid=True)
     result = order_attack(LocalOracle(shop, visible), pictures.float(), threat=grid, count=20)
-    reloaded = []
-    for number, image in enumerate(result.adversarial):
-        path = tmp_path / f"{number}.png"
-        Image.fromarray((image[0] * 255).round().byte().numpy()).save(path)
+    images = saved_and_read(result.adversarial, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 20
+    for number, path in enumerate(sorted(tmp_path.iterdir(), key=lambda path: int(path.stem))):
         with Image.open(path) as stored:
-            assert stored.mode == "L"
-            reloaded.append(torch.from_numpy(np.asarray(stored).copy())[None])
-    images = torch.stack(reloaded)
-    assert torch.equal(images.float() / 255, result.adversarial)
-    assert float((images.float() - (pictures[:20].float() * 255).round()).abs().max()) <= 24
-    places = LocalOracle(shop, visible)(
-        images[:, None].float() / 255, Watch(torch.arange(20), result.targets)
-    )
-    assert torch.equal(short_range_tau(places, visible)[:, 0], result.tau)
+            assert (stored.format, stored.mode) == ("PNG", "L")
+            assert np.array_equal(np.asarray(stored), (images[number, 0] * 255).round().numpy())
+    assert torch.equal(images, result.adversarial)
+    assert float((images * 255 - (pictures[:20].float() * 255).round()).abs().max()) <= 24 + 1e-4
+    assert torch.equal(searched_alone(LocalOracle(shop, visible), images, result.targets), result.tau)
     assert result.tau.tolist() == pytest.approx(taus(shop, images, result.targets, visible))
     assert any("8-bit images" in note for note in result.notes)
     assert result.tau.mean() > result.tau_before.mean()
+
+
+def test_coloured_pictures_come_back_from_their_files_as_they_were(make, tmp_path):
+    images = torch.randint(256, (3, 3, 5, 7), generator=make.random(0)).float() / 255
+    assert torch.equal(saved_and_read(images, tmp_path), images)
+
+
+@pytest.fixture
+def digits_target(make):
+    """The digits under a random encoder."""
+    digits = load()
+    encoder = make.flat(torch.randn(16, 64, generator=make.random(0)))
+    gallery = Gallery.build(Ranker(encoder, "cosine", name="random"), digits.pictures, digits.labels)
+    return Target(gallery=gallery, dataset=digits, record={})
+
+
+def test_the_record_of_saved_digits(digits_target, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(eight_bit, "open_target", lambda *_, **__: digits_target)
+    monkeypatch.setattr(eight_bit, "RECORD", tmp_path / "records" / "saved.json")
+    monkeypatch.setattr(eight_bit, "PIECE", 4)
+    monkeypatch.setattr(eight_bit, "Cell", lambda **knobs: Cell(**knobs, budget=120))
+    monkeypatch.setattr("sys.argv", ["eight_bit", "--data", "digits", "--trials", "6"])
+    eight_bit.main()
+    record = json.loads((tmp_path / "records" / "saved.json").read_text())
+    assert record["command"] == "python -m rankproof.experiments.eight_bit --data digits --trials 6"
+    assert (record["trials"], record["equal"], record["tau"]) == (6, 6, record["tau_saved"])
+    assert record["mean_tau"] == pytest.approx(sum(record["tau"]) / 6)
+    assert record["mean_tau"] > 0.1
+    assert (record["method"], record["model"], record["data"]) == ("auto", "random", "digits")
+    assert (record["k"], record["visible"], record["budget"], record["eps"]) == (5, 50, 120, 4 / 255)
+    assert "6 of 6" in capsys.readouterr().out
+
+
+def test_a_picture_that_came_back_otherwise_is_not_counted_as_equal(digits_target, monkeypatch):
+    monkeypatch.setattr(eight_bit, "saved_and_read", lambda images, folder: 1 - images)
+    cell = Cell(method="rand", k=5, visible=50, level=4, budget=60)
+    record = eight_bit.measured(digits_target, cell, 6, seed=0)
+    assert record["equal"] < 6
+    assert record["tau_saved"] != record["tau"]
 
 
 @every_visible

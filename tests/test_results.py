@@ -109,3 +109,19 @@ def test_tables_are_tables(records):
     for block in "\n\n".join(results.black_box()).split("\n\n"):
         widths = {line.count("|") for line in block.splitlines() if line.startswith("|")}
         assert len(widths) <= 1
+
+
+def test_saved_files_are_told_as_counted(records, tmp_path):
+    record = {
+        "method": "auto",
+        "trials": 4,
+        "equal": 3,
+        "k": 5,
+        "visible": 50,
+        "eps": 4 / 255,
+        "budget": 1000,
+        "tau": [0.4] * 4,
+    }
+    (tmp_path / "black-box-saved.json").write_text(json.dumps(record))
+    (row,) = rows("\n\n".join(results.black_box()), "3 of 4")
+    assert row == ["auto", "(5, 50)", "4/255", "1,000", "3 of 4", "0.400 [0.400, 0.400]"]
