@@ -107,7 +107,7 @@ def attack_oracle(
         goal=goal,
         threat=threat,
         method=method,
-        space=space or method.space(picture, budget),
+        space=space or method.space(picture),
         budget=budget,
         seed=seed,
         journal=journal,

@@ -4,125 +4,68 @@ import numpy as np
 import pytest
 import torch
 
-from rankproof import PSO, Beta, Rand, RankproofError, Threat
-from rankproof.methods.search import Problem, Search
+from rankproof import PSO, Beta, Rand, RankproofError
 from rankproof.methods.space import Space
 from rankproof.randomness import generator
-from rankproof.types import Seen
 
-SEED = 3
-SHAPE = (1, 4, 4)
-FULL = Space("full")
 METHODS = {"rand": Rand(population=9), "beta": Beta(population=9), "pso": PSO(particles=9)}
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
-
-
-def hilly(images):
-    # A score in [-1, 1] of any pictures (..., c, h, w).
-    weights = torch.linspace(-3, 4, images[..., 0, :, :].numel() // images[..., 0, 0, 0].numel())
-    weights = weights.to(images).view(1, *images.shape[-2:])
-    return (torch.sin(7 * images * weights) * weights).sum((-1, -2, -3)) / 60
-
-
-def walk(method, original, score=hilly, *, eps=8 / 255, budget=1000, keys=None, space=FULL):
-    # Everything that was sent, round by round, where the method stood, and what was found.
-    sent = []
-
-    def seen(images):
-        return Seen(torch.zeros(*images.shape[:2], 2, dtype=torch.int64), score(images))
-
-    def look(images, attacks):
-        sent.append(images.clone())
-        return seen(images)
-
-    search = Search(
-        method=method,
-        original=original,
-        threat=Threat(eps),
-        space=space,
-        look=look,
-        keys=torch.arange(len(original)) if keys is None else keys,
-        seed=SEED,
-        budget=budget,
-        visible=9,
-        k=2,
-    )
-    progress = search.begin(seen(original[:, None]))
-    states = [progress.state]
-    while not search.done(progress):
-        progress = search.step(progress)
-        states.append(progress.state)
-    return sent, states, progress.trace
-
-
-def problem(count=1, eps=0.1, shape=SHAPE):
-    bound = torch.full((count, *shape), eps, dtype=torch.float64)
-    return Problem(
-        low=-bound,
-        high=bound,
-        eps=eps,
-        keys=torch.arange(count),
-        seed=SEED,
-        budget=1000,
-        visible=9,
-        k=2,
-    )
-
-
-def told(score):
-    return Seen(torch.zeros(*score.shape, 2, dtype=torch.int64), score)
 
 
 # -- one attack, as the paper has it ---------------------------------------------------------------
 
 
-def uniform(purpose, key, count):
-    return torch.rand(count, *SHAPE, generator=generator(SEED, key, purpose)).double() * 2 - 1
+def uniform(bench, purpose, key, count):
+    return torch.rand(count, *bench.shape, generator=generator(bench.seed, key, purpose)).double() * 2 - 1
 
 
-def naive_rand(method, original, key, eps, rounds, allowed):
+def naive_rand(bench, method, original, key, eps, rounds, allowed):
     return [
-        torch.stack([allowed(original + eps * r) for r in uniform(f"rand/{number}", key, method.population)])
+        torch.stack(
+            [allowed(original + eps * r) for r in uniform(bench, f"rand/{number}", key, method.population)]
+        )
         for number in range(rounds)
     ]
 
 
-def naive_beta(method, original, key, eps, rounds, allowed, rate=0.5):
+def naive_beta(bench, method, original, key, eps, rounds, allowed, rate=0.5):
     # The derivatives of the density are torch's own.
-    a, b = (torch.ones(SHAPE, dtype=torch.float64) for _ in range(2))
+    a, b = (torch.ones(bench.shape, dtype=torch.float64) for _ in range(2))
     sent = []
     for number in range(rounds):
-        seed = generator(SEED, key, f"beta/{number}").initial_seed()
+        seed = generator(bench.seed, key, f"beta/{number}").initial_seed()
         source = np.random.Generator(np.random.SFC64(seed))
-        draws = torch.from_numpy(source.beta(a.numpy(), b.numpy(), (method.population, *SHAPE)))
+        draws = torch.from_numpy(source.beta(a.numpy(), b.numpy(), (method.population, *bench.shape)))
         sent.append(torch.stack([allowed(original + eps * (2 * s - 1)) for s in draws]))
-        steps = [torch.zeros(SHAPE, dtype=torch.float64), torch.zeros(SHAPE, dtype=torch.float64)]
+        steps = [torch.zeros(bench.shape, dtype=torch.float64), torch.zeros(bench.shape, dtype=torch.float64)]
         for s, image in zip(draws, sent[-1], strict=True):
             shapes = [a.clone().requires_grad_(), b.clone().requires_grad_()]
             density = torch.distributions.Beta(*shapes).log_prob(s.clamp(1e-6, 1 - 1e-6)).sum()
             for step, slope in zip(steps, torch.autograd.grad(density, shapes), strict=True):
-                step += (hilly(image) * slope).clamp(-5, 5) / method.population
+                step += (bench.hilly(image) * slope).clamp(-5, 5) / method.population
         a, b = ((shape + rate * step).clamp(1e-7, 1e3) for shape, step in zip((a, b), steps, strict=True))
     return sent
 
 
-def naive_pso(method, original, key, eps, rounds, allowed):
+def naive_pso(bench, method, original, key, eps, rounds, allowed):
     # One particle after the other; pictures in place of changes.
     count = method.particles
-    places = [allowed(original + eps * r) for r in uniform("pso-place/0", key, count)]
-    speeds = [2 * eps * r for r in uniform("pso-speed/0", key, count)]
+    places = [allowed(original + eps * r) for r in uniform(bench, "pso-place/0", key, count)]
+    speeds = [2 * eps * r for r in uniform(bench, "pso-speed/0", key, count)]
     own, own_score = list(places), [-float("inf")] * count
-    best, best_score = original, float(hilly(original))
+    best, best_score = original, float(bench.hilly(original))
     sent = []
     for number in range(rounds):
         sent.append(torch.stack(places))
         for i, place in enumerate(places):
-            score = float(hilly(place))
+            score = float(bench.hilly(place))
             if score > own_score[i]:
                 own[i], own_score[i] = place, score
             if score > best_score:
                 best, best_score = place, score
-        pulls = torch.rand(2, count, 1, 1, 1, generator=generator(SEED, key, f"pso-pull/{number}")).double()
+        pulls = torch.rand(
+            2, count, 1, 1, 1, generator=generator(bench.seed, key, f"pso-pull/{number}")
+        ).double()
         for i in range(count):
             speeds[i] = (
                 1.10 * speeds[i]
@@ -140,7 +83,7 @@ NAIVE = {"rand": naive_rand, "beta": naive_beta, "pso": naive_pso}
     "method", [*METHODS.values(), Rand(), Beta(), PSO()], ids=lambda method: repr(method)[:20]
 )
 @pytest.mark.parametrize("key", [0, 12345])
-def test_three_rounds_equal_a_naive_attack(make, method, key):
+def test_three_rounds_equal_a_naive_attack(bench, make, method, key):
     original, eps = make.images(1, seed=5), 8 / 255
     original[0, 0, 0] = torch.tensor([0.0, 1.0, 0.01, 0.99])
 
@@ -148,8 +91,8 @@ def test_three_rounds_equal_a_naive_attack(make, method, key):
         return image.clamp(original[0] - eps, original[0] + eps).clamp(0, 1)
 
     count = method.particles if isinstance(method, PSO) else method.population
-    sent, _, _ = walk(method, original, eps=eps, budget=1 + 3 * count, keys=torch.tensor([key]))
-    expected = NAIVE[method.name](method, original[0], key, eps, 3, allowed)
+    sent, _, _ = bench.walk(method, original, eps=eps, budget=1 + 3 * count, keys=torch.tensor([key]))
+    expected = NAIVE[method.name](bench, method, original[0], key, eps, 3, allowed)
     assert [images.shape[1] for images in sent] == [count] * 3
     for images, wanted in zip(sent, expected, strict=True):
         torch.testing.assert_close(images[0], wanted, rtol=0, atol=1e-8)
@@ -163,9 +106,9 @@ def test_the_published_settings():
 
 
 @every_method
-def test_what_is_not_clipped_by_a_picture_fills_the_ball_evenly(method):
-    original, eps = torch.full((2, *SHAPE), 0.5, dtype=torch.float64), 0.1
-    (first, *_), _, _ = walk(method, original, eps=eps, budget=60)
+def test_what_is_not_clipped_by_a_picture_fills_the_ball_evenly(bench, method):
+    original, eps = torch.full((2, *bench.shape), 0.5, dtype=torch.float64), 0.1
+    (first, *_), _, _ = bench.walk(method, original, eps=eps, budget=60)
     changes = ((first - 0.5) / eps).flatten()
     assert float(changes.abs().max()) <= 1 + 1e-9
     assert float(changes.mean()) == pytest.approx(0, abs=0.15)
@@ -176,14 +119,14 @@ def test_what_is_not_clipped_by_a_picture_fills_the_ball_evenly(method):
 # -- beta ------------------------------------------------------------------------------------------
 
 
-def test_beta_moves_its_mass_to_the_better_side(make):
-    sign = torch.where(torch.rand(SHAPE, generator=make.random(1)) > 0.5, 1.0, -1.0).double()
-    original, eps = torch.full((2, *SHAPE), 0.5, dtype=torch.float64), 0.1
+def test_beta_moves_its_mass_to_the_better_side(bench, make):
+    sign = torch.where(torch.rand(bench.shape, generator=make.random(1)) > 0.5, 1.0, -1.0).double()
+    original, eps = torch.full((2, *bench.shape), 0.5, dtype=torch.float64), 0.1
 
     def linear(images):
         return ((images - 0.5) * sign).sum((-1, -2, -3)) / (16 * eps)
 
-    sent, states, _ = walk(Beta(population=200), original, linear, eps=eps, budget=200 * 12)
+    sent, states, _ = bench.walk(Beta(population=200), original, linear, eps=eps, budget=200 * 12)
     a, b = states[-1].a, states[-1].b
     assert ((a - b) * sign > 0).all()
     means = [float(((images - 0.5) * sign).mean()) / eps for images in sent]
@@ -200,35 +143,35 @@ def test_beta_moves_its_mass_to_the_better_side(make):
     ],
     ids=["1,000 values", "1,001 values", "published blocks", "given"],
 )
-def test_beta_steps_by_the_rate_of_its_number_of_variables(method, shape, rate):
-    facts = problem(shape=shape)
-    state = method.begin(facts, told(torch.zeros(1, 1)))
+def test_beta_steps_by_the_rate_of_its_number_of_variables(bench, method, shape, rate):
+    facts = bench.problem(shape=shape)
+    state = method.begin(facts, bench.told(torch.zeros(1, 1)))
     asked = torch.full((1, 50, *shape), 0.05, dtype=torch.float64)  # s = 3/4
-    after = method.tell(facts, state, 0, asked, told(torch.full((1, 50), 0.4, dtype=torch.float64)))
+    after = method.tell(facts, state, 0, asked, bench.told(torch.full((1, 50), 0.4, dtype=torch.float64)))
     # From a = b = 1: d log p / da = log s + 1, since digamma(2) - digamma(1) = 1.
     torch.testing.assert_close(after.a, torch.full_like(after.a, 1 + rate * 0.4 * (np.log(0.75) + 1)))
     torch.testing.assert_close(after.b, torch.full_like(after.b, 1 + rate * 0.4 * (np.log(0.25) + 1)))
 
 
-def test_beta_clamps_the_gradient_of_each_draw_before_the_mean():
-    facts = problem()
-    asked = torch.full((1, 50, *SHAPE), -0.1, dtype=torch.float64)  # s = 0: log s is about -14
+def test_beta_clamps_the_gradient_of_each_draw_before_the_mean(bench):
+    facts = bench.problem()
+    asked = torch.full((1, 50, *bench.shape), -0.1, dtype=torch.float64)  # s = 0: log s is about -14
     asked[:, 25:] = 0.0
-    state = Beta().begin(facts, told(torch.zeros(1, 1)))
-    after = Beta(rate=0.1).tell(facts, state, 0, asked, told(torch.ones(1, 50, dtype=torch.float64)))
+    state = Beta().begin(facts, bench.told(torch.zeros(1, 1)))
+    after = Beta(rate=0.1).tell(facts, state, 0, asked, bench.told(torch.ones(1, 50, dtype=torch.float64)))
     expected = 1 + 0.1 * (-5 + np.log(0.5) + 1) / 2
     torch.testing.assert_close(after.a, torch.full_like(after.a, expected))
 
 
 @pytest.mark.parametrize(("score", "low", "high"), [(1.0, 1e-7, 1e3), (-1.0, 1e-7, 1e3)])
-def test_beta_keeps_its_shapes_in_their_range_and_can_still_draw(score, low, high):
-    facts, method = problem(), Beta(rate=1e6)
-    state = method.begin(facts, told(torch.zeros(1, 1)))
+def test_beta_keeps_its_shapes_in_their_range_and_can_still_draw(bench, score, low, high):
+    facts, method = bench.problem(), Beta(rate=1e6)
+    state = method.begin(facts, bench.told(torch.zeros(1, 1)))
     for number in range(4):
         asked = method.ask(facts, state, number)
         assert torch.isfinite(asked).all()
         assert float(asked.abs().max()) <= 0.1 + 1e-12
-        state = method.tell(facts, state, number, asked, told(torch.full((1, 50), score).double()))
+        state = method.tell(facts, state, number, asked, bench.told(torch.full((1, 50), score).double()))
         for shapes in (state.a, state.b):
             assert low * (1 - 1e-6) <= float(shapes.min())
             assert float(shapes.max()) <= high
@@ -238,55 +181,55 @@ def test_beta_keeps_its_shapes_in_their_range_and_can_still_draw(score, low, hig
 # -- particle swarm --------------------------------------------------------------------------------
 
 
-def test_pso_returns_the_clean_image_where_nothing_beats_it(make):
+def test_pso_returns_the_clean_image_where_nothing_beats_it(bench, make):
     original = make.images(2)
 
     def worse(images):
         return -(images - original[:, None]).abs().sum((-1, -2, -3)) / 16
 
-    _, states, trace = walk(PSO(particles=5), original, worse, budget=40)
+    _, states, trace = bench.walk(PSO(particles=5), original, worse, budget=40)
     assert torch.equal(trace.images, original)
     assert torch.equal(trace.score, torch.zeros(2, dtype=torch.float64))
     assert (states[-1].best == 0).all()
     assert (states[-1].best_score == 0).all()
 
 
-def test_an_equal_score_does_not_replace_the_clean_image(make):
+def test_an_equal_score_does_not_replace_the_clean_image(bench, make):
     original = make.images(2)
     for method in METHODS.values():
-        _, _, trace = walk(method, original, lambda x: torch.zeros(x.shape[:2]).double(), budget=30)
+        _, _, trace = bench.walk(method, original, lambda x: torch.zeros(x.shape[:2]).double(), budget=30)
         assert torch.equal(trace.images, original)
 
 
-def test_pso_scores_its_start_and_each_of_24_moves_within_the_published_budget(make):
-    sent, _, trace = walk(PSO(), make.images(1), lambda x: hilly(x) - 0.5, budget=1001)
+def test_pso_scores_its_start_and_each_of_24_moves_within_the_published_budget(bench, make):
+    sent, _, trace = bench.walk(PSO(), make.images(1), lambda x: bench.hilly(x) - 0.5, budget=1001)
     assert [images.shape[1] for images in sent] == [40] * 25
     assert trace.spent.tolist() == [1001]
 
 
-def test_pso_remembers_the_best_of_each_particle_and_of_all(make):
+def test_pso_remembers_the_best_of_each_particle_and_of_all(bench, make):
     original = make.images(2, seed=8)
-    sent, states, _ = walk(PSO(particles=6), original, budget=1 + 6 * 6, eps=0.2)
-    scores = torch.stack([hilly(images) for images in sent[:-1]], dim=2)  # (b, p, rounds)
+    sent, states, _ = bench.walk(PSO(particles=6), original, budget=1 + 6 * 6, eps=0.2)
+    scores = torch.stack([bench.hilly(images) for images in sent[:-1]], dim=2)  # (b, p, rounds)
     end = states[-1]
     torch.testing.assert_close(end.own_score, scores.amax(2))
-    best = torch.maximum(scores.amax((1, 2)), hilly(original))
+    best = torch.maximum(scores.amax((1, 2)), bench.hilly(original))
     torch.testing.assert_close(end.best_score, best)
-    torch.testing.assert_close(hilly(original + end.best), best)
-    torch.testing.assert_close(hilly(original[:, None] + end.own), end.own_score)
+    torch.testing.assert_close(bench.hilly(original + end.best), best)
+    torch.testing.assert_close(bench.hilly(original[:, None] + end.own), end.own_score)
 
 
-def test_speeds_start_with_up_to_the_width_of_the_ball_and_are_not_clipped():
-    facts = problem(2)
-    speeds = PSO(particles=200).begin(facts, told(torch.zeros(2, 1))).speeds
+def test_speeds_start_with_up_to_the_width_of_the_ball_and_are_not_clipped(bench):
+    facts = bench.problem(2)
+    speeds = PSO(particles=200).begin(facts, bench.told(torch.zeros(2, 1))).speeds
     assert 0.19 < float(speeds.abs().max()) <= 0.2
     assert float(speeds.square().mean()) == pytest.approx(0.04 / 3, rel=0.05)
 
 
 @every_method
-def test_with_fewer_variables_everything_is_drawn_there(method):
+def test_with_fewer_variables_everything_is_drawn_there(bench, method):
     original = torch.full((1, 1, 8, 8), 0.5, dtype=torch.float64)
-    sent, states, _ = walk(method, original, budget=40, space=Space("blocks", 2))
+    sent, states, _ = bench.walk(method, original, budget=40, space=Space("blocks", 2))
     assert len(sent) > 3
     for images in sent:
         corners = images[..., ::4, ::4]

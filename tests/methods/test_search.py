@@ -366,8 +366,8 @@ class Spy:
         self.method, self.given = method, []
         self.name, self.grid = method.name, method.grid
 
-    def space(self, picture, budget):
-        return self.method.space(picture, budget)
+    def space(self, picture):
+        return self.method.space(picture)
 
     def begin(self, *given):
         self.given.append(given)

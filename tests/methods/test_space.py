@@ -160,4 +160,4 @@ def test_a_side_of_zero_is_refused_from_text_too():
 def test_the_published_methods_search_every_pixel_up_to_1000_values_and_32_blocks_above(picture, name):
     assert published_space(picture).name == name
     for method in (Rand(), Beta(), PSO(), NES(), SPSA()):
-        assert method.space(picture, 1000).name == name
+        assert method.space(picture).name == name

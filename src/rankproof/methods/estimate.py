@@ -12,10 +12,16 @@ from rankproof.types import Seen
 
 
 @dataclass(frozen=True)
-class Point(Value):
-    """Where a search stands: variables (b, c, s, s) and the moments of its gradients."""
+class Place(Value):
+    """Where a search stands: variables (b, c, s, s)."""
 
     variables: Tensor
+
+
+@dataclass(frozen=True)
+class Point(Place):
+    """Where a search stands, and the moments of its gradients, each (b, c, s, s)."""
+
     first: Tensor
     second: Tensor
 
@@ -43,25 +49,24 @@ class SPSA:
     def __post_init__(self) -> None:
         check_positive(pairs=self.pairs, sigma=self.sigma, step=self.step)
 
-    def space(self, picture: tuple[int, int, int], budget: int) -> Space:
+    def space(self, picture: tuple[int, int, int]) -> Space:
         """The papers' rule."""
         return published_space(picture)
 
-    def begin(self, problem: Problem, clean: Seen) -> Point:
+    def begin(self, problem: Problem, clean: Seen) -> Place:
         """At the clean image."""
-        start = torch.zeros_like(problem.low)
-        return Point(start, start, start)
+        return Place(torch.zeros_like(problem.low))
 
-    def ask(self, problem: Problem, state: Point, number: int) -> Variables:
+    def ask(self, problem: Problem, state: Place, number: int) -> Variables:
         """Both ends of each pair."""
         probes = self.sigma * problem.signs(number, self.name, self.pairs)
         return problem.clip(state.variables[:, None] + torch.cat([probes, -probes], dim=1))
 
-    def tell(self, problem: Problem, state: Point, number: int, asked: Variables, seen: Seen) -> Point:
+    def tell(self, problem: Problem, state: Place, number: int, asked: Variables, seen: Seen) -> Place:
         """One step along the sign of the gradient."""
         probes = problem.signs(number, self.name, self.pairs)
         gradient = weighted(difference(seen), probes)
-        return Point(problem.clip(state.variables + self.step * gradient.sign()), state.first, state.second)
+        return Place(problem.clip(state.variables + self.step * gradient.sign()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +96,7 @@ class NES:
         if not all(0 <= decay < 1 for decay in self.decay):
             raise RankproofError(f"decay: both must be in [0, 1), got {self.decay}")
 
-    def space(self, picture: tuple[int, int, int], budget: int) -> Space:
+    def space(self, picture: tuple[int, int, int]) -> Space:
         """The papers' rule."""
         return published_space(picture)
 

@@ -37,7 +37,7 @@ class Rand:
     def __post_init__(self) -> None:
         check_positive(population=self.population)
 
-    def space(self, picture: tuple[int, int, int], budget: int) -> Space:
+    def space(self, picture: tuple[int, int, int]) -> Space:
         """The papers' rule."""
         return published_space(picture)
 
@@ -87,7 +87,7 @@ class Beta:
     def __post_init__(self) -> None:
         check_positive(population=self.population, bound=self.bound, lowest=self.lowest)
 
-    def space(self, picture: tuple[int, int, int], budget: int) -> Space:
+    def space(self, picture: tuple[int, int, int]) -> Space:
         """The papers' rule."""
         return published_space(picture)
 
@@ -163,7 +163,7 @@ class PSO:
     def __post_init__(self) -> None:
         check_positive(particles=self.particles, inertia=self.inertia)
 
-    def space(self, picture: tuple[int, int, int], budget: int) -> Space:
+    def space(self, picture: tuple[int, int, int]) -> Space:
         """The papers' rule."""
         return published_space(picture)
 

@@ -112,7 +112,7 @@ class BlackBox(Protocol):
         """Whether it searches among 8-bit images where nothing else is asked for."""
         ...
 
-    def space(self, picture: tuple[int, int, int], budget: int) -> Space:
+    def space(self, picture: tuple[int, int, int]) -> Space:
         """Where it searches where nothing else is asked for."""
         ...
 

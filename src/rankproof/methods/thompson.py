@@ -97,7 +97,7 @@ class Thompson:
         if not 0 <= self.momentum < 1:
             raise RankproofError(f"momentum must be in [0, 1), got {self.momentum}")
 
-    def space(self, picture: tuple[int, int, int], budget: int) -> Space:
+    def space(self, picture: tuple[int, int, int]) -> Space:
         """The papers' rule; what is modelled is smooth, what is sent has corners at every pixel or block."""
         return published_space(picture)
 

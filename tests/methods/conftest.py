@@ -1,0 +1,74 @@
+import pytest
+import torch
+
+from rankproof import Threat
+from rankproof.methods.search import Problem, Search
+from rankproof.methods.space import Space
+from rankproof.types import Seen
+
+
+class Bench:
+    """What the tests of black-box methods put them to: one small problem, one score, one search."""
+
+    seed = 3
+    shape = (1, 4, 4)
+
+    @staticmethod
+    def hilly(images):
+        """A score in [-1, 1] of any pictures (..., 1, h, w)."""
+        height, width = images.shape[-2:]
+        weights = torch.linspace(-3, 4, height * width, dtype=images.dtype).view(1, height, width)
+        return (torch.sin(7 * images * weights) * weights).sum((-1, -2, -3)) / 60
+
+    @staticmethod
+    def told(score):
+        """What a method is told of scores (b, p)."""
+        return Seen(torch.zeros(*score.shape, 2, dtype=torch.int64), score)
+
+    @staticmethod
+    def problem(count=1, eps=0.1, shape=shape):
+        """Attacks whose variables may be anything within eps."""
+        bound = torch.full((count, *shape), eps, dtype=torch.float64)
+        return Problem(
+            low=-bound,
+            high=bound,
+            eps=eps,
+            keys=torch.arange(count),
+            seed=Bench.seed,
+            budget=1000,
+            visible=9,
+            k=2,
+        )
+
+    @staticmethod
+    def walk(method, original, score=hilly, *, eps=8 / 255, budget=1000, keys=None, space=None):
+        """What was sent, round by round, where the method stood before each, and what was found."""
+        sent = []
+
+        def look(images, attacks):
+            sent.append(images.clone())
+            return Bench.told(score(images))
+
+        search = Search(
+            method=method,
+            original=original,
+            threat=Threat(eps),
+            space=space or Space("full"),
+            look=look,
+            keys=torch.arange(len(original)) if keys is None else keys,
+            seed=Bench.seed,
+            budget=budget,
+            visible=9,
+            k=2,
+        )
+        progress = search.begin(Bench.told(score(original[:, None])))
+        states = [progress.state]
+        while not search.done(progress):
+            progress = search.step(progress)
+            states.append(progress.state)
+        return sent, states, progress.trace
+
+
+@pytest.fixture(scope="session")
+def bench():
+    return Bench
