@@ -7,3 +7,7 @@ class RankproofError(Exception):
 
 class ThreatViolationError(RuntimeError):
     """A method returned an image outside its threat set: a bug, never a result."""
+
+
+class NotFiniteError(RankproofError):
+    """An encoder returned NaN or infinite embeddings."""

@@ -14,9 +14,9 @@ from torch import nn
 
 from rankproof.errors import RankproofError
 from rankproof.files import write_atomically
-from rankproof.models.c2f1 import C2F1, DigitsEncoder
+from rankproof.models.architectures import new_encoder
+from rankproof.models.weights import check_finite, compare
 
-ARCHITECTURES: dict[str, type[C2F1] | type[DigitsEncoder]] = {"c2f1": C2F1, "digits": DigitsEncoder}
 WEIGHTS, RECORD = "model.safetensors", "model.json"
 ZOO = "zoo:"
 
@@ -27,17 +27,6 @@ class Checkpoint:
 
     encoder: nn.Module
     record: dict[str, Any]
-
-
-def new_encoder(arch: str, seed: int = 0) -> nn.Module:
-    """An untrained encoder of a known architecture, its initial weights drawn from `seed`."""
-    if arch not in ARCHITECTURES:
-        raise RankproofError(f"arch {arch!r} is unknown; known: {', '.join(ARCHITECTURES)}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        encoder: nn.Module = ARCHITECTURES[arch]()
-    # A quarter faster on a CPU, with the same values.
-    return encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def save_checkpoint(folder: Path, encoder: nn.Module, record: dict[str, Any], *, half: bool = False) -> Path:
@@ -81,14 +70,10 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
 
 
 def _fill(encoder: nn.Module, state: dict[str, torch.Tensor], arch: str, file: Path) -> nn.Module:
-    expected = {name: value.shape for name, value in encoder.state_dict().items()}
-    odd = [name for name in expected | state if name not in state or state[name].shape != expected.get(name)]
-    if odd:
-        raise RankproofError(
-            f"{file}: these are not the weights of {arch}: {', '.join(sorted(odd)[:3])} do not fit"
-        )
-    if not all(bool(torch.isfinite(value).all()) for value in state.values()):
-        raise RankproofError(f"{file}: the weights contain NaN or infinite values")
+    match = compare(encoder, state)
+    if odd := sorted((*match.missing, *match.unexpected, *match.misshapen)):
+        raise RankproofError(f"{file}: these are not the weights of {arch}: {', '.join(odd[:3])} do not fit")
+    check_finite(state, file)
     encoder.load_state_dict({name: value.float() for name, value in state.items()})
     return encoder.eval()
 

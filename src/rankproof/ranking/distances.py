@@ -70,6 +70,17 @@ class Euclidean:
         return length
 
 
+@dataclass(frozen=True)
+class Sphere(Euclidean):
+    """d(a, b) = |a - b| of embeddings scaled to unit length, in [0, 2]: the later defences' distance."""
+
+    name = "sphere"
+
+    def prepare(self, z: Tensor) -> Tensor:
+        """Scale to unit length."""
+        return functional.normalize(z, dim=-1)
+
+
 class _EuclideanPairwise(torch.autograd.Function):
     """All distances between two sets, with a backward pass that is two matrix products and no root."""
 
@@ -94,7 +105,7 @@ class _EuclideanPairwise(torch.autograd.Function):
 
 def distance_by_name(name: str) -> Distance:
     """The distance a record or a command line names."""
-    known: dict[str, Distance] = {"cosine": Cosine(), "euclidean": Euclidean()}
+    known: dict[str, Distance] = {"cosine": Cosine(), "euclidean": Euclidean(), "sphere": Sphere()}
     if name not in known:
         raise ValueError(f"unknown distance {name!r}; known: {', '.join(known)}")
     return known[name]

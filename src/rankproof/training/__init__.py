@@ -1,5 +1,34 @@
 """How encoders are trained."""
 
-from rankproof.training.loop import Epoch, Settings, measure_recall, train
+from rankproof.training.defenses import EmbeddingShift, MinMax, SingleStep, Suppress, Undefended
+from rankproof.training.health import TrainingFailedError
+from rankproof.training.inner import Inner
+from rankproof.training.later_defenses import AntiCollapse, Hardness
+from rankproof.training.loop import Epoch, Training, measure_recall, train
+from rankproof.training.losses import Contrastive, MetricLearningLoss, Triplet
+from rankproof.training.recipe import Recipe, published
+from rankproof.training.samplers import Balanced, FromSet, InBatch
 
-__all__ = ["Epoch", "Settings", "measure_recall", "train"]
+__all__ = [
+    "AntiCollapse",
+    "Balanced",
+    "Contrastive",
+    "EmbeddingShift",
+    "Epoch",
+    "FromSet",
+    "Hardness",
+    "InBatch",
+    "Inner",
+    "MetricLearningLoss",
+    "MinMax",
+    "Recipe",
+    "SingleStep",
+    "Suppress",
+    "Training",
+    "TrainingFailedError",
+    "Triplet",
+    "Undefended",
+    "measure_recall",
+    "published",
+    "train",
+]

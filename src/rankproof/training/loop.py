@@ -1,55 +1,41 @@
-"""The training loop: batches, triplets, Adam, and R@1 at the end of each epoch."""
+"""The training loop: batches, lessons, Adam, and R@1 at the end of each epoch."""
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rankproof.data.dataset import Dataset
-from rankproof.errors import RankproofError
+from rankproof.errors import NotFiniteError
+from rankproof.randomness import generator
 from rankproof.ranking.gallery import Gallery
 from rankproof.ranking.metrics import recall_at
 from rankproof.ranking.ranker import Ranker
-from rankproof.training.losses import triplet
-from rankproof.training.samplers import random_triplets
+from rankproof.training.defenses import Step
+from rankproof.training.group import ALONE, Group
+from rankproof.training.health import Health, chance_recall, spread
+from rankproof.training.recipe import Recipe
+from rankproof.training.samplers import Batch, check_classes
+from rankproof.training.state import State, collected, restore
 
-PUBLISHED_BATCH = {"cosine": 1000, "euclidean": 500}
-PUBLISHED_MARGIN = {"cosine": 0.2, "euclidean": 1.0}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Everything that decides how an encoder is trained; the defaults are the papers' for 28x28 images."""
-
-    distance: str = "cosine"
-    loss: str = "triplet"
-    epochs: int = 30
-    batch: int | None = None
-    margin: float | None = None
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-7
-    seed: int = 0
-
-    def resolved(self) -> "Settings":
-        """The same with the published batch and margin of the distance filled in."""
-        if self.loss != "triplet":
-            raise RankproofError(f"loss {self.loss!r} is unknown; known: triplet")
-        if self.distance not in PUBLISHED_BATCH:
-            raise RankproofError(
-                f"distance {self.distance!r} is unknown; known: {', '.join(PUBLISHED_BATCH)}"
-            )
-        values = asdict(self)
-        values["batch"] = self.batch or PUBLISHED_BATCH[self.distance]
-        values["margin"] = PUBLISHED_MARGIN[self.distance] if self.margin is None else self.margin
-        return Settings(**values)
+Tell = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """What is known at the end of one epoch."""
+    """What is known at the end of one epoch.
+
+    Args:
+        number: from 1.
+        loss: mean over its steps.
+        recall_at_1: (%) on the test split, leave-one-out.
+        seconds: since the beginning of the training, earlier sittings included.
+    """
 
     number: int
     loss: float
@@ -61,73 +47,188 @@ class Epoch:
         return {name: round(value, 6) for name, value in asdict(self).items()}
 
 
-def train(
-    encoder: nn.Module,
-    data: Dataset,
-    test: Dataset,
-    settings: Settings,
-    *,
-    on_batch: Callable[[int, int], None] = lambda done, total: None,
-    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
-    time_limit: float | None = None,
-) -> list[Epoch]:
-    """Train `encoder` in place and return what each epoch came to; the last epoch is the result.
+class Training:
+    """An encoder in training; between two epochs its state can be taken out and put back.
 
     Args:
-        test: R@1 is measured on it, leave-one-out; it never influences the weights.
-        on_batch: called with batches done and batches in all.
-        time_limit: seconds after which no further epoch is started.
+        ranker: with the encoder, which is trained in place.
+        data: what it learns from.
+        test: R@1 is measured on it; it never influences the weights.
+        recipe: how to train.
+        group: the processes that train together.
     """
-    settings = settings.resolved()
-    generator = torch.Generator().manual_seed(settings.seed)
-    ranker = Ranker(encoder, settings.distance)
-    optimizer = torch.optim.Adam(
-        encoder.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
-    batches = -(-len(data) // (settings.batch or 1))
-    start, epochs = time.perf_counter(), list[Epoch]()
-    for number in range(1, settings.epochs + 1):
-        encoder.train()
-        total = torch.zeros(())
-        order = torch.randperm(len(data), generator=generator)
-        for step, rows in enumerate(order.split(settings.batch or 1)):
-            total += _step(ranker, optimizer, data, rows, settings, generator)
-            on_batch((number - 1) * batches + step + 1, settings.epochs * batches)
-        mean = float(total) / batches
-        if not torch.isfinite(total):
-            raise RankproofError(
-                f"the {settings.loss} loss diverged in epoch {number}; try a smaller learning rate"
-            )
-        recall = measure_recall(encoder, test, settings.distance)
-        epoch = Epoch(number=number, loss=mean, recall_at_1=recall, seconds=time.perf_counter() - start)
-        epochs.append(epoch)
-        on_epoch(epoch)
-        if time_limit is not None and epoch.seconds * (number + 1) / number > time_limit:
-            break
-    encoder.eval()
-    return epochs
+
+    def __init__(
+        self, ranker: Ranker, data: Dataset, test: Dataset, recipe: Recipe, *, group: Group = ALONE
+    ) -> None:
+        self.sampler = recipe.sampler.shared(group.size)
+        check_classes(data.labels, data.classes, int(recipe.sampler.settings()["batch"]))
+        self.ranker, self.data, self.test, self.recipe, self.group = ranker, data, test, recipe, group
+        self.parameters = [*ranker.encoder.parameters(), *recipe.loss.parameters()]
+        self.optimizer = torch.optim.Adam(
+            self.parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+        )
+        self.history: list[Epoch] = []
+        self.before: float | None = None  # what a defence carries from step to step
+        self.health = Health(recipe.words, _advice(recipe))
+        self.batches = self.sampler.count(data.labels) // group.size
+
+    @property
+    def encoder(self) -> nn.Module:
+        """What is trained, without what only computes faster."""
+        wrapped = self.ranker.encoder
+        return wrapped.encoder if isinstance(wrapped, LowPrecision) else wrapped
+
+    def state(self) -> State:
+        """Everything needed to go on."""
+        sheet = {
+            "epochs_done": len(self.history),
+            "settings": self.recipe.settings(),
+            "before": self.before,
+            "history": [epoch.as_dict() for epoch in self.history],
+        }
+        return State(collected(self.encoder, self.recipe.loss.parameters(), self.optimizer), sheet)
+
+    def restore(self, state: State) -> None:
+        """Go on from there."""
+        restore(state, self.encoder, self.recipe.loss.parameters(), self.optimizer)
+        self.history = [Epoch(**epoch) for epoch in state.sheet["history"]]
+        self.before = state.sheet["before"]
+
+    def epoch(self, tell: Tell = lambda done, total: None) -> Epoch:
+        """One more epoch.
+
+        Args:
+            tell: called with batches done and batches in all epochs.
+        Raises:
+            TrainingFailedError: the training diverged or collapsed.
+        """
+        begin, number = time.perf_counter(), len(self.history) + 1
+        self.ranker.encoder.train()
+        noise = generator(self.recipe.seed, number, f"steps/{self.group.rank}")
+        total, done = 0.0, (number - 1) * self.batches
+        for batch in self._batches(number):
+            if len(batch.triplets):
+                total += self._step(batch, done, noise)
+            done += 1
+            tell(done, self.recipe.epochs * self.batches)
+        self.group.agree(self.encoder)
+        recall = measure_recall(self.ranker, self.test)
+        self.health.judge(recall, chance_recall(self.test.labels), number)
+        before = self.history[-1].seconds if self.history else 0.0
+        seconds = before + time.perf_counter() - begin
+        self.history.append(
+            Epoch(number=number, loss=total / self.batches, recall_at_1=recall, seconds=seconds)
+        )
+        return self.history[-1]
+
+    def _batches(self, number: int) -> Iterator[Batch]:
+        """This process's share of the batches of an epoch; all processes have equally many."""
+        every = self.sampler.batches(self.data.labels, generator(self.recipe.seed, number, "epoch"))
+        return islice(every, self.group.rank, self.batches * self.group.size, self.group.size)
+
+    def _step(self, batch: Batch, done: int, noise: torch.Generator) -> float:
+        """One step of the optimiser; returns the loss."""
+        ranker, recipe, number = self.ranker, self.recipe, len(self.history) + 1
+        images = self.recipe.augment(ranker.as_input(self.data.pictures[batch.rows]), noise)
+        step = Step(
+            ranker=ranker,
+            loss=recipe.loss,
+            images=images,
+            labels=self.data.labels[batch.rows].to(ranker.device),
+            triplets=batch.triplets.to(ranker.device),
+            source=noise,
+            strength=min(1.0, (done + 1) / (recipe.warm_up * self.batches)) if recipe.warm_up else 1.0,
+            before=self.before,
+        )
+        try:
+            lesson = recipe.defense(step)
+        except NotFiniteError as error:
+            raise self.health.failed("diverged", number, str(error)) from None
+        told = torch.tensor([float(lesson.loss.detach()), spread(lesson.z)])
+        loss, wide = self.group.mean(told).tolist()
+        self.health.watch(loss, wide, number)
+        self.optimizer.zero_grad(set_to_none=True)
+        lesson.loss.backward()
+        self.group.average(self.parameters)
+        self._set_rate(done)
+        self.optimizer.step()
+        if lesson.adversarial is not None:
+            self.before = float(self.group.mean(lesson.adversarial))
+        return float(loss)
+
+    def _set_rate(self, done: int) -> None:
+        """The learning rate of a step."""
+        if self.recipe.decay == "cosine":
+            share = done / (self.recipe.epochs * self.batches)
+            for part in self.optimizer.param_groups:
+                part["lr"] = self.recipe.learning_rate * (1 + math.cos(math.pi * share)) / 2
 
 
-def _step(
+class LowPrecision(nn.Module):
+    """An encoder whose passes run in bfloat16 where that is safe; weights and embeddings stay in single."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        """As the encoder."""
+        with torch.autocast(images.device.type, torch.bfloat16):
+            z: Tensor = self.encoder(images)
+        return z.float()
+
+
+def train(
     ranker: Ranker,
-    optimizer: torch.optim.Optimizer,
     data: Dataset,
-    rows: torch.Tensor,
-    settings: Settings,
-    generator: torch.Generator,
-) -> torch.Tensor:
-    triplets = random_triplets(data.labels[rows], generator)
-    if len(triplets) == 0:
-        return torch.zeros(())
-    z = ranker.embed(ranker.as_input(data.take(rows)))
-    loss = triplet(z, triplets.to(z.device), ranker.distance, settings.margin or 0.0).mean()
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-    return loss.detach().cpu()
+    test: Dataset,
+    recipe: Recipe,
+    *,
+    group: Group = ALONE,
+    state: State | None = None,
+    on_batch: Tell = lambda done, total: None,
+    on_epoch: Callable[[Epoch, Training], None] = lambda epoch, training: None,
+    time_limit: float | None = None,
+) -> list[Epoch]:
+    """Train an encoder in place and return what each epoch came to; the last epoch is the result.
+
+    Args:
+        ranker: with the encoder; mean and std are applied inside.
+        data: what it learns from.
+        test: R@1 is measured on it, leave-one-out; it never influences the weights.
+        recipe: how to train; `rankproof.training.published` has the papers'.
+        group: the processes that train together.
+        state: where to go on.
+        on_batch: called with batches done and batches in all.
+        on_epoch: called with each finished epoch and the training.
+        time_limit: seconds after which no further epoch is started.
+    Raises:
+        TrainingFailedError: it diverged or collapsed.
+    """
+    training = Training(ranker, data, test, recipe, group=group)
+    if state is not None:
+        training.restore(state)
+    while len(training.history) < recipe.epochs:
+        epoch = training.epoch(on_batch)
+        on_epoch(epoch, training)
+        spent = float(group.mean(torch.tensor(epoch.seconds * (epoch.number + 1) / epoch.number)))
+        if time_limit is not None and spent > time_limit:
+            break
+    ranker.encoder.eval()
+    return training.history
 
 
-def measure_recall(encoder: nn.Module, test: Dataset, distance: str) -> float:
+def measure_recall(ranker: Ranker, test: Dataset) -> float:
     """R@1 (%) over a data set, leave-one-out."""
-    gallery = Gallery.build(Ranker(encoder, distance), test.pictures, test.labels)
-    return 100 * float(recall_at(gallery, 1).mean())
+    return 100 * float(recall_at(Gallery.build(ranker, test.pictures, test.labels), 1).mean())
+
+
+def _advice(recipe: Recipe) -> str:
+    """What to try when this recipe fails."""
+    parts = ["a smaller learning rate"]
+    if recipe.defense.name != "none":
+        parts += ["a smaller eps or a longer warm-up of it (--warm-up)"]
+    if recipe.defense.name in ("est", "madry"):
+        parts += ["another defense (act, hm)"]
+    return ", ".join(parts) if len(parts) < 3 else f"{parts[0]}, {parts[1]} or {parts[2]}"

@@ -1,0 +1,211 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from rankproof.errors import RankproofError
+from rankproof.ranking import Cosine, Euclidean
+from rankproof.training import (
+    AntiCollapse,
+    Contrastive,
+    EmbeddingShift,
+    Hardness,
+    Inner,
+    MinMax,
+    SingleStep,
+    Suppress,
+    Triplet,
+    Undefended,
+)
+from rankproof.training.defenses import Step
+from rankproof.training.inner import later_inner, published_inner, shifted
+from rankproof.training.later_defenses import mined
+
+INNER = Inner(eps=0.1, steps=6, step=0.03)
+TRIPLET = Triplet(margin=0.5)
+DEFENSES = [
+    EmbeddingShift(inner=INNER),
+    Suppress(inner=INNER),
+    MinMax(inner=INNER),
+    SingleStep(eps=0.1),
+    AntiCollapse(inner=INNER),
+    Hardness(inner=INNER),
+]
+LABELS = torch.tensor([0, 0, 1, 1, 2, 2, 0, 1])
+TRIPLETS = torch.tensor([[0, 1, 2], [2, 3, 5], [4, 5, 6], [6, 0, 7]])
+
+
+def source(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def a_step(make, distance="cosine", loss=TRIPLET, **more):
+    return Step(
+        ranker=make.ranker(distance),
+        loss=loss,
+        images=make.images(8),
+        labels=LABELS,
+        triplets=TRIPLETS,
+        source=source(),
+        **more,
+    )
+
+
+@pytest.mark.parametrize("defense", DEFENSES, ids=lambda defense: defense.name)
+def test_without_any_eps_a_defense_trains_on_clean_pictures(make, defense):
+    """With eps 0 the attack finds the pictures themselves: the loss is what the formula says of them."""
+    step = replace(a_step(make), strength=0.0)
+    z = step.ranker.embed(step.images)
+    d = Cosine().between
+    value = float(defense(step).loss.detach())
+    if defense.name in ("act", "hm"):
+        triplets = mined(z, LABELS, Cosine(), defense.mining, source())
+        a, p, n = z[triplets].unbind(1)
+        wanted = TRIPLET.of(d(a, p), d(a, n)).mean().detach()
+        # [d(a, a) - d(a, p)]+ is 0: nothing moved.
+    else:
+        wanted = step.value(z).detach()
+    assert value == pytest.approx(float(wanted), abs=1e-9)
+
+
+@pytest.mark.parametrize("defense", DEFENSES, ids=lambda defense: defense.name)
+def test_the_loss_teaches_every_weight_and_leaves_the_encoder_as_it_was(make, defense):
+    step = a_step(make)
+    step.ranker.encoder.train()
+    defense(step).loss.backward()
+    for parameter in step.ranker.encoder.parameters():
+        assert parameter.requires_grad
+        assert parameter.grad is not None
+        assert bool(parameter.grad.abs().sum() > 0)
+    assert step.ranker.encoder.training
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean", "sphere"])
+def test_shifted_pictures_stay_within_eps_and_shift_more_than_random_ones(make, distance):
+    ranker, images = make.ranker(distance), make.images(8)
+    found = shifted(INNER, ranker, images, source=source())
+    assert float((found - images).abs().max()) <= INNER.eps + 1e-9
+    assert float(found.min()) >= 0
+    assert float(found.max()) <= 1
+    noise = (torch.rand(images.shape, generator=source(1), dtype=images.dtype) * 2 - 1).sign() * INNER.eps
+    clean = ranker.embed(images)
+    d = ranker.distance.between
+    assert bool((d(ranker.embed(found), clean) > d(ranker.embed((images + noise).clamp(0, 1)), clean)).all())
+
+
+def test_batch_norms_see_no_attack_in_progress(make):
+    """The inner attack runs in eval mode; only the pass that teaches moves running statistics."""
+    ranker = make.ranker()
+    ranker.encoder.features = torch.nn.Sequential(
+        ranker.encoder.features, torch.nn.BatchNorm2d(3, dtype=torch.float64)
+    )
+    ranker.encoder.train()
+    step = replace(a_step(make), ranker=ranker)
+    EmbeddingShift(inner=INNER)(step)
+    assert int(ranker.encoder.features[1].num_batches_tracked) == 1
+
+
+def test_suppress_adds_the_shifts_of_all_three(make):
+    """ECCV eq. 22, naively."""
+    step = a_step(make, "euclidean")
+    images = shifted(INNER, step.ranker, step.images, source=source())
+    z, moved = step.ranker.embed(step.images), step.ranker.embed(images)
+    total = 0.0
+    for triplet in TRIPLETS.tolist():
+        total += sum(float((moved[x] - z[x]).detach().norm()) for x in triplet) / len(TRIPLETS)
+    wanted = float(step.value(z).detach()) + 2.0 * total
+    assert float(Suppress(inner=INNER, weight=2.0)(step).loss.detach()) == pytest.approx(wanted)
+
+
+def test_madry_perturbs_the_anchors_only_and_hurts(make):
+    step = a_step(make)
+    clean = float(step.value(step.ranker.embed(step.images)).detach())
+    assert float(MinMax(inner=INNER)(step).loss.detach()) > clean
+
+
+def test_single_step_mixes_the_clean_loss_and_that_one_step_up(make):
+    step = a_step(make)
+    images = step.images.clone().requires_grad_(True)
+    loss = step.value(step.ranker.embed(images))
+    (gradient,) = torch.autograd.grad(loss, images)
+    moved = step.value(step.ranker.embed((step.images + 0.1 * gradient.sign()).clamp(0, 1)))
+    assert float(moved.detach()) > float(loss.detach())
+    wanted = 0.3 * float(loss.detach()) + 0.7 * float(moved.detach())
+    assert float(SingleStep(eps=0.1, share=0.3)(step).loss.detach()) == pytest.approx(wanted)
+
+
+def test_act_pulls_positive_and_negative_together(make):
+    step = a_step(make, "sphere")
+    lesson = AntiCollapse(inner=INNER)(step)
+    z = step.ranker.embed(step.images)
+    triplets = mined(z, LABELS, step.ranker.distance, "random", source())
+    a, p, n = lesson.z.chunk(3)
+    torch.testing.assert_close(a, z[triplets[:, 0]])  # anchors stay clean
+    d = step.ranker.distance.between
+    assert float((d(p, n) - d(z[triplets[:, 1]], z[triplets[:, 2]])).mean().detach()) < 0
+    assert float(lesson.adversarial) == pytest.approx(float(lesson.loss.detach()))
+
+
+@pytest.mark.parametrize("before", [None, 0.0, 0.1, 0.9])
+def test_hm_makes_triplets_harder_up_to_the_target(make, before):
+    step = a_step(make, "sphere", Triplet(margin=0.2), before=before)
+    strong = Inner(eps=0.3, steps=60, step=0.01)
+    lesson = Hardness(inner=strong)(step)
+    d = step.ranker.distance.between
+    z = step.ranker.embed(step.images)
+    triplets = mined(z, LABELS, step.ranker.distance, "softhard", source())
+    ca, cp, cn = z[triplets].unbind(1)
+    a, p, n = lesson.z.chunk(5)[:3]
+    target = -min(0.2 if before is None else before, 0.2)
+    clean, found = (d(ca, cp) - d(ca, cn)).detach(), (d(a, p) - d(a, n)).detach()
+    easy = clean < target
+    assert bool((found[easy] > clean[easy]).all())
+    assert bool((found[easy] < target + 0.05).all())  # no harder than asked for, up to a step
+    intra = (d(ca, a) - d(ca, cp)).relu().mean()
+    wanted = (0.2 + found).relu().mean() + 0.5 * intra
+    assert float(lesson.loss.detach()) == pytest.approx(float(wanted.detach()))
+
+
+@pytest.mark.parametrize("how", ["random", "semihard", "softhard"])
+@pytest.mark.parametrize("seed", range(5))
+def test_mining_is_what_the_naive_definition_allows(make, how, seed):
+    z = torch.randn(20, 3, generator=make.random(seed), dtype=torch.float64)
+    labels = torch.randint(4, (20,), generator=make.random(seed + 50))
+    d = torch.cdist(z, z)
+    seen = set()
+    for anchor, positive, negative in mined(z, labels, Euclidean(), how, source(seed)).tolist():
+        assert labels[anchor] == labels[positive] != labels[negative]
+        assert anchor != positive
+        assert not {anchor, positive} & seen  # every picture is in one pair at most
+        seen |= {anchor, positive}
+        own = [j for j in range(20) if labels[j] == labels[anchor]]
+        others = [j for j in range(20) if labels[j] != labels[anchor]]
+        farthest = max(float(d[anchor, j]) for j in own)
+        allowed = [j for j in others if how == "random" or d[anchor, j] < farthest]
+        if how == "semihard":
+            allowed = [j for j in allowed if d[anchor, j] > d[anchor, positive]]
+        nearest = min(others, key=lambda j: float(d[anchor, j]))
+        assert negative in (allowed or [nearest])
+    counts = labels.bincount()
+    assert len(seen) == int((counts // 2 * 2).sum())
+
+
+@pytest.mark.parametrize("defense", [DEFENSES[2], *DEFENSES[4:]], ids=lambda defense: defense.name)
+def test_what_is_made_of_triplets_refuses_other_losses(recipe, defense):
+    with pytest.raises(RankproofError, match="made of triplets"):
+        replace(recipe, loss=Contrastive(margin=0.2), defense=defense)
+
+
+def test_the_papers_settings():
+    assert published_inner(28) == Inner(eps=0.3, steps=30, step=0.01)
+    assert published_inner(224) == Inner(eps=0.06, steps=20, step=0.006)
+    assert (later_inner(28).eps, later_inner(28).steps) == (77 / 255, 32)
+    assert later_inner(224).eps == 8 / 255
+    with pytest.raises(RankproofError, match="at least 1 inner step"):
+        Inner(eps=0.1, steps=0, step=0.1)
+
+
+def test_undefended_training_is_the_plain_loss(make):
+    step = a_step(make)
+    z = step.ranker.embed(step.images)
+    assert float(Undefended()(step).loss.detach()) == pytest.approx(float(step.value(z).detach()))

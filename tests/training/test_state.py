@@ -1,0 +1,167 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from rankproof.errors import RankproofError
+from rankproof.models import load_checkpoint
+from rankproof.training import (
+    AntiCollapse,
+    Balanced,
+    EmbeddingShift,
+    FromSet,
+    Hardness,
+    InBatch,
+    Inner,
+    MetricLearningLoss,
+    Recipe,
+    Triplet,
+    state,
+)
+from rankproof.training.augment import Augment
+from rankproof.training.run import Run, train_checkpoint
+
+INNER = Inner(eps=0.05, steps=2, step=0.05, start=0.05)
+RECIPES = {
+    "plain": Recipe(loss=Triplet(margin=0.2), sampler=InBatch(batch=200), augment=Augment(pad=1, flip=True)),
+    "est": Recipe(
+        loss=Triplet(margin=0.2),
+        sampler=FromSet(batch=200),
+        defense=EmbeddingShift(inner=INNER),
+        warm_up=2.0,
+        decay="cosine",
+    ),
+    "hm": Recipe(
+        loss=Triplet(margin=0.2),
+        sampler=Balanced(batch=200, per_class=20),
+        distance="sphere",
+        defense=Hardness(inner=INNER),
+    ),
+    "act": Recipe(
+        loss=Triplet(margin=0.2),
+        sampler=Balanced(batch=200, per_class=20),
+        distance="sphere",
+        defense=AntiCollapse(inner=INNER),
+    ),
+}
+
+
+class KilledError(Exception):
+    """Stands for a kill in the middle of an epoch."""
+
+
+@pytest.fixture
+def run(digits, tmp_path):
+    def make(recipe, **more):
+        return Run(data=digits[0], test=digits[1], arch="digits", recipe=recipe, out=tmp_path / "out", **more)
+
+    return make
+
+
+def kill_after(batches):
+    def stop(done, total):
+        if done == batches:
+            raise KilledError
+
+    return stop
+
+
+def weights(folder):
+    return torch.cat([value.flatten() for value in load_checkpoint(folder).encoder.state_dict().values()])
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_killed_in_the_middle_of_an_epoch_and_resumed_equals_uninterrupted(run, tmp_path, name):
+    recipe = replace(RECIPES[name], epochs=3)
+    whole = replace(run(recipe), out=tmp_path / "whole")
+    wanted = train_checkpoint(whole)
+    per_epoch = recipe.sampler.count(whole.data.labels)
+    with pytest.raises(KilledError):
+        train_checkpoint(run(recipe), on_batch=kill_after(per_epoch + 2))
+    said = []
+    found = train_checkpoint(run(recipe, resume=True), say=said.append)
+    assert any("going on after epoch 1" in line for line in said)
+    assert torch.equal(weights(tmp_path / "out"), weights(tmp_path / "whole"))
+    for epoch, other in zip(found, wanted, strict=True):
+        assert epoch.loss == pytest.approx(other.loss, abs=1e-6)  # the sheet keeps six places
+        assert epoch.recall_at_1 == pytest.approx(other.recall_at_1, abs=1e-6)
+    log = (tmp_path / "out" / "log.csv").read_text().splitlines()
+    assert log[0] == "number,loss,recall_at_1,seconds"
+    assert len(log) == 4
+
+
+def test_what_a_loss_learns_itself_is_resumed_too(run, tmp_path):
+    def recipe():
+        return replace(
+            RECIPES["plain"], loss=MetricLearningLoss("ProxyAnchorLoss", classes=10, dimensions=64), epochs=2
+        )
+
+    torch.manual_seed(1)
+    first = recipe()
+    torch.manual_seed(1)
+    second = recipe()
+    train_checkpoint(replace(run(first), out=tmp_path / "whole"))
+    with pytest.raises(KilledError):
+        train_checkpoint(run(second), on_batch=kill_after(6))
+    train_checkpoint(run(recipe(), resume=True))
+    assert torch.equal(weights(tmp_path / "out"), weights(tmp_path / "whole"))
+
+
+def test_a_damaged_state_is_refused_and_the_one_before_it_used(run, tmp_path):
+    recipe = replace(RECIPES["plain"], epochs=3)
+    train_checkpoint(replace(run(recipe), out=tmp_path / "whole"))
+    train_checkpoint(run(replace(recipe, epochs=2)))
+    newest = tmp_path / "out" / "state" / "epoch-0002.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[-5] ^= 1
+    newest.write_bytes(content)
+    said = []
+    train_checkpoint(run(recipe, resume=True), say=said.append)
+    assert "epoch-0002.safetensors: damaged" in said[0]
+    assert "going on after epoch 1" in said[1]
+    assert torch.equal(weights(tmp_path / "out"), weights(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("cut", [0, 10, 1000])
+def test_a_torn_state_is_refused(run, cut):
+    train_checkpoint(run(replace(RECIPES["plain"], epochs=1)))
+    file = run(RECIPES["plain"]).out / "state" / "epoch-0001.safetensors"
+    file.write_bytes(file.read_bytes()[:cut])
+    found, refused = state.newest(run(RECIPES["plain"]).out)
+    assert found is None
+    assert "damaged" in refused[0]
+
+
+def test_two_states_stay_and_a_new_training_forgets_them(run):
+    train_checkpoint(run(replace(RECIPES["plain"], epochs=4)))
+    place = run(RECIPES["plain"]).out / "state"
+    assert sorted(file.stem for file in place.glob("*.json")) == ["epoch-0003", "epoch-0004"]
+    train_checkpoint(run(replace(RECIPES["plain"], epochs=1)))
+    assert sorted(file.stem for file in place.glob("*.json")) == ["epoch-0001"]
+
+
+def test_other_settings_cannot_go_on(run):
+    train_checkpoint(run(replace(RECIPES["plain"], epochs=1)))
+    with pytest.raises(RankproofError, match="another learning_rate"):
+        train_checkpoint(run(replace(RECIPES["plain"], epochs=2, learning_rate=0.1), resume=True))
+
+
+def test_nothing_to_resume_begins_anew_and_says_so(run):
+    said = []
+    history = train_checkpoint(run(replace(RECIPES["plain"], epochs=1), resume=True), say=said.append)
+    assert len(history) == 1
+    assert "nothing to resume" in said[0]
+
+
+def test_weights_to_begin_with(run, tmp_path):
+    train_checkpoint(replace(run(replace(RECIPES["plain"], epochs=1)), out=tmp_path / "first"))
+    said = []
+    still = replace(RECIPES["plain"], epochs=1, learning_rate=1e-12)
+    train_checkpoint(run(still, weights=tmp_path / "first" / "model.safetensors"), say=said.append)
+    assert "tensors loaded" in said[0]
+    torch.testing.assert_close(weights(tmp_path / "out"), weights(tmp_path / "first"), atol=1e-6, rtol=0)
+
+
+def test_events_for_tensorboard(run):
+    train_checkpoint(run(replace(RECIPES["plain"], epochs=1)))
+    assert list((run(RECIPES["plain"]).out / "events").glob("events.*"))
