@@ -11,6 +11,7 @@ from torch import Tensor
 from rankproof.black_box import attack_oracle, gallery_of
 from rankproof.errors import RankproofError
 from rankproof.goals.base import Bound, Goal, Scene, Sum
+from rankproof.goals.candidate import CandidateLower, CandidateRaise
 from rankproof.goals.names import goal_knobs, goal_name
 from rankproof.methods.base import Found, Method
 from rankproof.methods.presets import automatic, published
@@ -43,6 +44,7 @@ def attack(
     index: Tensor | None = None,
     targets: Tensor | None = None,
     preserved: Tensor | None = None,
+    queries: Tensor | None = None,
     own_copy: str = "keep",
     journal: Path | None = None,
     progress: Progress = lambda done, total: None,
@@ -63,6 +65,8 @@ def attack(
         index: (b,) gallery positions of the images' own clean copies; None: they are not in the gallery.
         targets: (b, m) explicitly chosen items, not the published choice; for `Reorder` in wanted order.
         preserved: (b, g) explicitly chosen items to keep in place.
+        queries: (w, d) embeddings that CA+ and CA- take as their queries instead of gallery items, for every
+            image, such as `text_queries`; no item is chosen then, and `targets` of the result is (b, 0).
         own_copy: "keep" the own clean copy in every ranking (as published) or "drop" it.
         journal: a folder that keeps a black-box attack in progress: the same call goes on where it stopped.
         progress: called with evaluations or queries done, and how many there are in all.
@@ -79,6 +83,8 @@ def attack(
             raise RankproofError(f"{what}: expected {len(images)} rows, one each, got {tuple(ids.shape)}")
     if threat.shared:
         raise RankproofError("a shared perturbation needs a universal attack, which is not there yet")
+    if queries is not None:
+        queries = _checked_queries(target, goal, queries, targets)
     if not isinstance(target, Gallery):
         if preserved is not None:
             raise RankproofError("preserved: an order attack keeps nothing in place; leave it out")
@@ -102,7 +108,7 @@ def attack(
         if value is not None:
             raise RankproofError(f"{name}: only a search in a black box has one; attack an oracle instead")
     count = _Counter(len(images) * method.passes(threat.eps), progress)
-    job = _Job(gallery, goal, threat, method, seed, own_copy, count)
+    job = _Job(gallery, goal, threat, method, seed, own_copy, count, queries)
     parts = [
         _attack_chunk(
             job, images[rows], rows, _rows(index, rows), _rows(targets, rows), _rows(preserved, rows)
@@ -130,7 +136,9 @@ def attack(
         gallery_size=len(gallery),
         device=gallery.ranker.device.type,
         seconds=sum(part.seconds for part in parts),
-        notes=_notes(goal, gallery, threat, parts[0].stationary, _overlap(chosen, kept) if explicit else 0),
+        notes=_notes(
+            goal, gallery, threat, parts[0].stationary, _overlap(chosen, kept) if explicit else 0, queries
+        ),
     )
 
 
@@ -145,6 +153,7 @@ class _Job:
     seed: int
     own_copy: str
     count: "_Counter"
+    queries: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -185,6 +194,7 @@ def _attack_chunk(
                 index=index,
                 targets=targets,
                 preserved=preserved,
+                queries=job.queries,
                 own_copy=job.own_copy,
             )
             bound = job.goal.bind(scene)
@@ -280,6 +290,26 @@ def _checked_index(
     return index.to(device=gallery.embeddings.device, dtype=torch.int64)
 
 
+def _checked_queries(
+    target: Gallery | Oracle, goal: Goal | Sum, queries: Tensor, targets: Tensor | None
+) -> Tensor:
+    """Given queries as the gallery's own embeddings are: prepared for the distance, in its precision."""
+    if not isinstance(target, Gallery) or not isinstance(goal, CandidateRaise | CandidateLower):
+        raise RankproofError(
+            "queries: only CandidateRaise and CandidateLower on a gallery take any; leave out"
+        )
+    if targets is not None:
+        raise RankproofError("queries: the queries are given or chosen by targets=, not both; leave one out")
+    width = target.embeddings.shape[1]
+    if queries.dim() != 2 or len(queries) == 0 or queries.shape[1] != width:
+        raise RankproofError(
+            f"queries: expected embeddings (w, {width}) as the gallery's, got {tuple(queries.shape)}"
+        )
+    if not bool(torch.isfinite(queries).all()):
+        raise RankproofError("queries: the embeddings contain NaN or infinite values")
+    return target.ranker.distance.prepare(queries.detach().to(target.embeddings))
+
+
 def chunk_rows(gallery: Gallery, goal: Goal | Sum) -> int:
     """How many attacks run side by side: as many as the encoder's pass takes and the goal's memory allows."""
     return max(1, min(gallery.ranker.chunk, MEMORY // max(1, goal.memory_per_attack(len(gallery)))))
@@ -300,9 +330,15 @@ def _joined(figures: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def _notes(
-    goal: Goal | Sum, gallery: Gallery, threat: Threat, stationary: bool, overlapping: int
+    goal: Goal | Sum,
+    gallery: Gallery,
+    threat: Threat,
+    stationary: bool,
+    overlapping: int,
+    queries: Tensor | None,
 ) -> tuple[str, ...]:
-    notes = [text for text in [goal.choice_note(len(gallery))] if text]
+    choice = goal.choice_note(len(gallery)) if queries is None else "the queries are given, not gallery items"
+    notes = [choice] if choice else []
     if stationary and threat.eps > 0:
         size = format_eps(min(NUDGE, threat.eps))
         notes.append(

@@ -2,20 +2,24 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rankproof.audit.suite import draw
 from rankproof.data import Dataset, load
 from rankproof.data.listing import Divide
 from rankproof.errors import RankproofError
-from rankproof.models import load_checkpoint
-from rankproof.models.checkpoint import RECORD
+from rankproof.models import GreyToColour, Preprocess, Source, open_encoder
+from rankproof.models.source import COLOUR
 from rankproof.ranking import Gallery, Ranker
+from rankproof.ranking.distances import distance_by_name
+from rankproof.ranking.ranker import CHUNK
+
+PASS_VALUES = 2_500_000  # pixel values in one pass: more, and what a deep encoder remembers fills the memory
 
 Tell = Callable[[int, int], None]
 Stage = Callable[[str], AbstractContextManager[Tell]]
@@ -29,11 +33,13 @@ class Target:
         gallery: the embedded test split.
         dataset: its pictures, in the same order.
         record: what is known of the model.
+        notes: what happens to the pictures on their way to the encoder.
     """
 
     gallery: Gallery
     dataset: Dataset
     record: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
     @property
     def positions(self) -> Tensor:
@@ -53,35 +59,51 @@ def open_target(
     size: int | None = None,
     divide: str = "auto",
     root: Path | None = None,
+    trust: bool = False,
+    preprocess: Preprocess | None = None,
     stage: Stage = lambda what: nullcontext(lambda done, total: None),
 ) -> Target:
     """Load a model, the test split of a data set, and embed it.
 
     Args:
-        model: a folder with a checkpoint, or "zoo:" and a name.
+        model: a name for `open_encoder`: a folder with a checkpoint, "zoo:" and a name, and so on.
         data: as for `rankproof.load`; None is the embedded digits.
         device: "auto" (a GPU where there is one), "cpu" or "cuda".
-        size: side every picture is resized to.
+        size: side every picture is resized to; None takes the model's own where it has one, unless
+            `preprocess` gives pictures another size.
         divide: who gets which picture of a data set without splits.
         root: folder that holds data sets by name.
+        trust: whether a model that is a program may be opened, which can run code.
+        preprocess: what is done to pictures before the encoder, as part of what is attacked.
         stage: given a name, opens a display of progress for one stage of the work.
     """
     place = find_device(device)
-    checkpoint = load_checkpoint(model)
-    distance = checkpoint.record.get("distance")
-    if distance not in ("cosine", "euclidean"):
-        raise RankproofError(
-            f"{model}: the distance in {RECORD} must be cosine or euclidean, not {distance!r}"
-        )
+    source = open_encoder(model, trust=trust, device=place)
+    try:
+        distance = distance_by_name(source.distance)
+    except ValueError as error:
+        raise RankproofError(f"{model}: {error}") from None
+    reshaped = preprocess is not None and (preprocess.resize or preprocess.crop)
+    own = None if size is not None or reshaped or source.input is None else source.input[1:]
+    wanted = size if own is None else own
     with stage("reading pictures") as tell:
-        dataset = load(data, "test", size=size, divide=as_divide(divide), root=root, progress=tell)
-    _check_form(dataset, checkpoint.record.get("input"), model)
-    encoder = checkpoint.encoder.to(place)
-    encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster convolutions
-    ranker = Ranker(encoder, distance, name=model)
+        dataset = load(data, "test", size=wanted, divide=as_divide(divide), root=root, progress=tell)
+    if own is not None:
+        dataset = replace(dataset, note=dataset.note.replace(" as asked", f", the size of {model}"))
+    chain, notes = _chain(dataset, source, preprocess)
+    dataset = replace(dataset, note="; ".join((dataset.note, *notes)))
+    ranker = Ranker(
+        source.encoder,
+        distance,
+        mean=source.mean,
+        std=source.std,
+        preprocess=chain,
+        name=model,
+        chunk=max(1, min(CHUNK, PASS_VALUES // dataset.pictures[0].numel())),
+    )
     with stage("embedding the gallery") as tell:
         gallery = Gallery.build(ranker, dataset.pictures, dataset.labels, tell)
-    return Target(gallery=gallery, dataset=dataset, record=checkpoint.record)
+    return Target(gallery=gallery, dataset=dataset, record=source.record, notes=notes)
 
 
 def find_device(word: str) -> str:
@@ -105,11 +127,36 @@ def as_divide(word: str) -> Divide:
     return cast(Divide, word)
 
 
-def _check_form(dataset: Dataset, wanted: object, model: str) -> None:
-    """Raise where the model was trained on pictures of another form."""
-    form = list(dataset.pictures.shape[1:])
-    if not isinstance(wanted, list) or wanted == form:
-        return
-    shape, expected = ("x".join(map(str, sides)) for sides in (form, wanted))
-    hint = f"try --size {wanted[-1]}" if wanted[:1] == form[:1] else "choose other data or another model"
-    raise RankproofError(f"{model}: wants pictures of {expected}, {dataset.name} has {shape}; {hint}")
+def preprocess_of(resize: int | None, crop: int | None, jpeg: int | None) -> Preprocess | None:
+    """What `--resize`, `--crop` and `--jpeg` ask for; None where they ask for nothing."""
+    return None if (resize, crop, jpeg) == (None, None, None) else Preprocess(resize, crop, jpeg)
+
+
+def _chain(
+    dataset: Dataset, source: Source, preprocess: Preprocess | None
+) -> tuple[nn.Module | None, tuple[str, ...]]:
+    """What pictures pass before the encoder, and what to tell about it.
+
+    Raises:
+        RankproofError: the encoder was made for pictures of another form than comes out.
+    """
+    channels, height, width = (int(side) for side in dataset.pictures.shape[1:])
+    steps: list[nn.Module] = []
+    notes: list[str] = []
+    if preprocess is not None:
+        height, width = preprocess.sides(height, width)
+        steps.append(preprocess)
+        notes.append(f"every picture passes {preprocess.extra_repr()} before the encoder")
+    if channels == 1 and source.channels == COLOUR:
+        channels = COLOUR
+        steps.append(GreyToColour())
+        notes.append("grey pictures are given to the encoder in three equal channels")
+    if source.input is not None and source.input != (channels, height, width):
+        shape, expected = ("x".join(map(str, form)) for form in ((channels, height, width), source.input))
+        option = "--size" if preprocess is None else "--resize"
+        fits = source.input[0] == channels
+        hint = f"try {option} {source.input[-1]}" if fits else "choose other data or another model"
+        raise RankproofError(
+            f"{source.name}: wants pictures of {expected}, {dataset.name} has {shape}; {hint}"
+        )
+    return (nn.Sequential(*steps) if steps else None), tuple(notes)

@@ -131,3 +131,28 @@ def test_an_encoder_that_returns_another_shape_is_named(make, forward):
 
     with pytest.raises(RankproofError, match=r"mine: .* \(batch, dimensions\)"):
         Ranker(Wrong(), name="mine").embed_all(make.images(2))
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_images_of_another_number_of_channels_are_named(channels):
+    ranker = Ranker(nn.Sequential(nn.Conv2d(3, 2, 2), nn.Flatten()), name="mine")
+    with pytest.raises(RankproofError, match=rf"mine: .* fails on .* \(2, {channels}, 4, 4\)") as caught:
+        ranker.embed_all(torch.rand(2, channels, 4, 4))
+    assert isinstance(caught.value.__cause__, RuntimeError)  # torch's own words stay within reach
+
+
+def test_statistics_for_another_number_of_channels_are_named():
+    images = torch.rand(2, 1, 4, 4)
+    for statistics in ({"mean": [0.1, 0.2, 0.3]}, {"std": [0.1, 0.2, 0.3]}):
+        with pytest.raises(RankproofError, match="mean and std are for 3 channels, the images have 1"):
+            Ranker(nn.Flatten(), **statistics).embed_all(images)
+    assert Ranker(nn.Flatten(), mean=[0.5]).embed_all(images.repeat(1, 3, 1, 1)).shape == (2, 48)
+
+
+def test_what_is_no_fault_of_the_images_is_passed_on(make):
+    class Exhausted(nn.Module):
+        def forward(self, images):
+            raise torch.OutOfMemoryError("too large")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        Ranker(Exhausted()).embed_all(make.images(2))

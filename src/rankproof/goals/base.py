@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rankproof.errors import RankproofError
 from rankproof.ranking.gallery import Gallery
-from rankproof.types import Embeddings, Ids, Kept, Outcome, Rows
+from rankproof.types import Embeddings, Ids, Kept, Outcome, Queries, Rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,7 @@ class Scene:
         index: (b,) gallery positions of the images' own clean copies, None if they are not in the gallery.
         targets: (b, m) explicitly chosen items, None to choose as published.
         preserved: (b, g) explicitly chosen C_SP, None to choose as published.
+        queries: (w, d) embeddings that take the place of CA's queries from the gallery, or None.
         own_copy: "keep" leaves the own clean copy in the ranking (as published), "drop" takes it out.
     """
 
@@ -39,6 +40,7 @@ class Scene:
     index: Rows | None = None
     targets: Ids | None = None
     preserved: Kept | None = None
+    queries: Queries | None = None
     own_copy: str = "keep"
 
     @property

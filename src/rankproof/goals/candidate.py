@@ -6,6 +6,9 @@ sorted once, with prefix sums S_r of the r smallest; then, for a = d(q, c~),
     sum over x of [a - d(q, x)]+ = r a - S_r    with r = #{x : d(q, x) < a},
 
 whose gradient with respect to a is r itself. A step costs O(w log |X|) for each attacked item.
+
+A query is an item of the gallery, chosen as published or explicitly, or any embedding (`Scene.queries`): in a
+gallery of pictures that is searched by words, the queries are texts.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rankproof.errors import RankproofError
 from rankproof.goals.base import Bound, Goal, Scene, check_count
 from rankproof.goals.choose import from_pool_with_replacement, nearest_others, pool_note, pool_size, uniform
 from rankproof.goals.hinge import LOWER, RAISE
@@ -44,7 +48,9 @@ class CandidateRaise(Goal):
     def bind(self, scene: Scene) -> Bound:
         """Choose the queries and sort their distances."""
         check_count("w", self.w, scene.size)
-        if scene.targets is not None:
+        if scene.queries is not None:
+            queries = _all_given(scene, self.w)
+        elif scene.targets is not None:
             queries = scene.explicit("targets", scene.targets, self.w)
         else:
             queries = uniform(scene, self.w, "ca+").to(scene.clean.device)
@@ -74,7 +80,9 @@ class CandidateLower(Goal):
     def bind(self, scene: Scene) -> Bound:
         """Choose the queries and sort their distances."""
         check_count("w", self.w, scene.size)
-        if scene.targets is not None:
+        if scene.queries is not None:
+            queries = _all_given(scene, self.w)
+        elif scene.targets is not None:
             queries = scene.explicit("targets", scene.targets, self.w)
         else:
             pool = nearest_others(scene, pool_size(scene.size, self.w, own=scene.index is not None))
@@ -91,20 +99,22 @@ class CandidateLower(Goal):
 
 
 class BoundCandidate:
-    """A candidate and its chosen queries in a scene."""
+    """A candidate and its queries (b, w) in a scene: positions in the gallery, or in the given embeddings."""
 
     stationary = False
 
     def __init__(self, scene: Scene, queries: Ids, direction: int, form: Form) -> None:
         self.scene, self.direction, self.form = scene, direction, form
-        self.targets: Ids = queries
+        self._queries = queries
         self.preserved: Ids = queries.new_empty(len(queries), 0)
+        self.targets: Ids = queries if scene.queries is None else self.preserved  # no item was chosen
         gallery = scene.gallery
-        self._anchors = gallery.embeddings[queries]  # (b, w, d)
+        embeddings = gallery.embeddings if scene.queries is None else scene.queries
+        self._anchors = embeddings[queries]  # (b, w, d)
         # A query that several attacks share is sorted once; `_row` and `_slot` (b * w) say where each asks.
         unique, inverse = queries.unique(return_inverse=True)
         self._row, self._slot = inverse.flatten(), _places_in_group(inverse.flatten())
-        self._ordered = sort_rows(gallery.distances(gallery.embeddings[unique]))  # (u, n)
+        self._ordered = sort_rows(gallery.distances(embeddings[unique]))  # (u, n)
         self._prefix = self._ordered.new_zeros(len(unique), scene.size + 1)
         torch.cumsum(self._ordered, dim=1, out=self._prefix[:, 1:])
 
@@ -132,8 +142,17 @@ class BoundCandidate:
 
     def verdict(self, z: Embeddings) -> dict[str, Tensor]:
         """Normalised ranks for each query in %."""
-        ranks = self.scene.gallery.rank_among(z, self.targets, dropped=self.scene.dropped)
-        return {"rank": normalised_rank(ranks, self.scene.size)}
+        scene = self.scene
+        ranks = scene.gallery.rank_among(z, self._queries, given=scene.queries, dropped=scene.dropped)
+        return {"rank": normalised_rank(ranks, scene.size)}
+
+
+def _all_given(scene: Scene, w: int) -> Ids:
+    """(b, w) all given queries for each candidate."""
+    given = 0 if scene.queries is None else len(scene.queries)
+    if given != w:
+        raise RankproofError(f"queries: {given} are given, but w = {w}; make the goal with w={given}")
+    return torch.arange(w, device=scene.clean.device).expand(len(scene.clean), w)
 
 
 def sort_rows(values: Tensor) -> Tensor:

@@ -153,20 +153,23 @@ class Gallery:
             own[rows] = torch.where(inside, distances.gather(1, local), own[rows])
         return own
 
-    def rank_among(self, z: Tensor, queries: Tensor, *, dropped: Tensor | None = None) -> Tensor:
+    def rank_among(
+        self, z: Tensor, queries: Tensor, *, given: Tensor | None = None, dropped: Tensor | None = None
+    ) -> Tensor:
         """Where items that replace nothing would stand in the rankings of gallery items used as queries.
 
         rank(q, c~) = #{x in X: d(q, x) < d(q, c~)}
 
         Args:
             z: (b, d) embeddings of the candidates.
-            queries: (b, w) positions of the queries in the gallery.
+            queries: (b, w) positions of the queries in the gallery, or in `given`.
+            given: (u, d) embeddings of queries that are no items of the gallery, or None.
             dropped: (b,) items that do not count, such as the candidate's own clean copy; None counts all.
         Returns:
             (b, w) ranks, int64.
         """
         unique, inverse = queries.unique(return_inverse=True)
-        anchors = self.embeddings[unique].double()
+        anchors = (self.embeddings if given is None else given)[unique].double()
         own = self.ranker.distance.between(anchors[inverse], z.double()[:, None])  # (b, w)
         own -= ROUNDING * (1 + own.abs())  # the blocks round otherwise: an equally far copy must not count
         flat, order = inverse.flatten().sort(stable=True)

@@ -2,14 +2,18 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rankproof.errors import RankproofError
+from rankproof.errors import NotFiniteError, RankproofError
 from rankproof.ranking.distances import Distance, distance_by_name
 
 CHUNK = 500  # images in one pass; about the fastest on a CPU and small enough for any GPU
+
+FAILURES = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)  # of images that do not fit
+SAID = 200  # characters of the encoder's own words in a message
 
 
 class Ranker:
@@ -20,6 +24,8 @@ class Ranker:
         distance: "cosine", "euclidean" or a `Distance`.
         mean, std: one value per channel, subtracted and divided inside the ranker, so that attacks
             live in [0, 1]; leave out when the encoder wants plain [0, 1] pixels.
+        preprocess: what is done to pixels in [0, 1] before mean and std, such as `rankproof.Preprocess`: part
+            of what is attacked. It has neither modes nor parameters.
         name: how reports call it.
         chunk: images embedded in one pass.
     """
@@ -31,11 +37,13 @@ class Ranker:
         *,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        preprocess: Callable[[Tensor], Tensor] | None = None,
         name: str = "encoder",
         chunk: int = CHUNK,
     ) -> None:
         self.encoder = encoder
         self.distance = distance_by_name(distance) if isinstance(distance, str) else distance
+        self.preprocess = preprocess
         self.name = name
         self.chunk = chunk
         reference = next(iter(encoder.parameters()), torch.empty(0))
@@ -58,21 +66,41 @@ class Ranker:
         Returns:
             (b, d) embeddings, prepared for the distance.
         Raises:
-            RankproofError: the encoder returns something that is no finite (b, d) embedding.
+            RankproofError: the encoder does not take such images, or returns something that is no finite
+                (b, d) embedding.
         """
-        pixels = images if self._mean is None else images - self._mean
-        pixels = pixels if self._std is None else pixels / self._std
-        z = self.encoder(pixels)
+        z = self.encode(images)
         if not isinstance(z, Tensor) or z.dim() != 2 or len(z) != len(images):
             shape = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
             raise RankproofError(
                 f"{self.name}: the encoder must return (batch, dimensions) embeddings, it returned {shape}"
             )
         if not bool(torch.isfinite(z).all()):
-            raise RankproofError(
+            raise NotFiniteError(
                 f"{self.name}: the encoder returns NaN or infinite embeddings; check its weights"
             )
         return self.distance.prepare(z)
+
+    def encode(self, images: Tensor) -> Any:
+        """What the encoder gives for images (b, c, h, w) in [0, 1]; not checked and not prepared."""
+        pixels = images if self.preprocess is None else self.preprocess(images)
+        for statistic in (self._mean, self._std):
+            if statistic is not None and statistic.shape[1] not in (1, pixels.shape[1]):
+                raise RankproofError(
+                    f"{self.name}: mean and std are for {statistic.shape[1]} channels, the images have "
+                    f"{pixels.shape[1]}; give images that the encoder was made for"
+                )
+        pixels = pixels if self._mean is None else pixels - self._mean
+        pixels = pixels if self._std is None else pixels / self._std
+        try:
+            return self.encoder(pixels)
+        except (torch.OutOfMemoryError, RankproofError):
+            raise
+        except FAILURES as error:
+            raise RankproofError(
+                f"{self.name}: the encoder fails on images of (b, c, h, w) = {tuple(pixels.shape)}; is that "
+                f"the form it was made for? It says: {' '.join(str(error).split())[:SAID]}"
+            ) from error
 
     def embed_all(
         self, images: Tensor, progress: Callable[[int, int], None] = lambda done, total: None

@@ -1,0 +1,82 @@
+"""Encoders as programs in one file: torch.export and TorchScript. Opening such a file can run code."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rankproof.errors import RankproofError
+from rankproof.models.extras import reason
+from rankproof.models.source import Source, describe
+
+EXPORTED = ".pt2"
+
+
+class Program(nn.Module):
+    """A program as a module; it has no modes of its own, so train() and eval() leave it alone.
+
+    Args:
+        program: the module made of the file.
+    """
+
+    def __init__(self, program: nn.Module) -> None:
+        super().__init__()
+        self.program = program
+
+    def train(self, mode: bool = True) -> "Program":
+        """Remember the mode and tell nobody: an exported program refuses to hear of it."""
+        self.training = mode
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(b, c, h, w) to (b, d)."""
+        z: Tensor = self.program(images)
+        return z
+
+
+def load_program(name: str, file: Path, trust: bool) -> Source:
+    """The encoder in a .pt2 file of torch.export, or in a .pt or .ts file of TorchScript.
+
+    Args:
+        trust: whether whoever made the file is trusted; without it nothing is opened.
+    Raises:
+        RankproofError: the file is not trusted, not there, or not such a program.
+    """
+    if not file.is_file():
+        raise RankproofError(f"{file}: no such file; check the path")
+    if not trust:
+        raise RankproofError(
+            f"{file}: opening such a file can run code that is hidden in it; if you trust whoever made it, "
+            f"add --trust (in Python trust=True)"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice for whoever wrote the program
+            if file.suffix == EXPORTED:
+                return _exported(name, torch.export.load(str(file)))
+            return describe(Program(torch.jit.load(str(file), map_location="cpu").eval()), name, {})
+    except RankproofError:
+        raise
+    except Exception as error:  # a damaged file, another version, plain weights
+        raise RankproofError(
+            f"{file}: cannot be opened as a program ({reason(error)}); write it with torch.export.save "
+            f"(.pt2) or torch.jit.save (.pt, .ts), or name your own code as module.py:function"
+        ) from None
+
+
+def _exported(name: str, program: Any) -> Source:
+    """A program of torch.export, with the form of the pictures it was made for."""
+    wanted = program.graph_signature.user_inputs
+    inputs = [node.meta["val"] for node in program.graph.nodes if node.name in wanted]
+    if len(inputs) != 1 or not isinstance(inputs[0], Tensor) or inputs[0].dim() != 4:
+        raise RankproofError(f"{name}: must take one batch of pictures (b, c, h, w) and nothing else")
+    batch, *form = list[Any](inputs[0].shape)  # whole numbers, or symbols where any number will do
+    if isinstance(batch, int):
+        raise RankproofError(
+            f"{name}: was exported for batches of exactly {batch}; export it with "
+            f'dynamic_shapes=({{0: torch.export.Dim("batch")}},)'
+        )
+    fixed = all(isinstance(side, int) for side in form)
+    return describe(Program(program.module()), name, {"input": form if fixed else None})

@@ -1,0 +1,482 @@
+"""Encoders by name. timm and torchvision are stood in for by modules that answer as theirs document."""
+
+import json
+import logging
+import sys
+import warnings
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from rankproof import Ranker, RankproofError, open_encoder
+from rankproof.models import new_encoder, save_checkpoint
+
+SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+
+
+class Net(nn.Module):
+    """Batch norm and dropout, so that the mode shows."""
+
+    def __init__(self):
+        super().__init__()
+        self.features, self.norm, self.drop = nn.Conv2d(3, 4, 3, 2), nn.BatchNorm2d(4), nn.Dropout(0.5)
+
+    def forward(self, images):
+        return self.drop(self.norm(self.features(images))).mean((2, 3))
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    return Net().eval()
+
+
+@pytest.fixture
+def pictures(make):
+    return torch.rand(5, 3, 16, 16, generator=make.random(0))
+
+
+def assert_same(source, encoder, pictures):
+    """The source embeds as the encoder does, in eval mode, with a gradient to the pictures."""
+    ranker = Ranker(source.encoder, source.distance, mean=source.mean, std=source.std)
+    expected = Ranker(encoder, source.distance, mean=source.mean, std=source.std).embed_all(pictures)
+    torch.testing.assert_close(ranker.embed_all(pictures), expected)
+    watched = pictures.clone().requires_grad_(True)
+    with ranker.frozen():
+        (gradient,) = torch.autograd.grad(ranker.embed(watched)[:, 0].sum(), watched)
+    assert bool((gradient != 0).any())
+
+
+def refused(name, message, **options):
+    with pytest.raises(RankproofError, match=message) as caught:
+        open_encoder(str(name), **options)
+    assert "\n" not in str(caught.value)
+
+
+# -- checkpoints
+
+
+def test_a_zoo_name_and_a_folder(tmp_path):
+    source = open_encoder("zoo:fashion-mnist/c2f1-ct")
+    assert (source.distance, source.mean, source.std, source.input) == ("cosine", None, None, (1, 28, 28))
+    assert source.record["arch"] == "c2f1"
+    record = {"arch": "digits", "distance": "sphere", "input": [1, 8, 8], "mean": [0.5], "std": [0.25]}
+    save_checkpoint(tmp_path / "model", new_encoder("digits"), record)
+    source = open_encoder(str(tmp_path / "model"))
+    assert (source.distance, source.mean, source.std, source.channels) == ("sphere", (0.5,), (0.25,), 1)
+    assert not source.encoder.training
+
+
+def test_what_a_record_leaves_out_is_the_architectures(tmp_path):
+    save_checkpoint(tmp_path / "a", new_encoder("resnet18"), {"arch": "resnet18", "distance": "cosine"})
+    source = open_encoder(str(tmp_path / "a"))
+    assert source.mean == (0.485, 0.456, 0.406)
+    assert source.channels == 3
+    save_checkpoint(tmp_path / "b", new_encoder("resnet18"), {"arch": "resnet18", "mean": None, "std": None})
+    source = open_encoder(str(tmp_path / "b"))
+    assert (source.mean, source.channels, source.distance) == (None, None, "cosine")
+
+
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        ({"mean": "grey"}, "mean must be a list of numbers or nothing, not 'grey'"),
+        ({"std": [None]}, "std must be a list of numbers"),
+        ({"input": [8, 8]}, "input must be channels, height and width"),
+        ({"mean": [0.5, 0.5, 0.5], "input": [1, 8, 8]}, "must agree on the number of channels"),
+        ({"mean": [0.5], "std": [0.5, 0.5]}, "must agree on the number of channels"),
+    ],
+)
+def test_odd_records(tmp_path, odd, message):
+    save_checkpoint(tmp_path / "model", new_encoder("digits"), {"arch": "digits", **odd})
+    refused(tmp_path / "model", message)
+
+
+def test_names_that_lead_nowhere(tmp_path):
+    refused(tmp_path / "nowhere", "not found; a model is a folder with model.safetensors and model.json")
+    refused("zoo:nowhere", "not in the zoo")
+    refused("keras:resnet", "unknown kind of encoder; write zoo:, hf:, timm: or torchvision:")
+    refused("weights.pth", "weights alone do not say which network")
+    refused("mine.py", "which function in it gives the encoder. Write mine.py:FUNCTION")
+    (tmp_path / "config.json").write_text("{}")
+    refused(tmp_path, "a folder of the transformers library; write hf:")
+
+
+# -- a user's own code
+
+OWN = """
+import torch
+from torch import nn
+from beside import WIDTH
+
+def encoder():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(768, WIDTH))
+
+def described():
+    return encoder(), {"distance": "euclidean", "mean": [0.5] * 3, "std": [0.2] * 3, "size": 16}
+
+def oblong():
+    return encoder(), {"size": (8, 32)}
+
+def unknown():
+    return encoder(), {"maen": [0.5]}
+
+def odd_size():
+    return encoder(), {"size": "large"}
+
+def number():
+    return 3
+
+def fails():
+    return {}["weights"]
+
+def says_it_better():
+    from rankproof import RankproofError
+    raise RankproofError("mine.safetensors: fetch it first")
+
+constant = 3
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    (tmp_path / "beside.py").write_text("WIDTH = 4\n")
+    (tmp_path / "own.py").write_text(OWN)
+    yield f"{tmp_path}/own.py"
+    for name in ("beside", "rankproof_own_own"):
+        sys.modules.pop(name, None)
+
+
+def test_a_function_of_the_users_own(own, pictures):
+    path = list(sys.path)
+    source = open_encoder(f"{own}:encoder")
+    assert sys.path == path
+    assert (source.distance, source.mean, source.input, source.channels) == ("cosine", None, None, None)
+    assert_same(source, source.encoder, pictures)
+    source = open_encoder(f"{own}:described")
+    assert (source.distance, source.mean, source.std) == ("euclidean", (0.5,) * 3, (0.2,) * 3)
+    assert source.input == (3, 16, 16)
+    assert source.record == {
+        "distance": "euclidean",
+        "mean": [0.5] * 3,
+        "std": [0.2] * 3,
+        "input": [3, 16, 16],
+    }
+    assert open_encoder(f"{own}:oblong").input == (3, 8, 32)
+
+
+def test_a_function_that_does_something_else(own, tmp_path):
+    refused(f"{tmp_path}/none.py:encoder", "none.py: no such file")
+    refused(f"{own}:nothing", "own.py: has no function nothing")
+    refused(f"{own}:constant", "own.py: has no function constant")
+    refused(f"{own}:number", "must return a torch.nn.Module, or .module, settings.; it returned int")
+    refused(f"{own}:unknown", "unknown setting 'maen'; known are distance, mean, std, input, size")
+    refused(f"{own}:odd_size", "size must be one side or .height, width., not 'large'")
+    refused(f"{own}:fails", "own.py:fails: failed with KeyError: 'weights'")
+    refused(f"{own}:says_it_better", "^mine.safetensors: fetch it first$")
+    (tmp_path / "broken.py").write_text("def encoder(:\n")
+    refused(f"{tmp_path}/broken.py:encoder", "failed with SyntaxError")
+
+
+# -- programs
+
+
+@pytest.fixture
+def exported(tmp_path, net, pictures):
+    def save(name, *, dynamic=None, example=(pictures[:2],), encoder=net):
+        torch.export.save(torch.export.export(encoder, example, dynamic_shapes=dynamic), str(tmp_path / name))
+        return tmp_path / name
+
+    return save
+
+
+def test_an_exported_program(exported, net, pictures):
+    file = exported("net.pt2", dynamic=({0: torch.export.Dim("batch")},))
+    refused(file, "opening such a file can run code .* add --trust")
+    source = open_encoder(str(file), trust=True)
+    assert source.input == (3, 16, 16)
+    assert_same(source, net, pictures)
+
+
+def test_a_program_for_pictures_of_any_size_knows_none(exported, net, pictures):
+    sides = {2: torch.export.Dim("h", min=8, max=64), 3: torch.export.Dim("w", min=8, max=64)}
+    file = exported("any.pt2", dynamic=({0: torch.export.Dim("batch"), **sides},))
+    source = open_encoder(str(file), trust=True)
+    assert source.input is None
+    assert_same(source, net, pictures[:, :, :12, :14])
+
+
+def test_a_program_for_something_else(exported, tmp_path, net):
+    refused(exported("fixed.pt2"), r"for batches of exactly 2; export it with dynamic_shapes=", trust=True)
+    two = exported("flat.pt2", encoder=nn.Linear(3, 2), example=(torch.rand(2, 3),))
+    refused(two, "must take one batch of pictures", trust=True)
+    (tmp_path / "no.pt2").write_text("no")
+    refused(tmp_path / "no.pt2", "cannot be opened as a program", trust=True)
+    refused(tmp_path / "nowhere.pt2", "no such file", trust=True)
+    torch.save(net.state_dict(), tmp_path / "weights.pt")
+    refused(tmp_path / "weights.pt", "cannot be opened as a program", trust=True)
+
+
+@pytest.mark.parametrize("suffix", ["pt", "ts"])
+def test_a_torchscript_program(tmp_path, net, pictures, suffix):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(net).save(str(tmp_path / f"net.{suffix}"))
+    refused(tmp_path / f"net.{suffix}", "can run code")
+    assert_same(open_encoder(str(tmp_path / f"net.{suffix}"), trust=True), net, pictures)
+
+
+def test_nothing_is_opened_without_trust(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.jit, "load", pytest.fail)
+    monkeypatch.setattr(torch.export, "load", pytest.fail)
+    for name in ("a.pt", "a.ts", "a.pt2"):
+        (tmp_path / name).write_text("x")
+        refused(tmp_path / name, "can run code")
+
+
+# -- transformers
+
+
+@pytest.fixture(scope="session")
+def transformers():
+    library = pytest.importorskip("transformers")
+    library.utils.logging.set_verbosity(logging.CRITICAL)
+    library.utils.logging.disable_progress_bar()
+    return library
+
+
+@pytest.fixture
+def saved(transformers, tmp_path):
+    """Save a random model with a preprocessor; gives its name."""
+
+    def save(model, **settings):
+        model.save_pretrained(tmp_path / "hf")
+        settings = {"size": {"height": 16, "width": 16}, **settings}
+        transformers.ViTImageProcessor(**settings).save_pretrained(tmp_path / "hf")
+        return f"hf:{tmp_path / 'hf'}"
+
+    return save
+
+
+@pytest.fixture
+def vit(transformers):
+    torch.manual_seed(0)
+    return transformers.ViTConfig(image_size=16, patch_size=8, **SMALL)
+
+
+class By(nn.Module):
+    """A model of the library and what is read from it."""
+
+    def __init__(self, model, read):
+        super().__init__()
+        self.model, self.read = model, read
+
+    def forward(self, pixels):
+        return self.read(self.model, pixels)
+
+
+def test_a_vit_gives_its_pooled_output(transformers, saved, vit, pictures):
+    model = transformers.ViTModel(vit)
+    source = open_encoder(saved(model, image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6]))
+    assert (source.mean, source.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert (source.input, source.distance) == ((3, 16, 16), "cosine")
+    assert source.record["arch"] == "ViTModel"
+    assert json.loads(json.dumps(source.record)) == source.record
+    assert_same(source, By(model, lambda model, pixels: model(pixels).pooler_output), pictures)
+
+
+def test_a_classifier_without_a_pooling_layer_gives_its_first_token(transformers, saved, vit, pictures):
+    model = transformers.ViTForImageClassification(vit)
+    first = By(model.vit, lambda model, pixels: model(pixels).last_hidden_state[:, 0])
+    assert_same(open_encoder(saved(model)), first, pictures)
+
+
+def test_a_convolutional_network_gives_flat_embeddings(transformers, saved, pictures):
+    config = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 12], depths=[1, 1], layer_type="basic"
+    )
+    model = transformers.ResNetModel(config)
+    pooled = By(model, lambda model, pixels: model(pixels).pooler_output.flatten(1))
+    assert_same(open_encoder(saved(model)), pooled, pictures)
+
+
+def test_the_image_half_of_a_clip_is_projected(transformers, saved, pictures):
+    config = transformers.CLIPVisionConfig(**SMALL, image_size=16, patch_size=8, projection_dim=6)
+    model = transformers.CLIPVisionModelWithProjection(config)
+    projected = By(model, lambda model, pixels: model(pixels).image_embeds)
+    assert_same(open_encoder(saved(model)), projected, pictures)
+
+
+def test_pixels_are_prepared_as_the_preprocessor_would(transformers, saved, vit, pictures):
+    settings = {"rescale_factor": 1 / 127.5, "image_mean": [1.0] * 3, "image_std": [1.0] * 3}
+    name = saved(transformers.ViTModel(vit), **settings)
+    source = open_encoder(name)
+    processor = transformers.AutoImageProcessor.from_pretrained(name.removeprefix("hf:"))
+    pixels = (pictures * 255).round()
+    expected = processor(list(pixels.to(torch.uint8)), return_tensors="pt")["pixel_values"]
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (source.mean, source.std))
+    torch.testing.assert_close((pixels / 255 - mean) / std, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_preprocessor_that_only_divides_leaves_plain_pixels(transformers, saved, vit):
+    source = open_encoder(saved(transformers.ViTModel(vit), do_normalize=False))
+    assert (source.mean, source.std, source.input) == (None, None, (3, 16, 16))
+
+
+def test_the_size_is_that_of_the_crop_or_else_the_models(transformers, tmp_path, vit):
+    transformers.ViTModel(vit).save_pretrained(tmp_path)
+    for settings, side in (
+        ({"size": {"shortest_edge": 20}, "crop_size": {"height": 16, "width": 16}}, 16),
+        ({"size": {"shortest_edge": 20}, "do_center_crop": False}, 20),
+    ):
+        transformers.CLIPImageProcessor(**settings).save_pretrained(tmp_path)
+        assert open_encoder(f"hf:{tmp_path}").input == (3, side, side)
+
+
+def test_models_that_would_be_partly_random_are_refused(transformers, saved, vit, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    name = saved(transformers.ViTModel(vit))
+    file = tmp_path / "hf" / "model.safetensors"
+    state = load_file(file)
+    lost = [key for key in state if "layernorm_before" in key]
+    save_file({key: value for key, value in state.items() if key not in lost}, file, {"format": "pt"})
+    refused(name, "weights are missing in the file .*layernorm_before")
+
+
+def test_only_safetensors_are_read(transformers, saved, vit, tmp_path):
+    name = saved(transformers.ViTModel(vit))
+    (tmp_path / "hf" / "model.safetensors").unlink()
+    torch.save(transformers.ViTModel(vit).state_dict(), tmp_path / "hf" / "pytorch_model.bin")
+    refused(name, "AutoModel cannot be read .OSError.*safetensors")
+
+
+def test_code_that_comes_with_a_model_is_not_run(saved, transformers, vit, tmp_path):
+    name = saved(transformers.ViTModel(vit))
+    place = tmp_path / "hf" / "config.json"
+    config = json.loads(place.read_text())
+    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "evil.Mine", "AutoModel": "evil.Mine"}}
+    place.write_text(json.dumps(config))
+    (tmp_path / "hf" / "evil.py").write_text("raise SystemExit('executed')\n")
+    refused(name, "AutoConfig cannot be read")
+
+
+def test_a_folder_without_a_preprocessor_or_a_model(saved, transformers, vit, tmp_path):
+    name = saved(transformers.ViTModel(vit))
+    (tmp_path / "hf" / "preprocessor_config.json").unlink()
+    refused(name, "AutoImageProcessor cannot be read .* preprocessor_config.json")
+    refused(f"hf:{tmp_path / 'nowhere'}", "AutoConfig cannot be read")
+
+
+def test_channels_that_are_turned_are_refused(transformers, saved, vit, tmp_path):
+    name = saved(transformers.ViTModel(vit))
+    settings = {"do_flip_channel_order": True, "size": {"height": 16, "width": 16}}
+    transformers.MobileViTImageProcessor(**settings).save_pretrained(tmp_path / "hf")
+    refused(name, "its preprocessor turns or offsets the channels")
+
+
+# -- timm and torchvision
+
+
+def put(monkeypatch, name, **contents):
+    module = ModuleType(name)
+    vars(module).update(contents)
+    monkeypatch.setitem(sys.modules, name, module)
+
+
+@pytest.fixture
+def timm(monkeypatch, net):
+    asked = []
+
+    def create_model(name, pretrained=False, **options):
+        if name != "small":
+            raise RuntimeError(f"Unknown model ({name})\nand much more")
+        asked.append((pretrained, options))
+        return net
+
+    config = {"input_size": (3, 16, 16), "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "crop_pct": 0.9}
+    put(monkeypatch, "timm", create_model=create_model)
+    put(monkeypatch, "timm.data", resolve_model_data_config=lambda model: dict(config))
+    return asked
+
+
+def test_a_timm_model(timm, net, pictures):
+    source = open_encoder("timm:small")
+    assert timm == [(True, {"num_classes": 0})]
+    assert (source.mean, source.std, source.input) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), (3, 16, 16))
+    assert source.record["arch"] == "small"
+    assert_same(source, net, pictures)
+    refused("timm:large", r"cannot be loaded .RuntimeError: Unknown model .large.\); timm.list_models")
+
+
+class Classifier(nn.Module):
+    """As torchvision builds them: a head of several layers whose last one is linear."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = Net()
+        self.classifier = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 10))
+
+    def forward(self, images):
+        return self.classifier(self.features(images))
+
+
+@pytest.fixture
+def torchvision(monkeypatch):
+    torch.manual_seed(0)
+    network = Classifier().eval()
+    preset = SimpleNamespace(
+        crop_size=[16], resize_size=[20], mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+    )
+    default = SimpleNamespace(transforms=lambda: preset)
+
+    def get_model_weights(name):
+        if name not in ("small", "headless"):
+            raise ValueError(f"Unknown model {name}")
+        return SimpleNamespace(DEFAULT=default)
+
+    def get_model(name, weights):
+        assert weights is default
+        return network if name == "small" else network.features
+
+    put(monkeypatch, "torchvision")
+    put(monkeypatch, "torchvision.models", get_model=get_model, get_model_weights=get_model_weights)
+    return network
+
+
+def test_a_torchvision_model_loses_its_classifier(torchvision, pictures):
+    before = nn.Sequential(torchvision.features, torchvision.classifier[:2])
+    source = open_encoder("torchvision:small")
+    assert (source.input, source.mean[0], source.std[0]) == ((3, 16, 16), 0.485, 0.229)
+    assert_same(source, before, pictures)
+    refused("torchvision:large", "ValueError: Unknown model large.; torchvision.models.list_models")
+    refused("torchvision:headless", "has no linear classifier to take off")
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision", "hf"])
+def test_a_library_that_is_not_there_or_broken(monkeypatch, library):
+    name = {"hf": "transformers"}.get(library, library)
+
+    class Broken:
+        def find_spec(self, wanted, path=None, target=None):
+            if wanted.partition(".")[0] == name:
+                raise RuntimeError("operator torchvision::nms does not exist\nand much more")
+
+    for module in [module for module in sys.modules if module.partition(".")[0] == name]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    refused(
+        f"{library}:any",
+        rf"{name} cannot be used here .RuntimeError: operator torchvision::nms does not exist\); "
+        rf"install one that matches your torch: pip install 'rankproof\[{name}\]'",
+    )
+
+
+# -- where it runs
+
+
+def test_a_device_that_is_not_there():
+    refused("zoo:fashion-mnist/c2f1-ct", "cannot be put on nowhere", device="nowhere")
