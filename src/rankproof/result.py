@@ -31,7 +31,7 @@ class AttackResult:
 
     Args:
         goal: its name in the papers, such as "sp-qa+".
-        metric: headline figure, "rank" (normalised, in %), "tau" or "shift".
+        metric: headline figure, "rank" (normalised, in %), "tau", "shift", "distance", "hit" or "kept".
         method: name of the method.
         eps: perturbation budget in [0, 1].
         knobs: the papers' letters w, m, k, g, xi; None where one does not apply.
@@ -41,8 +41,8 @@ class AttackResult:
         index: (b,) gallery positions of the images' own clean copies, or None.
         targets: (b, m) chosen items; for an order attack in wanted order.
         preserved: (b, g) items to keep in place.
-        before, after: figures by name: "rank" (b, m) and "sp_rank" (b, g) in %, "tau", "mean_rank" and
-            "shift" (b,).
+        before, after: figures by name: "rank" (b, m) and "sp_rank" (b, g) in %, "tau", "mean_rank", "shift",
+            "distance" to the target, "hit" (R@1, 0 or 1) and "kept" (in the first 4 others, 0 or 1) (b,).
         silent: (b,) attacks that never saw a usable gradient.
         gallery_size: |X|.
         device: where it ran.
@@ -166,7 +166,7 @@ class AttackResult:
             "metric": self.metric,
             "before": _mean(self.headline(after=False)),
             "after": summary.mean,
-            "ci95": [end if math.isfinite(end) else None for end in (summary.low, summary.high)],
+            "ci95": summary.ends,
             "rank_before": means.get("rank_before"),
             "rank_after": _mean(self.after.get("rank")),
             "sp_rank": _mean(self.after.get("sp_rank")),

@@ -4,6 +4,7 @@ from rankproof.goals.base import Goal, Sum
 from rankproof.goals.candidate import CandidateLower, CandidateRaise
 from rankproof.goals.order import Reorder
 from rankproof.goals.query import Preserve, QueryLower, QueryRaise
+from rankproof.goals.retrieval import LeaveTop, Mismatch, Misrank, NearestOther
 from rankproof.goals.shift import MaxShift
 
 NAMES: dict[type[Goal], str] = {
@@ -14,6 +15,10 @@ NAMES: dict[type[Goal], str] = {
     Preserve: "sp",
     Reorder: "oa",
     MaxShift: "shift",
+    Mismatch: "mismatch",
+    Misrank: "misrank",
+    NearestOther: "nearest-other",
+    LeaveTop: "top4",
 }
 
 

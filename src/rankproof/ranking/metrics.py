@@ -1,6 +1,7 @@
 """Figures of merit, one value per query; the mean belongs to whoever prints it."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,20 +11,61 @@ from rankproof.errors import RankproofError
 from rankproof.ranking.gallery import Gallery
 
 
+def known_labels(gallery: Gallery) -> Tensor:
+    """(n,) the class of every item, where its embedding is.
+
+    Raises:
+        RankproofError: the gallery has no labels.
+    """
+    if gallery.labels is None:
+        raise RankproofError("the classes are not known: this figure needs a gallery with labels")
+    return gallery.labels.to(gallery.embeddings.device)
+
+
+def recalls_at(gallery: Gallery, ks: Sequence[int]) -> Tensor:
+    """Recall@k for several k in one search, leave-one-out.
+
+    R@k(q) = 1 where one of the k nearest others of q has q's own class, else 0
+
+    A k beyond the other items asks for all of them; an item alone in its class counts as 0.
+
+    Args:
+        ks: the numbers of others that are looked at, each at least 1.
+    Returns:
+        (n, len(ks)) one 0 or 1 per gallery item and k.
+    Raises:
+        RankproofError: the gallery has no labels, or a k is below 1.
+    """
+    if min(ks) < 1:
+        raise RankproofError(f"recall needs k of at least 1, got {min(ks)}")
+    labels = known_labels(gallery)
+    itself = torch.arange(len(gallery), device=labels.device)
+    found = gallery.search(gallery.embeddings, min(max(ks), len(gallery) - 1), dropped=itself)
+    same = labels[found] == labels[:, None]  # (n, largest k)
+    return torch.stack([same[:, :k].any(1) for k in ks], dim=1).to(torch.float32)
+
+
 def recall_at(gallery: Gallery, k: int) -> Tensor:
     """Recall@k, leave-one-out: whether one of the k nearest others has the item's own class.
 
     Returns:
         (n,) one 0 or 1 per gallery item.
     """
-    if gallery.labels is None:
-        raise RankproofError("recall needs a gallery with labels")
-    labels = gallery.labels.to(gallery.embeddings.device)
-    found = gallery.search(gallery.embeddings, k + 1)  # (n, k + 1), usually with the item itself
-    own = torch.arange(len(gallery), device=found.device)[:, None]
-    others = found != own
-    others[:, -1] &= ~others.all(1)  # an item pushed out by its duplicates: k others come before it
-    return ((labels[found] == labels[:, None]) & others).any(1).to(torch.float32)
+    return recalls_at(gallery, [k])[:, 0]
+
+
+def hit(gallery: Gallery, z: Tensor, index: Tensor) -> Tensor:
+    """Recall@1 of perturbed items: whether the nearest other item still has the item's own class.
+
+    Args:
+        z: (b, d) embeddings of the perturbed items.
+        index: (b,) their positions in the gallery; their own clean copies do not count.
+    Returns:
+        (b,) 0 or 1, in double precision.
+    """
+    labels = known_labels(gallery)
+    found = gallery.search(z, 1, dropped=index)[:, 0]
+    return (labels[found] == labels[index]).double()
 
 
 def normalised_rank(ranks: Tensor, size: int) -> Tensor:
@@ -99,6 +141,11 @@ class Summary:
     def half_width(self) -> float:
         """Half the length of the interval."""
         return (self.high - self.low) / 2
+
+    @property
+    def ends(self) -> list[float | None]:
+        """Both ends of the interval; None where there is none, as files cannot hold infinities."""
+        return [end if math.isfinite(end) else None for end in (self.low, self.high)]
 
 
 def summarise(values: Tensor) -> Summary:

@@ -1,0 +1,75 @@
+"""Average precision of every item's leave-one-out ranking, without keeping a ranking of all pairs.
+
+Only the places of the items of a query's own class matter. The distances are sorted as bare values, which is
+far quicker than sorting items, and a binary search finds the places. Where another item is exactly as far,
+values cannot tell which comes first, and that query's ranking is sorted with its items.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from rankproof.goals.candidate import sort_rows
+from rankproof.ranking.gallery import Gallery
+from rankproof.ranking.metrics import known_labels
+
+VALUES = 10_000_000  # distances held at once
+
+Progress = Callable[[int, int], None]
+
+
+def average_precisions(gallery: Gallery, progress: Progress = lambda done, total: None) -> Tensor:
+    """AP and AP@R of every item used as a query, over the whole ranking of the others.
+
+    AP(q)   = 1/R sum over j = 1 .. R of  j / place_j
+    AP@R(q) = 1/R sum over j with place_j <= R of  j / place_j       (Musgrave et al., ECCV 2020)
+
+    R is the number of other items of q's class and place_j, counted from 1, the place of the j-th of them in
+    the returned list, where equally far items stand in gallery order. An item alone in its class counts as 0.
+
+    Args:
+        progress: called with queries done and queries in all.
+    Returns:
+        (n, 2) AP and AP@R in [0, 1], in double precision.
+    Raises:
+        RankproofError: the gallery has no labels.
+    """
+    labels, size = known_labels(gallery), len(gallery)
+    parts = []
+    for items in torch.arange(size, device=labels.device).split(max(1, VALUES // size)):
+        distances = torch.empty(len(items), size, dtype=torch.float64, device=labels.device)
+        for rows, columns, block in gallery.blocks(gallery.embeddings[items]):
+            distances[rows, columns] = block
+        distances.scatter_(1, items[:, None], math.inf)  # the item itself stands last and matches nothing
+        wanted = (labels[items, None] == labels).scatter_(1, items[:, None], False)
+        parts.append(_precisions(_matches(distances, wanted)))
+        progress(int(items[-1]) + 1, size)
+    return torch.cat(parts)
+
+
+def _precisions(matches: Bool[Tensor, "b n"]) -> Float[Tensor, "b 2"]:
+    """AP and AP@R of rankings, given which places match."""
+    size = matches.sum(1, keepdim=True).clamp(min=1)  # R
+    places = torch.arange(1, matches.shape[1] + 1, device=matches.device)
+    precision = matches.cumsum(1).double().div_(places).mul_(matches)  # (b, n)
+    return torch.stack([precision.sum(1), (precision * (places <= size)).sum(1)], dim=1) / size
+
+
+def _matches(distances: Float[Tensor, "b n"], wanted: Bool[Tensor, "b n"]) -> Bool[Tensor, "b n"]:
+    """Which places of each ranking hold a wanted item."""
+    rows, columns = wanted.nonzero(as_tuple=True)
+    slots = (wanted.cumsum(1) - 1)[rows, columns]
+    own = distances.new_full((len(wanted), max(1, int(wanted.sum(1).max()))), math.inf)  # (b, most wanted)
+    own[rows, slots] = distances[rows, columns]
+    ordered = sort_rows(distances.clone())
+    places, after = (torch.searchsorted(ordered, own, right=right) for right in (False, True))
+    matches = torch.zeros_like(wanted)
+    matches[rows, places[rows, slots]] = True
+    unsure = ((after - places > 1) & own.isfinite()).any(1)
+    if bool(unsure.any()):
+        order = distances[unsure].sort(dim=1, stable=True).indices
+        matches[unsure] = wanted[unsure].gather(1, order)
+    return matches

@@ -1,0 +1,228 @@
+"""Attacks on retrieval itself: the query's neighbours become those of something else.
+
+Their figures are about whether a search still works, not about one item's rank: whether the nearest other
+item has the query's own class ("hit"), whether the clean nearest is still in sight ("kept"), and how near the
+query came to the item it was drawn to ("distance"). The robustness score is made of them.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rankproof.errors import RankproofError
+from rankproof.goals.base import Bound, Goal, Scene
+from rankproof.goals.choose import nearest_others
+from rankproof.goals.hinge import LOWER
+from rankproof.goals.query import BoundQuery, Pull
+from rankproof.randomness import integers
+from rankproof.ranking.metrics import hit, known_labels
+from rankproof.types import Embeddings, Ids, Outcome, Rows
+
+TOP = 4  # results in sight
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mismatch(Goal):
+    """Targeted mismatch: draw the query's embedding to that of a random item (T-PAMI 2024, "TMA").
+
+    L(q) = d(q, c)
+
+    c is drawn uniformly from the gallery without the query's own clean copy; it may be of the query's class.
+    """
+
+    @property
+    def metric(self) -> str:
+        """Measured by the distance that is left."""
+        return "distance"
+
+    def bind(self, scene: Scene) -> Bound:
+        """A random other item, or the explicit one."""
+        if scene.targets is not None:
+            return BoundPull(scene, scene.explicit("targets", scene.targets, 1))
+        own = scene.index is not None
+        chosen = integers(scene.seed, scene.keys, "mismatch", scene.size - own, 1).to(scene.clean.device)
+        if scene.index is not None:
+            chosen += (chosen >= scene.index[:, None]).to(chosen.dtype)  # the places behind the own copy
+        return BoundPull(scene, chosen)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearestOther(Goal):
+    """Greedy top-1: draw the query to the nearest item that does not match it (T-PAMI 2024, "GTM").
+
+    L(q) = d(q, c)
+
+    c is the item of another class that is nearest to the clean query. Needs labels and `index`.
+    """
+
+    @property
+    def metric(self) -> str:
+        """Measured by R@1."""
+        return "hit"
+
+    def bind(self, scene: Scene) -> Bound:
+        """The nearest item of another class, or the explicit one."""
+        index = _needs_classes(scene, "NearestOther")
+        if scene.targets is not None:
+            return BoundNearestOther(scene, scene.explicit("targets", scene.targets, 1), index)
+        return BoundNearestOther(scene, outermost(scene, index, same_class=False)[:, None], index)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Misrank(Goal):
+    """Learn to misrank: bring what does not match ahead of what does (T-PAMI 2024, "LTM").
+
+    L(q) = [ d(q, n) - d(q, p) ]+
+
+    n is the item of another class farthest from the clean query and p the nearest other item of its own
+    class. Once d(q, n) < d(q, p), the worst negative is ahead of the best positive. Both are chosen once, on
+    the clean distances: an attacker who chose anew at every step would chase a target that moves away.
+    `targets` are (b, 2), n first. Needs labels and `index`, and two items at least in the query's class.
+    """
+
+    @property
+    def metric(self) -> str:
+        """Measured by R@1."""
+        return "hit"
+
+    def bind(self, scene: Scene) -> Bound:
+        """The farthest negative and the nearest positive, or the explicit pair."""
+        index = _needs_classes(scene, "Misrank")
+        if scene.targets is not None:
+            return BoundMisrank(scene, scene.explicit("targets", scene.targets, 2), index)
+        negative = outermost(scene, index, same_class=False, farthest=True)
+        positive = outermost(scene, index, same_class=True)
+        return BoundMisrank(scene, torch.stack([negative, positive], dim=1), index)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaveTop(Goal):
+    """Push the clean nearest result out of the first results (T-PAMI 2024, "GTT"): a QA- with m = 1.
+
+    L(q) = mean over x in X of [ d(q, x) - d(q, c) ]+                  (ECCV eq. 9)
+
+    c is the item nearest to the clean query, its own copy excluded. The attack succeeds where c is no longer
+    among the first 4 others.
+    """
+
+    @property
+    def metric(self) -> str:
+        """Measured by whether the nearest is still in sight."""
+        return "kept"
+
+    def bind(self, scene: Scene) -> Bound:
+        """The nearest other item, or the explicit one."""
+        if scene.size - (scene.index is not None) <= TOP:
+            raise RankproofError(f"LeaveTop needs more than {TOP} other items; take a larger gallery")
+        if scene.targets is not None:
+            return BoundTop(scene, scene.explicit("targets", scene.targets, 1))
+        return BoundTop(scene, nearest_others(scene, 1))
+
+
+class BoundPull:
+    """A query and the item it is drawn to."""
+
+    stationary = False
+
+    def __init__(self, scene: Scene, targets: Ids) -> None:
+        self.scene = scene
+        self.targets: Ids = targets
+        self.preserved: Ids = targets[:, :0]
+        self._anchors = scene.gallery.embeddings[targets[:, 0]]  # (b, d)
+
+    def outcome(self, z: Embeddings, emphasis: Tensor | None = None) -> Outcome:
+        """Loss: the distance to the target; merit: minus that distance."""
+        left = self.scene.gallery.ranker.distance.between(z, self._anchors)
+        return Outcome(left, -left.detach())
+
+    def verdict(self, z: Embeddings) -> dict[str, Tensor]:
+        """The distance to the target."""
+        left = self.scene.gallery.ranker.distance.between(z.double(), self._anchors.double())
+        return {"distance": left}
+
+
+class BoundNearestOther(BoundPull):
+    """A query that is drawn to an item of another class."""
+
+    def __init__(self, scene: Scene, targets: Ids, index: Rows) -> None:
+        super().__init__(scene, targets)
+        self._index = index
+
+    def verdict(self, z: Embeddings) -> dict[str, Tensor]:
+        """R@1 of the query, and the distance to the target."""
+        return {"hit": hit(self.scene.gallery, z, self._index)} | super().verdict(z)
+
+
+class BoundMisrank:
+    """A query, the negative that is to come first and the positive that is to come after it."""
+
+    stationary = False
+
+    def __init__(self, scene: Scene, targets: Ids, index: Rows) -> None:
+        self.scene, self._index = scene, index
+        self.targets: Ids = targets
+        self.preserved: Ids = targets[:, :0]
+        self._anchors = scene.gallery.embeddings[targets]  # (b, 2, d)
+
+    def outcome(self, z: Embeddings, emphasis: Tensor | None = None) -> Outcome:
+        """Loss: the hinge; merit: how much nearer the negative is than the positive."""
+        negative, positive = self.scene.gallery.ranker.distance.between(z[:, None], self._anchors).unbind(1)
+        behind = negative - positive
+        return Outcome(behind.relu(), -behind.detach())
+
+    def verdict(self, z: Embeddings) -> dict[str, Tensor]:
+        """R@1 of the query."""
+        return {"hit": hit(self.scene.gallery, z, self._index)}
+
+
+class BoundTop(BoundQuery):
+    """A query and its clean nearest result, which is to leave the first results."""
+
+    def __init__(self, scene: Scene, targets: Ids) -> None:
+        super().__init__(scene, (Pull(ids=targets, direction=LOWER, weight=1.0, keeps=False),))
+
+    def verdict(self, z: Embeddings) -> dict[str, Tensor]:
+        """Whether the result is in sight, by its place in the returned list, and its normalised rank in %."""
+        places = self.scene.gallery.rank_of(z, self.targets, ties="order", dropped=self.scene.index)
+        return {"kept": (places[:, 0] < TOP).double()} | super().verdict(z)
+
+
+def outermost(scene: Scene, index: Rows, *, same_class: bool, farthest: bool = False) -> Rows:
+    """The nearest, or farthest, item of each clean image's own class, or of any other class.
+
+    Distances are taken in double precision, block by block; the image's own clean copy does not count.
+
+    Args:
+        index: (b,) gallery positions of the images.
+        same_class: among the other items of the image's class; else among all of other classes.
+        farthest: the farthest of them instead of the nearest.
+    Returns:
+        (b,) positions in the gallery.
+    Raises:
+        RankproofError: an image has no such item.
+    """
+    labels = known_labels(scene.gallery)
+    best = scene.clean.new_full((len(index),), math.inf, dtype=torch.float64)
+    found = torch.full_like(index, -1)
+    for rows, items, distances in scene.gallery.blocks(scene.clean):
+        fits = (labels[index[rows], None] == labels[items]) == same_class  # (rows, items)
+        fits &= index[rows, None] != torch.arange(items.start, items.stop, device=index.device)
+        signed = (-distances if farthest else distances).masked_fill(~fits, math.inf)
+        near, columns = signed.min(1)
+        better = near < best[rows]
+        best[rows] = torch.where(better, near, best[rows])
+        found[rows] = torch.where(better, columns + items.start, found[rows])
+    if bool((found < 0).any()):
+        item = int(index[found < 0][0])
+        kind = "another item of its class" if same_class else "an item of another class"
+        raise RankproofError(f"item {item} needs {kind} in the gallery, there is none; attack other items")
+    return found
+
+
+def _needs_classes(scene: Scene, goal: str) -> Rows:
+    """The images' gallery positions, by which their classes are known."""
+    if scene.gallery.labels is None or scene.index is None:
+        raise RankproofError(f"{goal} asks for classes: give the gallery labels, and index= to attack()")
+    return scene.index

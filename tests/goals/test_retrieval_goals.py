@@ -1,0 +1,291 @@
+"""The goals behind the robustness score against plain loops in double precision, and against PGD."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rankproof import PGD, Gallery, Preserve, Ranker, RankproofError, Threat, attack, load
+from rankproof.goals import LeaveTop, Mismatch, Misrank, NearestOther, Scene
+from rankproof.goals.names import goal_knobs, goal_name
+from rankproof.models.c2f1 import DigitsEncoder
+from rankproof.ranking import gallery as gallery_room
+from rankproof.result import AttackResult
+
+CLASSES = 3
+GOALS = [Mismatch(), NearestOther(), Misrank(), LeaveTop()]
+all_goals = pytest.mark.parametrize("goal", GOALS, ids=goal_name)
+both_distances = pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+cases = given(n=st.integers(9, 20), d=st.integers(2, 5), b=st.integers(1, 5), seed=st.integers(0, 9999))
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Several blocks of items and of queries, as a large gallery has."""
+    monkeypatch.setattr(gallery_room, "BLOCK_ITEMS", 7)
+    monkeypatch.setattr(gallery_room, "BLOCK_QUERIES", 2)
+
+
+def far(distance, a, b):
+    """One distance, by its definition."""
+    if distance == "cosine":
+        return 1 - torch.dot(a, b) / (a.norm() * b.norm())
+    return ((a - b) ** 2).sum().sqrt()
+
+
+@dataclass
+class World:
+    """A labelled gallery, the items attacked, and embeddings somewhere else that they are moved to."""
+
+    distance: str
+    scene: Scene
+    raw: torch.Tensor
+
+    @classmethod
+    def of(cls, make, distance, n, d, b, seed, **chosen):
+        bare = make.gallery(distance, n, d, seed)
+        labels = torch.arange(n)[torch.randperm(n, generator=make.random(seed + 4))] % CLASSES
+        gallery = Gallery(bare.ranker, bare.embeddings, labels)
+        index = torch.randint(n, (b,), generator=make.random(seed + 2))
+        clean = gallery.embeddings[index]
+        raw = torch.randn(b, d, generator=make.random(seed + 1), dtype=torch.float64).requires_grad_(True)
+        scene = Scene(gallery=gallery, clean=clean, keys=index.tolist(), seed=seed, index=index, **chosen)
+        return cls(distance, scene, raw)
+
+    @property
+    def z(self):
+        return self.scene.gallery.ranker.distance.prepare(self.raw)
+
+    def others(self, i, rows, fits=lambda label, own: True):
+        """(distance, item) of every other item that fits, for row i of embeddings, nearest first."""
+        own, labels = int(self.scene.index[i]), self.scene.gallery.labels.tolist()
+        found = []
+        for x, embedding in enumerate(self.scene.gallery.embeddings):
+            if x != own and fits(labels[x], labels[own]):
+                found.append((float(far(self.distance, rows[i], embedding)), x))
+        return sorted(found)
+
+    def to(self, i, item):
+        """The distance of the moved embedding to an item, with a gradient."""
+        return far(self.distance, self.raw[i], self.scene.gallery.embeddings[item])
+
+    def still_found(self, i):
+        """1 where the nearest other item of the moved embedding has its class."""
+        nearest = self.others(i, self.raw.detach())[0][1]
+        labels = self.scene.gallery.labels
+        return float(labels[nearest] == labels[self.scene.index[i]])
+
+    def check(self, bound, losses, merits):
+        outcome, expected = bound.outcome(self.z), torch.stack(losses)
+        torch.testing.assert_close(outcome.loss, expected)
+        torch.testing.assert_close(outcome.merit, torch.stack(merits).detach())
+        assert outcome.strain is None
+        assert not bound.stationary
+        assert bound.preserved.shape == (len(losses), 0)
+        weights = torch.arange(1.0, len(losses) + 1, dtype=torch.float64)
+        (found,) = torch.autograd.grad((outcome.loss * weights).sum(), self.raw, allow_unused=True)
+        (wanted,) = torch.autograd.grad((expected * weights).sum(), self.raw)
+        torch.testing.assert_close(found, wanted)
+
+
+def alike(label, own):
+    return label == own
+
+
+def unlike(label, own):
+    return label != own
+
+
+@both_distances
+@cases
+def test_mismatch_equals_the_loop(make, distance, n, d, b, seed):
+    world = World.of(make, distance, n, d, b, seed)
+    bound = Mismatch().bind(world.scene)
+    assert bound.targets.shape == (b, 1)
+    assert bool((bound.targets[:, 0] != world.scene.index).all())
+    distances = [world.to(i, c) for i, c in enumerate(bound.targets[:, 0])]
+    world.check(bound, distances, [-own for own in distances])
+    torch.testing.assert_close(bound.verdict(world.z)["distance"], torch.stack(distances))
+
+
+def test_mismatch_draws_every_other_item_about_as_often(make):
+    bare = make.gallery("cosine", 6)
+    scene = Scene(
+        gallery=bare,
+        clean=bare.embeddings[torch.full((3000,), 2)],
+        keys=range(3000),
+        seed=1,
+        index=torch.full((3000,), 2),
+    )
+    counts = Mismatch().bind(scene).targets.flatten().bincount(minlength=6).tolist()
+    assert counts[2] == 0
+    assert all(500 < count < 700 for item, count in enumerate(counts) if item != 2)
+    stranger = Scene(gallery=bare, clean=scene.clean, keys=range(3000), seed=1)
+    assert Mismatch().bind(stranger).targets.flatten().bincount(minlength=6).min() > 400
+
+
+@both_distances
+@cases
+def test_nearest_other_equals_the_loop(make, distance, n, d, b, seed):
+    world = World.of(make, distance, n, d, b, seed)
+    bound = NearestOther().bind(world.scene)
+    nearest = [world.others(i, world.scene.clean, unlike)[0][1] for i in range(b)]
+    assert bound.targets[:, 0].tolist() == nearest
+    distances = [world.to(i, c) for i, c in enumerate(nearest)]
+    world.check(bound, distances, [-own for own in distances])
+    verdict = bound.verdict(world.z)
+    assert verdict["hit"].tolist() == [world.still_found(i) for i in range(b)]
+    torch.testing.assert_close(verdict["distance"], torch.stack(distances))
+
+
+@both_distances
+@cases
+def test_misrank_equals_the_loop(make, distance, n, d, b, seed):
+    world = World.of(make, distance, n, d, b, seed)
+    bound = Misrank().bind(world.scene)
+    pairs = [
+        [world.others(i, world.scene.clean, unlike)[-1][1], world.others(i, world.scene.clean, alike)[0][1]]
+        for i in range(b)
+    ]
+    assert bound.targets.tolist() == pairs
+    gaps = [world.to(i, negative) - world.to(i, positive) for i, (negative, positive) in enumerate(pairs)]
+    world.check(bound, [gap.relu() for gap in gaps], [-gap for gap in gaps])
+    assert bound.verdict(world.z)["hit"].tolist() == [world.still_found(i) for i in range(b)]
+
+
+@both_distances
+@pytest.mark.parametrize("own_copy", ["keep", "drop"])
+@cases
+def test_leave_top_equals_the_loop(make, distance, own_copy, n, d, b, seed):
+    world = World.of(make, distance, n, d, b, seed, own_copy=own_copy)
+    bound = LeaveTop().bind(world.scene)
+    nearest = [world.others(i, world.scene.clean)[0][1] for i in range(b)]
+    assert bound.targets[:, 0].tolist() == nearest
+    losses, merits, kept = [], [], []
+    for i, c in enumerate(nearest):
+        own = world.to(i, c)
+        hinges = [(world.to(i, x) - own).relu() for x in range(n)]
+        losses.append(sum(hinges) / n)
+        merits.append(-torch.tensor([float(h > 0) for h in hinges], dtype=torch.float64).mean())
+        order = [x for _, x in world.others(i, world.raw.detach())]
+        kept.append(float(order.index(c) < 4))
+    world.check(bound, losses, merits)
+    assert bound.verdict(world.z)["kept"].tolist() == kept
+
+
+def test_a_duplicate_of_the_query_is_another_item(make):
+    """Only the item itself is left out; its copies are found, and are positives."""
+    line = torch.tensor([[0.0], [0.0], [1.0], [2.0], [3.0], [4.0]], dtype=torch.float64)
+    bare = make.raw("euclidean", line)
+    gallery = Gallery(bare.ranker, line, torch.tensor([0, 0, 0, 1, 1, 1]))
+    scene = Scene(gallery=gallery, clean=line[:1], keys=[0], seed=0, index=torch.tensor([0]))
+    assert Misrank().bind(scene).targets.tolist() == [[5, 1]]
+    assert LeaveTop().bind(scene).targets.tolist() == [[1]]
+    assert NearestOther().bind(scene).verdict(line[:1])["hit"].tolist() == [1.0]
+    # At 3.5 the items stand 4 5 3 2 and then the two copies: the nearest fell to place 4, counted from 0.
+    assert LeaveTop().bind(scene).verdict(line[:1] + 3.5)["kept"].tolist() == [0.0]
+    assert LeaveTop().bind(scene).verdict(line[:1] + 1.5)["kept"].tolist() == [1.0]
+
+
+@all_goals
+def test_explicit_targets_replace_the_choice(make, goal):
+    wanted = torch.tensor([[3, 1], [0, 7]])[:, : 2 if isinstance(goal, Misrank) else 1]
+    world = World.of(make, "cosine", 12, 3, 2, 0, targets=wanted)
+    assert goal.bind(world.scene).targets.tolist() == wanted.tolist()
+    wrong = World.of(make, "cosine", 12, 3, 2, 0, targets=torch.zeros(2, 3, dtype=torch.int64))
+    with pytest.raises(RankproofError, match="targets: expected positions of shape"):
+        goal.bind(wrong.scene)
+
+
+@all_goals
+def test_a_goal_keeps_single_precision_while_the_attack_runs(make, goal):
+    scene = World.of(make, "cosine", 12, 3, 2, 0).scene
+    gallery = Gallery(scene.gallery.ranker, scene.gallery.embeddings.float(), scene.gallery.labels)
+    clean = scene.clean.float()
+    bound = goal.bind(Scene(gallery=gallery, clean=clean, keys=[0, 1], seed=0, index=scene.index))
+    outcome = bound.outcome(clean)
+    assert outcome.loss.dtype == outcome.merit.dtype == torch.float32
+    assert all(values.dtype == torch.float64 for values in bound.verdict(clean).values())
+
+
+@pytest.mark.parametrize("goal", [NearestOther(), Misrank()], ids=goal_name)
+def test_goals_about_classes_need_them(make, goal):
+    scene = World.of(make, "cosine", 12, 3, 2, 0).scene
+    for gallery, index in ((make.gallery("cosine", 12, 3), scene.index), (scene.gallery, None)):
+        lacking = Scene(gallery=gallery, clean=scene.clean, keys=[0, 1], seed=0, index=index)
+        with pytest.raises(RankproofError, match=r"labels, and index="):
+            goal.bind(lacking)
+
+
+@pytest.mark.parametrize(
+    ("goal", "labels", "reason"),
+    [
+        (NearestOther(), [0] * 6, "item 1 needs an item of another class"),
+        (Misrank(), [0] * 6, "item 1 needs an item of another class"),
+        (Misrank(), [0, 1, 0, 0, 2, 2], "item 1 needs another item of its class"),
+    ],
+)
+def test_a_missing_positive_or_negative_is_named(make, goal, labels, reason):
+    bare = make.gallery("euclidean", 6)
+    gallery = Gallery(bare.ranker, bare.embeddings, torch.tensor(labels))
+    index = torch.tensor([4, 1] if labels[1] else [1])
+    scene = Scene(gallery=gallery, clean=bare.embeddings[index], keys=index.tolist(), seed=0, index=index)
+    with pytest.raises(RankproofError, match=reason):
+        goal.bind(scene)
+
+
+def test_leaving_the_first_four_takes_more_than_four_others(make):
+    bare = make.gallery("cosine", 5)
+    scene = Scene(gallery=bare, clean=bare.embeddings[:1], keys=[0], seed=0, index=torch.tensor([0]))
+    with pytest.raises(RankproofError, match="more than 4 other items"):
+        LeaveTop().bind(scene)
+    LeaveTop().bind(Scene(gallery=bare, clean=bare.embeddings[:1], keys=[0], seed=0))
+
+
+def test_names_and_knobs(make):
+    assert [goal_name(goal) for goal in GOALS] == ["mismatch", "nearest-other", "misrank", "top4"]
+    assert [goal.metric for goal in GOALS] == ["distance", "hit", "hit", "kept"]
+    assert set(goal_knobs(LeaveTop()).values()) == {None}
+    with pytest.raises(RankproofError, match="only query goals can be added"):
+        (LeaveTop() + 1.0 * Preserve()).bind(World.of(make, "cosine", 12, 3, 2, 0).scene)
+
+
+# -- attacks in earnest
+
+
+@pytest.fixture(scope="module", params=["cosine", "euclidean"])
+def digits(request):
+    """The embedded digits under an encoder with random weights, in single precision."""
+    torch.manual_seed(0)
+    data = load("digits")
+    return data, Gallery.build(Ranker(DigitsEncoder(), request.param), data.pictures, data.labels)
+
+
+@all_goals
+def test_descent_gets_every_goal_further(digits, goal, monkeypatch):
+    monkeypatch.undo()  # large blocks
+    data, gallery = digits
+    index = torch.arange(0, 797, 12)
+    method = PGD(steps=16, step=3 / 255)
+    result = attack(
+        gallery, data.take(index), goal, Threat(0.2), method=method, index=index, seed=2, own_copy="drop"
+    )
+    before, after = result.headline(after=False), result.headline()
+    assert after.mean() < 0.7 * before.mean()
+    assert result.silent.float().mean() < 0.1
+    if goal.metric == "kept":
+        assert before.tolist() == [1.0] * len(index)
+    if goal.metric == "hit":
+        assert before.mean() > 0.9
+
+
+def test_a_result_is_kept_in_files(digits, tmp_path):
+    data, gallery = digits
+    index = torch.arange(3)
+    result = attack(gallery, data.take(index), NearestOther(), Threat(8 / 255), index=index)
+    again = AttackResult.load(result.save(tmp_path))
+    assert (again.metric, again.goal) == ("hit", "nearest-other")
+    assert again.after["hit"].tolist() == result.after["hit"].tolist()
+    assert again.summary == result.summary
