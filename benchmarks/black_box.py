@@ -27,6 +27,7 @@ from rankproof.cost import look_seconds
 from rankproof.experiments.black_box import METHODS, MODEL
 from rankproof.files import write_atomically
 from rankproof.goals import Reorder
+from rankproof.memory import keep_freed_memory
 from rankproof.methods.presets import automatic
 from rankproof.oracle import LocalOracle
 from rankproof.ranking.metrics import places_in, short_range_tau
@@ -75,6 +76,7 @@ def tau_row(k: int) -> dict[str, Any]:
 
 
 def main() -> None:
+    keep_freed_memory()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -18,6 +18,7 @@ from rankproof.attack import attack
 from rankproof.cost import measure
 from rankproof.files import write_atomically
 from rankproof.goals import CandidateLower, CandidateRaise, Preserve, QueryLower, QueryRaise, Reorder
+from rankproof.memory import keep_freed_memory
 from rankproof.methods.presets import published, strong
 from rankproof.target import open_target
 from rankproof.threat import Threat
@@ -42,6 +43,7 @@ EPS, TRIALS, REPEATS = 8 / 255, 500, 3
 
 
 def main() -> None:
+    keep_freed_memory()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

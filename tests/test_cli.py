@@ -34,7 +34,7 @@ CONTRACT = {
     *("tau_before", "tau", "mean_rank_before", "mean_rank", "shift", "seconds", "model_seconds", "peak_mb"),
     *("versions", "gallery_size", "notes", "queries_spent", "queries_max", "curve"),
 }
-COMMANDS = ("train", "attack", "audit", "data", "zoo")
+COMMANDS = ("train", "attack", "audit", "evaluate", "data", "zoo")
 
 
 def call(*words):
@@ -716,7 +716,7 @@ def not_finite(folder):
         (changed_record(arch="c2f1"), "these are not the weights of c2f1"),
         (changed_record(arch="resnet"), "arch 'resnet' is unknown"),
         (changed_record(arch=["digits"]), "is unknown; known: c2f1, digits"),
-        (changed_record(distance="manhattan"), "must be cosine or euclidean, not 'manhattan'"),
+        (changed_record(distance="manhattan"), "unknown distance 'manhattan'; known: cosine, euclidean"),
         (no_json, "model.json: not a model record"),
         (overflowing, "the encoder returns NaN or infinite embeddings"),
         (not_finite, "contain NaN"),
@@ -870,7 +870,7 @@ def test_an_error_of_the_system_is_one_line(model, monkeypatch):
     def fail(*args, **kwargs):
         raise PermissionError(13, "Permission denied", "secret")
 
-    monkeypatch.setattr("rankproof.target.load_checkpoint", fail)
+    monkeypatch.setattr("rankproof.models.source.load_checkpoint", fail)
     assert_refused(attack(model=model), "secret: Permission denied")
 
 
@@ -924,8 +924,24 @@ def test_training_stops_in_time_and_in_half_precision(tmp_path):
         (["--time", "10"], "write 90s, 10m or 1h"),
         (["--time", "0m"], "is no length of time"),
         (["--loss", "magic"], "loss 'magic' is unknown"),
-        (["--distance", "far"], "distance 'far' is unknown"),
+        (["--distance", "far"], "--distance must be cosine, euclidean, sphere, got 'far'"),
         (["--arch", "magic"], "arch 'magic' is unknown"),
+        (["--loss", "pml:Magic"], "pytorch-metric-learning has no such class"),
+        (["--loss", "pml:TripletMarginLoss", "--loss-option", "margin"], "expected NAME=VALUE"),
+        (["--loss", "pml:TripletMarginLoss", "--margin", "1"], "has options of its own"),
+        (["--loss-option", "alpha=2"], "is for losses of pytorch-metric-learning"),
+        (["--sampler", "magic"], "sampler 'magic' is unknown"),
+        (["--per-class", "4"], "is of the balanced sampler"),
+        (["--sampler", "balanced", "--batch", "100", "--per-class", "3"], "do not fill a batch"),
+        (["--batch", "3"], "cannot hold two pictures of two classes"),
+        (["--defense", "magic"], "defense 'magic' is unknown"),
+        (["--defense", "est", "--eps", "9"], "between 0 and 1"),
+        (["--defense", "act", "--loss", "contrastive"], "is made of triplets"),
+        (["--eps", "0.1"], "--eps is of a defense"),
+        (["--inner-steps", "0", "--defense", "est"], "--inner-steps must be at least 1"),
+        (["--precision", "half"], "--precision must be single or bf16"),
+        (["--decay", "steep"], "--decay must be constant or cosine"),
+        (["--weights", "nowhere.safetensors"], "no such file of weights"),
         (["--arch", "c2f1"], "arch c2f1 wants pictures of 1x28x28, digits has 1x8x8; try --size 28"),
         (["--size", "9"], "no encoder is made for the 1x9x9 pictures of digits"),
         (["--data", "nowhere"], "nowhere: no such file"),

@@ -10,17 +10,22 @@ if TYPE_CHECKING:
     from rankproof.audit import AuditResult, audit
     from rankproof.data import load
     from rankproof.errors import RankproofError
+    from rankproof.evaluation import accuracy, robustness_score
     from rankproof.goals import (
         CandidateLower,
         CandidateRaise,
+        LeaveTop,
         MaxShift,
+        Mismatch,
+        Misrank,
+        NearestOther,
         Preserve,
         QueryLower,
         QueryRaise,
         Reorder,
     )
     from rankproof.methods import NES, PGD, PSO, SPSA, Beta, Rand, Strong, Thompson
-    from rankproof.models import load_checkpoint
+    from rankproof.models import Preprocess, load_checkpoint, open_encoder, text_queries
     from rankproof.oracle import Cached, ListOracle, LocalOracle, Metered
     from rankproof.ranking import Gallery, Ranker
     from rankproof.result import AttackResult
@@ -38,10 +43,15 @@ __all__ = [
     "CandidateLower",
     "CandidateRaise",
     "Gallery",
+    "LeaveTop",
     "ListOracle",
     "LocalOracle",
     "MaxShift",
     "Metered",
+    "Mismatch",
+    "Misrank",
+    "NearestOther",
+    "Preprocess",
     "Preserve",
     "QueryLower",
     "QueryRaise",
@@ -52,10 +62,14 @@ __all__ = [
     "Strong",
     "Thompson",
     "Threat",
+    "accuracy",
     "attack",
     "audit",
     "load",
     "load_checkpoint",
+    "open_encoder",
+    "robustness_score",
+    "text_queries",
 ]
 
 _PUBLIC = {
@@ -63,10 +77,15 @@ _PUBLIC = {
     "audit": ("AuditResult", "audit"),
     "data": ("load",),
     "errors": ("RankproofError",),
+    "evaluation": ("accuracy", "robustness_score"),
     "goals": (
         "CandidateLower",
         "CandidateRaise",
+        "LeaveTop",
         "MaxShift",
+        "Mismatch",
+        "Misrank",
+        "NearestOther",
         "Preserve",
         "QueryLower",
         "QueryRaise",
@@ -74,7 +93,7 @@ _PUBLIC = {
     ),
     "methods": ("NES", "PGD", "PSO", "SPSA", "Beta", "Rand", "Strong", "Thompson"),
     "oracle": ("Cached", "ListOracle", "LocalOracle", "Metered"),
-    "models": ("load_checkpoint",),
+    "models": ("Preprocess", "load_checkpoint", "open_encoder", "text_queries"),
     "ranking": ("Gallery", "Ranker"),
     "result": ("AttackResult",),
     "threat": ("Threat",),

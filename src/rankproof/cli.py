@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import sys
+import time as clock
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from rankproof.console import (
     writable,
 )
 from rankproof.errors import RankproofError
+from rankproof.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from rankproof.data import Dataset
@@ -39,7 +41,8 @@ if TYPE_CHECKING:
     from rankproof.training import Epoch
 
 EMBEDDED, JOURNAL = "digits", "audit.jsonl"
-GOALS = "ca+|ca-|qa+|qa-|sp-qa+|sp-qa-|oa|shift"
+GOALS = "ca+|ca-|qa+|qa-|sp-qa+|sp-qa-|oa|shift|mismatch|misrank|nearest-other|top4"
+DEFENSES = "none|est|suppress|madry|single-step|act|hm"
 METHODS = "pgd|strong|auto|rand|beta|pso|nes|spsa"
 MOST_QUERIES = 1_000_000
 
@@ -65,8 +68,9 @@ Data = Annotated[
 Model = Annotated[
     str,
     typer.Option(
-        metavar="DIR",
-        help="A folder written by `rankproof train`, or a name that `rankproof zoo` lists.",
+        metavar="NAME",
+        help="A folder written by `rankproof train`, a name that `rankproof zoo` lists, hf:FOLDER-OR-NAME, "
+        "timm:NAME, torchvision:NAME, your own FILE.py:FUNCTION, or a program FILE.pt2, .pt, .ts.",
         show_default=False,
     ),
 ]
@@ -80,6 +84,34 @@ Divide = Annotated[
         metavar="HOW",
         help="How data without splits is divided: by classes, by items of each class, none (all is both "
         "train and test), or auto (classes from 20 on).",
+    ),
+]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust", metavar="", help="Open a model that is a program: such a file can run code of its maker."
+    ),
+]
+Resize = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="The attacked service makes the shorter side N pixels; pictures are attacked as loaded.",
+        show_default=False,
+    ),
+]
+Crop = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="The attacked service cuts N x N pixels out of the middle.", show_default=False
+    ),
+]
+Jpeg = Annotated[
+    int | None,
+    typer.Option(
+        metavar="Q",
+        help="The attacked service first stores pictures as JPEG of that quality.",
+        show_default=False,
     ),
 ]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute; auto takes a GPU.")]
@@ -101,6 +133,7 @@ AsJson = Annotated[
 
 def main() -> None:
     """Run the command line."""
+    keep_freed_memory()
     app()
 
 
@@ -128,21 +161,92 @@ def train(
     arch: Annotated[
         str | None,
         typer.Option(
-            metavar="c2f1|digits",
-            help="The encoder. Left out: digits for 8x8 pictures, c2f1 for 28x28.",
+            metavar="NAME",
+            help="The encoder: c2f1, lenet, resnet18-28 for 28x28, digits for 8x8, resnet18, resnet50 for "
+            "colour. Left out: digits, c2f1 or resnet18, by the pictures.",
             show_default=False,
         ),
     ] = None,
     distance: Annotated[
-        str, typer.Option(metavar="cosine|euclidean", help="How embeddings are compared.")
-    ] = "cosine",
-    loss: Annotated[str, typer.Option(metavar="triplet", help="What training lowers.")] = "triplet",
-    epochs: Annotated[int, typer.Option(metavar="N", help="How often every picture is seen.")] = 30,
+        str | None,
+        typer.Option(
+            metavar="cosine|euclidean|sphere",
+            help="How embeddings are compared; sphere is euclidean at unit length. Left out: cosine; sphere "
+            "for act and hm.",
+            show_default=False,
+        ),
+    ] = None,
+    loss: Annotated[
+        str,
+        typer.Option(
+            metavar="triplet|contrastive|pml:NAME",
+            help="What training lowers; pml:NAME is any loss of pytorch-metric-learning.",
+        ),
+    ] = "triplet",
+    loss_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="An argument of a pml loss; may be repeated."),
+    ] = None,
+    miner: Annotated[
+        str | None,
+        typer.Option(
+            metavar="pml:NAME",
+            help="Any miner of pytorch-metric-learning, for a pml loss.",
+            show_default=False,
+        ),
+    ] = None,
+    miner_option: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="An argument of the miner.")
+    ] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="in-batch|from-set|from-any|balanced",
+            help="What makes a batch: in-batch as published (ECCV), from-set (ICCV), from-any (published for "
+            "SOP), balanced. Left out: in-batch; balanced for pml losses, act and hm.",
+            show_default=False,
+        ),
+    ] = None,
+    per_class: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Pictures of each class in a balanced batch. Left out: 2 or more."),
+    ] = None,
+    defense: Annotated[
+        str,
+        typer.Option(
+            metavar=DEFENSES,
+            help="How attacks get into training: est as published; suppress, madry, single-step from the "
+            "paper's appendix; act and hm, later.",
+        ),
+    ] = "none",
+    eps: Annotated[
+        str | None,
+        typer.Option(metavar="E", help="The defence's largest change of a pixel. Left out: as published."),
+    ] = None,
+    inner_steps: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Steps of the defence's attack. Left out: as published."),
+    ] = None,
+    warm_up: Annotated[
+        float | None, typer.Option(metavar="EPOCHS", help="Epochs over which the defence's eps grows.")
+    ] = None,
+    fast: Annotated[
+        bool,
+        typer.Option(
+            "--fast",
+            metavar="",
+            help="A schedule for machines without a GPU: fewer inner steps, smaller batches, warm-up. "
+            "The record tells it.",
+        ),
+    ] = False,
+    epochs: Annotated[
+        int | None, typer.Option(metavar="N", help="How often every picture is seen. Left out: 30.")
+    ] = None,
     batch: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            help="Pictures in one step. Left out, as published: 1000 for cosine, 500 for euclidean.",
+            help="Pictures in a step. Left out, as published: 1000 for cosine, 500 else.",
             show_default=False,
         ),
     ] = None,
@@ -150,11 +254,31 @@ def train(
         float | None,
         typer.Option(
             metavar="X",
-            help="Margin of the loss. Left out, as published: 0.2 for cosine, 1 for euclidean.",
+            help="Margin of the loss. Left out, as published: 1 for euclidean, 0.2 for cosine and sphere.",
             show_default=False,
         ),
     ] = None,
     learning_rate: Annotated[float, typer.Option(metavar="X", help="Learning rate of Adam.")] = 1e-3,
+    decay: Annotated[
+        str | None,
+        typer.Option(metavar="constant|cosine", help="How the learning rate goes on. Left out: constant."),
+    ] = None,
+    shift: Annotated[
+        int, typer.Option(metavar="PIXELS", help="Vary pictures by shifts of up to so many pixels.")
+    ] = 0,
+    flip: Annotated[bool, typer.Option("--flip", metavar="", help="Mirror half of the pictures.")] = False,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Begin with these: safetensors, or a state dict saved by torch.",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", metavar="", help="Go on with the training in DIR after its last epoch."),
+    ] = False,
     seed: Seed = 0,
     time: Annotated[
         str | None,
@@ -165,63 +289,100 @@ def train(
     half: Annotated[
         bool, typer.Option("--half", metavar="", help="Store the weights in half precision.")
     ] = False,
+    precision: Annotated[
+        str, typer.Option(metavar="single|bf16", help="Of the encoder's passes; bf16 is faster on most GPUs.")
+    ] = "single",
     size: Size = None,
     divide: Divide = "auto",
+    device: Device = "auto",
 ) -> None:
-    """Train an encoder and keep it as a checkpoint.
+    """Train an encoder, with or without a defence, and keep it as a checkpoint.
 
     Trains on the train split and tells R@1 on the test split after each epoch. The checkpoint in DIR is
     model.safetensors with a record beside it, model.json: architecture, distance, settings, seed, versions,
-    R@1 and sha256. It is written after each epoch, so Ctrl-C keeps the last finished one.
+    R@1 and sha256. It is written after each epoch, with log.csv, TensorBoard events, and state/, from which
+    `--resume` goes on bit for bit; Ctrl-C keeps the last finished epoch. A training that diverges or
+    collapses is stopped, and the last good epoch is kept.
 
     **Example**
 
     ```
-    rankproof train --data fashion-mnist --arch c2f1 --time 25m --out runs/c2f1
+    rankproof train --data fashion-mnist --time 25m --out runs/ct
+    rankproof train --data fashion-mnist --defense est --fast --out runs/ctd
+    torchrun --nproc-per-node 2 -m rankproof train --data fashion-mnist --out runs/two
     ```
     """
     finished: list[int] = []
     with reported(lambda: _stopped_training(out, finished)):
         limit = duration(time)
-        for option, number in (("epochs", epochs), ("batch", batch)):
-            at_least_one(option, number)
-        for option, value in (("margin", margin), ("learning-rate", learning_rate)):
+        for option, number in (("epochs", epochs), ("batch", batch), ("inner-steps", inner_steps)):
+            if number is not None:
+                at_least_one(option, number)
+        for option, value in (("margin", margin), ("learning-rate", learning_rate), ("warm-up", warm_up)):
             not_below_zero(option, value)
         writable(out)
         from rankproof.data import load
-        from rankproof.target import as_divide
-        from rankproof.training.loop import Settings
-        from rankproof.training.run import train_checkpoint
+        from rankproof.target import as_divide, find_device
+        from rankproof.training.group import join
+        from rankproof.training.options import Options, recipe_of
+        from rankproof.training.run import Run, train_checkpoint
 
-        settings = Settings(
-            distance=distance,
-            loss=loss,
-            epochs=epochs,
-            batch=batch,
-            margin=margin,
-            learning_rate=learning_rate,
-            seed=seed,
-        ).resolved()
+        place, group = find_device(device), join()
+        tell_user = say if group.leads else (lambda line: None)
         splits: dict[str, Dataset] = {}
         for split in ("train", "test"):
             with progress("reading pictures") as tell:
                 splits[split] = load(
                     data, split, size=size, divide=as_divide(divide), root=_root(), progress=tell
                 )
-            say(splits[split].note)
+            tell_user(splits[split].note)
+        chosen = arch or _arch_for(splits["train"])
+        options = Options(
+            distance=distance,
+            loss=loss,
+            loss_options=loss_option or [],
+            miner=miner,
+            miner_options=miner_option or [],
+            sampler=sampler,
+            per_class=per_class,
+            defense=defense,
+            eps=eps,
+            inner_steps=inner_steps,
+            warm_up=warm_up,
+            fast=fast,
+            epochs=epochs,
+            batch=batch,
+            margin=margin,
+            learning_rate=learning_rate,
+            decay=decay,
+            shift=shift,
+            flip=flip,
+            precision=precision,
+            seed=seed,
+        )
+        recipe = recipe_of(options, splits["train"], chosen, place)
+        run = Run(
+            data=splits["train"],
+            test=splits["test"],
+            arch=chosen,
+            recipe=recipe,
+            out=out,
+            weights=weights,
+            resume=resume,
+            half=half,
+            device=place,
+            time_limit=limit,
+        )
         with progress("training") as tell:
             history = train_checkpoint(
-                splits["train"],
-                splits["test"],
-                arch or _arch_for(splits["train"]),
-                settings,
-                out,
-                half=half,
-                time_limit=limit,
+                run,
+                group=group,
                 on_batch=within(limit, tell),
-                on_epoch=lambda epoch: finished.append(_tell_epoch(epoch, epochs)),
+                on_epoch=lambda epoch: finished.append(_tell_epoch(epoch, recipe.epochs)),
+                say=tell_user,
             )
-        typer.echo(f"{out}: R@1 {history[-1].recall_at_1:.1f} % after {len(history)} epochs")
+        if group.leads:
+            typer.echo(f"{out}: R@1 {history[-1].recall_at_1:.1f} % after {len(history)} epochs")
 
 
 @app.command()
@@ -338,6 +499,10 @@ def attack(
     ] = None,
     size: Size = None,
     divide: Divide = "auto",
+    jpeg: Jpeg = None,
+    resize: Resize = None,
+    crop: Crop = None,
+    trust: Trust = False,
 ) -> None:
     """Attack the ranking in one way and tell how far it moved.
 
@@ -349,6 +514,8 @@ def attack(
     - **sp-qa+, sp-qa-**: the same, while the g best other results stay in place
     - **oa**: change a query so that its k best results come in a chosen order
     - **shift**: change a picture so that its embedding moves as far as it can
+    - **mismatch, nearest-other**: draw a query to a random item, to the nearest one of another class
+    - **misrank, top4**: bring other classes before its own, push its nearest item out of the first four
 
     With --visible, --budget or a method without gradients, oa is a black-box attack: the attacker sees only
     the order of the first N results, and sends at most Q pictures in each attack.
@@ -373,7 +540,7 @@ def attack(
         from rankproof.attack import attack as run
         from rankproof.cost import measure_result
         from rankproof.methods import BlackBox
-        from rankproof.target import open_target
+        from rankproof.target import open_target, preprocess_of
         from rankproof.threat import Threat, parse_eps
 
         wanted, how = goal_of(goal, w=w, m=m, k=k, g=g, xi=xi, order=order), method_of(word, goal, steps)
@@ -384,7 +551,15 @@ def attack(
         where, on_grid = space_of(space), isinstance(how, BlackBox) and how.grid
         threat = Threat(parse_eps(eps), grid=on_grid if grid is None else grid)
         target = open_target(
-            model, data, device=device, size=size, divide=divide, root=_root(), stage=progress
+            model,
+            data,
+            device=device,
+            size=size,
+            divide=divide,
+            root=_root(),
+            trust=trust,
+            preprocess=preprocess_of(resize, crop, jpeg),
+            stage=progress,
         )
         say(target.dataset.note)
         gallery, index = target.gallery, target.draw(trials, seed)
@@ -408,7 +583,8 @@ def attack(
             )
         with progress("timing the bare work") as tell:
             costs = measure_result(gallery, images, wanted, result, progress=tell)
-        result = replace(result, notes=(*result.notes, *_more_notes(result, threat, order, own_copy)))
+        more = _more_notes(result, threat, order, own_copy)
+        result = replace(result, notes=(*result.notes, *target.notes, *more))
         context: dict[str, Any] = {"model": model, "data": data or EMBEDDED, **costs}
         if save is not None:
             result.save(save, **context)
@@ -442,6 +618,10 @@ def audit(
     as_json: AsJson = False,
     size: Size = None,
     divide: Divide = "auto",
+    jpeg: Jpeg = None,
+    resize: Resize = None,
+    crop: Crop = None,
+    trust: Trust = False,
 ) -> None:
     """Attack a ranking in every way, with and without knowledge of the model, and leave a report.
 
@@ -466,12 +646,20 @@ def audit(
         from rankproof.audit.report import as_json as plain
         from rankproof.audit.suite import stopped_trials
         from rankproof.audit.table import table_text
-        from rankproof.target import open_target
+        from rankproof.target import open_target, preprocess_of
         from rankproof.threat import Threat, parse_eps
 
         threat = Threat(parse_eps(eps))
         target = open_target(
-            model, data, device=device, size=size, divide=divide, root=_root(), stage=progress
+            model,
+            data,
+            device=device,
+            size=size,
+            divide=divide,
+            root=_root(),
+            trust=trust,
+            preprocess=preprocess_of(resize, crop, jpeg),
+            stage=progress,
         )
         gallery, pictures = target.gallery, target.dataset.pictures
         if limit is not None and trials is None and (kept := stopped_trials(out / JOURNAL)):
@@ -510,6 +698,118 @@ def audit(
         for flag in result.flags:
             typer.echo(f"flag: {flag.cell or 'the audit'}: {flag.text}")
         typer.echo(f"report: {page}")
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    data: Data = None,
+    eps: Annotated[
+        str | None,
+        typer.Option(
+            metavar="E",
+            help="The largest change of a pixel, as 8/255 or 0.03. Left out, as published: 77/255 for "
+            "pictures of up to 32 pixels a side, 8/255 for larger ones.",
+            show_default=False,
+        ),
+    ] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            metavar="T",
+            help="How many pictures of the test split are attacked. Left out: 1000.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Seed = 0,
+    no_robustness: Annotated[
+        bool, typer.Option("--no-robustness", metavar="", help="Measure retrieval only, attack nothing.")
+    ] = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    size: Size = None,
+    divide: Divide = "auto",
+    jpeg: Jpeg = None,
+    resize: Resize = None,
+    crop: Crop = None,
+    trust: Trust = False,
+) -> None:
+    """Measure how well a model retrieves, and how much of that is left under attack.
+
+    R@1, 2, 4 and 8, mAP, mAP@R and NMI of the whole test split, each item searched for among the others. Then
+    the empirical robustness score (ERS): nine attacks on T pictures, ten terms from 0 to 100 %, their mean;
+    higher is more robust.
+
+    **Example**
+
+    ```
+    rankproof evaluate --model runs/digits/model --trials 200
+    rankproof evaluate --model zoo:fashion-mnist/c2f1-ct --data fashion-mnist --eps 8/255 --json
+    ```
+    """
+    with reported("nothing was written; the same command starts the evaluation again"):
+        at_least_one("trials", trials)
+        for option, given in (("eps", eps), ("trials", trials)):
+            if no_robustness and given is not None:
+                raise RankproofError(f"--{option} is about attacks; leave it or --no-robustness out")
+        begin = clock.perf_counter()
+        from rankproof.evaluation import accuracy, robustness_score
+        from rankproof.evaluation.report import as_json as plain
+        from rankproof.evaluation.report import table_text
+        from rankproof.evaluation.robustness import TRIALS
+        from rankproof.target import open_target, preprocess_of
+        from rankproof.threat import format_eps, parse_eps
+        from rankproof.versions import versions
+
+        budget = None if eps is None else parse_eps(eps)
+        target = open_target(
+            model,
+            data,
+            device=device,
+            size=size,
+            divide=divide,
+            root=_root(),
+            trust=trust,
+            preprocess=preprocess_of(resize, crop, jpeg),
+            stage=progress,
+        )
+        say(target.dataset.note)
+        gallery, attacked = target.gallery, None
+        with progress("measuring retrieval") as tell:
+            retrieval = accuracy(gallery, seed, progress=tell)
+        if not no_robustness:
+            with progress("attacking") as tell:
+                attacked = robustness_score(
+                    gallery,
+                    target.dataset.pictures,
+                    eps=budget,
+                    trials=trials or TRIALS,
+                    seed=seed,
+                    progress=tell,
+                )
+            if trials is not None and trials > attacked.trials:
+                say(f"{trials} trials were asked for: all {attacked.trials} pictures that fit are attacked")
+        told = plain(
+            retrieval,
+            attacked,
+            model=model,
+            data=data or EMBEDDED,
+            gallery_size=len(gallery),
+            device=gallery.ranker.device.type,
+            seconds=clock.perf_counter() - begin,
+            versions=versions(),
+        )
+        if as_json:
+            print_json(told)
+            return
+        if attacked is not None:
+            how = f"{attacked.method}, {attacked.steps} steps, {attacked.trials:,} trials, seed {seed}"
+            typer.echo(f"attacked within {format_eps(attacked.eps)}: {how}")
+        Console().print(table_text(told))
+        for flag in told["flags"]:
+            typer.echo(f"flag: {flag['cell'] or 'the model'}: {flag['text']}")
+        for note in told["notes"]:
+            typer.echo(f"note: {note}")
 
 
 @app.command()
@@ -583,6 +883,7 @@ def goal_of(
 ) -> "Goal | Sum":
     """The goal a word stands for; None leaves a knob at its default, and one of another goal is an error."""
     from rankproof import CandidateLower, CandidateRaise, MaxShift, Preserve, QueryLower, QueryRaise, Reorder
+    from rankproof.goals import LeaveTop, Mismatch, Misrank, NearestOther
 
     for letter, count in (("w", w), ("m", m), ("k", k), ("g", g)):
         at_least_one(letter, count)
@@ -615,6 +916,14 @@ def goal_of(
             goal = Reorder(k=knob("k", size), xi=knob("xi", 10.0), order=knob("order", None))
         case "shift":
             goal = MaxShift()
+        case "mismatch":
+            goal = Mismatch()
+        case "misrank":
+            goal = Misrank()
+        case "nearest-other":
+            goal = NearestOther()
+        case "top4":
+            goal = LeaveTop()
         case _:
             raise RankproofError(f"--goal {word!r} is unknown; known: {GOALS.replace('|', ', ')}")
     if odd := [letter for letter, value in given.items() if value is not None]:
@@ -761,13 +1070,13 @@ def _root() -> Path:
 
 def _arch_for(dataset: "Dataset") -> str:
     """The encoder made for pictures of that form."""
-    from rankproof.models.checkpoint import ARCHITECTURES
+    from rankproof.models.architectures import ARCHITECTURES
 
     form = tuple(dataset.pictures.shape[1:])
-    for name, encoder in ARCHITECTURES.items():
-        if form == (1, encoder.size, encoder.size):
+    for name, kind in ARCHITECTURES.items():
+        if kind.takes(form):
             return name
-    known = ", ".join(f"{name} (1x{kind.size}x{kind.size})" for name, kind in ARCHITECTURES.items())
+    known = ", ".join(f"{name} ({kind.wanted})" for name, kind in ARCHITECTURES.items())
     raise RankproofError(
         f"no encoder is made for the {'x'.join(map(str, form))} pictures of {dataset.name}; known: {known}"
     )

@@ -123,6 +123,15 @@ def print_json(value: dict[str, Any]) -> None:
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
+FIGURES = {
+    "rank": "rank of the chosen",
+    "shift": "distance moved",
+    "distance": "distance to the target",
+    "hit": "R@1, as a share",
+    "kept": "nearest still in sight, as a share",
+}
+
+
 def print_attack(cell: dict[str, Any]) -> None:
     """The figures of one attack as a table on stdout, with what a reader should know about them."""
     from rankproof.audit.table import explain, figure, interval_text, setting_text, value_text
@@ -140,7 +149,7 @@ def print_attack(cell: dict[str, Any]) -> None:
     for column in ("before", "after", "95 % interval"):
         table.add_column(column, justify="right", no_wrap=True)
     order = "tau_S of what is seen" if black_box else "Kendall's tau"
-    label = {"rank": "rank of the chosen", "tau": order, "shift": "distance moved"}[cell["metric"]]
+    label = FIGURES.get(cell["metric"], order)
     table.add_row(label, value_text(cell, "before"), value_text(cell, "after"), escape(interval_text(cell)))
     if cell["sp_rank"] is not None:
         table.add_row("rank of those to keep", "", f"{figure(cell['sp_rank'])} %", "")

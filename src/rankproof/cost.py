@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 
 from rankproof.attack import chunk_rows
-from rankproof.goals import CandidateLower, CandidateRaise, Goal, MaxShift, Sum
+from rankproof.goals import (
+    CandidateLower,
+    CandidateRaise,
+    Goal,
+    MaxShift,
+    Mismatch,
+    Misrank,
+    NearestOther,
+    Sum,
+)
 from rankproof.oracle import PASS
 from rankproof.ranking import Gallery
 from rankproof.result import AttackResult
@@ -74,7 +83,7 @@ def look_seconds(gallery: Gallery, images: Tensor, queries: int) -> float:
     pixels = ranker.as_input(images)
     pixels = pixels.repeat(-(-PASS // len(pixels)), 1, 1, 1)[:PASS]
     with ranker.frozen(), torch.inference_mode():
-        passes = [_timed(lambda: ranker.encoder(pixels), ranker.device) for _ in range(REPEATS)]
+        passes = [_timed(lambda: ranker.encode(pixels), ranker.device) for _ in range(REPEATS)]
     return queries * min(passes) / PASS
 
 
@@ -116,7 +125,9 @@ def measure_result(
 
 def needs_whole_gallery(goal: Goal | Sum) -> bool:
     """Whether each pass of an attack on this goal compares with the whole gallery."""
-    return not isinstance(goal, CandidateRaise | CandidateLower | MaxShift)
+    return not isinstance(
+        goal, CandidateRaise | CandidateLower | MaxShift | Mismatch | Misrank | NearestOther
+    )
 
 
 def peak_mb(device: str = "cpu") -> float:
@@ -137,7 +148,7 @@ def _bare_pass(gallery: Gallery, images: Tensor, whole_gallery: bool) -> Callabl
 
     def one_pass() -> Tensor:
         with ranker.frozen():
-            z = ranker.encoder(pixels)  # (b, d)
+            z = ranker.encode(pixels)  # (b, d)
             result = z @ embeddings.t() if whole_gallery else z  # (b, n) or (b, d)
             (gradient,) = torch.autograd.grad(result, pixels, upstream)
         return gradient

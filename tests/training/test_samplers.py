@@ -102,11 +102,11 @@ def test_processes_share_a_batch():
 )
 def test_what_cannot_be_trained_on_is_named(labels, batch, fragment):
     with pytest.raises(RankproofError, match=fragment):
-        check_classes(torch.tensor(labels), ("cat", "dog"), batch)
+        check_classes(torch.tensor(labels), ("cat", "dog"), InBatch(batch=batch))
 
 
 def test_a_balanced_batch_must_be_filled():
     with pytest.raises(RankproofError, match="do not fill a batch"):
-        list(Balanced(batch=12, per_class=2).batches(LABELS, source()))
+        check_classes(LABELS, ("a", "b", "c"), Balanced(batch=12, per_class=2))
     with pytest.raises(RankproofError, match="multiple"):
         Balanced(batch=11, per_class=2)

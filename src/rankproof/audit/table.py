@@ -95,6 +95,16 @@ def explain(cell: Cell) -> str:
             return f"The query is changed so that its {top} come in a chosen order{seen}."
         case "shift":
             return "A picture is changed so that its embedding moves as far as it can."
+        case "mismatch":
+            return "The query is changed so that it looks like an item drawn at random."
+        case "misrank":
+            return (
+                "The query is changed so that the least similar of other classes come before its own class."
+            )
+        case "nearest-other":
+            return "The query is changed so that the nearest item of another class comes first."
+        case "top4":
+            return "The query is changed so that its nearest item leaves the first four results."
         case _:
             return ""
 

@@ -17,6 +17,7 @@ from typing import Any
 from rankproof.attack import attack
 from rankproof.files import write_atomically
 from rankproof.goals import Reorder
+from rankproof.memory import keep_freed_memory
 from rankproof.methods import NES, PSO, SPSA, Beta, Rand, Thompson
 from rankproof.methods.presets import automatic
 from rankproof.methods.search import BlackBox
@@ -189,6 +190,7 @@ def _joined(record: dict[str, Any], piece: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Parse and run."""
+    keep_freed_memory()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

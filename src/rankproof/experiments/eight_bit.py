@@ -23,6 +23,7 @@ from rankproof.data.pictures import decode, peek
 from rankproof.experiments.black_box import METHODS, MODEL, PIECE, Cell
 from rankproof.files import write_atomically
 from rankproof.goals import Reorder
+from rankproof.memory import keep_freed_memory
 from rankproof.oracle import LocalOracle, Oracle, Watch
 from rankproof.ranking.metrics import short_range_tau
 from rankproof.target import Target, open_target
@@ -101,6 +102,7 @@ def _equal(reported: list[float], again: list[float]) -> int:
 
 def main() -> None:
     """Parse and run."""
+    keep_freed_memory()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

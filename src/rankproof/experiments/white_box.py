@@ -27,6 +27,7 @@ from rankproof.goals import (
     Sum,
 )
 from rankproof.goals.names import goal_knobs, goal_name
+from rankproof.memory import keep_freed_memory
 from rankproof.methods.base import Method
 from rankproof.methods.presets import published, strong
 from rankproof.ranking.metrics import summarise
@@ -178,6 +179,7 @@ def _differences(weak: AttackResult, best: AttackResult) -> dict[str, list[float
 
 def main() -> None:
     """Parse and run."""
+    keep_freed_memory()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

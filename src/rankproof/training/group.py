@@ -3,6 +3,7 @@
 torchrun --nproc-per-node 2 -m rankproof train ...
 """
 
+import atexit
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -58,10 +59,5 @@ def join() -> Group:
         return ALONE
     if not distributed.is_initialized():
         distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        atexit.register(distributed.destroy_process_group)
     return Group(distributed.get_rank(), distributed.get_world_size())
-
-
-def leave() -> None:
-    """Dissolve the group."""
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()

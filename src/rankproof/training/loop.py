@@ -62,7 +62,7 @@ class Training:
         self, ranker: Ranker, data: Dataset, test: Dataset, recipe: Recipe, *, group: Group = ALONE
     ) -> None:
         self.sampler = recipe.sampler.shared(group.size)
-        check_classes(data.labels, data.classes, int(recipe.sampler.settings()["batch"]))
+        check_classes(data.labels, data.classes, recipe.sampler)
         self.ranker, self.data, self.test, self.recipe, self.group = ranker, data, test, recipe, group
         self.parameters = [*ranker.encoder.parameters(), *recipe.loss.parameters()]
         self.optimizer = torch.optim.Adam(
@@ -121,6 +121,33 @@ class Training:
             Epoch(number=number, loss=total / self.batches, recall_at_1=recall, seconds=seconds)
         )
         return self.history[-1]
+
+    def run(
+        self,
+        *,
+        on_batch: Tell = lambda done, total: None,
+        on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+        time_limit: float | None = None,
+    ) -> list[Epoch]:
+        """All epochs that are left.
+
+        Args:
+            on_batch: called with batches done and batches in all.
+            on_epoch: called with each finished epoch.
+            time_limit: seconds after which no further epoch is started.
+        Returns:
+            what each epoch came to, earlier sittings included.
+        Raises:
+            TrainingFailedError: it diverged or collapsed.
+        """
+        while len(self.history) < self.recipe.epochs:
+            epoch = self.epoch(on_batch)
+            on_epoch(epoch)
+            ahead = torch.tensor(epoch.seconds * (epoch.number + 1) / epoch.number)
+            if time_limit is not None and float(self.group.mean(ahead)) > time_limit:
+                break
+        self.ranker.encoder.eval()
+        return self.history
 
     def _batches(self, number: int) -> Iterator[Batch]:
         """This process's share of the batches of an epoch; all processes have equally many."""
@@ -185,10 +212,8 @@ def train(
     test: Dataset,
     recipe: Recipe,
     *,
-    group: Group = ALONE,
-    state: State | None = None,
     on_batch: Tell = lambda done, total: None,
-    on_epoch: Callable[[Epoch, Training], None] = lambda epoch, training: None,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     time_limit: float | None = None,
 ) -> list[Epoch]:
     """Train an encoder in place and return what each epoch came to; the last epoch is the result.
@@ -198,25 +223,12 @@ def train(
         data: what it learns from.
         test: R@1 is measured on it, leave-one-out; it never influences the weights.
         recipe: how to train; `rankproof.training.published` has the papers'.
-        group: the processes that train together.
-        state: where to go on.
-        on_batch: called with batches done and batches in all.
-        on_epoch: called with each finished epoch and the training.
-        time_limit: seconds after which no further epoch is started.
+        on_batch, on_epoch, time_limit: as for `Training.run`.
     Raises:
         TrainingFailedError: it diverged or collapsed.
     """
-    training = Training(ranker, data, test, recipe, group=group)
-    if state is not None:
-        training.restore(state)
-    while len(training.history) < recipe.epochs:
-        epoch = training.epoch(on_batch)
-        on_epoch(epoch, training)
-        spent = float(group.mean(torch.tensor(epoch.seconds * (epoch.number + 1) / epoch.number)))
-        if time_limit is not None and spent > time_limit:
-            break
-    ranker.encoder.eval()
-    return training.history
+    training = Training(ranker, data, test, recipe)
+    return training.run(on_batch=on_batch, on_epoch=on_epoch, time_limit=time_limit)
 
 
 def measure_recall(ranker: Ranker, test: Dataset) -> float:

@@ -18,8 +18,8 @@ from rankproof.training.recipe import EPOCHS, PUBLISHED_BATCH, PUBLISHED_MARGIN,
 from rankproof.training.samplers import Balanced, FromSet, InBatch, Sampler
 
 LATER = ("act", "hm")
-FAST_EPOCHS, FAST_BATCH, FAST_STEPS, FAST_WARM_UP = 12, 200, 4, 3.0
-REACH = 2.5  # the inner steps of a fast schedule together, in units of eps
+FAST_EPOCHS, FAST_BATCH, FAST_STEPS, FAST_WARM_UP = 12, 200, 3, 3.0
+REACH = 2.0  # the inner steps of a fast schedule together, in units of eps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ def _loss(options: Options, distance: str, data: Dataset, arch: str, device: str
     if options.loss.startswith(PML):
         if options.margin is not None:
             raise RankproofError(
-                f"--margin is of triplet and contrastive; for {options.loss} use --loss-option"
+                f"--margin: {options.loss} has options of its own, give them with --loss-option"
             )
         return MetricLearningLoss(
             options.loss.removeprefix(PML),

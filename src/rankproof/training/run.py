@@ -17,7 +17,7 @@ from rankproof.ranking.ranker import Ranker
 from rankproof.training import state
 from rankproof.training.group import ALONE, Group
 from rankproof.training.log import write_events, write_table
-from rankproof.training.loop import Epoch, LowPrecision, Training, train
+from rankproof.training.loop import Epoch, LowPrecision, Training
 from rankproof.training.recipe import Recipe
 from rankproof.versions import versions
 
@@ -74,25 +74,19 @@ def train_checkpoint(
     """
     ranker, encoder = _ranker(run, say)
     start = _start(run, say)
-    if start is None and group.leads:
+    training = Training(ranker, run.data, run.test, run.recipe, group=group)
+    if start is not None:
+        training.restore(start)
+    elif group.leads:
         state.forget(run.out)
+    say(f"{run.recipe.words}, {run.recipe.schedule} schedule: {run.recipe.epochs} epochs")
 
-    def keep(epoch: Epoch, training: Training) -> None:
+    def keep(epoch: Epoch) -> None:
         if group.leads:
             _keep(run, encoder, training, group)
         on_epoch(epoch)
 
-    return train(
-        ranker,
-        run.data,
-        run.test,
-        run.recipe,
-        group=group,
-        state=start,
-        on_batch=on_batch,
-        on_epoch=keep,
-        time_limit=run.time_limit,
-    )
+    return training.run(on_batch=on_batch, on_epoch=keep, time_limit=run.time_limit)
 
 
 def _ranker(run: Run, say: Say) -> tuple[Ranker, nn.Module]:

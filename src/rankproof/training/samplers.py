@@ -176,12 +176,6 @@ class Balanced:
         from pytorch_metric_learning.samplers import MPerClassSampler
         from pytorch_metric_learning.utils import common_functions
 
-        classes = int(labels.bincount().count_nonzero())
-        if self.batch > self.per_class * classes:
-            raise RankproofError(
-                f"balanced: {classes} classes with {self.per_class} pictures each do not fill a batch of "
-                f"{self.batch}; take a smaller batch or more of each class"
-            )
         size = self.count(labels) * self.batch
         sampler = MPerClassSampler(labels, self.per_class, self.batch, length_before_new_iter=size)
         # The library draws from one generator for everybody; it gets ours for as long as it draws.
@@ -217,8 +211,8 @@ def random_triplets(labels: Tensor, source: torch.Generator) -> Tensor:
     return torch.cat(parts) if parts else labels.new_empty(0, 3)
 
 
-def check_classes(labels: Tensor, classes: tuple[str, ...], batch: int) -> None:
-    """Raise unless triplets can be made: two classes, two pictures of each, a batch that holds two classes.
+def check_classes(labels: Tensor, classes: tuple[str, ...], sampler: Sampler) -> None:
+    """Raise unless triplets can be made: two classes, two pictures of each, batches that can be filled.
 
     Raises:
         RankproofError: what is missing, by name.
@@ -233,6 +227,12 @@ def check_classes(labels: Tensor, classes: tuple[str, ...], batch: int) -> None:
         raise RankproofError(
             f"{len(lonely)} classes have one picture only ({names}): a triplet needs two of a class; "
             "add pictures or leave these classes out"
+        )
+    batch = int(sampler.settings()["batch"])
+    if isinstance(sampler, Balanced) and batch > sampler.per_class * int(present.sum()):
+        raise RankproofError(
+            f"balanced: {int(present.sum())} classes with {sampler.per_class} pictures each do not fill a "
+            f"batch of {batch}; take a smaller batch or more of each class"
         )
     if batch < 4:
         raise RankproofError(
