@@ -905,6 +905,26 @@ def test_ctrl_c_keeps_the_last_finished_epoch(tmp_path, monkeypatch):
     assert load_checkpoint(tmp_path / "out").record["epochs_done"] == 1
 
 
+def test_a_stopped_training_goes_on(tmp_path):
+    words = ("train", "--batch", 500, "--out", tmp_path / "out")
+    call(*words, "--epochs", 1)
+    result = call(*words, "--epochs", 2, "--resume")
+    assert result.exit_code == 0, result.stderr
+    assert "going on after epoch 1" in result.stderr
+    assert "after 2 epochs" in result.stdout
+    assert [epoch["number"] for epoch in load_checkpoint(tmp_path / "out").record["history"]] == [1, 2]
+
+
+def test_a_defended_model_can_be_trained_and_says_how(tmp_path):
+    result = call(
+        "train", "--defense", "hm", "--fast", "--epochs", 1, "--batch", 200, "--out", tmp_path / "out"
+    )
+    assert result.exit_code == 0, result.stderr
+    assert "defense hm, fast schedule" in result.stderr
+    record = load_checkpoint(tmp_path / "out").record
+    assert (record["distance"], record["settings"]["defense"]["name"]) == ("sphere", "hm")
+
+
 def test_training_stops_in_time_and_in_half_precision(tmp_path):
     result = call("train", "--batch", 500, "--time", "0.001s", "--half", "--out", tmp_path / "out")
     assert result.exit_code == 0, result.stderr
