@@ -1,6 +1,6 @@
 """The black-box sections."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -257,10 +257,11 @@ SECTIONS = (
         title="Black box: the published figures",
         text=(
             "The model above, seen from outside: only the places of the k chosen among the first N results. "
-            "tau_S after at most Q = 1,000 queries, the clean image included, beside ICCV 2021 table 3; "
-            "T attacks each, the same queries and wanted orders for every method. A figure agrees when it is "
-            "within 0.05, else it is higher or lower than the printed one; with few attacks the interval alone "
-            "is wider than that. mR is of the image whose tau_S is told; the published settings differ in this."
+            "tau_S after at most Q = 1,000 queries, the clean image included, beside ICCV 2021 table 3; T "
+            "attacks each, the same queries and wanted orders for every method. A figure agrees when it is "
+            "within 0.05, else it is higher or lower than the printed one; with few attacks the interval "
+            "alone is wider than that. mR is of the image whose tau_S is told; the published settings differ "
+            "in this."
         ),
         command=RUN.format("table3"),
         records=_all(table3, *FIVE),
@@ -269,8 +270,9 @@ SECTIONS = (
     Section(
         title="Black box: stronger than SPSA",
         text=(
-            "`auto`, the default, and `spsa` on the same attacks with the same budget. The difference is `auto` "
-            "minus `spsa`, paired over the T attacks that both have; means and ratio are of these, too."
+            "`auto`, the default, and `spsa` on the same attacks with the same budget. The difference is "
+            "`auto` minus `spsa`, paired over the T attacks that both have; means and ratio are of these, "
+            "too."
         ),
         command=RUN.format("stronger"),
         records=_all(stronger, "auto", "spsa"),
@@ -307,8 +309,8 @@ SECTIONS = (
     Section(
         title="Black box: the saved file",
         text=(
-            "Each adversarial picture was written as a PNG file, read back by the decoder that reads "
-            "every picture here, and searched again by itself with an oracle that had seen nothing. Counted is "
+            "Each adversarial picture was written as a PNG file, read back by the decoder that reads every "
+            "picture here, and searched again by itself with an oracle that had seen nothing. Counted is "
             "where tau_S is exactly the reported one: what is reported holds for a file that can be sent."
         ),
         command="python -m rankproof.experiments.eight_bit",
@@ -319,9 +321,10 @@ SECTIONS = (
         title="Black box: speed",
         text=(
             "(5, 50) at 4/255 with Q = 1,000: time of the attacks over the time of the forward passes of the "
-            "queries really spent, in the same run. Below, the time to find the k chosen in a list of ids and to "
-            "count tau_S. Printed are the seconds for an attack, and for its 1,000 lists, in ICCV 2021 table 4, "
-            "on another machine (Xeon 5118, GTX 1080 Ti) with another implementation of everything."
+            "queries really spent, in the same run. Below, the time to find the k chosen in a list of ids "
+            "and to count tau_S. Printed are the seconds for an attack, and for its 1,000 lists, in ICCV "
+            "2021 table 4, on another machine (Xeon 5118, GTX 1080 Ti) with another implementation of "
+            "everything."
         ),
         command="python benchmarks/black_box.py --record",
         records=lambda: present("benchmarks/black-box"),

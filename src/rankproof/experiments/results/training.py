@@ -1,7 +1,6 @@
 """The sections about training."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from rankproof.experiments.results.attacks import NAMES, after, setting
 from rankproof.experiments.results.records import Record, present, printed, recorded
@@ -12,48 +11,42 @@ from rankproof.experiments.training import EXPERIMENTS, Plan
 RUN = "python -m rankproof.experiments.training {}"
 NEAR = {"fashion-mnist": 2.0, "mnist": 0.7}  # how far R@1 may be from the printed one
 WEAKER = 6.0  # by how much a rank may be on the attacker's side of the printed one
-STATES = ("failed", "collapsed", NOT_RUN)
 
 
-def measured(experiment: str) -> list[tuple[Plan, Record | None]]:
-    """The plans of an experiment with their records, None where one was not run yet."""
-    return [(plan, recorded(f"training/{plan.name}")) for plan in EXPERIMENTS[experiment]()]
+def measured(experiment: str) -> list[tuple[Plan, Record]]:
+    """The plans of an experiment with their records, empty ones where a plan was not run yet."""
+    return [(plan, recorded(f"training/{plan.name}") or {}) for plan in EXPERIMENTS[experiment]()]
 
 
 def letters(plan: Plan) -> str:
-    """The papers' name of a model: CC, CT, EC or ET, and a D at the end where it is defended."""
-    distance = plan.options.distance or "cosine"
-    return f"{distance[0]}{plan.options.loss[0]}".upper() + ("D" if plan.options.defense == "est" else "")
+    """The papers' name of an undefended model: CC, CT, EC or ET."""
+    return f"{(plan.options.distance or 'cosine')[0]}{plan.options.loss[0]}".upper()
 
 
-def model_of(record: Record | None) -> dict[str, Any] | None:
-    """The checkpoint's record; None where no epoch was finished."""
-    return None if record is None else record["model"]
-
-
-def schooling(record: Record | None) -> tuple[str, str, str]:
+def schooling(record: Record) -> tuple[str, str, str]:
     """Schedule, epochs done and minutes."""
-    model = model_of(record)
-    if model is None:
+    model = record.get("model")
+    if model is None:  # not even one epoch
         return "", "", ""
     epochs = f"{model['epochs_done']} of {model['settings']['epochs']}"
     return model["settings"]["schedule"], epochs, f"{model['seconds'] / 60:.1f}"
 
 
-def recall(record: Record | None) -> float | None:
-    """R@1 of the checkpoint."""
-    return None if record is None or record["model"] is None else record["accuracy"]["recall_at_1"]
+def recall(record: Record) -> float | None:
+    """R@1 of the checkpoint, None where there is none."""
+    found: float | None = record.get("accuracy", {}).get("recall_at_1")
+    return found
 
 
-def score(record: Record | None) -> str:
+def score(record: Record) -> str:
     """ERS with its interval."""
-    robustness = None if record is None else record.get("robustness")
-    return "" if robustness is None else with_interval(robustness["ers"], robustness["ci95"]["ers"])
+    found = record.get("robustness")
+    return "" if found is None else with_interval(found["ers"], found["ci95"]["ers"])
 
 
-def state(record: Record | None) -> str:
+def state(record: Record) -> str:
     """What there is to know before reading any figure."""
-    if record is None:
+    if not record:
         return NOT_RUN
     if record["failure"]:
         return "failed"
@@ -65,7 +58,7 @@ def failures(experiment: str) -> str:
     lines = [
         f"- `{plan.name}`: {record['failure']}."
         for plan, record in measured(experiment)
-        if record is not None and record["failure"]
+        if record.get("failure")
     ]
     return "\n\n" + "\n".join(lines) if lines else ""
 
@@ -80,10 +73,9 @@ def vanilla() -> str:
         if found is not None and paper is not None:
             gap = f"{found - paper:+.2f}"
             verdict = verdict or mark(found - paper, NEAR[plan.data])
-        figures = record["accuracy"] if record is not None and found is not None else {}
         beside = ("" if paper is None else f"{paper:.1f}", gap, verdict)
-        clusters = (number(figures.get("map")), number(figures.get("nmi")))
-        rows.append((name, plan.data, *schooling(record), number(found), *beside, *clusters))
+        more = (number(record.get("accuracy", {}).get(figure)) for figure in ("map", "nmi"))
+        rows.append((name, plan.data, *schooling(record), number(found), *beside, *more))
     header = ("model", "data", "schedule", "epochs", "minutes", "R@1", "printed", "difference", "")
     return table((*header, "mAP", "NMI"), rows) + failures("vanilla")
 
@@ -97,18 +89,18 @@ def defended() -> str:
             ("CTD, printed", plan.data, "published", "", "", f"{paper['recall_at_1']['CTD']:.1f}", "", ""),
             (ours, plan.data, *schooling(record), number(recall(record)), score(record), state(record)),
         ]
-        attacks += list(_attacks(ours, record, paper["CTD"]))
+        attacks += [(row[0], plan.data, *row[1:]) for row in _attacks(ours, record, paper["CTD"])]
     header = ("model", "data", "schedule", "epochs", "minutes", "R@1", "ERS [95 %]", "")
-    header_attacks = ("model", "schedule", "attack", "before", "PGD [95 %]", "strong [95 %]")
+    header_attacks = ("model", "data", "schedule", "attack", "before", "PGD [95 %]", "strong [95 %]")
     return (
         f"{table(header, models)}\n\n"
         f"{table((*header_attacks, 'PGD minus printed', ''), attacks)}{failures('defended')}"
     )
 
 
-def _attacks(name: str, record: Record | None, paper: Record) -> Iterator[tuple[str, ...]]:
+def _attacks(name: str, record: Record, paper: Record) -> Iterator[tuple[str, ...]]:
     """Each printed attack on a model, and ours below it."""
-    cells = {} if model_of(record) is None or record is None else _by_goal(record["attacks"])
+    cells = _by_goal(record.get("attacks", []))
     for goal, figure in paper["after"].items():
         letter = "w" if goal.startswith("ca") else "m"
         before = f"{paper['before'][goal]:.1f}"
@@ -140,15 +132,16 @@ def _towards_attacker(goal: str, gap: float) -> float:
 
 def better() -> str:
     """Each defence over its seeds."""
-    defenses: dict[str, list[tuple[Plan, Record | None]]] = {}
+    defenses: dict[str, list[tuple[Plan, Record]]] = {}
     for plan, record in measured("better"):
         defenses.setdefault(plan.options.defense, []).append((plan, record))
     rows = []
     for defense, runs in defenses.items():
-        trained = [record for _, record in runs if record is not None and record["model"] is not None]
+        trained = [record for _, record in runs if record.get("model")]
         scores = [record["robustness"]["ers"] for record in trained]
         recalls = [record["accuracy"]["recall_at_1"] for record in trained]
-        schedules, epochs, minutes = _columns([schooling(record) for record in trained])
+        told = [schooling(record) for record in trained]
+        schedules, epochs, minutes = ([row[column] for row in told] for column in range(3))
         states = [f"seed {plan.options.seed} {state(record)}" for plan, record in runs if state(record)]
         rows.append(
             (
@@ -159,12 +152,18 @@ def better() -> str:
                 "; ".join(states),
             )
         )
-    header = ("defence", "schedule", "epochs", "minutes", "mean R@1", "R@1", "mean ERS", "ERS", "")
+    header = (
+        "defence",
+        "schedule",
+        "epochs",
+        "minutes",
+        "mean R@1",
+        "R@1 by seed",
+        "mean ERS",
+        "ERS by seed",
+        "",
+    )
     return table(header, rows) + failures("better")
-
-
-def _columns(rows: list[tuple[str, str, str]]) -> tuple[list[str], list[str], list[str]]:
-    return [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
 
 
 def _mean(values: list[float]) -> str:
@@ -179,10 +178,9 @@ def rejected() -> str:
     """What became of the defences that the paper rejected, epoch by epoch."""
     rows, epochs = [], []
     for plan, record in measured("rejected"):
-        name, model = f"`{plan.options.defense}`", model_of(record)
-        ending = state(record) or "finished"
+        name, ending = f"`{plan.options.defense}`", state(record) or "finished"
         rows.append((name, *schooling(record), number(recall(record)), score(record), ending))
-        for epoch in [] if model is None else model["history"]:
+        for epoch in (record.get("model") or {}).get("history", []):
             figures = (f"{epoch['loss']:.4f}", number(epoch["recall_at_1"]))
             epochs.append((name, f"{epoch['number']:.0f}", *figures))
     header = ("defence", "schedule", "epochs", "minutes", "R@1", "ERS [95 %]", "")
@@ -194,8 +192,8 @@ def colour() -> str:
     """Models of photographs."""
     rows = []
     for plan, record in measured("colour"):
-        chance = None if record is None else record.get("chance")
-        figures = (number(recall(record)), number(chance), score(record), state(record))
+        chance = number(record.get("chance"))
+        figures = (number(recall(record)), chance, score(record), state(record))
         rows.append((plan.data, f"`{plan.options.defense}`", *schooling(record), *figures))
     header = ("data", "defence", "schedule", "epochs", "minutes", "R@1", "chance", "ERS [95 %]", "")
     return table(header, rows) + failures("colour")
@@ -213,7 +211,7 @@ def speed() -> str:
 
 def _all(experiment: str) -> Callable[[], list[Record]]:
     """What is recorded of an experiment, as a call."""
-    return lambda: [record for _, record in measured(experiment) if record is not None]
+    return lambda: [record for _, record in measured(experiment) if record]
 
 
 SECTIONS = (
@@ -222,9 +220,9 @@ SECTIONS = (
         text=(
             "C2F1 with cosine or Euclidean distance (C, E) and contrastive or triplet loss (C, T), by the "
             "published schedule, cut off where the minutes were over; [training.md](training.md) has the "
-            "settings. R@1, mAP and NMI in % over the test split, with half-precision weights. Printed R@1 is "
-            "from ECCV 2020; where the column is empty it was not to be had. A figure agrees when it is within "
-            "2 points for Fashion-MNIST and 0.7 for MNIST, else it is higher or lower."
+            "settings. R@1, mAP and NMI in % over the test split, with half-precision weights. Printed R@1 "
+            "is from ECCV 2020; where the column is empty no figure could be read. A figure agrees when it "
+            "is within 2 points for Fashion-MNIST and 0.7 for MNIST, else it is higher or lower."
         ),
         command=RUN.format("vanilla"),
         records=_all("vanilla"),
@@ -235,10 +233,10 @@ SECTIONS = (
         text=(
             "CTD, the defence of ECCV 2020 with cosine distance and triplets. Another schedule than the "
             "published one is another row, and printed figures (tables 2 and 3) have rows of their own. "
-            "Attacks at eps = 0.3 in the published way (PGD) and by the strong search, ranks in %. A "
-            "model is as robust as the printed one when PGD moves a rank at most 6 points further. Printed QA "
-            "also keeps five results in place (SP-QA); where ours does not, the attack on our model is the "
-            "harder one."
+            "Attacks at eps = 0.3 in the published way (PGD) and by the strong search, ranks in %. A model "
+            "is as robust as the printed one when PGD moves a rank at most 6 points further. Printed QA also "
+            "keeps five results in place (SP-QA); where ours does not, the attack on our model is the harder "
+            "one."
         ),
         command=RUN.format("defended"),
         records=_all("defended"),
@@ -247,9 +245,8 @@ SECTIONS = (
     Section(
         title="Training: which defence is better",
         text=(
-            "The published defence (`est`) and two later ones on Fashion-MNIST with the same limit of minutes. "
-            "Lists are by seed. Of ERS, higher is more robust; "
-            "[definitions.md](definitions.md) has its ten terms."
+            "The published defence (`est`) and two later ones on Fashion-MNIST with the same limit of "
+            "minutes. Of ERS, higher is more robust; [definitions.md](definitions.md) has its ten terms."
         ),
         command=RUN.format("better"),
         records=_all("better"),
@@ -258,8 +255,9 @@ SECTIONS = (
     Section(
         title="Training: what the paper rejected",
         text=(
-            "Defences that ECCV 2020 tried and set aside, on Fashion-MNIST. A training that failed was stopped "
-            "by one of the alarms of [training.md](training.md); its figures are of the last epoch before."
+            "The other defences that ECCV 2020 tried, on Fashion-MNIST; it reports that `madry` and "
+            "`single-step` diverge. A training that failed was stopped by one of the alarms of "
+            "[training.md](training.md); its figures are of the last epoch before."
         ),
         command=RUN.format("rejected"),
         records=_all("rejected"),
@@ -268,8 +266,8 @@ SECTIONS = (
     Section(
         title="Training: photographs",
         text=(
-            "ResNet-18 at 64 pixels, trained from nothing, and defended from there on. Chance is the "
-            "R@1 of random rankings. Our own schedules: nothing printed is comparable."
+            "ResNet-18 at 64 pixels, trained from nothing, and defended from there on. Chance is the R@1 of "
+            "random rankings. Our own schedules: nothing printed is comparable."
         ),
         command=RUN.format("colour"),
         records=_all("colour"),
@@ -279,8 +277,8 @@ SECTIONS = (
         title="Training: speed",
         text=(
             "Time of an epoch over the time of the passes it cannot avoid, in the same run: forward and "
-            "backward of each batch, for a defence those of its attack, too, and forward of the test pictures. "
-            "The best of three epochs over the best of five passes of each kind."
+            "backward of each batch, for a defence those of its attack, too, and forward of the test "
+            "pictures. The best of three epochs over the best of five passes of each kind."
         ),
         command="python benchmarks/training.py --record",
         records=lambda: present("benchmarks/training"),

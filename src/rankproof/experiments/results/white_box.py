@@ -162,8 +162,8 @@ SECTIONS = (
     Section(
         title="Nothing may be changed",
         text=(
-            "Every test image of Fashion-MNIST once. With eps = 0 a figure is the starting point of its attack; "
-            "a wrong rank, a wrong choice of targets or a lost own copy would show here."
+            "Every test image of Fashion-MNIST once. With eps = 0 a figure is the starting point of its "
+            "attack; a wrong rank, a wrong choice of targets or a lost own copy would show here."
         ),
         command=RUN.format("baseline"),
         records=lambda: measured("baseline"),
@@ -173,9 +173,9 @@ SECTIONS = (
         title="The published figures",
         text=(
             "`zoo:fashion-mnist/c2f1-ct`: C2F1, cosine distance, triplet loss, trained by `rankproof train` "
-            "with the published settings for 24 epochs; R@1 88.87 with its half-precision weights (published: "
-            "30 epochs, 88.8). PGD as published; T = 2,000. Ranks in %, from ECCV 2020 table 3; OA from "
-            "ICCV 2021 table 1. A figure agrees when it is within 3 points, or 0.05 of tau."
+            "with the published settings for 24 epochs; R@1 88.87 with its half-precision weights "
+            "(published: 30 epochs, 88.8). PGD as published; T = 2,000. Ranks in %, from ECCV 2020 table 3; "
+            "OA from ICCV 2021 table 1. A figure agrees when it is within 3 points, or 0.05 of tau."
         ),
         command=RUN.format("papers"),
         records=lambda: measured("papers"),
@@ -192,7 +192,8 @@ SECTIONS = (
         title="Stronger: candidate and query attacks",
         text=(
             "The same 500 images and targets, the same number of evaluations. The difference is strong minus "
-            'PGD, paired; a negative one is better for "+" attacks and for C_SP, a positive one for "-" attacks.'
+            'PGD, paired; a negative one is better for "+" attacks and for C_SP, a positive one for "-" '
+            "attacks."
         ),
         command=RUN.format("stronger"),
         records=lambda: measured("stronger"),
@@ -201,9 +202,9 @@ SECTIONS = (
     Section(
         title="Speed",
         text=(
-            "Time of the attack over the time of the bare work: the encoder's forward and backward passes and, "
-            "for query goals, one product with the gallery and its backward pass, in the same run. Best of three "
-            "over best of five: a machine with neighbours disturbs single runs by a fifth and more."
+            "Time of the attack over the time of the bare work: the encoder's forward and backward passes "
+            "and, for query goals, one product with the gallery and its backward pass, in the same run. Best "
+            "of three over best of five: a machine with neighbours disturbs single runs by a fifth and more."
         ),
         command="python benchmarks/white_box.py --record",
         records=lambda: present("benchmarks/white-box"),

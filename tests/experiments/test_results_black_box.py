@@ -1,34 +1,29 @@
-import json
-
 import pytest
 
-from rankproof.experiments import results
 from rankproof.experiments.black_box import Cell, table3
+from rankproof.experiments.results import black_box
 
 
 @pytest.fixture
-def records(tmp_path, monkeypatch):
-    """An empty folder of records, and a function that puts a black-box cell there."""
-    monkeypatch.setattr(results, "RECORDS", tmp_path)
-    (tmp_path / "black-box").mkdir()
+def cells(put):
+    """An empty folder of records, and a function that puts a cell there."""
 
-    def put(tau, **knobs):
+    def write(tau, **knobs):
         cell = Cell(**{"k": 5, "visible": 50, "level": 4, **knobs})
         record = {"tau": tau, "mean_rank": [2.0] * len(tau), "notes": [f"note of {cell.method}"]}
-        (tmp_path / "black-box" / f"{cell.name}.json").write_text(json.dumps(record))
+        put(f"black-box/{cell.name}", record)
 
-    return put
+    return write
 
 
-def rows(text, *words):
-    """The rows of the tables that hold all of some cells."""
-    found = [[part.strip() for part in line.split("|")[1:-1]] for line in text.splitlines() if "|" in line]
-    return [row for row in found if set(words) <= set(row)]
+def everything():
+    """All black-box sections."""
+    return "\n\n".join(section.markdown() for section in black_box.SECTIONS)
 
 
 def test_every_cell_of_table_3_is_there_as_printed():
-    cells = list(table3(list(results.FIVE)))
-    figures = [results.printed_cell(cell) for cell in cells]
+    cells = list(table3(list(black_box.FIVE)))
+    figures = [black_box.printed_cell(cell) for cell in cells]
     assert len(cells) == 180
     assert all(-1 < tau < 1 for tau, _ in figures)
     shown = [cell.visible is None for cell in cells]
@@ -47,29 +42,29 @@ def test_every_cell_of_table_3_is_there_as_printed():
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_printed_cells(cell, expected):
-    assert results.printed_cell(cell) == expected
+    assert black_box.printed_cell(cell) == expected
 
 
 def test_more_changes_never_lower_tau_where_everything_is_seen():
-    for method in results.FIVE:
+    for method in black_box.FIVE:
         for k in (5, 10, 25):
             levels = [
-                results.printed_cell(Cell(method=method, k=k, visible=None, level=n)) for n in (2, 4, 8, 16)
+                black_box.printed_cell(Cell(method=method, k=k, visible=None, level=n)) for n in (2, 4, 8, 16)
             ]
             assert levels == sorted(levels)
 
 
-def test_without_records_nothing_is_told(records):
-    text = "\n".join(results.black_box())
-    assert text.count("Not run yet.") == len(results.BLACK_BOX)
+def test_without_records_nothing_is_told(cells, rows):
+    text = everything()
+    assert text.count("Not run yet.") == len(black_box.SECTIONS)
     assert not rows(text)
 
 
-def test_a_figure_beside_the_printed_one(records):
-    records([0.4] * 20, method="spsa")  # printed: 0.407
-    records([0.6] * 20, method="nes")  # 0.426
-    records([0.2] * 20, method="rand")  # 0.316
-    text = results.table_3()
+def test_a_figure_beside_the_printed_one(cells, rows):
+    cells([0.4] * 20, method="spsa")  # printed: 0.407
+    cells([0.6] * 20, method="nes")  # 0.426
+    cells([0.2] * 20, method="rand")  # 0.316
+    text = black_box.table_3()
     here = [row for row in rows(text, "k = 5", "4/255") if len(row) == 8 and "20" in row]
     assert [(row[2], row[5], row[6]) for row in here] == [
         ("rand", "-0.116", "lower"),
@@ -81,21 +76,21 @@ def test_a_figure_beside_the_printed_one(records):
     assert len(rows(text, "k = 5")) + len(rows(text, "k = 10")) + len(rows(text, "k = 25")) == 180
 
 
-def test_differences_are_paired_over_the_attacks_that_both_have(records):
-    records([0.2, 0.4, 0.2, 0.4], method="spsa")
-    records([0.4, 0.6, 0.4, 0.6, -1.0, -1.0], method="auto")
-    (row,) = rows(results.against_spsa(), "(5, 50)", "4/255", "1,000")
+def test_differences_are_paired_over_the_attacks_that_both_have(cells, rows):
+    cells([0.2, 0.4, 0.2, 0.4], method="spsa")
+    cells([0.4, 0.6, 0.4, 0.6, -1.0, -1.0], method="auto")
+    (row,) = rows(black_box.against_spsa(), "(5, 50)", "4/255", "1,000")
     assert row[3] == "4"
     assert row[4].startswith("0.300 [")
     assert row[5].startswith("0.500 [")
     assert row[6:] == ["+0.200 [+0.200, +0.200]", "1.67"]
-    assert "`auto`: note of auto." in results.against_spsa()
+    assert "`auto`: note of auto." in black_box.against_spsa()
 
 
-def test_the_best_of_those_that_were_run(records):
+def test_the_best_of_those_that_were_run(cells, rows):
     for method, tau in (("rand", 0.2), ("nes", 0.6), ("auto", 0.4)):
-        records([tau] * 10, method=method)
-    text = results.against_five()
+        cells([tau] * 10, method=method)
+    text = black_box.against_five()
     (row,) = rows(text, "(5, 50)", "4/255")
     assert row[2:4] == ["2 of 5", "nes"]
     assert row[7] == "-0.200 [-0.200, -0.200]"
@@ -103,15 +98,15 @@ def test_the_best_of_those_that_were_run(records):
     assert "above 0 in 0 and below 0 in 1" in text
 
 
-def test_tables_are_tables(records):
-    records([0.4] * 10, method="spsa")
-    records([0.6] * 10, method="auto")
-    for block in "\n\n".join(results.black_box()).split("\n\n"):
+def test_tables_are_tables(cells):
+    cells([0.4] * 10, method="spsa")
+    cells([0.6] * 10, method="auto")
+    for block in everything().split("\n\n"):
         widths = {line.count("|") for line in block.splitlines() if line.startswith("|")}
         assert len(widths) <= 1
 
 
-def test_saved_files_are_told_as_counted(records, tmp_path):
+def test_saved_files_are_told_as_counted(put, rows):
     record = {
         "method": "auto",
         "trials": 4,
@@ -122,6 +117,6 @@ def test_saved_files_are_told_as_counted(records, tmp_path):
         "budget": 1000,
         "tau": [0.4] * 4,
     }
-    (tmp_path / "black-box-saved.json").write_text(json.dumps(record))
-    (row,) = rows("\n\n".join(results.black_box()), "3 of 4")
+    put("black-box-saved", record)
+    (row,) = rows(everything(), "3 of 4")
     assert row == ["auto", "(5, 50)", "4/255", "1,000", "3 of 4", "0.400 [0.400, 0.400]"]
