@@ -24,12 +24,13 @@ if TYPE_CHECKING:
         QueryRaise,
         Reorder,
     )
-    from rankproof.methods import NES, PGD, PSO, SPSA, Beta, Rand, Strong, Thompson
+    from rankproof.methods import NES, PGD, PSO, SPSA, Beta, Rand, Strong, Thompson, Universal
     from rankproof.models import Preprocess, load_checkpoint, open_encoder, text_queries
     from rankproof.oracle import Cached, ListOracle, LocalOracle, Metered
     from rankproof.ranking import Gallery, Ranker
     from rankproof.result import AttackResult
     from rankproof.threat import Threat
+    from rankproof.transfer import choose, on_unseen, transfer
 
 __all__ = [
     "NES",
@@ -62,14 +63,18 @@ __all__ = [
     "Strong",
     "Thompson",
     "Threat",
+    "Universal",
     "accuracy",
     "attack",
     "audit",
+    "choose",
     "load",
     "load_checkpoint",
+    "on_unseen",
     "open_encoder",
     "robustness_score",
     "text_queries",
+    "transfer",
 ]
 
 _PUBLIC = {
@@ -91,14 +96,15 @@ _PUBLIC = {
         "QueryRaise",
         "Reorder",
     ),
-    "methods": ("NES", "PGD", "PSO", "SPSA", "Beta", "Rand", "Strong", "Thompson"),
+    "methods": ("NES", "PGD", "PSO", "SPSA", "Beta", "Rand", "Strong", "Thompson", "Universal"),
     "oracle": ("Cached", "ListOracle", "LocalOracle", "Metered"),
     "models": ("Preprocess", "load_checkpoint", "open_encoder", "text_queries"),
     "ranking": ("Gallery", "Ranker"),
     "result": ("AttackResult",),
     "threat": ("Threat",),
+    "transfer": ("choose", "on_unseen", "transfer"),
 }
-_VERBS = ("attack", "audit")  # functions that share their module's name
+_VERBS = ("attack", "audit", "transfer")  # functions that share their module's name
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,7 @@ from rankproof.methods.base import Found, Method
 from rankproof.methods.presets import automatic, published
 from rankproof.methods.search import BlackBox
 from rankproof.methods.space import Space
+from rankproof.methods.universal import Universal
 from rankproof.oracle import Oracle
 from rankproof.randomness import uniforms
 from rankproof.ranking.gallery import Gallery
@@ -58,7 +59,7 @@ def attack(
         goal: what is wanted, such as `QueryRaise(m=4) + 1.0 * Preserve(g=5)`.
         threat: what may be changed.
         method: how to search; None is the published PGD with the steps of the goal's own paper for a gallery,
-            and our own search for an oracle.
+            and our own search for an oracle; a shared threat has a method of its own, `Universal`.
         budget: Q, queries of each black-box attack, the clean image included; None is 1,000.
         space: where a black-box method searches; None is the method's own rule.
         seed: all choices and random numbers come from it; attack i depends on nothing else in the batch.
@@ -81,8 +82,6 @@ def attack(
     for what, ids in (("targets", targets), ("preserved", preserved)):
         if ids is not None and (ids.dim() != 2 or len(ids) != len(images)):
             raise RankproofError(f"{what}: expected {len(images)} rows, one each, got {tuple(ids.shape)}")
-    if threat.shared:
-        raise RankproofError("a shared perturbation needs a universal attack, which is not there yet")
     if queries is not None:
         queries = _checked_queries(target, goal, queries, targets)
     if not isinstance(target, Gallery):
@@ -103,7 +102,8 @@ def attack(
             progress=progress,
             journal=journal,
         )
-    gallery, method = target, _white_box(method or published(goal.metric))
+    gallery, method = target, _white_box(method or (Universal() if threat.shared else published(goal.metric)))
+    _check_shared(threat, method, targets)
     for name, value in (("budget", budget), ("space", space), ("journal", journal)):
         if value is not None:
             raise RankproofError(f"{name}: only a search in a black box has one; attack an oracle instead")
@@ -113,7 +113,9 @@ def attack(
         _attack_chunk(
             job, images[rows], rows, _rows(index, rows), _rows(targets, rows), _rows(preserved, rows)
         )
-        for rows in torch.arange(len(images)).split(chunk_rows(gallery, goal))
+        for rows in torch.arange(len(images)).split(
+            len(images) if threat.shared else chunk_rows(gallery, goal)
+        )
     ]
     chosen, kept = torch.cat([part.targets for part in parts]), torch.cat([part.preserved for part in parts])
     explicit = targets is not None or preserved is not None
@@ -136,6 +138,7 @@ def attack(
         gallery_size=len(gallery),
         device=gallery.ranker.device.type,
         seconds=sum(part.seconds for part in parts),
+        perturbation=parts[0].found.perturbation,
         notes=_notes(
             goal, gallery, threat, parts[0].stationary, _overlap(chosen, kept) if explicit else 0, queries
         ),
@@ -199,8 +202,7 @@ def _attack_chunk(
             )
             bound = job.goal.bind(scene)
         found = _search(job, bound, original, keys)
-        job.threat.check(found.images, original)
-        found = replace(found, images=job.threat.project(found.images, original))
+        found = _allowed(found, original, job.threat)
         seconds = time.perf_counter() - begin
         with torch.no_grad():
             before, after = bound.verdict(clean), bound.verdict(ranker.embed(found.images))
@@ -234,6 +236,15 @@ def _search(job: _Job, bound: Bound, original: Tensor, keys: list[int]) -> Found
     return job.method.run(original, initial, objective, threat, seed=job.seed, keys=keys)
 
 
+def _allowed(found: Found, original: Tensor, threat: Threat) -> Found:
+    """What a method found, checked against the threat set and brought into it exactly."""
+    threat.check(found.images, original)
+    if found.perturbation is None:
+        return replace(found, images=threat.project(found.images, original))
+    perturbation = threat.perturbation(found.perturbation)
+    return replace(found, images=threat.apply(perturbation, original), perturbation=perturbation)
+
+
 class _Counter:
     """Tells how many evaluations are done."""
 
@@ -257,6 +268,18 @@ def _black_box(method: Method | BlackBox) -> BlackBox:
             f"{method.name} needs gradients, which an oracle does not give; leave method= out"
         )
     return method
+
+
+def _check_shared(threat: Threat, method: Method, targets: Tensor | None) -> None:
+    """Raise unless a shared perturbation is sought by what can share, for items that all images share."""
+    if threat.shared != isinstance(method, Universal):
+        raise RankproofError(
+            f"{method.name}: a threat with shared=True is sought by Universal, any other by any other method"
+        )
+    if threat.shared and (targets is None or not bool((targets == targets[:1]).all())):
+        raise RankproofError(
+            "targets: a shared perturbation is made for the same items in all images; give equal rows"
+        )
 
 
 def _checked_images(gallery: Gallery | None, images: Tensor) -> Tensor:

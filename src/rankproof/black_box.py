@@ -92,6 +92,8 @@ def attack_oracle(
     every: float = EVERY,
 ) -> AttackResult:
     """Attack each image with at most `budget` queries; the arguments are those of `rankproof.attack`."""
+    if threat.shared:
+        raise RankproofError("a shared perturbation needs gradients: attack a gallery, not an oracle")
     if not isinstance(goal, Reorder):
         raise RankproofError(f"{goal_name(goal)}: only the order attack (oa) can be sought in a black box")
     ignored = index if own_copy == "drop" else None

@@ -18,6 +18,7 @@ from rankproof.ranking.metrics import Summary, summarise
 from rankproof.versions import versions
 
 ARRAYS, SUMMARY = "attack.npz", "result.json"
+OPTIONAL = ("index", "queries", "scores", "perturbation")  # arrays that not every attack has
 MARKS = [digit * 10**power for power in range(6) for digit in (1, 2, 5)]  # points of a curve over queries
 STORED = (
     *("goal", "metric", "method", "eps", "steps", "visible", "budget", "seed", "gallery_size", "device"),
@@ -52,6 +53,7 @@ class AttackResult:
         budget: Q, queries each attack may spend; None in a white box.
         queries: (b,) queries really spent, the clean one included; None in a white box.
         scores: (b, Q) tau_S of every query in its order, NaN where none was spent; None in a white box.
+        perturbation: (1, c, h, w) what all images share in a universal attack, else None.
     """
 
     goal: str
@@ -77,6 +79,7 @@ class AttackResult:
     budget: int | None = None
     queries: Tensor | None = None
     scores: Tensor | None = None
+    perturbation: Tensor | None = None
     versions: dict[str, str] = field(default_factory=versions)
 
     def __len__(self) -> int:
@@ -193,8 +196,8 @@ class AttackResult:
             "preserved": self.preserved.cpu().numpy(),
             "silent": self.silent.cpu().numpy(),
         }
-        for name, values in (("index", self.index), ("queries", self.queries), ("scores", self.scores)):
-            if values is not None:
+        for name in OPTIONAL:
+            if (values := getattr(self, name)) is not None:
                 arrays[name] = values.cpu().numpy()
         for when, figures in (("before", self.before), ("after", self.after)):
             arrays |= {f"{when}_{name}": values.cpu().numpy() for name, values in figures.items()}
@@ -226,7 +229,7 @@ class AttackResult:
             names = [name for name in arrays if name.startswith(f"{when}_")]
             fields[when] = {name.removeprefix(f"{when}_"): arrays[name] for name in names}
         knobs = {letter: cell[letter] for letter in ("w", "m", "k", "g", "xi")}
-        fields |= {name: arrays.get(name) for name in ("index", "queries", "scores")}
+        fields |= {name: arrays.get(name) for name in OPTIONAL}
         return cls(**fields, knobs=knobs, notes=tuple(cell["notes"]))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rankproof.threat import Threat
@@ -19,11 +19,13 @@ class Found:
         images: (b, c, h, w) the adversarial images.
         passes: forward and gradient evaluations spent on each attack.
         silent: (b,) attacks whose gradient was zero or not finite in every pass.
+        perturbation: (1, c, h, w) what all images share in a universal attack, else None.
     """
 
     images: Images
     passes: int
     silent: Bool[Tensor, " b"]
+    perturbation: Float[Tensor, "1 c h w"] | None = None
 
 
 @runtime_checkable
