@@ -891,14 +891,14 @@ def test_ctrl_c_during_an_attack(model, tmp_path, monkeypatch):
 def test_ctrl_c_keeps_the_last_finished_epoch(tmp_path, monkeypatch):
     from rankproof.training import loop
 
-    measure, calls = loop.measure_recall, []
+    measure, calls = loop.measure, []
 
     def second_time_stops(*args):
         if calls.append(args) or len(calls) == 2:
             raise KeyboardInterrupt
         return measure(*args)
 
-    monkeypatch.setattr(loop, "measure_recall", second_time_stops)
+    monkeypatch.setattr(loop, "measure", second_time_stops)
     result = call("train", "--batch", 200, "--out", tmp_path / "out")
     assert result.exit_code == 130
     assert "out holds the model after epoch 1;" in result.stderr
@@ -962,6 +962,13 @@ def test_training_stops_in_time_and_in_half_precision(tmp_path):
         (["--precision", "half"], "--precision must be single or bf16"),
         (["--decay", "steep"], "--decay must be constant or cosine"),
         (["--weights", "nowhere.safetensors"], "no such file of weights"),
+        (["--loss", "pml:TripletMarginLoss", "--miner-option", "epsilon=1"], "choose a miner first"),
+        (["--sampler", "balanced", "--per-class", "0"], "--per-class must be at least 2"),
+        (["--sampler", "balanced", "--per-class", "100", "--batch", "100"], "holds one class"),
+        (["--shift", "8"], "--shift must be 0 to 7"),
+        (["--shift", "-1"], "--shift must be 0 to 7"),
+        (["--arch", "c2f1", "--loss", "pml:ProxyAnchorLoss"], "arch c2f1 wants pictures of 1x28x28"),
+        (["--defense", "hm", "--sampler", "from-set"], "makes pairs"),
         (["--arch", "c2f1"], "arch c2f1 wants pictures of 1x28x28, digits has 1x8x8; try --size 28"),
         (["--size", "9"], "no encoder is made for the 1x9x9 pictures of digits"),
         (["--data", "nowhere"], "nowhere: no such file"),

@@ -6,6 +6,7 @@ import shlex
 import sys
 import time as clock
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -327,7 +328,7 @@ def train(
         from rankproof.training.options import Options, recipe_of
         from rankproof.training.run import Run, train_checkpoint
 
-        place, group = find_device(device), join()
+        group, place = join(find_device(device))
         tell_user = say if group.leads else (lambda line: None)
         splits: dict[str, Dataset] = {}
         for split in ("train", "test"):
@@ -373,7 +374,7 @@ def train(
             device=place,
             time_limit=limit,
         )
-        with progress("training") as tell:
+        with progress("training") if group.leads else nullcontext(_silent) as tell:
             history = train_checkpoint(
                 run,
                 group=group,
@@ -813,6 +814,126 @@ def evaluate(
 
 
 @app.command()
+def reproduce(
+    table: Annotated[str, typer.Argument(metavar="PAPER/TABLE", show_default=False)],
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            metavar="T", help="Attacks of every cell. Left out: as the recipe says.", show_default=False
+        ),
+    ] = None,
+    cells: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WORD",
+            help="Only cells with this part in their names, such as ct, ca+, or ct,cc for either; "
+            "may be repeated.",
+        ),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(metavar="published|strong", help="The papers' search, or ours beside it.")
+    ] = "published",
+    published_schedule: Annotated[
+        bool,
+        typer.Option(
+            "--published-schedule",
+            metavar="",
+            help="Train defended models as published, which takes hours. Left out: the fast schedule, and "
+            "every row says so.",
+        ),
+    ] = False,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=PATH", help="Where a data set of the recipe is; may be repeated."),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=DIR",
+            help="A checkpoint for a model of the recipe, taken as it is and labelled so; may be repeated.",
+        ),
+    ] = None,
+    recipes: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of recipes. Left out: the papers'.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where the table goes. Left out: runs/reproduce/PAPER-TABLE.",
+            show_default=False,
+        ),
+    ] = None,
+    save: Annotated[
+        bool,
+        typer.Option(
+            "--save",
+            metavar="",
+            help="Also keep attack.npz and result.json of each cell that is run, in DIR/attacks.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", metavar="", help="Only tell what would be done and how long it takes."),
+    ] = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Make a printed table of the papers again, with our figures beside the published ones.
+
+    Trains the models the table names, or takes those that are there, and runs every cell. A finished cell is
+    written to records/PAPER/TABLE at once and never run again, and models are kept in runs/models: whatever
+    stops the command, the same one goes on from there. Writes table.md, table.tex, table.csv and table.json.
+
+    **Example**
+
+    ```
+    rankproof reproduce eccv20/table3 --dry-run
+    rankproof reproduce eccv20/table3 --cells ct --cells w1,m1 --trials 300
+    rankproof reproduce iccv21/table1 --method strong --data sop=/data/sop
+    ```
+    """
+    with reported("finished cells and epochs are kept; the same command goes on from there"):
+        if trials is not None:
+            at_least_one("trials", trials)
+        if method not in ("published", "strong"):
+            raise RankproofError(f"--method must be published or strong, got {method!r}")
+        if out is not None:
+            writable(out)
+        from rankproof.experiments.reproduce.run import Order, Reproduction
+
+        order = Order(
+            word=table,
+            recipes=recipes,
+            trials=trials,
+            words=cells or [],
+            method=method,
+            out=out,
+            device=device,
+            published_schedule=published_schedule,
+            paths=_pairs("data", data or []),
+            given=_pairs("model", model or []),
+            root=_root(),
+            save=save,
+            command=_again(),
+        )
+        work = Reproduction(order, say=say, stage=progress)
+        todo = work.estimate()
+        for line in todo.lines():
+            say(line)
+        if dry_run:
+            if as_json:
+                print_json(todo.as_dict())
+            return
+        made = work.run(todo)
+        if as_json:
+            print_json(made.as_dict())
+            return
+        typer.echo(f"{made.title}\n{made.summary}\ntable: {work.out / 'table.md'}")
+
+
+@app.command()
 def data(
     name: Annotated[str, typer.Argument(metavar="fashion-mnist|mnist", show_default=False)],
     root: Annotated[
@@ -1058,6 +1179,17 @@ def _stopped_attack(method: str, journal: Path | None) -> str:
     return f"the search is kept in {journal}; the same command goes on from there"
 
 
+def _pairs(option: str, given: list[str]) -> dict[str, str]:
+    """The places in NAME=PLACE by their names."""
+    found = {}
+    for pair in given:
+        name, equals, place = pair.partition("=")
+        if not (name and equals and place):
+            raise RankproofError(f"--{option} {pair}: expected NAME=PATH, such as ct=runs/ct")
+        found[name] = place
+    return found
+
+
 def _again() -> str:
     """The command that was typed, for the report."""
     return shlex.join(["rankproof", *sys.argv[1:]])
@@ -1087,6 +1219,10 @@ def _tell_epoch(epoch: "Epoch", epochs: int) -> int:
     place = f"epoch {epoch.number:>{len(str(epochs))}}/{epochs}"
     typer.echo(f"{place}  loss {epoch.loss:.4f}  R@1 {epoch.recall_at_1:.1f} %  {epoch.seconds:.0f} s")
     return epoch.number
+
+
+def _silent(done: float, total: float) -> None:
+    """Progress of a process that is not the first."""
 
 
 def _stopped_training(out: Path, finished: list[int]) -> str:

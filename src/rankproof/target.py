@@ -17,9 +17,7 @@ from rankproof.models import GreyToColour, Preprocess, Source, open_encoder
 from rankproof.models.source import COLOUR
 from rankproof.ranking import Gallery, Ranker
 from rankproof.ranking.distances import distance_by_name
-from rankproof.ranking.ranker import CHUNK
-
-PASS_VALUES = 2_500_000  # pixel values in one pass: more, and what a deep encoder remembers fills the memory
+from rankproof.ranking.ranker import pass_size
 
 Tell = Callable[[int, int], None]
 Stage = Callable[[str], AbstractContextManager[Tell]]
@@ -90,7 +88,7 @@ def open_target(
         dataset = load(data, "test", size=wanted, divide=as_divide(divide), root=root, progress=tell)
     if own is not None:
         dataset = replace(dataset, note=dataset.note.replace(" as asked", f", the size of {model}"))
-    chain, notes = _chain(dataset, source, preprocess)
+    chain, notes, form = _chain(dataset, source, preprocess)
     dataset = replace(dataset, note="; ".join((dataset.note, *notes)))
     ranker = Ranker(
         source.encoder,
@@ -99,7 +97,7 @@ def open_target(
         std=source.std,
         preprocess=chain,
         name=model,
-        chunk=max(1, min(CHUNK, PASS_VALUES // dataset.pictures[0].numel())),
+        chunk=_chunk(tuple(dataset.pictures.shape[1:]), form),
     )
     with stage("embedding the gallery") as tell:
         gallery = Gallery.build(ranker, dataset.pictures, dataset.labels, tell)
@@ -134,8 +132,8 @@ def preprocess_of(resize: int | None, crop: int | None, jpeg: int | None) -> Pre
 
 def _chain(
     dataset: Dataset, source: Source, preprocess: Preprocess | None
-) -> tuple[nn.Module | None, tuple[str, ...]]:
-    """What pictures pass before the encoder, and what to tell about it.
+) -> tuple[nn.Module | None, tuple[str, ...], tuple[int, int, int]]:
+    """What pictures pass before the encoder, what to tell about it, and the form (c, h, w) they come out in.
 
     Raises:
         RankproofError: the encoder was made for pictures of another form than comes out.
@@ -159,4 +157,14 @@ def _chain(
         raise RankproofError(
             f"{source.name}: wants pictures of {expected}, {dataset.name} has {shape}; {hint}"
         )
-    return (nn.Sequential(*steps) if steps else None), tuple(notes)
+    return (nn.Sequential(*steps) if steps else None), tuple(notes), (channels, height, width)
+
+
+def _chunk(loaded: tuple[int, ...], reached: tuple[int, int, int]) -> int:
+    """Pictures in one pass, by the form (c, h, w) in which they reach the encoder.
+
+    What it remembers grows with that form. Pictures loaded larger count as they are loaded: attacks move
+    them, and keep their gradients, before they are made smaller.
+    """
+    channels, height, width = loaded
+    return min(pass_size(*reached), pass_size(channels, height, width))

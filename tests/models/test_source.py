@@ -87,6 +87,20 @@ def test_what_a_record_leaves_out_is_the_architectures(tmp_path):
         ({"input": [8, 8]}, "input must be channels, height and width"),
         ({"mean": [0.5, 0.5, 0.5], "input": [1, 8, 8]}, "must agree on the number of channels"),
         ({"mean": [0.5], "std": [0.5, 0.5]}, "must agree on the number of channels"),
+        ({"mean": [0.5, 0.5]}, "must agree on the number of channels; the encoder takes 1"),
+        ({"std": [0.5, 0.5, 0.5]}, "must agree on the number of channels; the encoder takes 1"),
+        ({"input": [3, 8, 8]}, "must agree on the number of channels; the encoder takes 1"),
+        ({"input": [1, float("inf"), 8]}, r"input must be finite numbers, not \[1, inf, 8\]"),
+        ({"input": [1, 10**400, 8]}, "input must be finite numbers"),
+        ({"input": [1, float("nan"), 8]}, "input must be finite numbers"),
+        ({"input": [1, 8.5, 8]}, "input must be .* whole numbers from 1 on, not .1, 8.5, 8"),
+        ({"input": [True, 8, 8]}, "input must be a list of numbers"),
+        ({"mean": [float("nan")]}, r"mean must be finite numbers, not \[nan\]"),
+        ({"mean": [1e39]}, "mean must be finite numbers"),
+        ({"mean": []}, r"mean must be a list of numbers or nothing, not \[\]"),
+        ({"std": [float("-inf")]}, "std must be finite numbers"),
+        ({"std": [0]}, r"every value of std must be above 0, not \[0\]"),
+        ({"std": [-0.5]}, "every value of std must be above 0"),
     ],
 )
 def test_odd_records(tmp_path, odd, message):
@@ -123,6 +137,9 @@ def oblong():
 
 def unknown():
     return encoder(), {"maen": [0.5]}
+
+def flat_std():
+    return encoder(), {"mean": [0.5] * 3, "std": [0.2, 0.0, 0.2]}
 
 def odd_size():
     return encoder(), {"size": "large"}
@@ -175,6 +192,7 @@ def test_a_function_that_does_something_else(own, tmp_path):
     refused(f"{own}:number", "must return a torch.nn.Module, or .module, settings.; it returned int")
     refused(f"{own}:unknown", "unknown setting 'maen'; known are distance, mean, std, input, size")
     refused(f"{own}:odd_size", "size must be one side or .height, width., not 'large'")
+    refused(f"{own}:flat_std", "own.py:flat_std: every value of std must be above 0")
     refused(f"{own}:fails", "own.py:fails: failed with KeyError: 'weights'")
     refused(f"{own}:says_it_better", "^mine.safetensors: fetch it first$")
     (tmp_path / "broken.py").write_text("def encoder(:\n")

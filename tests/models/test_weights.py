@@ -1,4 +1,5 @@
 import pickle
+import warnings
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from torch import nn
 
 from rankproof.errors import RankproofError
 from rankproof.models import load_weights, new_encoder
+from rankproof.models.weights import read_weights
 
 
 @pytest.fixture
@@ -108,6 +110,90 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, encoder, state):
     refused(tmp_path, encoder, colour, "conv1.weight is 64x3x7x7 in the file and 64x1x7x7 in the encoder")
     state["bn1.bias"][0] = float("nan")
     refused(tmp_path, encoder, state, "NaN or infinite")
+
+
+def test_a_state_dict_below_itself_has_an_end(tmp_path, encoder, state):
+    endless = {"conv1.weight": state["conv1.weight"]}
+    endless["model"] = endless
+    refused(tmp_path, encoder, endless, "more than 4 levels deep below state_dict and model; save the state")
+    turns = {"state_dict": {}}
+    turns["state_dict"]["model"] = turns
+    refused(tmp_path, encoder, turns, "more than 4 levels deep")
+    deep = state
+    for nest in ("model", "state_dict", "model", "state_dict"):
+        deep = {nest: deep}
+    torch.save(deep, tmp_path / "w.pt")
+    assert load_weights(encoder, tmp_path / "w.pt").loaded == 120
+    refused(tmp_path, encoder, {"model": deep}, "more than 4 levels deep")
+
+
+def quantised(value):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch is about to drop this kind; files of it stay
+        return torch.quantize_per_tensor(value, 0.1, 0, torch.qint8)
+
+
+def compressed_rows(value):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a kind in beta
+        return value.flatten(1).to_sparse_csr()
+
+
+@pytest.mark.filterwarnings("ignore:.*")  # of torch, while it writes and reads kinds it is unsure of
+@pytest.mark.parametrize(
+    ("bend", "message"),
+    [
+        (lambda value: value.to(torch.float8_e4m3fn), "conv1.weight is of the type float8_e4m3fn; save the"),
+        (lambda value: value.to(torch.float8_e5m2), "conv1.weight is of the type float8_e5m2"),
+        (lambda value: value.to(torch.complex64), "conv1.weight is of the type complex64"),
+        (quantised, "conv1.weight is of the type qint8"),
+        (lambda value: value.to_sparse(), "conv1.weight is not dense .sparse_coo.; save .* dense tensors"),
+        (compressed_rows, "conv1.weight is not dense .sparse_csr."),
+        (lambda value: value.to("meta"), "conv1.weight is on the meta device, without values"),
+        (lambda value: torch.nested.nested_tensor(list(value)), "conv1.weight is a nested tensor"),
+        (lambda value: value.to(torch.int8), r"conv1.weight holds whole numbers \(int8\) where the encoder"),
+    ],
+    ids=[
+        "float8",
+        "float8 with infinity",
+        "complex",
+        "quantised",
+        "sparse",
+        "rows",
+        "meta",
+        "nested",
+        "int8",
+    ],
+)
+def test_tensors_that_would_be_bent_are_refused(tmp_path, encoder, state, bend, message):
+    refused(tmp_path, encoder, {**state, "conv1.weight": bend(state["conv1.weight"])}, message)
+
+
+def test_tensors_that_are_not_plain_are_refused_in_safetensors(tmp_path):
+    for dtype in (torch.float8_e4m3fn, torch.complex64):
+        save_file({"a": torch.ones(2).to(dtype)}, tmp_path / "w.safetensors")
+        with pytest.raises(RankproofError, match=r"w\.safetensors: a is of the type"):
+            read_weights(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_any_usual_precision_load(tmp_path, encoder, state, dtype):
+    saved = {name: value.to(dtype) if value.is_floating_point() else value for name, value in state.items()}
+    torch.save(saved, tmp_path / "w.pt")
+    assert load_weights(encoder, tmp_path / "w.pt").loaded == 120
+    assert_loaded(encoder, {name: value.to(state[name].dtype) for name, value in saved.items()})
+
+
+def test_buffers_may_be_whole_numbers(tmp_path):
+    network = nn.Linear(2, 2)
+    network.register_buffer("mask", torch.tensor([True, False]))
+    network.register_buffer("steps", torch.tensor(3, dtype=torch.int32))
+    torch.save(network.state_dict(), tmp_path / "w.pt")
+    network.mask.fill_(False)
+    network.steps.zero_()
+    load_weights(network, tmp_path / "w.pt")
+    assert network.mask.tolist() == [True, False]
+    assert int(network.steps) == 3
 
 
 def test_nothing_is_ever_unpickled(tmp_path, encoder):

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from rankproof import Ranker, RankproofError
+from rankproof.ranking.ranker import CHUNK, PASS_VALUES, pass_size
 
 
 class Watched(nn.Module):
@@ -29,6 +30,19 @@ def test_embedding_a_database_runs_frozen_in_eval_mode(encoder, make):
     Ranker(encoder, chunk=3).embed_all(images)
     assert encoder.seen == [(False, False, False)] * 3
     assert torch.equal(encoder.norm.running_mean, torch.zeros(1))
+
+
+@pytest.mark.parametrize(
+    ("form", "size"),
+    [((1, 28, 28), CHUNK), ((1, 50, 100), CHUNK), ((1, 50, 101), 495), ((3, 224, 224), 16)],
+)
+def test_a_pass_is_bounded_in_images_and_in_values(form, size):
+    assert pass_size(*form) == size
+
+
+def test_a_pass_has_at_least_one_image():
+    assert pass_size(1, 1, PASS_VALUES) == 1
+    assert pass_size(3, 4000, 4000) == 1
 
 
 def test_frozen_puts_back_every_module_and_parameter_as_it_was(encoder):

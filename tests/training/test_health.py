@@ -7,7 +7,7 @@ from rankproof.models import new_encoder
 from rankproof.ranking import Ranker
 from rankproof.training import Contrastive, InBatch, TrainingFailedError, Triplet, train
 from rankproof.training.defenses import Undefended
-from rankproof.training.health import chance_recall, spread
+from rankproof.training.health import Health, chance_recall, spread
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,44 @@ def test_spread_is_the_share_of_the_squared_length_that_is_not_common():
     z = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     assert spread(z) == pytest.approx(0.5)
     assert spread(torch.ones(5, 3)) == pytest.approx(0, abs=1e-6)
-    assert spread(torch.zeros(5, 3)) == pytest.approx(1)  # no length at all has no common part; R@1 will tell
+    assert spread(torch.zeros(5, 3)) == 0
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean", "sphere"])
+def test_an_encoder_that_died_is_noticed(digits, recipe, distance):
+    ranker = Ranker(new_encoder("digits"), distance)
+    with torch.no_grad():
+        for parameter in ranker.encoder.embedding.parameters():
+            parameter.zero_()
+    still = replace(recipe, distance=distance, learning_rate=1e-30, sampler=InBatch(batch=500))
+    with pytest.raises(TrainingFailedError, match="collapsed in epoch 1"):
+        train(ranker, *digits, still)
+
+
+@pytest.mark.parametrize(
+    ("counts", "recall", "lost"),
+    [
+        ((70, 4), 100.0, False),  # chance is nearly all already
+        ((70, 4), 89.6, True),
+        ((1000,) * 10, 10.4, True),
+        ((1000,) * 10, 12.0, False),
+        ((40,) * 98, 2.0, False),  # after one epoch from nothing
+        ((5, 5), 60.0, False),
+    ],
+)
+def test_chance_is_told_from_a_small_gain(counts, recall, lost):
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    watch = Health("loss", "advice")
+    if lost:
+        with pytest.raises(TrainingFailedError):
+            watch.judge(recall, 0.5, labels, 1)
+    else:
+        watch.judge(recall, 0.5, labels, 1)
+
+
+def test_nan_from_the_last_step_of_an_epoch_is_the_alarm_too(recipe, trained):
+    with pytest.raises(TrainingFailedError, match="diverged in epoch 1"):
+        trained(replace(recipe, sampler=InBatch(batch=1000), learning_rate=1e30))
 
 
 def test_chance_is_the_share_of_the_own_class_among_the_others():

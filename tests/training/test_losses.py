@@ -101,3 +101,56 @@ def test_the_sphere_is_euclidean_at_unit_length(make):
     found = sphere.pairwise(unit, unit)
     expected = torch.cdist(unit, unit, compute_mode="donot_use_mm_for_euclid_dist")
     torch.testing.assert_close(found, expected, atol=1e-7, rtol=0)
+
+
+def every_loss():
+    import pytorch_metric_learning.losses as library
+
+    return sorted(name for name in vars(library) if name.endswith("Loss") and not name.startswith("Base"))
+
+
+REFUSED = {
+    "GenericPairLoss": "cannot be made",  # wants a function
+    "ManifoldLoss": "cannot be made",  # wants l
+    "RankedListLoss": "cannot be made",  # wants margin and Tn
+    "SelfSupervisedLoss": "cannot be made",  # wants another loss
+    "VICRegLoss": "take another loss",  # knows no classes
+}
+
+
+def one_step(make, name):
+    z = torch.randn(24, 8, generator=make.random(0), requires_grad=True)
+    loss = MetricLearningLoss(name, classes=4, dimensions=8)
+    value = loss(z, torch.arange(24) % 4, torch.empty(0, 3), distance_by_name("cosine"))
+    value.backward()
+    return value, z.grad
+
+
+@pytest.mark.filterwarnings("ignore")  # the library's own
+@pytest.mark.parametrize("name", sorted(set(every_loss()) - set(REFUSED)))
+def test_every_loss_of_the_library_teaches(make, name):
+    value, gradient = one_step(make, name)
+    assert value.dim() == 0
+    assert bool(torch.isfinite(value))
+    assert bool(torch.isfinite(gradient).all())
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_losses_that_cannot_be_used_say_so_in_one_line(make, name):
+    with pytest.raises(RankproofError, match=REFUSED[name]) as error:
+        one_step(make, name)
+    assert "\n" not in str(error.value)
+
+
+def test_raw_euclidean_embeddings_are_compared_as_they_are(make):
+    z = 3 * torch.randn(24, 8, generator=make.random(0))
+    labels = torch.arange(24) % 4
+    plain, scaled = (
+        MetricLearningLoss("TripletMarginLoss", classes=4, dimensions=8, distance=word)
+        for word in ("euclidean", "sphere")
+    )
+    triplets, distance = torch.empty(0, 3), distance_by_name("euclidean")
+    assert plain(z, labels, triplets, distance) != plain(2 * z, labels, triplets, distance)
+    assert scaled(z, labels, triplets, distance) == pytest.approx(
+        float(scaled(2 * z, labels, triplets, distance))
+    )

@@ -15,6 +15,7 @@ from rankproof.training import (
     Inner,
     MetricLearningLoss,
     Recipe,
+    TrainingFailedError,
     Triplet,
     state,
 )
@@ -90,20 +91,47 @@ def test_killed_in_the_middle_of_an_epoch_and_resumed_equals_uninterrupted(run, 
     assert len(log) == 4
 
 
-def test_what_a_loss_learns_itself_is_resumed_too(run, tmp_path):
-    def recipe():
-        return replace(
-            RECIPES["plain"], loss=MetricLearningLoss("ProxyAnchorLoss", classes=10, dimensions=64), epochs=2
-        )
+LIBRARY = {
+    "proxies": {"loss": "ProxyAnchorLoss"},
+    "draws": {"loss": "TripletMarginLoss", "options": {"triplets_per_anchor": 5}},
+    "miner draws": {"loss": "ContrastiveLoss", "miner": "DistanceWeightedMiner"},
+}
 
-    torch.manual_seed(1)
-    first = recipe()
-    torch.manual_seed(1)
-    second = recipe()
-    train_checkpoint(replace(run(first), out=tmp_path / "whole"))
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_losses_of_the_library_go_on_bit_for_bit_and_know_the_seed(run, tmp_path, name):
+    def recipe(seed=0):
+        loss = MetricLearningLoss(**LIBRARY[name], classes=10, dimensions=64, seed=seed)
+        return replace(RECIPES["plain"], loss=loss, epochs=2, seed=seed)
+
+    train_checkpoint(replace(run(recipe()), out=tmp_path / "whole"))
+    torch.rand(7)  # whatever else draws from the generators everybody shares
     with pytest.raises(KilledError):
-        train_checkpoint(run(second), on_batch=kill_after(6))
+        train_checkpoint(run(recipe()), on_batch=kill_after(6))
     train_checkpoint(run(recipe(), resume=True))
+    assert torch.equal(weights(tmp_path / "out"), weights(tmp_path / "whole"))
+    train_checkpoint(replace(run(recipe(seed=1)), out=tmp_path / "other"))
+    assert not torch.equal(weights(tmp_path / "other"), weights(tmp_path / "whole"))
+
+
+def test_running_statistics_and_low_precision_go_on_too(tmp_path, digits):
+    train_split, test_split = digits
+    colour = [
+        replace(split.head(120), pictures=split.pictures[:120].repeat(1, 3, 4, 4))
+        for split in (train_split, test_split)
+    ]
+    recipe = replace(
+        RECIPES["plain"],
+        sampler=InBatch(batch=60),
+        epochs=2,
+        precision="bf16",
+        defense=EmbeddingShift(inner=INNER),
+    )
+    whole = Run(data=colour[0], test=colour[1], arch="resnet18", recipe=recipe, out=tmp_path / "whole")
+    train_checkpoint(whole)
+    with pytest.raises(KilledError):
+        train_checkpoint(replace(whole, out=tmp_path / "out"), on_batch=kill_after(3))
+    train_checkpoint(replace(whole, out=tmp_path / "out", resume=True))
     assert torch.equal(weights(tmp_path / "out"), weights(tmp_path / "whole"))
 
 
@@ -146,11 +174,71 @@ def test_other_settings_cannot_go_on(run):
         train_checkpoint(run(replace(RECIPES["plain"], epochs=2, learning_rate=0.1), resume=True))
 
 
+def test_other_data_cannot_go_on(run, digits):
+    train_checkpoint(run(replace(RECIPES["plain"], epochs=1)))
+    other = replace(run(replace(RECIPES["plain"], epochs=2), resume=True), data=digits[0].head(900))
+    with pytest.raises(RankproofError, match="another train data"):
+        train_checkpoint(other)
+
+
+def test_more_epochs_may_be_asked_for_unless_the_rate_knew_their_number(run):
+    train_checkpoint(run(replace(RECIPES["plain"], epochs=1)))
+    assert len(train_checkpoint(run(replace(RECIPES["plain"], epochs=2), resume=True))) == 2
+    train_checkpoint(run(replace(RECIPES["est"], epochs=1)))
+    with pytest.raises(RankproofError, match="another epochs"):
+        train_checkpoint(run(replace(RECIPES["est"], epochs=2), resume=True))
+
+
+def test_a_model_without_a_state_is_not_overwritten_by_going_on(run):
+    place = run(RECIPES["plain"]).out
+    train_checkpoint(run(replace(RECIPES["plain"], epochs=1)))
+    state.forget(place)
+    with pytest.raises(RankproofError, match="no state to go on from"):
+        train_checkpoint(run(replace(RECIPES["plain"], epochs=2), resume=True))
+    assert load_checkpoint(place).record["epochs_done"] == 1
+
+
+def test_a_new_training_destroys_nothing_before_it_has_something_better(run):
+    place = run(RECIPES["plain"]).out
+    train_checkpoint(run(replace(RECIPES["plain"], epochs=2)))
+    said = []
+    with pytest.raises(KilledError):
+        train_checkpoint(run(RECIPES["hm"]), on_batch=kill_after(2), say=said.append)
+    assert "holds a model already" in said[0]
+    assert len(list((place / "state").glob("*.json"))) == 2
+
+
+def test_a_sheet_that_was_changed_is_refused(run):
+    place = run(RECIPES["plain"]).out
+    train_checkpoint(run(replace(RECIPES["plain"], epochs=1)))
+    sheet = place / "state" / "epoch-0001.json"
+    sheet.write_text(sheet.read_text().replace('"before": null', '"before": 0.7'))
+    assert state.newest(place)[0] is None
+
+
+def test_a_failed_training_says_what_is_left(run):
+    wild = replace(RECIPES["plain"], epochs=2, learning_rate=1e30)
+    with pytest.raises(TrainingFailedError, match="nothing was written"):
+        train_checkpoint(run(wild))
+
+
 def test_nothing_to_resume_begins_anew_and_says_so(run):
     said = []
     history = train_checkpoint(run(replace(RECIPES["plain"], epochs=1), resume=True), say=said.append)
     assert len(history) == 1
     assert "nothing to resume" in said[0]
+
+
+def test_going_on_keeps_the_story_of_the_first_weights(run, tmp_path):
+    train_checkpoint(replace(run(replace(RECIPES["plain"], epochs=1)), out=tmp_path / "first"))
+    first = tmp_path / "first" / "model.safetensors"
+    train_checkpoint(run(replace(RECIPES["plain"], epochs=1), weights=first))
+    train_checkpoint(run(replace(RECIPES["plain"], epochs=2), resume=True))
+    assert load_checkpoint(tmp_path / "out").record["weights"]["name"] == "model.safetensors"
+    other = tmp_path / "other.safetensors"
+    other.write_bytes((tmp_path / "out" / "model.safetensors").read_bytes())
+    with pytest.raises(RankproofError, match="did not begin with these"):
+        train_checkpoint(run(replace(RECIPES["plain"], epochs=3), resume=True, weights=other))
 
 
 def test_weights_to_begin_with(run, tmp_path):

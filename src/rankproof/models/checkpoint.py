@@ -15,7 +15,7 @@ from torch import nn
 from rankproof.errors import RankproofError
 from rankproof.files import write_atomically
 from rankproof.models.architectures import new_encoder
-from rankproof.models.weights import check_finite, compare
+from rankproof.models.weights import check_finite, check_floating, check_plain, compare
 
 WEIGHTS, RECORD = "model.safetensors", "model.json"
 ZOO = "zoo:"
@@ -34,10 +34,12 @@ def save_checkpoint(folder: Path, encoder: nn.Module, record: dict[str, Any], *,
 
     Args:
         half: store the weights in half precision.
+    Raises:
+        RankproofError: a weight is too large for half precision; nothing is written then.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
     if half:
-        state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+        state = {name: _halved(name, value, folder) for name, value in state.items()}
     content = save(state)
     record = {**record, "sha256": hashlib.sha256(content).hexdigest()}
     write_atomically(folder / WEIGHTS, content)
@@ -69,10 +71,27 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     return Checkpoint(_fill(new_encoder(arch), state, arch, weights), record)
 
 
+def _halved(name: str, value: torch.Tensor, folder: Path) -> torch.Tensor:
+    """The values in half precision, whole numbers as they are."""
+    if not value.is_floating_point():
+        return value
+    halved = value.half()
+    # Only what half precision made infinite: what was so before is nothing that --half could be blamed for.
+    if bool((value.isfinite() & ~halved.isfinite()).any()):
+        limit = torch.finfo(torch.half).max
+        raise RankproofError(
+            f"{folder}: not written, {name} has values beyond {limit:,.0f}, the largest of half precision; "
+            f"leave --half out (in Python half=False)"
+        )
+    return halved
+
+
 def _fill(encoder: nn.Module, state: dict[str, torch.Tensor], arch: str, file: Path) -> nn.Module:
     match = compare(encoder, state)
     if odd := sorted((*match.missing, *match.unexpected, *match.misshapen)):
         raise RankproofError(f"{file}: these are not the weights of {arch}: {', '.join(odd[:3])} do not fit")
+    check_plain(state, file)
+    check_floating(encoder, state, file)
     check_finite(state, file)
     encoder.load_state_dict({name: value.float() for name, value in state.items()})
     return encoder.eval()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from rankproof.errors import RankproofError
@@ -14,6 +15,7 @@ from rankproof.models.checkpoint import RECORD, ZOO, load_checkpoint
 
 SETTINGS = ("distance", "mean", "std", "input")  # keys of a record that say how an encoder is fed
 COLOUR = 3  # channels
+LARGEST = torch.finfo(torch.float32).max  # of a number in a setting: above it encoders see infinity
 USER_CODE = re.compile(r"(.+\.py):(\w+)")
 
 
@@ -70,25 +72,37 @@ def open_encoder(name: str, *, trust: bool = False, device: str = "cpu") -> Sour
 
 
 def describe(
-    encoder: nn.Module, name: str, settings: Mapping[str, Any], record: Mapping[str, Any] | None = None
+    encoder: nn.Module,
+    name: str,
+    settings: Mapping[str, Any],
+    record: Mapping[str, Any] | None = None,
+    *,
+    channels: int | None = None,
 ) -> Source:
     """A source from loose settings, checked.
 
     Args:
         settings: any of distance, mean, std and input, None where one does not apply.
         record: what else is known.
+        channels: how many channels the encoder takes, where its architecture tells.
     Raises:
         RankproofError: a setting has an odd value; the message names it.
     """
     values = {key: _numbers(key, settings.get(key), name) for key in ("mean", "std", "input")}
-    if values["input"] is not None and (len(values["input"]) != 3 or min(values["input"]) < 1):
-        raise RankproofError(f"{name}: input must be channels, height and width, not {settings['input']!r}")
-    channels = {len(values[key]) for key in ("mean", "std") if values[key] is not None}
-    if values["input"] is not None:
-        values["input"] = tuple(int(side) for side in values["input"])
-        channels.add(values["input"][0])
-    if len(channels) > 1:
-        raise RankproofError(f"{name}: mean, std and input must agree on the number of channels")
+    known = {len(values[key]) for key in ("mean", "std") if values[key] is not None}
+    if (form := values["input"]) is not None:
+        if len(form) != 3 or min(form) < 1 or any(side != int(side) for side in form):
+            raise RankproofError(
+                f"{name}: input must be channels, height and width, whole numbers from 1 on, not "
+                f"{settings['input']!r}"
+            )
+        values["input"] = tuple(int(side) for side in form)
+        known.add(values["input"][0])
+    if values["std"] is not None and min(values["std"]) <= 0:
+        raise RankproofError(f"{name}: every value of std must be above 0, not {settings['std']!r}")
+    if len(known | ({channels} - {None})) > 1:
+        taken = "" if channels is None else f"; the encoder takes {channels}"
+        raise RankproofError(f"{name}: mean, std and input must agree on the number of channels{taken}")
     distance = str(settings.get("distance") or "cosine")
     plain = {key: None if value is None else list(value) for key, value in values.items()}
     return Source(
@@ -101,12 +115,18 @@ def describe(
 
 
 def _numbers(key: str, value: object, name: str) -> Any:
-    """A tuple of numbers, or None."""
+    """A tuple of at least one finite number, or None."""
     if value is None:
         return None
-    if not isinstance(value, list | tuple) or not all(isinstance(entry, int | float) for entry in value):
+    if not isinstance(value, list | tuple) or not value or not all(_is_number(entry) for entry in value):
         raise RankproofError(f"{name}: {key} must be a list of numbers or nothing, not {value!r}")
+    if not all(abs(entry) <= LARGEST for entry in value):  # NaN too: nothing compares with it
+        raise RankproofError(f"{name}: {key} must be finite numbers, not {value!r}")
     return tuple(value)
+
+
+def _is_number(entry: object) -> bool:
+    return isinstance(entry, int | float) and not isinstance(entry, bool)
 
 
 def _opened(name: str, trust: bool) -> Source:
@@ -158,4 +178,5 @@ def _from_checkpoint(name: str) -> Source:
     record, kind = checkpoint.record, ARCHITECTURES[str(checkpoint.record["arch"])]
     defaults = {"mean": kind.mean, "std": kind.std}
     settings = {key: record.get(key, defaults.get(key)) for key in SETTINGS}
-    return replace(describe(checkpoint.encoder, name, settings), record=record)
+    source = describe(checkpoint.encoder, name, settings, channels=kind.channels)
+    return replace(source, record=record)

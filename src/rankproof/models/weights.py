@@ -14,9 +14,14 @@ from torch import Tensor, nn
 from rankproof.errors import RankproofError
 
 NESTS = ("state_dict", "model")  # where training scripts put the weights inside what they save
+DEEPEST = 4  # nests inside nests; scripts make two at most, and a dict that holds itself has no end
 PARALLEL, CLASSIFIER = "module.", "fc."
 COUNTER = "num_batches_tracked"  # of batch norms; files from before it existed have none, and nothing uses it
 TOLD = 3  # names in a message
+FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
+UNSIGNED = (torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+PLAIN = {*FLOATING, *SIGNED, *UNSIGNED}  # whole numbers are for buffers, such as counters and masks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +73,8 @@ def load_weights(encoder: nn.Module, file: str | Path) -> Fitted:
             or with "module." before every name. Files are read as tensors only; nothing in them is executed.
     Raises:
         RankproofError: the file is no such file, nothing in it fits, a tensor has another shape than the
-            encoder's, or a value is not finite. The encoder is then as it was.
+            encoder's or is of a kind that cannot be put into it, or a value is not finite. The encoder is
+            then as it was.
     """
     state = read_weights(Path(file))
     own = encoder.state_dict()
@@ -87,6 +93,7 @@ def load_weights(encoder: nn.Module, file: str | Path) -> Fitted:
             f"{file}: nothing in it fits the encoder; it has {named(tuple(state)) or 'no weights'}, "
             f"the encoder wants {named(tuple(own))}"
         )
+    check_floating(encoder, state, file)
     check_finite(state, file)
     encoder.load_state_dict({name: value for name, value in state.items() if name in own}, strict=False)
     return Fitted(
@@ -99,21 +106,30 @@ def load_weights(encoder: nn.Module, file: str | Path) -> Fitted:
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file or of a saved state dict by name; nothing else is ever unpickled."""
+    """The tensors of a safetensors file or of a saved state dict by name; nothing else is ever unpickled.
+
+    Raises:
+        RankproofError: the file is no such file, its weights lie too deep, or a tensor is not a plain one.
+    """
     if not file.is_file():
         raise RankproofError(f"{file}: no such file of weights; check the path")
     found: Any = _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
-    while isinstance(found, Mapping) and (nest := next((name for name in NESTS if name in found), None)):
-        if not isinstance(found[nest], Mapping):
-            break
-        found = found[nest]
+    for _ in range(DEEPEST):
+        found = found if (inner := _inside(found)) is None else inner
+    if _inside(found) is not None:
+        raise RankproofError(
+            f"{file}: its weights lie more than {DEEPEST} levels deep below {' and '.join(NESTS)}; save the "
+            f"state dict alone"
+        )
     if not isinstance(found, Mapping):
         raise RankproofError(
             f"{file}: holds a {type(found).__name__}, not weights by name; save a state dict"
         )
-    return {
+    state = {
         str(name).removeprefix(PARALLEL): value for name, value in found.items() if isinstance(value, Tensor)
     }
+    check_plain(state, file)
+    return state
 
 
 def compare(encoder: nn.Module, state: Mapping[str, Tensor]) -> Match:
@@ -124,6 +140,27 @@ def compare(encoder: nn.Module, state: Mapping[str, Tensor]) -> Match:
         unexpected=tuple(name for name in state if name not in own),
         misshapen=tuple(name for name in state if name in own and state[name].shape != own[name].shape),
     )
+
+
+def check_plain(state: Mapping[str, Tensor], file: str | Path) -> None:
+    """Raise where a tensor is no dense one of usual numbers: what else there is would be lost or bent."""
+    for name, value in state.items():
+        if odd := _oddity(value):
+            raise RankproofError(
+                f"{file}: {name} is {odd}; save the weights as dense tensors of float16, bfloat16, float32 "
+                f"or float64"
+            )
+
+
+def check_floating(encoder: nn.Module, state: Mapping[str, Tensor], file: str | Path) -> None:
+    """Raise where a parameter would get whole numbers: those of a compressed model, without their scale."""
+    for name, parameter in encoder.named_parameters():
+        value = state.get(name, parameter)
+        if parameter.is_floating_point() and not value.is_floating_point():
+            raise RankproofError(
+                f"{file}: {name} holds whole numbers ({_kind(value)}) where the encoder has a floating "
+                f"parameter; save the weights in floating point"
+            )
 
 
 def check_finite(state: Mapping[str, Tensor], file: str | Path) -> None:
@@ -141,6 +178,27 @@ def named(names: Collection[str]) -> str:
 def shape_text(value: Tensor) -> str:
     """A shape for people, such as "64x3x7x7"."""
     return "x".join(map(str, value.shape)) or "a single number"
+
+
+def _inside(found: Any) -> Mapping[Any, Any] | None:
+    """What lies below the first of the usual names; None where that is no dict or there is no such name."""
+    nest = next((name for name in NESTS if name in found), None) if isinstance(found, Mapping) else None
+    return found[nest] if nest is not None and isinstance(found[nest], Mapping) else None
+
+
+def _oddity(value: Tensor) -> str | None:
+    """What keeps a tensor from being used as a weight, for people; None where nothing does."""
+    if value.is_meta:
+        return "on the meta device, without values"
+    if value.is_nested:
+        return "a nested tensor"
+    if value.layout != torch.strided:
+        return f"not dense ({str(value.layout).removeprefix('torch.')})"
+    return None if value.dtype in PLAIN else f"of the type {_kind(value)}"
+
+
+def _kind(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
 
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:

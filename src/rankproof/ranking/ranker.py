@@ -11,9 +11,15 @@ from rankproof.errors import NotFiniteError, RankproofError
 from rankproof.ranking.distances import Distance, distance_by_name
 
 CHUNK = 500  # images in one pass; about the fastest on a CPU and small enough for any GPU
+PASS_VALUES = 2_500_000  # pixel values in one pass: more, and what a deep encoder remembers fills the memory
 
 FAILURES = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)  # of images that do not fit
 SAID = 200  # characters of the encoder's own words in a message
+
+
+def pass_size(channels: int, height: int, width: int) -> int:
+    """How many images of that form go through an encoder in one pass: at least 1 and at most `CHUNK`."""
+    return max(1, min(CHUNK, PASS_VALUES // (channels * height * width)))
 
 
 class Ranker:

@@ -4,7 +4,7 @@ from rankproof.training.defenses import EmbeddingShift, MinMax, SingleStep, Supp
 from rankproof.training.health import TrainingFailedError
 from rankproof.training.inner import Inner
 from rankproof.training.later_defenses import AntiCollapse, Hardness
-from rankproof.training.loop import Epoch, Training, measure_recall, train
+from rankproof.training.loop import Epoch, Training, train
 from rankproof.training.losses import Contrastive, MetricLearningLoss, Triplet
 from rankproof.training.recipe import Recipe, published
 from rankproof.training.samplers import Balanced, FromSet, InBatch
@@ -28,7 +28,6 @@ __all__ = [
     "TrainingFailedError",
     "Triplet",
     "Undefended",
-    "measure_recall",
     "published",
     "train",
 ]

@@ -1,4 +1,4 @@
-"""Several processes that train one encoder, started by torch's own launcher.
+"""Several processes that train one encoder, started by torch's own launcher:
 
 torchrun --nproc-per-node 2 -m rankproof train ...
 """
@@ -43,21 +43,32 @@ class Group:
             value /= self.size
         return value
 
-    def agree(self, encoder: nn.Module) -> None:
-        """Running statistics, which each process keeps of its own pictures, become those of the first."""
+    def all(self, ready: bool) -> bool:
+        """Whether it is so in every process."""
+        return float(self.mean(torch.tensor(float(ready)))) == 1
+
+    def agree(self, *tensors: Tensor) -> None:
+        """Make tensors what they are in the first process."""
         if self.size > 1:
-            for buffer in encoder.buffers():
-                distributed.broadcast(buffer, 0)
+            for tensor in tensors:
+                distributed.broadcast(tensor, 0)
 
 
 ALONE = Group()
 
 
-def join() -> Group:
-    """The group torch's launcher made, or this process alone."""
+def join(device: str) -> tuple[Group, str]:
+    """The group torch's launcher made, or this process alone, and the device that is this process's own.
+
+    Args:
+        device: "cpu" or "cuda".
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return ALONE
+        return ALONE, device
+    if device == "cuda":
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
     if not distributed.is_initialized():
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        distributed.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl")
         atexit.register(distributed.destroy_process_group)
-    return Group(distributed.get_rank(), distributed.get_world_size())
+    return Group(distributed.get_rank(), distributed.get_world_size()), device

@@ -3,14 +3,14 @@
 import math
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from rankproof.errors import RankproofError
 
 LEAST_SPREAD = 1e-4  # of embeddings around their mean, as a share of their mean squared length
 PATIENCE = 20  # steps in a row
-LEAST_GAIN = 1.2  # R@1 over what random rankings have
+ERRORS = 3  # standard errors of R@1 on a test split of that size within which it is that of chance
+SHARE = 0.02  # and the largest share of what is left above chance that these may be
 
 
 class TrainingFailedError(RankproofError):
@@ -43,13 +43,18 @@ class Health:
         if self.low >= PATIENCE:
             raise self.failed("collapsed", epoch, f"all embeddings are equal for {self.low} steps")
 
-    def judge(self, recall: float, chance: float, epoch: int) -> None:
-        """Look at R@1 (%) at the end of an epoch; `chance` (%) is that of random rankings.
+    def judge(self, recall: float, wide: float, labels: Tensor, epoch: int) -> None:
+        """Look at the end of an epoch: R@1 (%) on a test split with these labels, and its `spread`.
 
         Raises:
-            TrainingFailedError: it is no better than chance.
+            TrainingFailedError: the embeddings are equal, or R@1 is no better than chance.
         """
-        if recall <= LEAST_GAIN * chance:
+        if wide < LEAST_SPREAD:
+            raise self.failed("collapsed", epoch, "all test pictures have the same embedding")
+        chance = chance_recall(labels)
+        left = 100 - chance
+        noise = ERRORS * math.sqrt(chance * left / len(labels))
+        if recall <= chance + min(noise, SHARE * left) and left > 0:
             raise self.failed("collapsed", epoch, f"R@1 is {recall:.1f} %, that of chance {chance:.1f} %")
 
     def failed(self, how: str, epoch: int, why: str) -> TrainingFailedError:
@@ -58,10 +63,10 @@ class Health:
 
 
 def spread(z: Tensor) -> float:
-    """Mean squared distance of embeddings (b, d) from their mean over mean squared length, in [0, 1]."""
+    """Mean squared distance of embeddings (b, d) from their mean, over mean squared length (0 for 0)."""
     z = z.detach().float()
-    total = z.square().sum(1).mean()
-    return float(1 - z.mean(0).square().sum() / total.clamp(min=torch.finfo(z.dtype).tiny))
+    total = float(z.square().sum(1).mean())
+    return 1 - float(z.mean(0).square().sum()) / total if total > 0 else 0.0
 
 
 def chance_recall(labels: Tensor) -> float:

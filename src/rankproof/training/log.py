@@ -19,6 +19,12 @@ def write_table(folder: Path, history: list[dict[str, Any]]) -> None:
     write_atomically(folder / TABLE, stream.getvalue().encode())
 
 
+def forget_events(folder: Path) -> None:
+    """Remove the events of an earlier training."""
+    for file in (folder / EVENTS).glob("events.*"):
+        file.unlink(missing_ok=True)
+
+
 def write_events(folder: Path, epoch: dict[str, Any]) -> bool:
     """One epoch for TensorBoard, below events/; False where the package is not there."""
     try:

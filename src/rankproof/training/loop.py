@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -11,14 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from rankproof.data.dataset import Dataset
-from rankproof.errors import NotFiniteError
+from rankproof.errors import NotFiniteError, RankproofError
 from rankproof.randomness import generator
 from rankproof.ranking.gallery import Gallery
 from rankproof.ranking.metrics import recall_at
 from rankproof.ranking.ranker import Ranker
+from rankproof.training.borrowed import global_numbers
 from rankproof.training.defenses import Step
 from rankproof.training.group import ALONE, Group
-from rankproof.training.health import Health, chance_recall, spread
+from rankproof.training.health import Health, spread
+from rankproof.training.losses import MetricLearningLoss
 from rankproof.training.recipe import Recipe
 from rankproof.training.samplers import Batch, check_classes
 from rankproof.training.state import State, collected, restore
@@ -62,7 +65,7 @@ class Training:
         self, ranker: Ranker, data: Dataset, test: Dataset, recipe: Recipe, *, group: Group = ALONE
     ) -> None:
         self.sampler = recipe.sampler.shared(group.size)
-        check_classes(data.labels, data.classes, recipe.sampler)
+        check_classes(data.labels, data.classes, self.sampler)
         self.ranker, self.data, self.test, self.recipe, self.group = ranker, data, test, recipe, group
         self.parameters = [*ranker.encoder.parameters(), *recipe.loss.parameters()]
         self.optimizer = torch.optim.Adam(
@@ -72,6 +75,7 @@ class Training:
         self.before: float | None = None  # what a defence carries from step to step
         self.health = Health(recipe.words, _advice(recipe))
         self.batches = self.sampler.count(data.labels) // group.size
+        group.agree(*ranker.encoder.state_dict().values(), *recipe.loss.state().values())
 
     @property
     def encoder(self) -> nn.Module:
@@ -87,11 +91,11 @@ class Training:
             "before": self.before,
             "history": [epoch.as_dict() for epoch in self.history],
         }
-        return State(collected(self.encoder, self.recipe.loss.parameters(), self.optimizer), sheet)
+        return State(collected(self.encoder, self.recipe.loss, self.optimizer), sheet)
 
     def restore(self, state: State) -> None:
         """Go on from there."""
-        restore(state, self.encoder, self.recipe.loss.parameters(), self.optimizer)
+        restore(state, self.encoder, self.recipe.loss, self.optimizer)
         self.history = [Epoch(**epoch) for epoch in state.sheet["history"]]
         self.before = state.sheet["before"]
 
@@ -106,19 +110,20 @@ class Training:
         begin, number = time.perf_counter(), len(self.history) + 1
         self.ranker.encoder.train()
         noise = generator(self.recipe.seed, number, f"steps/{self.group.rank}")
-        total, done = 0.0, (number - 1) * self.batches
+        losses, done = list[float](), (number - 1) * self.batches
         for batch in self._batches(number):
-            if len(batch.triplets):
-                total += self._step(batch, done, noise)
+            if self.group.all(self._teaches(batch)):
+                losses.append(self._step(batch, done, noise))
             done += 1
             tell(done, self.recipe.epochs * self.batches)
-        self.group.agree(self.encoder)
-        recall = measure_recall(self.ranker, self.test)
-        self.health.judge(recall, chance_recall(self.test.labels), number)
+        if not losses:
+            raise RankproofError("no batch held two pictures of a class and another class; take larger ones")
+        self.group.agree(*self.encoder.buffers())
+        recall = self._measured(number)
         before = self.history[-1].seconds if self.history else 0.0
         seconds = before + time.perf_counter() - begin
         self.history.append(
-            Epoch(number=number, loss=total / self.batches, recall_at_1=recall, seconds=seconds)
+            Epoch(number=number, loss=sum(losses) / len(losses), recall_at_1=recall, seconds=seconds)
         )
         return self.history[-1]
 
@@ -140,14 +145,35 @@ class Training:
         Raises:
             TrainingFailedError: it diverged or collapsed.
         """
-        while len(self.history) < self.recipe.epochs:
-            epoch = self.epoch(on_batch)
-            on_epoch(epoch)
-            ahead = torch.tensor(epoch.seconds * (epoch.number + 1) / epoch.number)
-            if time_limit is not None and float(self.group.mean(ahead)) > time_limit:
-                break
+        while len(self.history) < self.recipe.epochs and not self._late(time_limit):
+            on_epoch(self.epoch(on_batch))
         self.ranker.encoder.eval()
         return self.history
+
+    def _late(self, time_limit: float | None) -> bool:
+        """Whether one more epoch would end after the limit."""
+        if time_limit is None or not self.history:
+            return False
+        last = self.history[-1]
+        ahead = torch.tensor(last.seconds * (last.number + 1) / last.number)
+        return float(self.group.mean(ahead)) > time_limit
+
+    def _teaches(self, batch: Batch) -> bool:
+        """Whether the loss has anything to say about a batch."""
+        return len(batch.triplets) > 0 if self.recipe.loss.of_triplets else len(batch.rows) > 1
+
+    def _measured(self, number: int) -> float:
+        """R@1 (%) after an epoch, taken by the first process and known to all, or the alarm."""
+        told = torch.zeros(2)
+        if self.group.leads:
+            try:
+                told = torch.tensor(measure(self.ranker, self.test))
+            except NotFiniteError as error:
+                raise self.health.failed("diverged", number, str(error)) from None
+        self.group.agree(told)
+        recall, wide = told.tolist()
+        self.health.judge(recall, wide, self.test.labels, number)
+        return float(recall)
 
     def _batches(self, number: int) -> Iterator[Batch]:
         """This process's share of the batches of an epoch; all processes have equally many."""
@@ -169,7 +195,9 @@ class Training:
             before=self.before,
         )
         try:
-            lesson = recipe.defense(step)
+            # Losses of the library may draw numbers of their own.
+            with global_numbers(noise) if isinstance(recipe.loss, MetricLearningLoss) else nullcontext():
+                lesson = recipe.defense(step)
         except NotFiniteError as error:
             raise self.health.failed("diverged", number, str(error)) from None
         told = torch.tensor([float(lesson.loss.detach()), spread(lesson.z)])
@@ -231,9 +259,10 @@ def train(
     return training.run(on_batch=on_batch, on_epoch=on_epoch, time_limit=time_limit)
 
 
-def measure_recall(ranker: Ranker, test: Dataset) -> float:
-    """R@1 (%) over a data set, leave-one-out."""
-    return 100 * float(recall_at(Gallery.build(ranker, test.pictures, test.labels), 1).mean())
+def measure(ranker: Ranker, test: Dataset) -> tuple[float, float]:
+    """R@1 (%) over a data set, leave-one-out, and the spread of its embeddings."""
+    gallery = Gallery.build(ranker, test.pictures, test.labels)
+    return 100 * float(recall_at(gallery, 1).mean()), spread(gallery.embeddings)
 
 
 def _advice(recipe: Recipe) -> str:

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from rankproof.errors import RankproofError
+from rankproof.randomness import generator
 from rankproof.ranking.distances import Distance
+from rankproof.training.borrowed import global_numbers
 
 PML = "pml:"
 
@@ -38,8 +40,21 @@ class Loss(Protocol):
         """Everything that defines it, for the record."""
         ...
 
+    @property
+    def of_triplets(self) -> bool:
+        """Whether a batch without triplets teaches it nothing."""
+        ...
+
     def parameters(self) -> list[nn.Parameter]:
         """What it learns itself, such as proxies of the classes."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """All that changes while it is used, by name."""
+        ...
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Put back what `state` gave."""
         ...
 
 
@@ -54,6 +69,7 @@ class Triplet:
     margin: float
 
     name = "triplet"
+    of_triplets = True
 
     def __call__(self, z: Tensor, labels: Tensor, triplets: Tensor, distance: Distance) -> Tensor:
         """(t,) one loss per triplet."""
@@ -72,6 +88,13 @@ class Triplet:
         """None."""
         return []
 
+    def state(self) -> dict[str, Tensor]:
+        """Nothing."""
+        return {}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Nothing."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Contrastive:
@@ -84,6 +107,7 @@ class Contrastive:
     margin: float
 
     name = "contrastive"
+    of_triplets = False
 
     def __call__(self, z: Tensor, labels: Tensor, triplets: Tensor, distance: Distance) -> Tensor:
         """(b (b - 1) / 2,) one loss per pair."""
@@ -99,19 +123,31 @@ class Contrastive:
         """None."""
         return []
 
+    def state(self) -> dict[str, Tensor]:
+        """Nothing."""
+        return {}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Nothing."""
+
 
 class MetricLearningLoss:
     """Any loss of pytorch-metric-learning, with a miner if wanted, unchanged.
 
     Args:
         loss: name of a class in `pytorch_metric_learning.losses`.
-        options: its arguments; `num_classes` and `embedding_size` are filled in where it wants them.
+        options: its arguments; `num_classes`, `embedding_size` and `descriptors_dim` are filled in where it
+            wants them, and for raw Euclidean embeddings a `distance` that does not scale them.
         miner: name of a class in `pytorch_metric_learning.miners`, or None.
         miner_options: the miner's arguments.
         classes: number of classes of the training split.
         dimensions: of the embedding.
-        device: where what it learns itself lives.
+        distance: how the encoder's embeddings are compared.
+        seed: of what it learns itself.
+        device: where that lives.
     """
+
+    of_triplets = False
 
     def __init__(
         self,
@@ -122,24 +158,33 @@ class MetricLearningLoss:
         miner_options: Mapping[str, Any] | None = None,
         classes: int,
         dimensions: int,
+        distance: str = "cosine",
+        seed: int = 0,
         device: str | torch.device = "cpu",
     ) -> None:
         from pytorch_metric_learning import losses, miners
 
         self.name = PML + loss
-        filled = {"num_classes": classes, "embedding_size": dimensions}
-        self.options, self.miner_name, self.miner_options = (
-            dict(options or {}),
-            miner,
-            dict(miner_options or {}),
-        )
-        self.module = _built(losses, loss, self.options, filled).to(device)
-        self.miner = None if miner is None else _built(miners, miner, self.miner_options, {})
+        self.options, self.miner_options = dict(options or {}), dict(miner_options or {})
+        self.miner_name = miner
+        filled: dict[str, Any] = {"num_classes": classes, "embedding_size": dimensions}
+        filled |= {"descriptors_dim": dimensions, **_plain(distance)}
+        with global_numbers(generator(seed, 0, "loss")):
+            self.module = _built(losses, loss, self.options, filled).to(device)
+            self.miner = (
+                None if miner is None else _built(miners, miner, self.miner_options, _plain(distance))
+            )
 
     def __call__(self, z: Tensor, labels: Tensor, triplets: Tensor, distance: Distance) -> Tensor:
         """() the library has averaged already."""
-        mined = None if self.miner is None else self.miner(z, labels)
-        value: Tensor = self.module(z, labels, mined)
+        try:
+            mined = None if self.miner is None else self.miner(z, labels)
+            value: Tensor = self.module(z, labels, mined)
+        except (TypeError, ValueError, KeyError, AssertionError, RuntimeError, NotImplementedError) as error:
+            first = str(error).strip().partition("\n")[0]
+            raise RankproofError(
+                f"{self.name}: does not work with embeddings and classes alone ({first}); take another loss"
+            ) from error
         return value
 
     def settings(self) -> dict[str, Any]:
@@ -155,8 +200,34 @@ class MetricLearningLoss:
         """Such as the proxies of the classes."""
         return list(self.module.parameters())
 
+    def state(self) -> dict[str, Tensor]:
+        """Of the loss and of the miner."""
+        parts = {"loss": self.module, "miner": self.miner}
+        return {
+            f"{part}.{name}": value
+            for part, module in parts.items()
+            if module is not None
+            for name, value in module.state_dict().items()
+        }
 
-def _built(library: Any, name: str, options: dict[str, Any], filled: dict[str, int]) -> nn.Module:
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Of the loss and of the miner."""
+        for part, module in (("loss.", self.module), ("miner.", self.miner)):
+            own = {name.removeprefix(part): value for name, value in state.items() if name.startswith(part)}
+            if module is not None:
+                module.load_state_dict(own)
+
+
+def _plain(distance: str) -> dict[str, Any]:
+    """The library's distance for raw Euclidean embeddings; all its own scale to unit length."""
+    if distance != "euclidean":
+        return {}
+    from pytorch_metric_learning.distances import LpDistance
+
+    return {"distance": LpDistance(normalize_embeddings=False)}
+
+
+def _built(library: Any, name: str, options: dict[str, Any], filled: dict[str, Any]) -> nn.Module:
     """A class of the library, made with the options and with what it cannot do without."""
     made = getattr(library, name, None)
     kind = library.__name__.rpartition(".")[2]
@@ -164,20 +235,18 @@ def _built(library: Any, name: str, options: dict[str, Any], filled: dict[str, i
         raise RankproofError(
             f"{PML}{name}: pytorch-metric-learning has no such class in `{kind}`; see its documentation"
         )
-    wanted = inspect.signature(made.__init__).parameters
-    needed = {word: value for word, value in filled.items() if word in wanted}
-    unknown = [word for word in options if word not in wanted and not _takes_more(made)]
+    # Classes hand what they do not know on to those they are made of.
+    own = (vars(part)["__init__"] for part in made.__mro__ if "__init__" in vars(part))
+    wanted = [word for init in own if inspect.isfunction(init) for word in inspect.signature(init).parameters]
+    unknown = [word for word in options if word not in wanted]
     if unknown:
-        known = ", ".join(word for word in wanted if word not in ("self", "args", "kwargs"))
+        known = ", ".join(dict.fromkeys(word for word in wanted if word not in ("self", "args", "kwargs")))
         raise RankproofError(f"{PML}{name}: no option {unknown[0]!r}; it has {known}")
     try:
-        module: nn.Module = made(**{**needed, **options})
-    except (TypeError, ValueError, AssertionError) as error:
-        raise RankproofError(f"{PML}{name}: cannot be made with these options ({error})") from None
+        module: nn.Module = made(
+            **{word: value for word, value in filled.items() if word in wanted} | options
+        )
+    except (TypeError, ValueError, KeyError, AssertionError, NotImplementedError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise RankproofError(f"{PML}{name}: cannot be made with these options ({first})") from None
     return module
-
-
-def _takes_more(made: type) -> bool:
-    """Whether the class hands unknown arguments on to the one it is made of."""
-    wanted = inspect.signature(made.__init__).parameters.values()  # type: ignore[misc]
-    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in wanted)

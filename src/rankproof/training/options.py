@@ -8,10 +8,11 @@ from typing import Any, cast, get_args
 from rankproof.data.dataset import Dataset
 from rankproof.errors import RankproofError
 from rankproof.models import new_encoder
+from rankproof.models.architectures import ARCHITECTURES
 from rankproof.threat import parse_eps
 from rankproof.training.augment import Augment
 from rankproof.training.defenses import Defense, EmbeddingShift, MinMax, SingleStep, Suppress, Undefended
-from rankproof.training.inner import Inner, later_inner, published_inner
+from rankproof.training.inner import SMALL_PICTURE, Inner, later_inner, published_inner
 from rankproof.training.later_defenses import AntiCollapse, Hardness
 from rankproof.training.losses import PML, Contrastive, Loss, MetricLearningLoss, Triplet
 from rankproof.training.recipe import EPOCHS, PUBLISHED_BATCH, PUBLISHED_MARGIN, Decay, Recipe, is_published
@@ -19,6 +20,7 @@ from rankproof.training.samplers import Balanced, FromSet, InBatch, Sampler
 
 LATER = ("act", "hm")
 FAST_EPOCHS, FAST_BATCH, FAST_STEPS, FAST_WARM_UP = 12, 200, 3, 3.0
+LARGE_BATCH = 128  # pictures above 32 pixels a side fill the memory sooner
 REACH = 2.0  # the inner steps of a fast schedule together, in units of eps
 
 
@@ -58,14 +60,16 @@ def recipe_of(options: Options, data: Dataset, arch: str, device: str = "cpu") -
     distance = options.distance or ("sphere" if options.defense in LATER else "cosine")
     if distance not in PUBLISHED_BATCH:
         raise RankproofError(f"--distance must be {', '.join(PUBLISHED_BATCH)}, got {distance!r}")
-    batch = options.batch or (FAST_BATCH if options.fast else PUBLISHED_BATCH[distance])
+    side = int(max(data.pictures.shape[-2:]))
+    usual = PUBLISHED_BATCH[distance] if side <= SMALL_PICTURE else LARGE_BATCH
+    batch = options.batch or (min(FAST_BATCH, usual) if options.fast else usual)
     fast_defense = options.fast and options.defense != "none"
     recipe = Recipe(
         loss=_loss(options, distance, data, arch, device),
         sampler=_sampler(options, batch, data),
         distance=distance,
         defense=_defense(options, int(data.pictures.shape[-1])),
-        augment=Augment(pad=options.shift, flip=options.flip),
+        augment=_augment(options, data),
         epochs=options.epochs or (FAST_EPOCHS if options.fast else EPOCHS),
         learning_rate=options.learning_rate,
         decay=_word("decay", options.decay or ("cosine" if options.fast else "constant"), get_args(Decay)),
@@ -78,6 +82,13 @@ def recipe_of(options: Options, data: Dataset, arch: str, device: str = "cpu") -
     return replace(recipe, schedule="published") if same else recipe
 
 
+def _augment(options: Options, data: Dataset) -> Augment:
+    least = int(min(data.pictures.shape[-2:]))
+    if not 0 <= options.shift < least:
+        raise RankproofError(f"--shift must be 0 to {least - 1} for these pictures, got {options.shift}")
+    return Augment(pad=options.shift, flip=options.flip)
+
+
 def _loss(options: Options, distance: str, data: Dataset, arch: str, device: str) -> Loss:
     margin = PUBLISHED_MARGIN[distance] if options.margin is None else options.margin
     if options.loss.startswith(PML):
@@ -85,6 +96,8 @@ def _loss(options: Options, distance: str, data: Dataset, arch: str, device: str
             raise RankproofError(
                 f"--margin: {options.loss} has options of its own, give them with --loss-option"
             )
+        if options.miner is None and options.miner_options:
+            raise RankproofError("--miner-option: choose a miner first, with --miner pml:NAME")
         return MetricLearningLoss(
             options.loss.removeprefix(PML),
             _pairs("loss-option", options.loss_options),
@@ -92,9 +105,15 @@ def _loss(options: Options, distance: str, data: Dataset, arch: str, device: str
             miner_options=_pairs("miner-option", options.miner_options),
             classes=len(data.classes),
             dimensions=_dimensions(arch, data),
+            distance=distance,
+            seed=options.seed,
             device=device,
         )
-    for name, given in (("loss-option", options.loss_options), ("miner", options.miner)):
+    for name, given in (
+        ("loss-option", options.loss_options),
+        ("miner", options.miner),
+        ("miner-option", options.miner_options),
+    ):
         if given:
             raise RankproofError(f"--{name} is for losses of pytorch-metric-learning (--loss pml:NAME)")
     match options.loss:
@@ -109,6 +128,8 @@ def _loss(options: Options, distance: str, data: Dataset, arch: str, device: str
 def _sampler(options: Options, batch: int, data: Dataset) -> Sampler:
     balanced = options.loss.startswith(PML) or options.defense in LATER
     word = options.sampler or ("balanced" if balanced else "in-batch")
+    if options.per_class is not None and options.per_class < 2:
+        raise RankproofError(f"--per-class must be at least 2, got {options.per_class}")
     if options.per_class is not None and word != "balanced":
         raise RankproofError(f"--per-class is of the balanced sampler, not of {word}")
     match word:
@@ -166,15 +187,22 @@ def _inner(options: Options, size: int) -> Inner:
     usual = later_inner(size) if options.defense in LATER else published_inner(size)
     eps = usual.eps if options.eps is None else parse_eps(options.eps)
     steps = options.inner_steps or (FAST_STEPS if options.fast else usual.steps)
-    if steps == usual.steps and eps == usual.eps:
+    if (eps, steps) == (usual.eps, usual.steps):
         return usual
-    return Inner(eps=eps, steps=steps, step=min(eps, REACH * eps / steps), start=eps)
+    if options.fast:
+        return Inner(eps=eps, steps=steps, step=min(eps, REACH * eps / steps), start=eps)
+    # The published steps go the same multiple of eps together.
+    reach = usual.step * usual.steps / usual.eps
+    return Inner(eps=eps, steps=steps, step=min(eps, reach * eps / steps))
 
 
 def _dimensions(arch: str, data: Dataset) -> int:
     """How long the embeddings of an architecture are."""
     import torch
 
+    architecture = ARCHITECTURES.get(arch)
+    if architecture is not None and not architecture.takes(tuple(data.pictures.shape[1:])):
+        return 1  # the run says what is wrong with the pictures
     with torch.inference_mode():
         z = new_encoder(arch).eval()(torch.zeros(1, *data.pictures.shape[1:]))
     return int(z.shape[1])

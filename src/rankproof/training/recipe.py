@@ -10,12 +10,13 @@ from rankproof.training.defenses import Defense, EmbeddingShift, Undefended
 from rankproof.training.inner import Inner, later_inner, published_inner
 from rankproof.training.later_defenses import AntiCollapse, Hardness
 from rankproof.training.losses import Contrastive, Loss, Triplet
-from rankproof.training.samplers import Balanced, InBatch, Sampler
+from rankproof.training.samplers import Balanced, FromSet, InBatch, Sampler
 
 Decay = Literal["constant", "cosine"]
 
 PUBLISHED_BATCH = {"cosine": 1000, "euclidean": 500, "sphere": 500}
 PUBLISHED_MARGIN = {"cosine": 0.2, "euclidean": 1.0, "sphere": 0.2}
+PUBLISHED_SIZE = 28  # side of the pictures these are for
 EPOCHS = 30
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-7
@@ -62,6 +63,11 @@ class Recipe:
         if self.epochs < 1 or not self.learning_rate > 0:
             raise RankproofError("epochs must be at least 1 and the learning rate above 0")
         self.defense.check(self.loss)
+        if self.defense.name in ("act", "hm") and isinstance(self.sampler, FromSet):
+            raise RankproofError(
+                f"defense {self.defense.name} pairs the pictures of a batch, {self.sampler.name} makes pairs "
+                "of its own; take balanced or in-batch"
+            )
 
     def settings(self) -> dict[str, Any]:
         """All of it as plain values, for the record."""
@@ -122,8 +128,9 @@ def later(defense: Literal["act", "hm"], *, batch: int, per_class: int = 2, size
 
 
 def is_published(recipe: Recipe, size: int) -> bool:
-    """Whether a recipe differs from the published one in nothing but the seed and the precision."""
-    if recipe.distance not in ("cosine", "euclidean") or recipe.loss.name not in ("triplet", "contrastive"):
+    """Whether a recipe for 28x28 pictures differs from the published one in seed and precision at most."""
+    known = recipe.distance in ("cosine", "euclidean") and recipe.loss.name in ("triplet", "contrastive")
+    if size != PUBLISHED_SIZE or not known:
         return False
     paper = published(
         recipe.distance, recipe.loss.name, defended=recipe.defense.name == "est", size=size, seed=recipe.seed

@@ -1,5 +1,7 @@
 """One training run from data to a checkpoint with its record, its log and all that is needed to go on."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +14,15 @@ from rankproof.data.dataset import Dataset
 from rankproof.errors import RankproofError
 from rankproof.models import new_encoder, save_checkpoint
 from rankproof.models.architectures import ARCHITECTURES
+from rankproof.models.checkpoint import RECORD
 from rankproof.models.weights import load_weights
-from rankproof.ranking.ranker import Ranker
+from rankproof.ranking.ranker import Ranker, pass_size
 from rankproof.training import state
 from rankproof.training.group import ALONE, Group
-from rankproof.training.log import write_events, write_table
+from rankproof.training.health import TrainingFailedError
+from rankproof.training.log import forget_events, write_events, write_table
 from rankproof.training.loop import Epoch, LowPrecision, Training
-from rankproof.training.recipe import Recipe
+from rankproof.training.recipe import PUBLISHED_SIZE, Recipe
 from rankproof.versions import versions
 
 Tell = Callable[[int, int], None]
@@ -65,66 +69,99 @@ def train_checkpoint(
 
     Args:
         on_batch: called with batches done and batches in all.
-        on_epoch: called with each finished epoch.
+        on_epoch: called with each finished epoch, in the first process only.
         say: called with what a user should know.
     Returns:
         what each epoch came to, earlier sittings included.
     Raises:
         TrainingFailedError: it diverged or collapsed; what was written before stays.
     """
-    ranker, encoder = _ranker(run, say)
-    start = _start(run, say)
+    ranker, encoder = _ranker(run)
+    start = _start(run, group, say)
+    origin = _origin(run, encoder, start, say)
     training = Training(ranker, run.data, run.test, run.recipe, group=group)
     if start is not None:
         training.restore(start)
-    elif group.leads:
-        state.forget(run.out)
     say(f"{run.recipe.words}, {run.recipe.schedule} schedule: {run.recipe.epochs} epochs")
 
     def keep(epoch: Epoch) -> None:
         if group.leads:
-            _keep(run, encoder, training, group)
-        on_epoch(epoch)
+            if len(training.history) == 1:
+                state.forget(run.out)  # of an earlier training, now that there is something better
+                forget_events(run.out)
+            _keep(run, encoder, training, group, origin)
+            on_epoch(epoch)
 
-    return training.run(on_batch=on_batch, on_epoch=keep, time_limit=run.time_limit)
+    try:
+        return training.run(on_batch=on_batch, on_epoch=keep, time_limit=run.time_limit)
+    except TrainingFailedError as error:
+        done = len(training.history)
+        kept = f"{run.out} holds the model after epoch {done}" if done else "nothing was written"
+        raise TrainingFailedError(f"{error}; {kept}") from None
 
 
-def _ranker(run: Run, say: Say) -> tuple[Ranker, nn.Module]:
+def _ranker(run: Run) -> tuple[Ranker, nn.Module]:
     """The encoder that begins, and the ranker it is trained in."""
-    architecture, form = ARCHITECTURES.get(run.arch), tuple(run.data.pictures.shape[1:])
+    form = tuple(run.data.pictures.shape[1:])
     encoder = new_encoder(run.arch, run.recipe.seed)
-    assert architecture is not None
+    architecture = ARCHITECTURES[run.arch]
     if not architecture.takes(form):
         shape = "x".join(map(str, form))
-        hint = (
-            f"; try --size {architecture.size}"
-            if architecture.size and form[0] == architecture.channels
-            else ""
-        )
+        fits = architecture.size and form[0] == architecture.channels
+        hint = f"; try --size {architecture.size}" if fits else ""
         raise RankproofError(
             f"arch {run.arch} wants pictures of {architecture.wanted}, {run.data.name} has {shape}{hint}"
         )
-    if run.weights is not None:
-        say(f"{run.weights}: {load_weights(encoder, run.weights).note}")
     encoder = encoder.to(run.device)
     passes = LowPrecision(encoder) if run.recipe.precision == "bf16" else encoder
-    ranker = Ranker(passes, run.recipe.distance, mean=architecture.mean, std=architecture.std, name=run.arch)
+    ranker = Ranker(
+        passes,
+        run.recipe.distance,
+        mean=architecture.mean,
+        std=architecture.std,
+        name=run.arch,
+        chunk=pass_size(*form),
+    )
     return ranker, encoder
 
 
-def _start(run: Run, say: Say) -> state.State | None:
+def _origin(run: Run, encoder: nn.Module, start: state.State | None, say: Say) -> dict[str, Any] | None:
+    """The weights a training began with, by name and sha256; None where they were random."""
+    given = None
+    if run.weights is not None and run.weights.is_file():
+        digest = hashlib.sha256(run.weights.read_bytes()).hexdigest()
+        given = {"name": run.weights.name, "sha256": digest}
+    if start is not None:
+        began: dict[str, Any] | None = start.sheet["weights"]
+        if given is not None and given != began:
+            raise RankproofError(
+                f"{run.weights}: the training in {run.out} did not begin with these; leave --weights out"
+            )
+        return began
+    if run.weights is not None:
+        say(f"{run.weights}: {load_weights(encoder, run.weights).note}")
+    return given
+
+
+def _start(run: Run, group: Group, say: Say) -> state.State | None:
     """Where to go on; None at the beginning."""
     if not run.resume:
+        if (run.out / RECORD).exists():
+            say(f"{run.out}: holds a model already, which the first epoch will replace (--resume goes on)")
         return None
     found, refused = state.newest(run.out)
     for line in refused:
         say(f"{line}; going on from the one before it")
     if found is None:
+        if (run.out / RECORD).exists():
+            raise RankproofError(
+                f"{run.out}: holds a model but no state to go on from; choose another --out, or leave "
+                "--resume out to begin anew"
+            )
         say(f"{run.out}: nothing to resume, beginning anew")
         return None
-    asked, kept = {"arch": run.arch, **run.recipe.settings()}, found.sheet["settings"]
-    # More epochs may be asked for than before; everything else must be equal.
-    odd = [name for name in asked if name != "epochs" and asked[name] != kept.get(name)]
+    asked, kept = _identity(run, group), found.sheet["identity"]
+    odd = [name for name in asked if asked[name] != kept.get(name)]
     if odd:
         raise RankproofError(
             f"{run.out}: was trained with another {odd[0]} ({kept.get(odd[0])}, now {asked[odd[0]]}); "
@@ -134,18 +171,40 @@ def _start(run: Run, say: Say) -> state.State | None:
     return found
 
 
-def _keep(run: Run, encoder: nn.Module, training: Training, group: Group) -> None:
+def _identity(run: Run, group: Group) -> dict[str, Any]:
+    """What must be equal for a training to go on, as plain values."""
+    settings = run.recipe.settings()
+    del settings["schedule"]
+    if run.recipe.decay == "constant":
+        del settings["epochs"]  # more of them change nothing about those that were
+    sets = {f"{split.split} data": _fingerprint(split) for split in (run.data, run.test)}
+    identity = {"arch": run.arch, **settings, **sets, "processes": group.size}
+    plain: dict[str, Any] = json.loads(json.dumps(identity))
+    return plain
+
+
+def _fingerprint(data: Dataset) -> str:
+    """Name, form and a hash of pictures and labels."""
+    digest = hashlib.blake2b(digest_size=8)
+    for values in (data.pictures, data.labels):
+        digest.update(values.contiguous().numpy().tobytes())
+    return f"{data.name} {'x'.join(map(str, data.pictures.shape))} {digest.hexdigest()}"
+
+
+def _keep(
+    run: Run, encoder: nn.Module, training: Training, group: Group, origin: dict[str, Any] | None
+) -> None:
     """Write everything that an epoch changes; the state last, since it promises the rest."""
     history = [epoch.as_dict() for epoch in training.history]
-    save_checkpoint(run.out, encoder, _record(run, training.history, group), half=run.half)
+    save_checkpoint(run.out, encoder, _record(run, training.history, group, origin), half=run.half)
     write_table(run.out, history)
     write_events(run.out, history[-1])
     now = training.state()
-    settings = {"arch": run.arch, **now.sheet["settings"]}
-    state.write(run.out, state.State(now.tensors, {**now.sheet, "settings": settings}))
+    sheet = {**now.sheet, "identity": _identity(run, group), "weights": origin}
+    state.write(run.out, state.State(now.tensors, sheet))
 
 
-def _record(run: Run, history: list[Epoch], group: Group) -> dict[str, Any]:
+def _record(run: Run, history: list[Epoch], group: Group, origin: dict[str, Any] | None) -> dict[str, Any]:
     """What is told of a checkpoint."""
     architecture, last = ARCHITECTURES[run.arch], history[-1]
     statistics = {} if architecture.mean is None else {"mean": architecture.mean, "std": architecture.std}
@@ -155,8 +214,8 @@ def _record(run: Run, history: list[Epoch], group: Group) -> dict[str, Any]:
         "input": list(run.data.pictures.shape[1:]),
         **statistics,
         "data": run.data.name,
-        "settings": run.recipe.settings(),
-        "weights": None if run.weights is None else run.weights.name,
+        "settings": {**run.recipe.settings(), "schedule": _schedule(run, last.number, group, origin)},
+        "weights": origin,
         "epochs_done": last.number,
         "recall_at_1": round(last.recall_at_1, 3),
         "seconds": round(last.seconds, 1),
@@ -166,3 +225,12 @@ def _record(run: Run, history: list[Epoch], group: Group) -> dict[str, Any]:
         "versions": versions(),
         "history": [epoch.as_dict() for epoch in history],
     }
+
+
+def _schedule(run: Run, done: int, group: Group, origin: dict[str, Any] | None) -> str:
+    """The kind of schedule a checkpoint really had."""
+    if run.recipe.schedule != "published":
+        return run.recipe.schedule
+    if origin is not None or group.size > 1 or ARCHITECTURES[run.arch].size != PUBLISHED_SIZE:
+        return "own"
+    return "published" if done == run.recipe.epochs else f"published, {done} of {run.recipe.epochs} epochs"

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from rankproof.errors import RankproofError
+from rankproof.training.borrowed import global_numbers
 
 
 @dataclass(frozen=True)
@@ -174,17 +174,11 @@ class Balanced:
 
     def _sampler(self, labels: Tensor, source: torch.Generator) -> Iterator[int]:
         from pytorch_metric_learning.samplers import MPerClassSampler
-        from pytorch_metric_learning.utils import common_functions
 
         size = self.count(labels) * self.batch
         sampler = MPerClassSampler(labels, self.per_class, self.batch, length_before_new_iter=size)
-        # The library draws from one generator for everybody; it gets ours for as long as it draws.
-        before = common_functions.NUMPY_RANDOM
-        common_functions.NUMPY_RANDOM = np.random.RandomState(_below(torch.tensor([2**31]), source).item())  # type: ignore[arg-type]
-        try:
+        with global_numbers(source):
             return iter(list(sampler))
-        finally:
-            common_functions.NUMPY_RANDOM = before
 
 
 def random_triplets(labels: Tensor, source: torch.Generator) -> Tensor:
@@ -229,6 +223,11 @@ def check_classes(labels: Tensor, classes: tuple[str, ...], sampler: Sampler) ->
             "add pictures or leave these classes out"
         )
     batch = int(sampler.settings()["batch"])
+    if isinstance(sampler, Balanced) and batch < 2 * sampler.per_class:
+        raise RankproofError(
+            f"balanced: a batch of {batch} with {sampler.per_class} pictures of each class holds one class; "
+            "take a larger batch or fewer of each class"
+        )
     if isinstance(sampler, Balanced) and batch > sampler.per_class * int(present.sum()):
         raise RankproofError(
             f"balanced: {int(present.sum())} classes with {sampler.per_class} pictures each do not fill a "

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rankproof.errors import RankproofError
 from rankproof.files import write_atomically
+from rankproof.training.losses import Loss
 
 FOLDER = "state"
 KEPT = 2  # newest states on disk: a damaged one leaves the one before it
@@ -33,25 +34,19 @@ class State:
     sheet: dict[str, Any]
 
 
-def collected(
-    encoder: nn.Module, loss: list[nn.Parameter], optimizer: torch.optim.Optimizer
-) -> dict[str, Tensor]:
+def collected(encoder: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Everything that changes while training."""
     tensors = {f"{MODEL}/{name}": value for name, value in encoder.state_dict().items()}
-    tensors |= {f"{LOSS}/{number}": value for number, value in enumerate(loss)}
+    tensors |= {f"{LOSS}/{name}": value for name, value in loss.state().items()}
     for number, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"{ADAM}/{number}/{name}": torch.as_tensor(value) for name, value in moments.items()}
     return {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
 
 
-def restore(
-    state: State, encoder: nn.Module, loss: list[nn.Parameter], optimizer: torch.optim.Optimizer
-) -> None:
+def restore(state: State, encoder: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer) -> None:
     """Put everything back as it was."""
     encoder.load_state_dict(_below(state, MODEL))
-    with torch.no_grad():
-        for place, parameter in enumerate(loss):
-            parameter.copy_(state.tensors[f"{LOSS}/{place}"])
+    loss.restore(_below(state, LOSS))
     parameters = [parameter for part in optimizer.param_groups for parameter in part["params"]]
     moments: dict[int, dict[str, Tensor]] = {}
     for name, value in _below(state, ADAM).items():
@@ -68,7 +63,7 @@ def write(folder: Path, state: State) -> None:
     """Keep a state beside the ones before it; only the newest stay."""
     place, number = folder / FOLDER, int(state.sheet["epochs_done"])
     content = save(state.tensors)
-    sheet = {**state.sheet, "sha256": hashlib.sha256(content).hexdigest()}
+    sheet = {**state.sheet, "sha256": _digest(state.sheet, content)}
     write_atomically(_weights(place, number), content)
     write_atomically(_sheet(place, number), (json.dumps(sheet, indent=2) + "\n").encode())
     for old in _numbers(place)[:-KEPT]:
@@ -100,12 +95,19 @@ def _read(place: Path, number: int) -> State:
         content = weights.read_bytes()
     except (OSError, ValueError):
         raise RankproofError(f"{sheet}: cannot be read") from None
-    if told.get("sha256") != hashlib.sha256(content).hexdigest():
-        raise RankproofError(f"{weights}: damaged, its sha256 is not the one in {sheet.name}")
+    promised = told.pop("sha256", None) if isinstance(told, dict) else None
+    if promised != _digest(told, content):
+        raise RankproofError(f"{weights}: damaged, it or {sheet.name} is not what was written")
     try:
         return State(load(content), told)
     except (SafetensorError, ValueError) as error:
         raise RankproofError(f"{weights}: not a safetensors file ({error})") from None
+
+
+def _digest(sheet: Any, content: bytes) -> str:
+    """Of everything in a state; the sheet as it comes back from its file."""
+    plain = json.dumps(json.loads(json.dumps(sheet)), sort_keys=True)
+    return hashlib.sha256(plain.encode() + b"/" + content).hexdigest()
 
 
 def _below(state: State, top: str) -> dict[str, Tensor]:

@@ -1,0 +1,240 @@
+"""The printed table with our figures beside: Markdown, LaTeX, CSV and JSON."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rankproof.experiments.reproduce.cells import Figure
+from rankproof.experiments.reproduce.recipe import TableRecipe, Typed
+from rankproof.experiments.reproduce.verdict import MARKS, Mark, Row
+from rankproof.experiments.results.tables import table, with_interval
+from rankproof.files import write_atomically
+from rankproof.threat import format_eps
+
+HEADER = ("attack", "eps", "figure", "published", "ours [95 %]", "T", "verdict")
+UNREADABLE = "?"
+BESIDE = {"sp_rank": "C_SP", "before": "start", "mean_rank": "mR"}
+BESIDE |= {"seen_before": "start", "unseen_before": "start"}
+SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "_": r"\_",
+    "#": r"\#",
+    "~": r"\textasciitilde{}",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table that was run, whole or in part.
+
+    Args:
+        recipe: what is printed.
+        rows: every printed figure with ours.
+        models: what is known of each model, by name; None for one without data.
+        command: what makes it again.
+    """
+
+    recipe: TableRecipe
+    rows: Sequence[Row]
+    models: Mapping[str, Mapping[str, Any] | None]
+    command: str
+
+    @property
+    def counts(self) -> dict[Mark, int]:
+        """How many figures have each mark; marks that none has are left out."""
+        found = {mark: sum(row.mark == mark for row in self.rows) for mark in MARKS}
+        return {mark: count for mark, count in found.items() if count}
+
+    @property
+    def summary(self) -> str:
+        """One line of counts."""
+        parts = ", ".join(f"{count} {mark}" for mark, count in self.counts.items())
+        return f"{len(self.rows)} printed figures: {parts}"
+
+    @property
+    def title(self) -> str:
+        """Paper, number and title."""
+        paper = {"eccv20": "ECCV 2020", "iccv21": "ICCV 2021"}.get(self.recipe.paper, self.recipe.paper)
+        return f"{paper}, table {self.recipe.table}: {self.recipe.title}"
+
+    def save(self, folder: Path) -> Path:
+        """Write table.md, table.tex, table.csv and table.json."""
+        for name, text in (
+            ("table.md", self.markdown()),
+            ("table.tex", self.latex()),
+            ("table.csv", self.csv()),
+            ("table.json", json.dumps(self.as_dict(), indent=1, allow_nan=False) + "\n"),
+        ):
+            write_atomically(folder / name, text.encode())
+        return folder / "table.md"
+
+    def markdown(self) -> str:
+        """One part for each model, with the facts of the models and the counts."""
+        parts = [f"# {self.title}", self._preface(), table(("model", *FACTS), self._facts())]
+        parts += [f"## {name}\n\n{table(HEADER, rows)}" for name, rows in self._by_model()]
+        return "\n\n".join([*parts, f"{self.summary}.", *self._notes(), f"`{self.command}`"]) + "\n"
+
+    def latex(self) -> str:
+        """One tabular, for the packages that every article has."""
+        lines = [
+            f"% {self.title}",
+            r"\begin{tabular}{llrrrrl}",
+            r"\hline",
+            " & ".join(_escaped(word) for word in HEADER) + r" \\",
+        ]
+        for name, rows in self._by_model():
+            lines += [r"\hline", rf"\multicolumn{{7}}{{l}}{{{_escaped(name)}}} \\"]
+            lines += [" & ".join(_escaped(word) for word in row) + r" \\" for row in rows]
+        return "\n".join([*lines, r"\hline", r"\end{tabular}", f"% {self.summary}"]) + "\n"
+
+    def csv(self) -> str:
+        """One line for each printed figure."""
+        stream = io.StringIO()
+        lines = [self._line(row) for row in self.rows]
+        writer = csv.DictWriter(stream, list(lines[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+        return stream.getvalue()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        records = [row.record for row in self.rows if row.record is not None]
+        return {
+            "paper": self.recipe.paper,
+            "table": self.recipe.table,
+            "title": self.recipe.title,
+            "figure": self.recipe.figure,
+            # JSON knows no infinity: a table that is not compared has no tolerance.
+            "tolerance": self.recipe.tolerance if self.recipe.tolerance < float("inf") else None,
+            "counts": self.counts,
+            "models": {name: None if facts is None else dict(facts) for name, facts in self.models.items()},
+            "rows": [self._line(row) for row in self.rows],
+            "notes": self._notes(),
+            "versions": records[0]["versions"] if records else None,
+            "command": self.command,
+        }
+
+    def _preface(self) -> str:
+        unit = {"rank": "Ranks in %", "tau": "tau, and mR beside", "seconds": "Seconds of one attack"}
+        tolerance = self.recipe.tolerance
+        if tolerance == float("inf"):
+            return f"{unit[self.recipe.figure]}; shown, not compared."
+        return (
+            f"{unit[self.recipe.figure]}. A figure agrees within {tolerance:g} of the printed one, its 95 % "
+            f"interval no wider than that to either side; else it is stronger or weaker as an attack, or has "
+            f"too few attacks to tell. {UNREADABLE}: the print cannot be read."
+        )
+
+    def _facts(self) -> list[tuple[str, ...]]:
+        printed = {spec.name: spec.recall_at_1 for spec in self.recipe.models}
+        return [_facts_of(name, facts, printed.get(name, "")) for name, facts in self.models.items()]
+
+    def _by_model(self) -> list[tuple[str, list[tuple[str, ...]]]]:
+        found: dict[str, list[tuple[str, ...]]] = {}
+        for row in self.rows:
+            found.setdefault(self._model(row), []).append(_words(row, self.recipe.figure))
+        return list(found.items())
+
+    def _model(self, row: Row) -> str:
+        """The model of a row, after the one its examples were made on, each with its schedule."""
+        source = () if row.cell.source is None else (row.cell.source,)
+        return " to ".join(self._labelled(name) for name in (*source, row.cell.model))
+
+    def _labelled(self, name: str) -> str:
+        facts = self.models.get(name)
+        return name if facts is None else f"{name} ({facts['schedule']} schedule)"
+
+    def _line(self, row: Row) -> dict[str, Any]:
+        """A row of the CSV and JSON files."""
+        cell, figure, record = row.cell, row.figure, row.record or {}
+        own, beside = row.measured(figure.name), row.measured(figure.beside)
+        return {
+            "cell": cell.name,
+            "model": self._model(row),
+            **{name: getattr(cell, name) for name in ("goal", "eps", "letter", "count", "xi", "method")},
+            **{name: getattr(cell, name) for name in ("visible", "budget")},
+            "figure": figure.name,
+            "published": figure.printed,
+            **dict(zip(("ours", "low", "high"), own or (None,) * 3, strict=True)),
+            "beside": figure.beside,
+            "beside_published": figure.beside_printed,
+            **dict(zip(("beside_ours", "beside_low", "beside_high"), beside or (None,) * 3, strict=True)),
+            "mark": row.mark,
+            **{name: record.get(name) for name in ("trials", "seed", "steps", "seconds", "model_seconds")},
+            "published_trials": cell.published_trials,
+        }
+
+    def _notes(self) -> list[str]:
+        """What is to be known of several cells, each once."""
+        found = dict.fromkeys(note for row in self.rows for note in (row.record or {}).get("notes", ()))
+        seconds = sum({row.cell.name: (row.record or {}).get("seconds", 0.0) for row in self.rows}.values())
+        return [f"Note: {note}." for note in found] + [f"{seconds:,.0f} s of attacks in all."]
+
+
+FACTS = ("data", "schedule", "epochs", "seed", "R@1 published", "R@1 ours", "from")
+
+
+def _facts_of(name: str, facts: Mapping[str, Any] | None, printed: Typed) -> tuple[str, ...]:
+    if facts is None:
+        return (name, "not here", *("",) * 3, str(printed), "", "")
+    recall = facts["recall_at_1"]
+    return (
+        name,
+        facts["data"],
+        facts["schedule"],
+        str(facts["epochs"]),
+        str(facts["seed"]),
+        str(printed),
+        "" if recall is None else f"{recall:.1f}",
+        facts["source"] if recall is not None else "not trained yet",
+    )
+
+
+def _words(row: Row, metric: str) -> tuple[str, ...]:
+    """A row of the Markdown and LaTeX tables."""
+    cell, figure = row.cell, row.figure
+    digits = "rank" if metric == "rank" else "tau"
+    beside = () if figure.beside is None else (_shown(row, figure.beside, "rank"),)
+    return (
+        _attack(row),
+        format_eps(cell.eps) if cell.goal == "oa" else f"{cell.eps:g}",
+        ", ".join(filter(None, (figure.name, BESIDE.get(figure.beside or "")))),
+        ", ".join((_printed(figure.printed), *_beside_printed(figure))),
+        ", ".join(filter(None, (_shown(row, figure.name, digits), *beside))),
+        f"{row.record['trials']:,}" if row.record else "",
+        row.mark,
+    )
+
+
+def _attack(row: Row) -> str:
+    """Goal, knobs and method."""
+    cell = row.cell
+    parts = [cell.goal.upper() if cell.goal == "oa" else cell.goal, f"{cell.letter} = {cell.count}"]
+    if cell.xi is not None:
+        parts.append(f"xi = {cell.xi:g}")
+    if cell.visible is not None:
+        parts.append(f"N = {cell.visible}, Q = {cell.budget}")
+    return ", ".join((*parts, *(() if cell.method == "published" else (cell.method,))))
+
+
+def _shown(row: Row, name: str, metric: str) -> str:
+    found = row.measured(name)
+    return "" if found is None else with_interval(found[0], found[1:], metric)
+
+
+def _printed(value: float | None) -> str:
+    return UNREADABLE if value is None else f"{value:g}"
+
+
+def _beside_printed(figure: Figure) -> tuple[str, ...]:
+    return () if figure.beside is None else (_printed(figure.beside_printed),)
+
+
+def _escaped(text: str) -> str:
+    return "".join(SPECIAL.get(letter, letter) for letter in text)
