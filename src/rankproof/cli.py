@@ -987,6 +987,9 @@ def zoo() -> None:
         for name in names:
             record = load_checkpoint(f"zoo:{name}").record
             facts = f"{record['arch']}, {record['distance']}, trained on {record['data']}"
+            settings = record.get("settings", {})
+            if (defense := settings.get("defense", {}).get("name", "none")) != "none":
+                facts += f", defended by {defense} ({settings['schedule']} schedule)"
             typer.echo(f"zoo:{name}  {facts}, R@1 {record['recall_at_1']:.1f} %")
         if not names:
             say("the zoo is still empty")
