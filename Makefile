@@ -43,3 +43,4 @@ results: $(READY)  ## docs/results.md from records/*.json
 benchmark: $(READY)  ## how near the attacks, with gradients and as a black box, come to the work they cannot avoid
 	$(BIN)/python benchmarks/white_box.py
 	$(BIN)/python benchmarks/black_box.py
+	$(BIN)/python benchmarks/training.py
