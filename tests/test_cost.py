@@ -14,7 +14,7 @@ from rankproof import (
     Reorder,
     cost,
 )
-from rankproof.cost import bare_seconds, measure, needs_whole_gallery, peak_mb
+from rankproof.cost import bare_seconds, measure, peak_mb
 
 
 class Counting(nn.Module):
@@ -86,8 +86,8 @@ def test_the_timed_pass_does_the_work(gallery, whole_gallery):
 
 def test_which_goals_need_the_whole_gallery():
     need = [QueryRaise(), QueryLower(), Reorder(), QueryRaise() + 1.0 * Preserve()]
-    assert all(map(needs_whole_gallery, need))
-    assert not any(map(needs_whole_gallery, [CandidateRaise(), CandidateLower(), MaxShift()]))
+    assert all(goal.whole_gallery for goal in need)
+    assert not any(goal.whole_gallery for goal in (CandidateRaise(), CandidateLower(), MaxShift()))
 
 
 def test_peak_memory_is_in_megabytes():

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from rankproof.oracle import Oracle
     from rankproof.ranking import Gallery
     from rankproof.result import AttackResult
+    from rankproof.target import Target
     from rankproof.threat import Threat
     from rankproof.training import Epoch
 
@@ -541,7 +542,6 @@ def attack(
         from rankproof.attack import attack as run
         from rankproof.cost import measure_result
         from rankproof.methods import BlackBox
-        from rankproof.target import open_target, preprocess_of
         from rankproof.threat import Threat, parse_eps
 
         wanted, how = goal_of(goal, w=w, m=m, k=k, g=g, xi=xi, order=order), method_of(word, goal, steps)
@@ -551,17 +551,7 @@ def attack(
             raise RankproofError(f"--own-copy must be keep or drop, got {own_copy!r}")
         where, on_grid = space_of(space), isinstance(how, BlackBox) and how.grid
         threat = Threat(parse_eps(eps), grid=on_grid if grid is None else grid)
-        target = open_target(
-            model,
-            data,
-            device=device,
-            size=size,
-            divide=divide,
-            root=_root(),
-            trust=trust,
-            preprocess=preprocess_of(resize, crop, jpeg),
-            stage=progress,
-        )
+        target = _opened(model, data, device, size, divide, trust=trust, resize=resize, crop=crop, jpeg=jpeg)
         say(target.dataset.note)
         gallery, index = target.gallery, target.draw(trials, seed)
         if trials > len(index):
@@ -647,21 +637,10 @@ def audit(
         from rankproof.audit.report import as_json as plain
         from rankproof.audit.suite import stopped_trials
         from rankproof.audit.table import table_text
-        from rankproof.target import open_target, preprocess_of
         from rankproof.threat import Threat, parse_eps
 
         threat = Threat(parse_eps(eps))
-        target = open_target(
-            model,
-            data,
-            device=device,
-            size=size,
-            divide=divide,
-            root=_root(),
-            trust=trust,
-            preprocess=preprocess_of(resize, crop, jpeg),
-            stage=progress,
-        )
+        target = _opened(model, data, device, size, divide, trust=trust, resize=resize, crop=crop, jpeg=jpeg)
         gallery, pictures = target.gallery, target.dataset.pictures
         if limit is not None and trials is None and (kept := stopped_trials(out / JOURNAL)):
             say(f"going on with the {kept} trials of the stopped audit; remove {out / JOURNAL} to plan anew")
@@ -758,22 +737,11 @@ def evaluate(
         from rankproof.evaluation.report import as_json as plain
         from rankproof.evaluation.report import table_text
         from rankproof.evaluation.robustness import TRIALS
-        from rankproof.target import open_target, preprocess_of
         from rankproof.threat import format_eps, parse_eps
         from rankproof.versions import versions
 
         budget = None if eps is None else parse_eps(eps)
-        target = open_target(
-            model,
-            data,
-            device=device,
-            size=size,
-            divide=divide,
-            root=_root(),
-            trust=trust,
-            preprocess=preprocess_of(resize, crop, jpeg),
-            stage=progress,
-        )
+        target = _opened(model, data, device, size, divide, trust=trust, resize=resize, crop=crop, jpeg=jpeg)
         say(target.dataset.note)
         gallery, attacked = target.gallery, None
         with progress("measuring retrieval") as tell:
@@ -1145,6 +1113,34 @@ def _check_kind(goal: "Goal | Sum", how: "Method | BlackBox", given: dict[str, A
     if given["xi"] is not None:
         raise RankproofError("--xi weighs nothing in a black box: only the order counts; leave it out")
     visible_of(given["visible"], goal.k)
+
+
+def _opened(
+    model: str,
+    data: str | None,
+    device: str,
+    size: int | None,
+    divide: str,
+    *,
+    trust: bool,
+    resize: int | None,
+    crop: int | None,
+    jpeg: int | None,
+) -> "Target":
+    """The model and the test split that a command names, with its progress shown."""
+    from rankproof.target import open_target, preprocess_of
+
+    return open_target(
+        model,
+        data,
+        device=device,
+        size=size,
+        divide=divide,
+        root=_root(),
+        trust=trust,
+        preprocess=preprocess_of(resize, crop, jpeg),
+        stage=progress,
+    )
 
 
 def _victim(

@@ -9,16 +9,7 @@ import torch
 from torch import Tensor
 
 from rankproof.attack import chunk_rows
-from rankproof.goals import (
-    CandidateLower,
-    CandidateRaise,
-    Goal,
-    MaxShift,
-    Mismatch,
-    Misrank,
-    NearestOther,
-    Sum,
-)
+from rankproof.goals import Goal, Sum
 from rankproof.oracle import PASS
 from rankproof.ranking import Gallery
 from rankproof.result import AttackResult
@@ -48,7 +39,7 @@ def bare_seconds(
         gallery: the attacked gallery.
         images: (b, c, h, w) the attacked images, in [0, 1].
         passes: forward and gradient evaluations of each attack.
-        whole_gallery: whether each pass compares with the whole gallery (`needs_whole_gallery`); else the
+        whole_gallery: whether each pass compares with the whole gallery (`Goal.whole_gallery`); else the
             encoder alone is timed.
         chunk: attacks side by side (`attack.chunk_rows`); None is the ranker's own.
         progress: called with passes timed and passes to time.
@@ -101,7 +92,7 @@ def measure(
         gallery,
         images,
         passes,
-        whole_gallery=needs_whole_gallery(goal),
+        whole_gallery=goal.whole_gallery,
         chunk=chunk_rows(gallery, goal),
         progress=progress,
     )
@@ -121,13 +112,6 @@ def measure_result(
         return measure(gallery, images, goal, result.steps, progress=progress)
     peak = peak_mb(gallery.ranker.device.type)
     return {"model_seconds": look_seconds(gallery, images, int(result.queries.sum())), "peak_mb": peak}
-
-
-def needs_whole_gallery(goal: Goal | Sum) -> bool:
-    """Whether each pass of an attack on this goal compares with the whole gallery."""
-    return not isinstance(
-        goal, CandidateRaise | CandidateLower | MaxShift | Mismatch | Misrank | NearestOther
-    )
 
 
 def peak_mb(device: str = "cpu") -> float:

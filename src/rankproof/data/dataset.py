@@ -1,6 +1,8 @@
 """One split of labelled pictures, held in memory as 8-bit values."""
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Int, UInt8
@@ -36,6 +38,14 @@ class Dataset:
     def images(self) -> Tensor:
         """All pictures as (n, c, h, w) floats in [0, 1]; large sets are better taken in pieces by `take`."""
         return self.pictures.float() / 255
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the pictures and labels, whatever the set is called."""
+        digest = hashlib.sha256(repr(tuple(self.pictures.shape)).encode())
+        for values in (self.pictures, self.labels):
+            digest.update(values.contiguous().numpy().data)
+        return digest.hexdigest()
 
     def take(self, positions: Tensor) -> Tensor:
         """The pictures at `positions` (b,) as (b, c, h, w) floats in [0, 1]."""

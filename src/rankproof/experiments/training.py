@@ -64,11 +64,11 @@ class Plan:
 
 
 def vanilla() -> Iterator[Plan]:
-    """The papers' undefended models: CC, CT, EC, ET."""
-    for data, minutes in (("fashion-mnist", 25.0), ("mnist", 10.0)):
+    """The papers' undefended models: CC, CT, EC, ET, with fewer epochs than their 30."""
+    for data, epochs, minutes in (("fashion-mnist", 12, 25.0), ("mnist", 8, 10.0)):
         for distance in ("cosine", "euclidean"):
             for loss in ("contrastive", "triplet"):
-                options = Options(distance=distance, loss=loss)
+                options = Options(distance=distance, loss=loss, epochs=epochs)
                 name = f"{data}-{distance[0]}{loss[0]}"
                 yield Plan(name=name, data=data, options=options, minutes=minutes)
 

@@ -121,6 +121,11 @@ class Goal:
         """What to tell about the choice of items in a gallery of `size`; empty where it is as published."""
         return ""
 
+    @property
+    def whole_gallery(self) -> bool:
+        """Whether each pass of an attack compares with the whole gallery."""
+        return True
+
     def memory_per_attack(self, size: int) -> int:
         """Values held per attack while it runs against a gallery of `size` items."""
         return 3 * size
@@ -152,6 +157,11 @@ class Sum:
     def choice_note(self, size: int) -> str:
         """What the terms tell."""
         return "; ".join(filter(None, (goal.choice_note(size) for _, goal in self.terms)))
+
+    @property
+    def whole_gallery(self) -> bool:
+        """Whether any of the terms does."""
+        return any(goal.whole_gallery for _, goal in self.terms)
 
     def memory_per_attack(self, size: int) -> int:
         """Values held per attack: the terms share one row of distances."""

@@ -45,6 +45,8 @@ class CandidateRaise(Goal):
     w: int = 1
     form: Form = "inequality"
 
+    whole_gallery = False  # the queries' distances never change: they are sorted once
+
     def bind(self, scene: Scene) -> Bound:
         """Choose the queries and sort their distances."""
         check_count("w", self.w, scene.size)
@@ -76,6 +78,8 @@ class CandidateLower(Goal):
 
     w: int = 1
     form: Form = "inequality"
+
+    whole_gallery = False  # the same
 
     def bind(self, scene: Scene) -> Bound:
         """Choose the queries and sort their distances."""

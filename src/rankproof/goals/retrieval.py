@@ -32,6 +32,8 @@ class Mismatch(Goal):
     c is drawn uniformly from the gallery without the query's own clean copy; it may be of the query's class.
     """
 
+    whole_gallery = False  # only with its target
+
     @property
     def metric(self) -> str:
         """Measured by the distance that is left."""
@@ -57,6 +59,8 @@ class NearestOther(Goal):
     c is the item of another class that is nearest to the clean query. Needs labels and `index`.
     """
 
+    whole_gallery = False  # only with its target
+
     @property
     def metric(self) -> str:
         """Measured by R@1."""
@@ -81,6 +85,8 @@ class Misrank(Goal):
     the clean distances: an attacker who chose anew at every step would chase a target that moves away.
     `targets` are (b, 2), n first. Needs labels and `index`, and two items at least in the query's class.
     """
+
+    whole_gallery = False  # only with two items
 
     @property
     def metric(self) -> str:

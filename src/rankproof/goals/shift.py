@@ -18,6 +18,8 @@ class MaxShift(Goal):
     optimiser has to start elsewhere (`stationary`).
     """
 
+    whole_gallery = False  # only with its own clean place
+
     @property
     def metric(self) -> str:
         """Measured by the distance moved."""

@@ -73,8 +73,9 @@ class Defense(Protocol):
         """Everything that defines it, for the record."""
         ...
 
-    def check(self, loss: Loss) -> None:
-        """Raise where it cannot train with that loss."""
+    @property
+    def of_triplets(self) -> bool:
+        """Whether it is made of triplets and takes no other loss."""
         ...
 
 
@@ -83,6 +84,7 @@ class Undefended:
     """Ordinary training."""
 
     name = "none"
+    of_triplets = False
 
     def __call__(self, step: Step) -> Lesson:
         """The loss of the clean batch."""
@@ -92,9 +94,6 @@ class Undefended:
     def settings(self) -> dict[str, Any]:
         """Nothing to set."""
         return {"name": self.name}
-
-    def check(self, loss: Loss) -> None:
-        """Any loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +109,7 @@ class EmbeddingShift:
     inner: Inner
 
     name = "est"
+    of_triplets = False
 
     def __call__(self, step: Step) -> Lesson:
         """The loss of the shifted batch."""
@@ -120,9 +120,6 @@ class EmbeddingShift:
     def settings(self) -> dict[str, Any]:
         """The attack."""
         return {"name": self.name, **self.inner.settings()}
-
-    def check(self, loss: Loss) -> None:
-        """Any loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +137,7 @@ class Suppress:
     weight: float = 1.0
 
     name = "suppress"
+    of_triplets = False
 
     def __call__(self, step: Step) -> Lesson:
         """Both parts, with the gradient of the clean and of the shifted embeddings."""
@@ -153,9 +151,6 @@ class Suppress:
     def settings(self) -> dict[str, Any]:
         """The attack and the weight."""
         return {"name": self.name, "weight": self.weight, **self.inner.settings()}
-
-    def check(self, loss: Loss) -> None:
-        """Any loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,13 +166,13 @@ class MinMax:
     inner: Inner
 
     name = "madry"
+    of_triplets = True
 
     def __call__(self, step: Step) -> Lesson:
         """The loss of triplets whose anchor was attacked."""
         ranker, loss = step.ranker, triplet_loss(step.loss, self.name)
         anchors = step.triplets[:, 0]
-        with ranker.frozen(), torch.no_grad():
-            _, positive, negative = ranker.embed(step.images)[step.triplets].unbind(1)
+        _, positive, negative = ranker.embed_all(step.images)[step.triplets].unbind(1)
 
         def relief(z: Tensor) -> Tensor:
             near, far = ranker.distance.between(z, positive), ranker.distance.between(z, negative)
@@ -196,10 +191,6 @@ class MinMax:
         """The attack."""
         return {"name": self.name, **self.inner.settings()}
 
-    def check(self, loss: Loss) -> None:
-        """Triplets only."""
-        triplet_loss(loss, self.name)
-
 
 @dataclass(frozen=True, kw_only=True)
 class SingleStep:
@@ -216,6 +207,7 @@ class SingleStep:
     share: float = 0.5
 
     name = "single-step"
+    of_triplets = False
 
     def __call__(self, step: Step) -> Lesson:
         """Both losses."""
@@ -229,9 +221,6 @@ class SingleStep:
     def settings(self) -> dict[str, Any]:
         """Step and share."""
         return {"name": self.name, "eps": self.eps, "share": self.share}
-
-    def check(self, loss: Loss) -> None:
-        """Any loss."""
 
 
 def triplet_loss(loss: Loss, defense: str) -> Triplet:

@@ -79,8 +79,7 @@ def shifted(
     inner: Inner, ranker: Ranker, images: Tensor, *, source: torch.Generator, strength: float = 1.0
 ) -> Tensor:
     """The pictures (b, c, h, w) that shift most: max over r of d(x + r, x) (ECCV section 3.3)."""
-    with ranker.frozen(), torch.no_grad():
-        clean = ranker.embed(images)
+    clean = ranker.embed_all(images)
     return inner.seek(
         ranker, images, lambda z: -ranker.distance.between(z, clean), source=source, strength=strength
     )

@@ -9,7 +9,6 @@ from torch import Tensor
 from rankproof.ranking.distances import Distance
 from rankproof.training.defenses import Lesson, Step, triplet_loss
 from rankproof.training.inner import Inner
-from rankproof.training.losses import Loss
 
 Mining = Literal["random", "semihard", "softhard"]
 
@@ -31,12 +30,12 @@ class AntiCollapse:
     mining: Mining = "random"
 
     name = "act"
+    of_triplets = True
 
     def __call__(self, step: Step) -> Lesson:
         """The triplet loss of clean anchors with pulled positives and negatives."""
         ranker, distance, loss = step.ranker, step.ranker.distance, triplet_loss(step.loss, self.name)
-        with ranker.frozen(), torch.no_grad():
-            z = ranker.embed(step.images)
+        z = ranker.embed_all(step.images)
         anchor, positive, negative = mined(z, step.labels, distance, self.mining, step.source).unbind(1)
 
         def apart(z: Tensor) -> Tensor:
@@ -53,10 +52,6 @@ class AntiCollapse:
     def settings(self) -> dict[str, Any]:
         """The attack and the mining."""
         return {"name": self.name, "mining": self.mining, **self.inner.settings()}
-
-    def check(self, loss: Loss) -> None:
-        """Triplets only."""
-        triplet_loss(loss, self.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +75,12 @@ class Hardness:
     mining: Mining = "softhard"
 
     name = "hm"
+    of_triplets = True
 
     def __call__(self, step: Step) -> Lesson:
         """The triplet loss of the hardened triplets and the intra-class term."""
         ranker, distance, loss = step.ranker, step.ranker.distance, triplet_loss(step.loss, self.name)
-        with ranker.frozen(), torch.no_grad():
-            z = ranker.embed(step.images)
+        z = ranker.embed_all(step.images)
         triplets = mined(z, step.labels, distance, self.mining, step.source)  # (t, 3)
         before = loss.margin if step.before is None else step.before
         target = -min(max(before, 0.0), loss.margin)
@@ -107,10 +102,6 @@ class Hardness:
     def settings(self) -> dict[str, Any]:
         """The attack, the weight and the mining."""
         return {"name": self.name, "intra": self.intra, "mining": self.mining, **self.inner.settings()}
-
-    def check(self, loss: Loss) -> None:
-        """Triplets only."""
-        triplet_loss(loss, self.name)
 
 
 def mined(z: Tensor, labels: Tensor, distance: Distance, how: Mining, source: torch.Generator) -> Tensor:

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -59,26 +59,16 @@ class Loss(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Triplet:
-    """Triplet loss of every triplet (ECCV eq. 3): [margin + d(a, p) - d(a, n)]+.
+class Margin:
+    """What losses with a margin and nothing to learn share.
 
     Args:
-        margin: 0.2 for cosine and 1.0 for Euclidean distance in the papers (28x28 pictures).
+        margin: how much farther other classes should be.
     """
 
     margin: float
 
-    name = "triplet"
-    of_triplets = True
-
-    def __call__(self, z: Tensor, labels: Tensor, triplets: Tensor, distance: Distance) -> Tensor:
-        """(t,) one loss per triplet."""
-        anchor, positive, negative = z[triplets].unbind(1)  # (t, d) each
-        return self.of(distance.between(anchor, positive), distance.between(anchor, negative))
-
-    def of(self, near: Tensor, far: Tensor) -> Tensor:
-        """The loss from the distances to positive and negative, each (t,)."""
-        return (self.margin + near - far).relu()
+    name: ClassVar[str]
 
     def settings(self) -> dict[str, Any]:
         """The margin."""
@@ -97,14 +87,33 @@ class Triplet:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contrastive:
+class Triplet(Margin):
+    """Triplet loss of every triplet (ECCV eq. 3): [margin + d(a, p) - d(a, n)]+.
+
+    Args:
+        margin: 0.2 for cosine and 1.0 for Euclidean distance in the papers (28x28 pictures).
+    """
+
+    name = "triplet"
+    of_triplets = True
+
+    def __call__(self, z: Tensor, labels: Tensor, triplets: Tensor, distance: Distance) -> Tensor:
+        """(t,) one loss per triplet."""
+        anchor, positive, negative = z[triplets].unbind(1)  # (t, d) each
+        return self.of(distance.between(anchor, positive), distance.between(anchor, negative))
+
+    def of(self, near: Tensor, far: Tensor) -> Tensor:
+        """The loss from the distances to positive and negative, each (t,)."""
+        return (self.margin + near - far).relu()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrastive(Margin):
     """Contrastive loss of every pair of the batch: d for one class, [margin - d]+ for two.
 
     Args:
         margin: 0.2 for cosine and 1.0 for Euclidean distance in the papers.
     """
-
-    margin: float
 
     name = "contrastive"
     of_triplets = False
@@ -114,21 +123,6 @@ class Contrastive:
         first, second = torch.triu_indices(len(z), len(z), offset=1, device=z.device)
         d = distance.pairwise(z, z)[first, second]
         return torch.where(labels[first] == labels[second], d, (self.margin - d).relu())
-
-    def settings(self) -> dict[str, Any]:
-        """The margin."""
-        return {"name": self.name, **asdict(self)}
-
-    def parameters(self) -> list[nn.Parameter]:
-        """None."""
-        return []
-
-    def state(self) -> dict[str, Tensor]:
-        """Nothing."""
-        return {}
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Nothing."""
 
 
 class MetricLearningLoss:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from rankproof.errors import RankproofError
 from rankproof.ranking.distances import distance_by_name
 from rankproof.training.augment import Augment
-from rankproof.training.defenses import Defense, EmbeddingShift, Undefended
+from rankproof.training.defenses import Defense, EmbeddingShift, Undefended, triplet_loss
 from rankproof.training.inner import Inner, later_inner, published_inner
 from rankproof.training.later_defenses import AntiCollapse, Hardness
 from rankproof.training.losses import Contrastive, Loss, Triplet
@@ -62,7 +62,8 @@ class Recipe:
             raise RankproofError(str(error)) from None
         if self.epochs < 1 or not self.learning_rate > 0:
             raise RankproofError("epochs must be at least 1 and the learning rate above 0")
-        self.defense.check(self.loss)
+        if self.defense.of_triplets:
+            triplet_loss(self.loss, self.defense.name)
         if self.defense.name in ("act", "hm") and isinstance(self.sampler, FromSet):
             raise RankproofError(
                 f"defense {self.defense.name} pairs the pictures of a batch, {self.sampler.name} makes pairs "

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from rankproof.cost import bare_seconds, look_seconds, needs_whole_gallery
+from rankproof.cost import bare_seconds, look_seconds
 from rankproof.experiments.reproduce.cells import Cell
 from rankproof.experiments.reproduce.model_cache import Planned
 from rankproof.experiments.reproduce.universal import SEEN_SHARE
@@ -54,7 +54,7 @@ def cell_seconds(cell: Cell, pace: Pace, size: int) -> float:
     Args:
         size: |X|.
     """
-    one = pace.evaluation if needs_whole_gallery(goal_of(cell)) else pace.encoder
+    one = pace.evaluation if goal_of(cell).whole_gallery else pace.encoder
     match cell.run:
         case "white-box" | "transfer":
             passes = descent_of(cell).passes(cell.eps) if cell.eps else 0

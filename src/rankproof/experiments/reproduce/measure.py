@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rankproof.attack import attack, chunk_rows
-from rankproof.cost import bare_seconds, look_seconds, needs_whole_gallery
+from rankproof.cost import bare_seconds, look_seconds
 from rankproof.experiments.reproduce.cells import Cell
 from rankproof.experiments.reproduce.universal import shared_values
 from rankproof.experiments.reproduce.words import descent_of, goal_of, search_of
@@ -236,7 +236,7 @@ class Bench:
 
     def _pace(self, target: Target, goal: Goal | Sum, images: int) -> float:
         """Seconds of one pass of so many images, in the attack's own chunks."""
-        whole, chunk = needs_whole_gallery(goal), chunk_rows(target.gallery, goal)
+        whole, chunk = goal.whole_gallery, chunk_rows(target.gallery, goal)
         key = (id(target), whole, chunk, images)
         if key not in self._paces:
             pictures = target.dataset.take(torch.arange(min(images, len(target.gallery))))

@@ -1,6 +1,7 @@
 """The words of a recipe as goals and methods."""
 
 from rankproof.errors import RankproofError
+from rankproof.experiments.black_box import METHODS
 from rankproof.experiments.reproduce.cells import STRONG, Cell
 from rankproof.experiments.reproduce.recipe import DISTANCE
 from rankproof.goals import (
@@ -14,7 +15,6 @@ from rankproof.goals import (
     Sum,
 )
 from rankproof.goals.query import Form
-from rankproof.methods import NES, PSO, SPSA, Beta, Rand
 from rankproof.methods.base import Method
 from rankproof.methods.presets import published, strong
 from rankproof.methods.search import BlackBox
@@ -51,19 +51,10 @@ def descent_of(cell: Cell) -> Method:
 
 def search_of(cell: Cell) -> BlackBox:
     """The search of a black-box cell; where none is made, any will do, since one query allows no second."""
-    match cell.method:
-        case "rand" | "none":
-            return Rand()
-        case "beta":
-            return Beta()
-        case "pso":
-            return PSO()
-        case "nes":
-            return NES()
-        case "spsa":
-            return SPSA()
-        case other:
-            raise RankproofError(f"{cell.name}: method {other!r} is unknown")
+    word = "rand" if cell.method == "none" else cell.method
+    if word not in METHODS:
+        raise RankproofError(f"{cell.name}: method {cell.method!r} is unknown")
+    return METHODS[word]
 
 
 def _weight(cell: Cell) -> float:

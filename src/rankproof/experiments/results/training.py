@@ -236,7 +236,7 @@ SECTIONS = (
             "Attacks at eps = 0.3 in the published way (PGD) and by the strong search, ranks in %. A model "
             "is as robust as the printed one when PGD moves a rank at most 6 points further. Printed QA also "
             "keeps five results in place (SP-QA); where ours does not, the attack on our model is the harder "
-            "one."
+            "one. Minutes are as they passed, also where other work used the same processors."
         ),
         command=RUN.format("defended"),
         records=_all("defended"),
