@@ -749,8 +749,8 @@ def test_dry_run_tells_and_writes_nothing(model, tmp_path, monkeypatch):
     assert list((tmp_path / "here").iterdir()) == []
 
 
-@pytest.fixture(scope="session")
-def audited(model, tmp_path_factory):
+@pytest.fixture(scope="module")
+def audited(model, tmp_path_factory, few_queries):
     """An audit with --json and the folder it wrote."""
     folder = tmp_path_factory.mktemp("audited")
     result = audit("--json", "--trials", 20, model=model, out=folder)
@@ -787,6 +787,7 @@ def test_audit_leaves_a_report_and_pictures(audited):
     assert len((folder / "audit.jsonl").read_text().splitlines()) == 60
 
 
+@pytest.mark.usefixtures("few_queries")
 def test_the_same_audit_goes_on_from_its_journal_and_prints_for_people(audited, model, monkeypatch):
     told, folder = audited
     suite, calls = sys.modules["rankproof.audit.suite"], []

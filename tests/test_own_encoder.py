@@ -34,6 +34,7 @@ def workplace(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.usefixtures("few_queries")
 def test_the_page_from_top_to_bottom(workplace, capsys):
     transformers = pytest.importorskip("transformers")
     transformers.utils.logging.set_verbosity(logging.CRITICAL)

@@ -57,6 +57,7 @@ def run(page):
         exec(compile("\n" * above + code, page, "exec"), space)
 
 
+@pytest.mark.usefixtures("few_queries")
 def test_the_code_of_the_readme_leaves_a_report(workplace):
     run(ROOT / "README.md")
     assert {file.name for file in (workplace / "runs" / "mine").iterdir()} >= {"report.html", "report.json"}
@@ -67,6 +68,7 @@ def test_the_code_of_a_page_runs(page, workplace):
     run(page)
 
 
+@pytest.mark.usefixtures("few_queries")
 def test_the_example_leaves_a_report(workplace, monkeypatch, capsys):
     place = importlib.util.spec_from_file_location("example", ROOT / "examples" / "audit_my_photos.py")
     example = importlib.util.module_from_spec(place)

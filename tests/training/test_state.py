@@ -117,12 +117,12 @@ def test_losses_of_the_library_go_on_bit_for_bit_and_know_the_seed(run, tmp_path
 def test_running_statistics_and_low_precision_go_on_too(tmp_path, digits):
     train_split, test_split = digits
     colour = [
-        replace(split.head(120), pictures=split.pictures[:120].repeat(1, 3, 4, 4))
+        replace(split.head(30), pictures=split.pictures[:30].repeat(1, 3, 2, 2))
         for split in (train_split, test_split)
     ]
     recipe = replace(
         RECIPES["plain"],
-        sampler=InBatch(batch=60),
+        sampler=InBatch(batch=15),
         epochs=2,
         precision="bf16",
         defense=EmbeddingShift(inner=INNER),
