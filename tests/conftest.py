@@ -18,7 +18,7 @@ SIDE = 4  # pixels along each side of the test images
 
 @pytest.fixture(scope="module")
 def few_queries():
-    """Audits whose black-box attacks look 100 times rather than 1,000: the same code in a tenth of the time."""
+    """Audits whose black-box attacks look 100 times, not 1,000: the same code in a tenth of the time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys.modules["rankproof.audit.plan"], "BUDGET", 100)
         yield

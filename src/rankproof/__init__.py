@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rankproof.result import AttackResult
     from rankproof.threat import Threat
     from rankproof.transfer import choose, on_unseen, transfer
+    from rankproof.wire import HttpOracle
 
 __all__ = [
     "NES",
@@ -44,6 +45,7 @@ __all__ = [
     "CandidateLower",
     "CandidateRaise",
     "Gallery",
+    "HttpOracle",
     "LeaveTop",
     "ListOracle",
     "LocalOracle",
@@ -103,6 +105,7 @@ _PUBLIC = {
     "result": ("AttackResult",),
     "threat": ("Threat",),
     "transfer": ("choose", "on_unseen", "transfer"),
+    "wire": ("HttpOracle",),
 }
 _VERBS = ("attack", "audit", "transfer")  # functions that share their module's name
 

@@ -44,9 +44,11 @@ if TYPE_CHECKING:
 
 EMBEDDED, JOURNAL = "digits", "audit.jsonl"
 GOALS = "ca+|ca-|qa+|qa-|sp-qa+|sp-qa-|oa|shift|mismatch|misrank|nearest-other|top4"
-DEFENSES = "none|est|suppress|madry|single-step|act|hm"
+DEFENSES = "none|est|suppress|madry|single-step|act|hm|whole-batch"
 METHODS = "pgd|strong|auto|rand|beta|pso|nes|spsa"
 MOST_QUERIES = 1_000_000
+SERVICE = Path("runs/service")
+TRIALS = 1000
 
 app = typer.Typer(
     name="rankproof",
@@ -67,15 +69,13 @@ Data = Annotated[
         show_default=False,
     ),
 ]
-Model = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        help="A folder written by `rankproof train`, a name that `rankproof zoo` lists, hf:FOLDER-OR-NAME, "
-        "timm:NAME, torchvision:NAME, your own FILE.py:FUNCTION, or a program FILE.pt2, .pt, .ts.",
-        show_default=False,
-    ),
-]
+MODEL = typer.Option(
+    metavar="NAME",
+    help="A folder written by `rankproof train`, a name that `rankproof zoo` lists, hf:FOLDER-OR-NAME, "
+    "timm:NAME, torchvision:NAME, your own FILE.py:FUNCTION, or a program FILE.pt2, .pt, .ts.",
+    show_default=False,
+)
+Model = Annotated[str, MODEL]
 Size = Annotated[
     int | None,
     typer.Option(metavar="N", help="Resize every picture to N x N pixels.", show_default=False),
@@ -126,6 +126,17 @@ Eps = Annotated[
         metavar="E",
         help="The largest change of a pixel, as 8/255 or 0.03; 0 changes nothing.",
         show_default=False,
+    ),
+]
+Folder = Annotated[
+    Path, typer.Option(metavar="DIR", help="Where items, keys and quotas are kept.", show_default=True)
+]
+IndexName = Annotated[
+    str,
+    typer.Option(
+        metavar="faiss|pgvector|postgresql://...",
+        help="Where the nearest items are found: in the process, in a PostgreSQL of its own in DIR, or in "
+        "yours.",
     ),
 ]
 AsJson = Annotated[
@@ -179,12 +190,14 @@ def train(
         ),
     ] = None,
     loss: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="triplet|contrastive|pml:NAME",
-            help="What training lowers; pml:NAME is any loss of pytorch-metric-learning.",
+            help="What training lowers; pml:NAME is any loss of pytorch-metric-learning. Left out: triplet; "
+            "pml:SupConLoss for whole-batch.",
+            show_default=False,
         ),
-    ] = "triplet",
+    ] = None,
     loss_option: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="An argument of a pml loss; may be repeated."),
@@ -218,7 +231,7 @@ def train(
         typer.Option(
             metavar=DEFENSES,
             help="How attacks get into training: est as published; suppress, madry, single-step from the "
-            "paper's appendix; act and hm, later.",
+            "paper's appendix; act and hm, later; whole-batch, our own.",
         ),
     ] = "none",
     eps: Annotated[
@@ -391,11 +404,26 @@ def train(
 def attack(
     goal: Annotated[str, typer.Option(metavar="GOAL", help="What the attacker wants.", show_default=False)],
     eps: Eps,
-    model: Model,
+    model: Annotated[str | None, MODEL] = None,
     data: Data = None,
+    service: Annotated[
+        str | None,
+        typer.Option(
+            "--target", metavar="URL", help="Attack a running service instead of a model.", show_default=False
+        ),
+    ] = None,
+    query: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE|DIR",
+            help="Live service: a picture to attack, or a folder of some; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     trials: Annotated[
-        int, typer.Option(metavar="T", help="How many pictures of the test split are attacked.")
-    ] = 1000,
+        int | None,
+        typer.Option(metavar="T", help="How many pictures of the test split are attacked. Left out: 1000."),
+    ] = None,
     seed: Seed = 0,
     method: Annotated[
         str | None,
@@ -418,7 +446,8 @@ def attack(
         str | None,
         typer.Option(
             metavar="N|k|inf",
-            help="Black box: how many results are seen, k as many as are reordered, inf all. Left out: 50.",
+            help="Black box: how many results are seen, k as many as are reordered, inf all. Left out: 50; "
+            "as many as a live service shows.",
             show_default=False,
         ),
     ] = None,
@@ -426,7 +455,8 @@ def attack(
         int | None,
         typer.Option(
             metavar="Q",
-            help="Black box: pictures sent in each attack at most, the clean one included. Left out: 1000.",
+            help="Black box: pictures sent in each attack at most, the clean one included. Left out: 1000; "
+            "100 to a live service.",
             show_default=False,
         ),
     ] = None,
@@ -487,7 +517,8 @@ def attack(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Black box: keep the search here; after Ctrl-C the same command goes on from there.",
+            help="Black box: keep the search here; after Ctrl-C the same command goes on from there. Left "
+            "out: nowhere; below runs/wire for a live service.",
             show_default=False,
         ),
     ] = None,
@@ -495,7 +526,8 @@ def attack(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Write attack.npz (original, adversarial, index, targets, figures) and result.json.",
+            help="Write attack.npz (original, adversarial, index, targets, figures) and result.json; the "
+            "adversarial PNGs too for a live service.",
             show_default=False,
         ),
     ] = None,
@@ -505,6 +537,51 @@ def attack(
     resize: Resize = None,
     crop: Crop = None,
     trust: Trust = False,
+    adapter: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Live service: a TOML file that says how it is called and where the ids are in its answers. "
+            "Left out: as `rankproof serve`.",
+            show_default=False,
+        ),
+    ] = None,
+    key_env: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Live service: the variable of the environment that holds its key.",
+            show_default=False,
+        ),
+    ] = None,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Live service: the file that holds its key.", show_default=False),
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(metavar="N", help="Live service: calls under way at once. Left out: 4.")
+    ] = None,
+    per_second: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Live service: calls in a second. Left out: as it allows."),
+    ] = None,
+    cap: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Live service: most calls in all, repeated ones too. Left out: a little above the budgets.",
+        ),
+    ] = None,
+    authorised: Annotated[
+        str | None,
+        typer.Option(
+            "--i-am-authorised",
+            metavar="TEXT",
+            help="Who allowed the test and why. Needed outside loopback and private addresses; it is "
+            "reported.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Attack the ranking in one way and tell how far it moved.
 
@@ -522,17 +599,23 @@ def attack(
     With --visible, --budget or a method without gradients, oa is a black-box attack: the attacker sees only
     the order of the first N results, and sends at most Q pictures in each attack.
 
+    With --target the black box is a running service. Every answer is kept: after Ctrl-C, or when a quota is
+    used up, the same command goes on and asks nothing twice. Test services that you own or may test.
+
     **Example**
 
     ```
     rankproof attack --goal qa+ --m 1 --eps 8/255 --model runs/digits/model --trials 100
     rankproof attack --goal oa --k 5 --eps 4/255 --model runs/digits/model --json
     rankproof attack --goal oa --visible 50 --budget 1000 --eps 4/255 --model runs/digits/model --trials 50
+    rankproof attack --goal oa --target http://127.0.0.1:8000/search --query photo.png --eps 4/255
     ```
     """
-    word = method or ("pgd" if visible is None and budget is None else "auto")
-    with reported(lambda: _stopped_attack(word, journal)):
-        for option, number in (("trials", trials), ("steps", steps), ("budget", budget)):
+    seen = any(given is not None for given in (visible, budget, service, adapter))
+    word = method or ("auto" if seen else "pgd")
+    with reported(lambda: _stopped_attack(word, journal, live=service is not None or adapter is not None)):
+        counts = {"trials": trials, "steps": steps, "budget": budget, "concurrency": concurrency, "cap": cap}
+        for option, number in counts.items():
             at_least_one(option, number)
         if budget is not None and budget > MOST_QUERIES:
             raise RankproofError(f"--budget must be at most {MOST_QUERIES:,}, since every score is kept")
@@ -546,15 +629,46 @@ def attack(
 
         wanted, how = goal_of(goal, w=w, m=m, k=k, g=g, xi=xi, order=order), method_of(word, goal, steps)
         given = {"method": method, "visible": visible, "budget": budget, "space": space, "journal": journal}
+        given |= {"target": service, "adapter": adapter}
         _check_kind(wanted, how, {**given, "steps": steps, "xi": xi})
         if own_copy not in ("keep", "drop"):
             raise RankproofError(f"--own-copy must be keep or drop, got {own_copy!r}")
         where, on_grid = space_of(space), isinstance(how, BlackBox) and how.grid
         threat = Threat(parse_eps(eps), grid=on_grid if grid is None else grid)
+        if service is not None or adapter is not None:
+            of_model = {"model": model, "data": data, "trials": trials, "size": size, "grid": grid}
+            of_model |= {"resize": resize, "crop": crop, "jpeg": jpeg, "trust": trust or None}
+            _left_out("a model, and --target is a running service", of_model)
+            _attack_service(
+                save,
+                as_json,
+                url=service,
+                adapter=adapter,
+                key=_key(key_env, key_file),
+                places=query or [],
+                goal=wanted,
+                method=how,
+                space=where,
+                budget=budget,
+                seed=seed,
+                eps=threat.eps,
+                visible=visible,
+                concurrency=concurrency,
+                per_second=per_second,
+                cap=cap,
+                authorised=authorised,
+                journal=journal,
+            )
+            return
+        of_service = {"query": query, "key-env": key_env, "key-file": key_file, "cap": cap}
+        more = {"concurrency": concurrency, "per-second": per_second, "i-am-authorised": authorised}
+        _left_out("a running service, which --target names", {**of_service, **more})
+        if model is None:
+            raise RankproofError("--model: name what is attacked, or a running service by --target")
         target = _opened(model, data, device, size, divide, trust=trust, resize=resize, crop=crop, jpeg=jpeg)
         say(target.dataset.note)
-        gallery, index = target.gallery, target.draw(trials, seed)
-        if trials > len(index):
+        gallery, index = target.gallery, target.draw(trials or TRIALS, seed)
+        if trials is not None and trials > len(index):
             say(f"{trials} trials were asked for: all {len(index)} items of the gallery are attacked")
         images = target.dataset.take(index)
         with progress("attacking") as tell:
@@ -574,8 +688,8 @@ def attack(
             )
         with progress("timing the bare work") as tell:
             costs = measure_result(gallery, images, wanted, result, progress=tell)
-        more = _more_notes(result, threat, order, own_copy)
-        result = replace(result, notes=(*result.notes, *target.notes, *more))
+        notes = _more_notes(result, threat, order, own_copy)
+        result = replace(result, notes=(*result.notes, *target.notes, *notes))
         context: dict[str, Any] = {"model": model, "data": data or EMBEDDED, **costs}
         if save is not None:
             result.save(save, **context)
@@ -841,6 +955,10 @@ def reproduce(
             help="Also keep attack.npz and result.json of each cell that is run, in DIR/attacks.",
         ),
     ] = False,
+    workers: Annotated[
+        int,
+        typer.Option(metavar="N", help="Processes that train and attack side by side, the cores shared out."),
+    ] = 1,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", metavar="", help="Only tell what would be done and how long it takes."),
@@ -848,28 +966,32 @@ def reproduce(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Make a printed table of the papers again, with our figures beside the published ones.
+    """Make a table or figure of the papers again, with our figures beside the published ones.
 
-    Trains the models the table names, or takes those that are there, and runs every cell. A finished cell is
+    Trains the models that are named, or takes those that are there, and runs every cell. A finished cell is
     written to records/PAPER/TABLE at once and never run again, and models are kept in runs/models: whatever
-    stops the command, the same one goes on from there. Writes table.md, table.tex, table.csv and table.json.
+    stops the command, the same one goes on from there. Writes table.md, table.tex, table.csv and table.json,
+    or figure.md, figure.json and the pictures.
 
     **Example**
 
     ```
     rankproof reproduce eccv20/table3 --dry-run
-    rankproof reproduce eccv20/table3 --cells ct --cells w1,m1 --trials 300
+    rankproof reproduce eccv20/table3 --cells ct --cells w1,m1 --trials 300 --workers 2
+    rankproof reproduce eccv20/figure2
     rankproof reproduce iccv21/table1 --method strong --data sop=/data/sop
     ```
     """
     with reported("finished cells and epochs are kept; the same command goes on from there"):
         if trials is not None:
             at_least_one("trials", trials)
+        at_least_one("workers", workers)
         if method not in ("published", "strong"):
             raise RankproofError(f"--method must be published or strong, got {method!r}")
         if out is not None:
             writable(out)
-        from rankproof.experiments.reproduce.run import Order, Reproduction
+        from rankproof.experiments.reproduce.order import Order
+        from rankproof.experiments.reproduce.run import Reproduction
 
         order = Order(
             word=table,
@@ -878,6 +1000,7 @@ def reproduce(
             words=cells or [],
             method=method,
             out=out,
+            workers=workers,
             device=device,
             published_schedule=published_schedule,
             paths=_pairs("data", data or []),
@@ -898,7 +1021,7 @@ def reproduce(
         if as_json:
             print_json(made.as_dict())
             return
-        typer.echo(f"{made.title}\n{made.summary}\ntable: {work.out / 'table.md'}")
+        typer.echo(f"{made.title}\n{made.summary}\n{work.out / made.page}")
 
 
 @app.command()
@@ -961,6 +1084,125 @@ def zoo() -> None:
             typer.echo(f"zoo:{name}  {facts}, R@1 {record['recall_at_1']:.1f} %")
         if not names:
             say("the zoo is still empty")
+
+
+@app.command()
+def serve(
+    model: Model,
+    data: Data = None,
+    index: IndexName = "faiss",
+    folder: Folder = SERVICE,
+    host: Annotated[
+        str, typer.Option(metavar="HOST", help="Address to listen at; others than loopback need keys.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0 takes a free one.")] = 8000,
+    visible: Annotated[int, typer.Option(metavar="N", help="Results in an answer, 50 at most.")] = 50,
+    per_day: Annotated[int, typer.Option(metavar="N", help="Calls of a key on a day (UTC).")] = 500,
+    per_second: Annotated[int, typer.Option(metavar="N", help="Calls of a key in a second.")] = 10,
+    max_bytes: Annotated[int, typer.Option(metavar="N", help="Of a picture file.")] = 3_750_000,
+    min_side: Annotated[
+        int, typer.Option(metavar="N", help="Pixels of the shorter side that --refuse-small demands.")
+    ] = 128,
+    refuse_small: Annotated[
+        bool,
+        typer.Option("--refuse-small/--enlarge", metavar="", help="What happens to smaller pictures."),
+    ] = False,
+    window: Annotated[
+        int,
+        typer.Option(metavar="MS", help="Milliseconds a request waits for others to be embedded with."),
+    ] = 5,
+    exact: Annotated[
+        bool,
+        typer.Option("--exact", metavar="", help="Compare with every item, also from 50,000 items on."),
+    ] = False,
+    device: Device = "auto",
+    size: Size = None,
+    divide: Divide = "auto",
+    jpeg: Jpeg = None,
+    resize: Resize = None,
+    crop: Crop = None,
+    trust: Trust = False,
+) -> None:
+    """Run a search by image of your own, to use and to attack.
+
+    The gallery is the test split. POST a picture to /search and get the ids of the nearest items, no scores;
+    the limits are those of the platform that was attacked in the second paper. Items are embedded once and
+    kept in DIR with keys and quotas; a later start takes them from there.
+
+    **Example**
+
+    ```
+    rankproof serve --model runs/digits/model
+    rankproof serve --model zoo:fashion-mnist/c2f1-ct --data fashion-mnist --index pgvector --port 8001
+    curl -F image=@photo.png http://127.0.0.1:8000/search
+    ```
+    """
+    with reported(f"items, keys and quotas are kept in {folder}; the same command starts again"):
+        writable(folder)
+        from rankproof.service.limits import Limits
+        from rankproof.service.opening import open_service
+        from rankproof.service.serve import is_loopback
+        from rankproof.service.serve import serve as run
+        from rankproof.target import preprocess_of
+
+        limits = Limits(
+            visible=visible,
+            max_bytes=max_bytes,
+            min_side=min_side,
+            enlarge=not refuse_small,
+            per_day=per_day,
+            per_second=per_second,
+            window=window / 1000,
+        )
+        service = open_service(
+            model,
+            data,
+            folder,
+            index=index,
+            limits=limits,
+            exact=exact,
+            anonymous=is_loopback(host),
+            device=device,
+            size=size,
+            divide=divide,
+            root=_root(),
+            trust=trust,
+            preprocess=preprocess_of(resize, crop, jpeg),
+            stage=progress,
+        )
+        run(service, host, port, folder=folder, say=say)
+
+
+@app.command()
+def keys(
+    action: Annotated[str, typer.Argument(metavar="add|list|remove", show_default=False)],
+    name: Annotated[str | None, typer.Argument(metavar="NAME", show_default=False)] = None,
+    admin: Annotated[
+        bool, typer.Option("--admin", metavar="", help="May also add and remove items.")
+    ] = False,
+    index: IndexName = "faiss",
+    folder: Folder = SERVICE,
+) -> None:
+    """Make, list and remove the keys of a service.
+
+    A new key is printed once; only a hash of it is kept. A removed one stops working at once. Give the
+    `--index` and `--folder` that the service has.
+
+    **Example**
+
+    ```
+    rankproof keys add alice
+    rankproof keys add curator --admin
+    rankproof keys remove alice
+    ```
+    """
+    with reported("nothing was changed"):
+        writable(folder)
+        from rankproof.service.keys import key_command
+        from rankproof.service.opening import open_database
+
+        for line in key_command(open_database(index, folder), action, name, admin):
+            typer.echo(line)
 
 
 def goal_of(
@@ -1093,7 +1335,7 @@ def _check_kind(goal: "Goal | Sum", how: "Method | BlackBox", given: dict[str, A
     from rankproof.methods import BlackBox
 
     if not isinstance(how, BlackBox):
-        for option in ("visible", "budget", "space", "journal"):
+        for option in ("visible", "budget", "space", "journal", "target", "adapter"):
             if given[option] is not None:
                 raise RankproofError(
                     f"--{option} is for black-box attacks and {how.name} needs gradients; "
@@ -1101,7 +1343,8 @@ def _check_kind(goal: "Goal | Sum", how: "Method | BlackBox", given: dict[str, A
                 )
         return
     if not isinstance(goal, Reorder):
-        cause = next(name for name in ("method", "visible", "budget") if given[name] is not None)
+        words = ("target", "adapter", "method", "visible", "budget")
+        cause = next(name for name in words if given[name] is not None)
         raise RankproofError(
             f"--{cause} {given[cause]} makes a black-box attack, which there is for oa only; "
             f"leave it out or choose --goal oa"
@@ -1158,6 +1401,67 @@ def _victim(
     return LocalOracle(gallery, len(gallery) if small else shown)
 
 
+def _attack_service(
+    save: Path | None,
+    as_json: bool,
+    *,
+    goal: "Goal | Sum",
+    method: "Method | BlackBox",
+    budget: int | None,
+    visible: str | None,
+    concurrency: int | None,
+    per_second: float | None,
+    **settings: Any,
+) -> None:
+    """Attack a running service, and tell and write what came of it; the arguments are those of `Visit`."""
+    from rankproof.goals import Reorder
+    from rankproof.methods import BlackBox
+    from rankproof.wire.pace import CONCURRENCY, Pace
+    from rankproof.wire.run import BUDGET, Visit, visit
+
+    assert isinstance(goal, Reorder)  # `_check_kind` saw to it
+    assert isinstance(method, BlackBox)
+    plan = Visit(
+        goal=goal,
+        method=method,
+        budget=budget or BUDGET,
+        visible=_shown(visible, goal.k),
+        pace=Pace(concurrency=concurrency or CONCURRENCY, per_second=per_second),
+        environment=os.environ,
+        **settings,
+    )
+    with progress("attacking", "queries") as tell:
+        visited = visit(plan, say, tell)
+    if save is not None:
+        visited.save(save)
+    (print_json if as_json else print_attack)(visited.cell)
+
+
+def _left_out(what: str, given: dict[str, Any]) -> None:
+    """Raise where an option is given that is about something else."""
+    for option, value in given.items():
+        if value is not None:
+            raise RankproofError(f"--{option} is about {what}; leave it out")
+
+
+def _shown(visible: str | None, k: int) -> int | None:
+    """How many results a running service shows; None is as many as it answers."""
+    if visible == "inf":
+        raise RankproofError("--visible inf: a running service shows no whole ranking; write a number")
+    return None if visible is None else visible_of(visible, k)
+
+
+def _key(variable: str | None, file: Path | None) -> str | None:
+    """The key of a service, from the environment or from a file; never from the command line itself."""
+    if variable is not None and file is not None:
+        raise RankproofError("--key-env and --key-file both name a key; leave one out")
+    if variable is not None and variable not in os.environ:
+        raise RankproofError(f"--key-env {variable}: there is no such variable in the environment")
+    if variable is not None:
+        return os.environ[variable]
+    return None if file is None else file.read_text().strip()
+
+
 def _more_notes(result: "AttackResult", threat: "Threat", order: str | None, own_copy: str) -> Iterator[str]:
     """What a reader should know beside the notes of the attack itself."""
     if threat.grid and result.queries is None:
@@ -1170,7 +1474,9 @@ def _more_notes(result: "AttackResult", threat: "Threat", order: str | None, own
         yield f"{silent} of {len(result)} attacks never saw a usable gradient: this figure may be false"
 
 
-def _stopped_attack(method: str, journal: Path | None) -> str:
+def _stopped_attack(method: str, journal: Path | None, *, live: bool) -> str:
+    if live:
+        return "every answer is kept; the same command goes on from there"
     if method in ("pgd", "strong"):
         return "nothing was written; the same command starts the attack again"
     if journal is None:
@@ -1195,7 +1501,7 @@ def _again() -> str:
 
 
 def _root() -> Path:
-    """The folder that holds data sets; the only place that reads the environment."""
+    """The folder that holds data sets."""
     return Path(os.environ.get("RANKPROOF_DATA") or "data")
 
 

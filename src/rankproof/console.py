@@ -14,7 +14,14 @@ from typing import Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from rankproof.errors import RankproofError
@@ -53,11 +60,18 @@ def reported(interrupted: Callable[[], str] | str) -> Iterator[None]:
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[float, float], None]]:
-    """A bar with the time left on stderr, on a terminal only; gives a call that takes (done, total)."""
+def progress(what: str, unit: str | None = None) -> Iterator[Callable[[float, float], None]]:
+    """A bar with the time left on stderr, on a terminal only; gives a call that takes (done, total).
+
+    Args:
+        unit: what is counted, such as "queries", where its number is worth telling beside the share.
+    """
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    counted = () if unit is None else (MofNCompleteColumn(), TextColumn(unit))
+    with Progress(
+        *columns, *counted, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

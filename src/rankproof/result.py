@@ -45,7 +45,7 @@ class AttackResult:
         before, after: figures by name: "rank" (b, m) and "sp_rank" (b, g) in %, "tau", "mean_rank", "shift",
             "distance" to the target, "hit" (R@1, 0 or 1) and "kept" (in the first 4 others, 0 or 1) (b,).
         silent: (b,) attacks that never saw a usable gradient.
-        gallery_size: |X|.
+        gallery_size: |X|; 0 where it is unknown, as behind a service.
         device: where it ran.
         seconds: time of the attack alone.
         notes: what a reader should know about how it was done.
@@ -183,7 +183,7 @@ class AttackResult:
             "model_seconds": context.get("model_seconds"),
             "peak_mb": context.get("peak_mb"),
             "versions": self.versions,
-            "gallery_size": self.gallery_size,
+            "gallery_size": self.gallery_size or None,
             "notes": list(self.notes),
         }
 
@@ -228,6 +228,7 @@ class AttackResult:
         for when in ("before", "after"):
             names = [name for name in arrays if name.startswith(f"{when}_")]
             fields[when] = {name.removeprefix(f"{when}_"): arrays[name] for name in names}
+        fields["gallery_size"] = cell["gallery_size"] or 0
         knobs = {letter: cell[letter] for letter in ("w", "m", "k", "g", "xi")}
         fields |= {name: arrays.get(name) for name in OPTIONAL}
         return cls(**fields, knobs=knobs, notes=tuple(cell["notes"]))

@@ -81,16 +81,21 @@ def place(tmp_path):
     return make
 
 
-def started(folder):
+def started(folder, workers):
     surroundings = {**os.environ, "OMP_NUM_THREADS": "1"}
     surroundings.pop("RANKPROOF_DATA", None)
     return subprocess.Popen(
-        COMMAND, cwd=folder, env=surroundings, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        (*COMMAND, "--workers", str(workers)),
+        cwd=folder,
+        env=surroundings,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
     )
 
 
-def finished(folder):
-    process = started(folder)
+def finished(folder, workers=1):
+    process = started(folder, workers)
     _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said.decode()
     rows = json.loads((folder / "runs" / "reproduce" / "tiny-table1" / "table.json").read_text())["rows"]
@@ -102,36 +107,37 @@ def written(folder):
     return {path.name: path.stat().st_mtime_ns for path in folder.glob("records/tiny/table1/*.json")}
 
 
-def states(folder):
-    return list(folder.glob("runs/models/*/state/*.json"))
+def stopped(folder, moment, workers, blow=signal.SIGKILL):
+    """Start the command and strike it and its workers as soon as the moment has come.
 
-
-def killed(folder, moment):
-    """Start the command and kill it as soon as the moment has come; the records that were there then."""
-    process = started(folder)
+    Returns:
+        the records that were there then, and what was said on stderr.
+    """
+    process = started(folder, workers)
     try:
         limit = time.monotonic() + 240
         while process.poll() is None and not moment() and time.monotonic() < limit:
             time.sleep(0.002)
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    return written(folder)
+        os.killpg(process.pid, blow)
+        _, said = process.communicate()
+    return written(folder), said.decode()
 
 
-def test_a_run_that_is_killed_comes_to_the_same_table(place):
+def test_two_workers_that_are_killed_come_to_the_table_of_one(place):
     whole, torn = finished(place("whole")), place("torn")
-    seen = {}
-    for moment in (
-        lambda: states(torn),  # in the first training
-        lambda: len(written(torn)) >= 2,  # between cells
-        lambda: len(states(torn)) > 2,  # in the second training
+    seen, said = {}, ""
+    for moment, workers, blow in (
+        (lambda: len(written(torn)) >= 2, 2, signal.SIGKILL),  # between cells
+        (lambda: len(written(torn)) >= 4, 2, signal.SIGINT),  # Ctrl-C, which a terminal sends to all of them
     ):
-        now = killed(torn, moment)
+        now, said = stopped(torn, moment, workers, blow)
         assert seen.items() <= now.items()  # no finished cell was written again
         seen = now
-    assert 2 <= len(seen) < 12
-    assert finished(torn) == whole
+    assert said.splitlines()[-1].startswith("stopped: finished cells and epochs are kept")
+    assert "Traceback" not in said
+    assert 4 <= len(seen) < 12
+    assert finished(torn, 2) == whole
     assert seen.items() <= written(torn).items()
     assert len(written(torn)) == 12
 
@@ -142,9 +148,9 @@ def test_ten_random_moments(place):
     whole, torn = finished(place("whole")), place("torn")
     lasts = time.monotonic() - begin
     moments, seen = random.Random(0), {}
-    for _ in range(10):
+    for number in range(10):
         until = time.monotonic() + moments.uniform(0.2, 0.7) * lasts
-        now = killed(torn, lambda until=until: time.monotonic() >= until)
+        now, _ = stopped(torn, lambda until=until: time.monotonic() >= until, 1 + number % 2)
         assert seen.items() <= now.items()
         seen = now
     assert finished(torn) == whole

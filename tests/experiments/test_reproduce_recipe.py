@@ -20,7 +20,7 @@ from rankproof.experiments.reproduce.words import descent_of, goal_of, search_of
 from rankproof.goals.names import goal_knobs, goal_name
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-TABLES = sorted(str(path.relative_to(RECIPES).with_suffix("")) for path in RECIPES.glob("*/*.toml"))
+TABLES = sorted(str(path.relative_to(RECIPES).with_suffix("")) for path in RECIPES.glob("*/table*.toml"))
 every_table = pytest.mark.parametrize("table", TABLES)
 
 GOOD = """

@@ -27,7 +27,8 @@ from rankproof import (
 from rankproof.cli import app
 from rankproof.experiments.reproduce import model_cache
 from rankproof.experiments.reproduce.measure import Bench
-from rankproof.experiments.reproduce.run import Order, Reproduction
+from rankproof.experiments.reproduce.order import Order
+from rankproof.experiments.reproduce.run import Reproduction
 from rankproof.methods.presets import published, strong
 from rankproof.ranking.metrics import summarise
 from rankproof.target import open_target

@@ -18,6 +18,7 @@ def trained(recall=88.0, schedule="published", done=24, epochs=30, **more):
             "seconds": 90.0,
             "history": history,
         },
+        "processor_seconds": 300.0,
         "accuracy": {"recall_at_1": recall, "map": 70.0, "nmi": 60.0},
         **more,
     }
@@ -111,15 +112,15 @@ def test_attacks_are_named_as_they_were_made(put, rows):
 def test_a_defence_is_the_mean_of_its_seeds(put, rows):
     for seed, (recall, ers) in enumerate(((70.0, 30.0), (80.0, 40.0))):
         record = trained(recall, "fast", 5 - seed, 6, robustness=robustness(ers, collapsed=seed == 1))
-        put(f"training/fashion-mnist-short-hm-seed{seed}", record)
-    put("training/fashion-mnist-short-hm-seed2", failed())
+        put(f"training/fashion-mnist-short-whole-batch-seed{seed}", record)
+    put("training/fashion-mnist-short-whole-batch-seed2", failed())
     text = training.better()
-    (row,) = rows(text, "`hm`")
-    assert row[1:4] == ["fast", "5 of 6, 4 of 6", "1.5, 1.5"]
+    (row,) = rows(text, "`whole-batch`")
+    assert row[1:4] == ["fast", "5 of 6, 4 of 6", "5.0, 5.0"]
     assert row[4:8] == ["75.00", "70.00, 80.00", "35.00", "30.00, 40.00"]
     assert row[8] == "seed 1 collapsed; seed 2 failed"
-    assert "- `fashion-mnist-short-hm-seed2`: it collapsed; try less." in text
-    (row,) = rows(text, "`act`")
+    assert "- `fashion-mnist-short-whole-batch-seed2`: it collapsed; try less." in text
+    (row,) = rows(text, "`est`")
     assert row[4:8] == [""] * 4
 
 

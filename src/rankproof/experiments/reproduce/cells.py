@@ -1,30 +1,27 @@
 """The cells of a table: what is run for each printed figure."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 from rankproof.errors import RankproofError
-from rankproof.experiments.reproduce.recipe import (
-    ABSENT,
-    LOST,
+from rankproof.experiments.reproduce.blocks import (
     METHODS,
     BlackBoxBlock,
     Block,
     EpsBlock,
     Line,
-    ModelSpec,
     OrderBlock,
     SecondsBlock,
     ServiceBlock,
-    TableRecipe,
     TransferBlock,
-    Typed,
     UniversalBlock,
     XiBlock,
 )
+from rankproof.experiments.reproduce.cell import Cell, Figure, level_word, named
+from rankproof.experiments.reproduce.figure_cells import figure_cells
+from rankproof.experiments.reproduce.readers import ABSENT, LOST, Typed
+from rankproof.experiments.reproduce.recipe import ModelSpec, Recipe, TableRecipe
 
-Run = Literal["white-box", "transfer", "universal", "black-box", "seconds", "src", "service"]
 STRONG = "strong"
 CAN_BE_STRONG = ("white-box", "transfer")  # runs with gradients and one perturbation for each image
 TARGETS = 10  # of a universal cell; the paper has one for every ten images
@@ -35,92 +32,21 @@ STAND_IN = ModelSpec(
     distance="cosine",
     loss="triplet",
     defense="none",
+    sampler="from-set",
+    epochs=32,
 )
 """What is asked where the paper asked a service of strangers: their model is not to be had."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """A printed figure of a cell, and the one that stands beside it.
-
-    Args:
-        name: what is measured: "rank", "seen", "unseen", "tau", "seconds", "mean" and so on.
-        printed: its value; None where the print cannot be read.
-        beside: name of its companion: the rank of C_SP, the start, mR; None without one.
-        beside_printed: value of the companion; None where it is unreadable.
-    """
-
-    name: str
-    printed: float | None
-    beside: str | None = None
-    beside_printed: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """What is run for one printed figure or pair.
-
-    Args:
-        name: names its file; the same in every run.
-        run: how it is measured.
-        model: what is attacked, or ranks what was made on `source`.
-        source: the model examples are made on, in a transfer.
-        goal: as "ca+", "sp-qa-", "ca+-distance", "oa".
-        eps: budget in [0, 1].
-        letter, count: w, m or k and its value.
-        xi: weight of preserving, or of staying in sight; None where nothing is weighed.
-        method: "published", "strong", or the word of a black-box search.
-        visible, budget: N and Q of a black box.
-        grid: whether only 8-bit images are sent.
-        trials: T, attacks; of a universal cell its targets.
-        published_trials: T of the paper.
-        figures: what is printed.
-    """
-
-    name: str
-    run: Run
-    model: str
-    source: str | None = None
-    goal: str
-    eps: float
-    letter: str
-    count: int
-    xi: float | None = None
-    method: str = "published"
-    visible: int | str | None = None
-    budget: int | None = None
-    grid: bool = False
-    trials: int
-    published_trials: int = 0
-    figures: tuple[Figure, ...]
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """The models it needs."""
-        return (self.model,) if self.source in (None, self.model) else (str(self.source), self.model)
-
-    @property
-    def comparable(self) -> bool:
-        """Whether the printed figure is of something that can be set up here."""
-        return self.run not in ("seconds", "src", "service")
-
-
-def cells_of(recipe: TableRecipe, *, trials: int | None = None) -> tuple[Cell, ...]:
-    """All cells of a table in the order of print.
+def cells_of(recipe: Recipe, *, trials: int | None = None) -> tuple[Cell, ...]:
+    """All cells of a table or figure, in the order of print.
 
     Args:
         trials: T of every cell instead of the recipe's.
     Raises:
         RankproofError: two cells have the same name.
     """
-    several = len(recipe.published_trials) > 1
-    found = []
-    for number, block in enumerate(recipe.blocks):
-        published = recipe.published_trials[number if several else 0]
-        found += [
-            replace(cell, published_trials=cell.published_trials or published)
-            for cell in _of_block(recipe, block)
-        ]
+    found = list(_of_table(recipe) if isinstance(recipe, TableRecipe) else figure_cells(recipe))
     if len({cell.name for cell in found}) != len(found):
         raise RankproofError(f"{recipe.name}: two blocks print the same cell")
     if trials is not None:
@@ -134,6 +60,15 @@ def strong_cells(cells: Sequence[Cell]) -> tuple[Cell, ...]:
         replace(cell, method=STRONG, name=f"{cell.name}-{STRONG}")
         for cell in cells
         if cell.run in CAN_BE_STRONG
+    )
+
+
+def by_published_schedule(recipe: Recipe, cells: Sequence[Cell]) -> tuple[Cell, ...]:
+    """The same cells, those of defended models under the names they have when trained as published."""
+    defended = {spec.name for spec in recipe.models if spec.defense != "none"}
+    return tuple(
+        replace(cell, name=f"{cell.name}-published-schedule") if defended & set(cell.models) else cell
+        for cell in cells
     )
 
 
@@ -156,14 +91,22 @@ def selected(cells: Sequence[Cell], words: Sequence[str]) -> tuple[Cell, ...]:
     return found
 
 
-def model_specs(recipe: TableRecipe) -> tuple[ModelSpec, ...]:
-    """The models of a table, and the stand-in where it asks a service."""
+def model_specs(recipe: Recipe) -> tuple[ModelSpec, ...]:
+    """The models of a recipe, and the stand-in where it asks a service."""
     service = any(isinstance(block, ServiceBlock) for block in recipe.blocks)
     return (*recipe.models, STAND_IN) if service else recipe.models
 
 
 def _most(cell: Cell, trials: int) -> int:
     return min(trials, TARGETS) if cell.run == "universal" else trials
+
+
+def _of_table(recipe: TableRecipe) -> Iterator[Cell]:
+    several = len(recipe.published_trials) > 1
+    for number, block in enumerate(recipe.blocks):
+        published = recipe.published_trials[number if several else 0]
+        for cell in _of_block(recipe, block):
+            yield replace(cell, published_trials=cell.published_trials or published)
 
 
 def _of_block(recipe: TableRecipe, block: Block) -> Iterator[Cell]:
@@ -191,7 +134,7 @@ def _eps_cells(recipe: TableRecipe, block: EpsBlock) -> Iterator[Cell]:
         for column, count in enumerate(block.knobs):
             kept = None if block.kept is None else block.kept[row][column]
             yield Cell(
-                name=_named(recipe, block.model, block.goal, f"{block.knob}{count}", f"eps{_level(eps)}"),
+                name=named(recipe, block.model, block.goal, f"{block.knob}{count}", f"eps{level_word(eps)}"),
                 run="white-box",
                 model=block.model,
                 goal=block.goal,
@@ -210,7 +153,7 @@ def _xi_cells(recipe: TableRecipe, block: XiBlock) -> Iterator[Cell]:
         for column, count in enumerate(block.knobs):
             knob = f"{block.knob}{count}"
             yield Cell(
-                name=_named(recipe, block.model, block.goal, knob, f"eps{_level(block.eps)}", f"xi{xi:g}"),
+                name=named(recipe, block.model, block.goal, knob, f"eps{level_word(block.eps)}", f"xi{xi:g}"),
                 run="white-box",
                 model=block.model,
                 goal=block.goal,
@@ -228,7 +171,7 @@ def _transfer_cells(recipe: TableRecipe, block: TransferBlock) -> Iterator[Cell]
         for column, model in enumerate(block.ranked_by):
             figures = _pair("rank", block.published[row][column], "before", block.before[row][column])
             yield Cell(
-                name=_named(recipe, f"{source}-to-{model}", block.goal, f"eps{_level(block.eps)}"),
+                name=named(recipe, f"{source}-to-{model}", block.goal, f"eps{level_word(block.eps)}"),
                 run="transfer",
                 model=model,
                 source=source,
@@ -244,7 +187,7 @@ def _transfer_cells(recipe: TableRecipe, block: TransferBlock) -> Iterator[Cell]
 
 def _universal_cells(recipe: TableRecipe, block: UniversalBlock) -> Iterator[Cell]:
     yield Cell(
-        name=_named(recipe, block.model, block.goal, "universal", f"eps{_level(block.eps)}"),
+        name=named(recipe, block.model, block.goal, "universal", f"eps{level_word(block.eps)}"),
         run="universal",
         model=block.model,
         goal=block.goal,
@@ -266,7 +209,7 @@ def _order_cells(recipe: TableRecipe, block: OrderBlock) -> Iterator[Cell]:
         xi = block.xi[0] if over_eps else block.xi[place]
         more = () if over_eps else (f"xi{xi:g}",)
         yield Cell(
-            name=_named(recipe, block.model, "oa", f"k{block.k}", f"eps{_level(eps)}", *more),
+            name=named(recipe, block.model, "oa", f"k{block.k}", f"eps{level_word(eps)}", *more),
             run="white-box",
             model=block.model,
             goal="oa",
@@ -282,9 +225,9 @@ def _order_cells(recipe: TableRecipe, block: OrderBlock) -> Iterator[Cell]:
 def _black_box_cells(recipe: TableRecipe, block: BlackBoxBlock) -> Iterator[Cell]:
     for place, eps in enumerate(block.eps):
         mean_rank: Line | None = block.mean_rank
-        parts = (f"k{block.k}", f"N{block.visible}", f"eps{_level(eps)}")
+        parts = (f"k{block.k}", f"N{block.visible}", f"eps{level_word(eps)}")
         yield Cell(
-            name=_named(recipe, block.model, "oa", block.method, *parts),
+            name=named(recipe, block.model, "oa", block.method, *parts),
             run="black-box",
             model=block.model,
             goal="oa",
@@ -303,9 +246,9 @@ def _black_box_cells(recipe: TableRecipe, block: BlackBoxBlock) -> Iterator[Cell
 
 def _seconds_cells(recipe: TableRecipe, block: SecondsBlock) -> Iterator[Cell]:
     for word in (*METHODS, "src"):
-        parts = (f"k{block.k}", f"N{block.visible}", f"eps{_level(block.eps)}")
+        parts = (f"k{block.k}", f"N{block.visible}", f"eps{level_word(block.eps)}")
         yield Cell(
-            name=_named(recipe, block.model, "oa", word, *parts),
+            name=named(recipe, block.model, "oa", word, *parts),
             run="src" if word == "src" else "seconds",
             model=block.model,
             goal="oa",
@@ -323,7 +266,7 @@ def _seconds_cells(recipe: TableRecipe, block: SecondsBlock) -> Iterator[Cell]:
 def _service_cells(recipe: TableRecipe, block: ServiceBlock) -> Iterator[Cell]:
     names = ("mean", "stdev", "max", "min", "median")
     yield Cell(
-        name=_named(recipe, "service", "oa", block.method, f"k{block.k}", f"eps{_level(block.eps)}"),
+        name=named(recipe, "service", "oa", block.method, f"k{block.k}", f"eps{level_word(block.eps)}"),
         run="service",
         model=STAND_IN.name,
         goal="oa",
@@ -356,14 +299,3 @@ def _readable(value: Typed) -> float | None:
 
 def _trials(recipe: TableRecipe, count: int) -> int:
     return recipe.trials_single or recipe.trials if count == 1 else recipe.trials
-
-
-def _named(recipe: TableRecipe, *parts: str) -> str:
-    return "-".join((recipe.name, *parts))
-
-
-def _level(eps: float) -> str:
-    """eps in a file's name: 0.03, or 4of255 where it is a multiple of 1/255."""
-    levels = eps * 255
-    whole = eps > 0 and abs(levels - round(levels)) < 1e-9
-    return f"{round(levels)}of255" if whole else f"{eps:g}"

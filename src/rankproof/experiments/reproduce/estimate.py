@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from rankproof.cost import bare_seconds, look_seconds
-from rankproof.experiments.reproduce.cells import Cell
+from rankproof.experiments.reproduce.cell import Cell
 from rankproof.experiments.reproduce.model_cache import Planned
 from rankproof.experiments.reproduce.universal import SEEN_SHARE
 from rankproof.experiments.reproduce.words import descent_of, goal_of
@@ -54,17 +54,17 @@ def cell_seconds(cell: Cell, pace: Pace, size: int) -> float:
     Args:
         size: |X|.
     """
+    if cell.run in ("src", "weights"):
+        return 1.0
     one = pace.evaluation if goal_of(cell).whole_gallery else pace.encoder
     match cell.run:
-        case "white-box" | "transfer":
-            passes = descent_of(cell).passes(cell.eps) if cell.eps else 0
-            return cell.trials * (passes * one + VERDICT_PASSES * pace.evaluation)
         case "universal":
             return cell.trials * Universal().passes(cell.eps) * SEEN_SHARE * size * one
-        case "black-box" | "service" | "seconds":
+        case "black-box" | "service" | "seconds" | "order-strip":
             return cell.trials * max(1, cell.budget or 0) * pace.query
-        case "src":
-            return 1.0
+        case _:
+            passes = descent_of(cell).passes(cell.eps) if cell.eps else 0
+            return cell.trials * (passes * one + VERDICT_PASSES * pace.evaluation)
 
 
 def training_seconds(planned: Planned, pace: Pace) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rankproof.experiments.reproduce.cells import Cell
+from rankproof.experiments.reproduce.cell import Cell
 from rankproof.files import write_atomically
 
 PROTOCOL = 1  # one more whenever what a cell measures changes, so that no older record is taken for a new one
@@ -35,38 +35,42 @@ def identity(cell: Cell, models: Mapping[str, Any], seed: int) -> str:
 
 @dataclass
 class Journal:
-    """The records of a table, one file a cell.
+    """The records of a table or figure, one file a cell.
 
     Args:
         root: folder of all records, by paper and table.
-        paper, table: which part of it.
+        paper, part: which of it, such as "eccv20" and "table3".
     """
 
     root: Path
     paper: str
-    table: str
+    part: str
     _others: dict[str, Record] | None = field(default=None)
 
     def path(self, cell: Cell) -> Path:
         """The file of a cell."""
-        return self.root / self.paper / f"table{self.table}" / f"{cell.name}.json"
+        return self.root / self.paper / self.part / f"{cell.name}.json"
 
     def find(self, cell: Cell, same: str) -> Record | None:
-        """The record of a cell with at least as many attacks, of this table or any other, or None."""
+        """The record of a cell with at least as many attacks, of this part or any other, or None."""
         for record in (_read(self.path(cell)), self._elsewhere().get(same)):
             if record is not None and record["identity"] == same and record["trials_asked"] >= cell.trials:
                 return record
         return None
+
+    def recorded(self, cell: Cell) -> Record | None:
+        """The record of a cell by its name alone, whatever it was measured with."""
+        return _read(self.path(cell))
 
     def keep(self, cell: Cell, record: Record) -> None:
         """Write a finished cell: all of it or nothing."""
         write_atomically(self.path(cell), (json.dumps(record) + "\n").encode())
 
     def _elsewhere(self) -> dict[str, Record]:
-        """The records of all tables by identity, those with the most attacks."""
+        """All records by identity, those with the most attacks."""
         if self._others is None:
             self._others = {}
-            for path in sorted(self.root.glob("*/table*/*.json")):
+            for path in sorted(self.root.glob("*/*/*.json")):
                 record = _read(path)
                 if record is None:
                     continue

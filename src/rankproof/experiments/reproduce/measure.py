@@ -10,12 +10,16 @@ from torch import Tensor
 
 from rankproof.attack import attack, chunk_rows
 from rankproof.cost import bare_seconds, look_seconds
-from rankproof.experiments.reproduce.cells import Cell
+from rankproof.experiments.reproduce.cell import Cell
+from rankproof.experiments.reproduce.losses import losses_over_steps
+from rankproof.experiments.reproduce.measured import DIGITS, Measured, plain, summary
+from rankproof.experiments.reproduce.strips import as_values, attack_strips, best_order
 from rankproof.experiments.reproduce.universal import shared_values
+from rankproof.experiments.reproduce.weights import spread
 from rankproof.experiments.reproduce.words import descent_of, goal_of, search_of
 from rankproof.goals import Goal, Reorder, Sum
 from rankproof.oracle import LocalOracle
-from rankproof.ranking.metrics import short_range_tau, summarise
+from rankproof.ranking.metrics import short_range_tau
 from rankproof.result import AttackResult
 from rankproof.target import Target
 from rankproof.threat import Threat
@@ -23,34 +27,6 @@ from rankproof.transfer import choose, transfer
 
 Tell = Callable[[int, int], None]
 PIECE = 50  # attacks of which one time is taken
-DIGITS = 6  # of the values that are kept
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What came of a cell.
-
-    Args:
-        values: one value per attack by the name of the figure; per target of a universal cell.
-        figures: mean and 95 % interval of each, None for the ends where there is none.
-        steps: evaluations or queries of each attack.
-        seconds: time of the attacks alone.
-        model_seconds: the bare work they cannot avoid.
-        gallery_size: |X|.
-        device: where it ran.
-        notes: what a reader should know.
-        result: the attack itself where there is one that can be saved.
-    """
-
-    values: dict[str, list[float]]
-    figures: dict[str, tuple[float, float | None, float | None]]
-    steps: int
-    seconds: float
-    model_seconds: float
-    gallery_size: int
-    device: str
-    notes: tuple[str, ...]
-    result: AttackResult | None = None
 
 
 @dataclass
@@ -88,6 +64,14 @@ class Bench:
                 return self._timed(cell, target, tell)
             case "src":
                 return self._correlated(cell, target)
+            case "strip":
+                return self._shown(cell, target, tell)
+            case "order-strip":
+                return self._order_shown(cell, target, tell)
+            case "losses":
+                return self._watched(cell, target, tell)
+            case "weights":
+                return _weighed(target)
 
     def _attacked(
         self, cell: Cell, target: Target, tell: Tell, ranked_by: Target | None = None
@@ -117,8 +101,7 @@ class Bench:
         those of the "+" goals are random, and C_SP of SP-QA+ comes from the source's.
         """
         lowers = "-" in cell.goal.removeprefix("sp-")
-        # The examples of a "+" goal are the same for every target.
-        key = (id(source), id(target) if lowers else None, cell.goal, cell.eps, cell.trials, cell.method)
+        key = (id(source), id(target) if lowers else None, cell.made_once)
         if self._last is None or self._last[0] != key:
             self._last = key, self._attacked(cell, source, tell, target if lowers else None)
         made = self._last[1]
@@ -134,10 +117,10 @@ class Bench:
             if name in result.after and not (name == "mean_rank" and bool(result.after[name].isnan().any())):
                 found = result.after[name]
                 values[name] = found.mean(1) if found.dim() == 2 else found
-        rounded = {name: _plain(each) for name, each in values.items()}
+        rounded = {name: plain(each) for name, each in values.items()}
         return Measured(
             values=rounded,
-            figures={name: _summary(each) for name, each in rounded.items()},
+            figures={name: summary(each) for name, each in rounded.items()},
             steps=result.steps,
             seconds=result.seconds,
             model_seconds=self._bare(source or target, goal_of(cell), result),
@@ -154,7 +137,7 @@ class Bench:
         seconds = time.perf_counter() - begin
         return Measured(
             values=shared.values,
-            figures={name: _summary(each) for name, each in shared.values.items()},
+            figures={name: summary(each) for name, each in shared.values.items()},
             steps=shared.steps,
             seconds=seconds,
             model_seconds=cell.trials * self._pace(target, goal_of(cell), shared.images) * shared.steps,
@@ -171,7 +154,7 @@ class Bench:
         return attack(
             LocalOracle(target.gallery, shown(cell, len(target.gallery))),
             target.dataset.take(index),
-            Reorder(k=cell.count),
+            goal_of(cell),
             Threat(cell.eps, grid=cell.grid),
             method=search_of(cell),
             # Where the table has no search at all, the clean picture is sent and nothing else.
@@ -193,7 +176,7 @@ class Bench:
         assert result is not None
         return Measured(
             values={"seconds": [round(value, DIGITS) for value in times]},
-            figures={"seconds": _summary(times)},
+            figures={"seconds": summary(times)},
             steps=result.steps,
             seconds=sum(one * len(index) for one, index in zip(times, pieces, strict=True)),
             model_seconds=work,
@@ -216,13 +199,51 @@ class Bench:
             times.append(time.perf_counter() - begin)
         return Measured(
             values={"seconds": times},
-            figures={"seconds": _summary(times)},
+            figures={"seconds": summary(times)},
             steps=0,
             seconds=sum(times),
             model_seconds=0.0,
             gallery_size=size,
             device="cpu",
             notes=("of random places",),
+        )
+
+    def _shown(self, cell: Cell, target: Target, tell: Tell) -> Measured:
+        """Attacks in pictures."""
+        result = self._attacked(cell, target, tell)
+        strips = attack_strips(result, target.gallery, target.dataset.classes)
+        return replace(
+            self._told(cell, target, result), drawing={"strips": [as_values(strip) for strip in strips]}
+        )
+
+    def _order_shown(self, cell: Cell, target: Target, tell: Tell) -> Measured:
+        """The best of some black-box order attacks in pictures."""
+        result = self._search(cell, target, target.draw(cell.trials, self.seed), tell)
+        strip = best_order(result, target.gallery, shown(cell, len(target.gallery)), cell.budget)
+        assert strip is not None  # a target has its pictures
+        measured = self._told(cell, target, result)
+        mean = measured.figures["tau"][0]
+        note = f"shown is the best of {len(result)} attacks, their mean tau_S is {mean:.3f}"
+        return replace(measured, drawing={"strips": [as_values(strip)]}, notes=(*measured.notes, note))
+
+    def _watched(self, cell: Cell, target: Target, tell: Tell) -> Measured:
+        """The losses of order attacks over their steps."""
+        begin, index = time.perf_counter(), target.draw(cell.trials, self.seed)
+        goal = Reorder(k=cell.count, xi=float(cell.xi or 0.0))
+        found = losses_over_steps(target, goal, cell.eps, index, self.seed, tell)
+        seconds, steps = time.perf_counter() - begin, found.total.shape[1] - 1
+        values = {"tau": plain(found.tau), "mean_rank": plain(found.mean_rank)}
+        curves = {"total": found.total, "keep": found.keep}
+        return Measured(
+            values=values,
+            figures={name: summary(each) for name, each in values.items()},
+            steps=steps,
+            seconds=seconds,
+            model_seconds=steps * self._pace(target, goal, len(index)),
+            gallery_size=len(target.gallery),
+            device=target.gallery.ranker.device.type,
+            notes=target.notes,
+            drawing={name: [summary(column) for column in each.T.tolist()] for name, each in curves.items()},
         )
 
     def _bare(self, target: Target, goal: Goal | Sum, result: AttackResult) -> float:
@@ -276,14 +297,20 @@ def _spread(measured: Measured) -> Measured:
     )
 
 
-def _plain(values: Tensor) -> list[float]:
-    return [round(value, DIGITS) for value in values.double().tolist()]
-
-
-def _summary(values: list[float]) -> tuple[float, float | None, float | None]:
-    found = summarise(torch.tensor(values, dtype=torch.float64))
-    low, high = found.ends
-    return found.mean, low, high
+def _weighed(target: Target) -> Measured:
+    """The weights of a model; no attack is run."""
+    ranker = target.gallery.ranker
+    return Measured(
+        values={},
+        figures={},
+        steps=0,
+        seconds=0.0,
+        model_seconds=0.0,
+        gallery_size=len(target.gallery),
+        device=ranker.device.type,
+        notes=(),
+        drawing={"layers": spread(ranker.encoder)},
+    )
 
 
 def _silent(result: AttackResult) -> tuple[str, ...]:

@@ -29,6 +29,11 @@ Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 Say = Callable[[str], None]
 
 
+def silent(what: str) -> AbstractContextManager[Callable[[int, int], None]]:
+    """A stage that shows nothing."""
+    return nullcontext(lambda done, total: None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Splits:
     """A data set as models and cells use it.
@@ -94,7 +99,7 @@ class Models:
     device: str = "auto"
     published_schedule: bool = False
     say: Say = lambda line: None
-    stage: Stage = lambda what: nullcontext(lambda done, total: None)
+    stage: Stage = silent
     _splits: dict[tuple[str, int | None], Splits | None] = field(default_factory=dict)
     _planned: dict[str, Planned | None] = field(default_factory=dict)
     _targets: dict[str, Target] = field(default_factory=dict)

@@ -1,26 +1,30 @@
-"""A recipe file: one printed table, what was attacked how, and every figure as it is printed."""
+"""A recipe file: one table or figure of a paper, what is attacked how, and every figure that is printed."""
 
 import sys
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from rankproof.errors import RankproofError
-from rankproof.threat import Threat, parse_eps
-
-LOST, ABSENT = "?", ""  # of a figure: not readable in print, not printed at all
-METHODS = ("rand", "beta", "pso", "nes", "spsa")
-SEARCHES = ("none", *METHODS)
-GOALS = ("ca+", "ca-", "qa+", "qa-", "sp-qa+", "sp-qa-")
-DISTANCE = "-distance"
-
-Typed = float | str  # a figure, LOST or ABSENT
-Line = tuple[Typed, ...]
-Grid = tuple[Line, ...]
-Levels = tuple[float, ...]
-Read = Callable[[Any], Any]
+from rankproof.experiments.reproduce.blocks import KINDS, Block
+from rankproof.experiments.reproduce.figure_blocks import DRAWINGS, FIGURE_KINDS, FigureBlock
+from rankproof.experiments.reproduce.readers import (
+    ABSENT,
+    Kind,
+    Read,
+    Typed,
+    count,
+    keys,
+    number,
+    one_of,
+    several,
+    tables,
+    text,
+    typed,
+    whole,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,156 +56,6 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpsBlock:
-    """Rows of eps, columns of w or m."""
-
-    model: str
-    goal: str
-    knob: str
-    knobs: tuple[int, ...]
-    eps: Levels
-    published: Grid
-    kept: Grid | None = None
-    xi: float | None = None
-    published_trials: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, grid in (("published", self.published), ("kept", self.kept)):
-            _fit(name, grid, len(self.eps), len(self.knobs))
-
-
-@dataclass(frozen=True, kw_only=True)
-class XiBlock:
-    """Rows of xi, columns of m."""
-
-    model: str
-    goal: str
-    eps: float
-    knob: str
-    knobs: tuple[int, ...]
-    xi: Levels
-    published: Grid
-    kept: Grid
-
-    def __post_init__(self) -> None:
-        for name, grid in (("published", self.published), ("kept", self.kept)):
-            _fit(name, grid, len(self.xi), len(self.knobs))
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransferBlock:
-    """Rows are the models that examples are made on, columns the models that rank them."""
-
-    goal: str
-    eps: float
-    made_on: tuple[str, ...]
-    ranked_by: tuple[str, ...]
-    before: Grid
-    published: Grid
-    xi: float | None = None
-
-    def __post_init__(self) -> None:
-        for name, grid in (("before", self.before), ("published", self.published)):
-            _fit(name, grid, len(self.made_on), len(self.ranked_by))
-
-
-@dataclass(frozen=True, kw_only=True)
-class UniversalBlock:
-    """One perturbation for many images: on those it was made from, and on others."""
-
-    model: str
-    goal: str
-    eps: float
-    seen_before: Typed
-    seen: Typed
-    unseen_before: Typed
-    unseen: Typed
-
-
-@dataclass(frozen=True, kw_only=True)
-class OrderBlock:
-    """The order attack over eps or over xi; the other of the two has one value."""
-
-    model: str
-    k: int
-    eps: Levels
-    xi: Levels
-    tau: Line
-    mean_rank: Line
-
-    def __post_init__(self) -> None:
-        if min(len(self.eps), len(self.xi)) != 1:
-            raise RankproofError("eps and xi: one of them must be a single value")
-        for name, line in (("tau", self.tau), ("mean_rank", self.mean_rank)):
-            _fit(name, (line,), 1, max(len(self.eps), len(self.xi)))
-
-
-@dataclass(frozen=True, kw_only=True)
-class BlackBoxBlock:
-    """A search that sees places only, over eps; `visible` is a number, "k" or "inf"."""
-
-    model: str
-    method: str
-    visible: int | str
-    budget: int
-    k: int
-    eps: Levels
-    tau: Line
-    mean_rank: Line | None = None
-
-    def __post_init__(self) -> None:
-        for name, line in (("tau", self.tau), ("mean_rank", self.mean_rank)):
-            _fit(name, None if line is None else (line,), 1, len(self.eps))
-
-
-@dataclass(frozen=True, kw_only=True)
-class SecondsBlock:
-    """How long one black-box attack takes with each method; `src` is the rank correlation alone."""
-
-    model: str
-    data: str
-    visible: int | str
-    eps: float
-    budget: int
-    k: int
-    rand: Typed
-    beta: Typed
-    pso: Typed
-    nes: Typed
-    spsa: Typed
-    src: Typed
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServiceBlock:
-    """tau_S over the attacks on a service of strangers."""
-
-    method: str
-    eps: float
-    k: int
-    visible: int | str
-    budget: int
-    trials: int
-    mean: Typed
-    stdev: Typed
-    max: Typed
-    min: Typed
-    median: Typed
-
-
-Block = (
-    EpsBlock
-    | XiBlock
-    | TransferBlock
-    | UniversalBlock
-    | OrderBlock
-    | BlackBoxBlock
-    | SecondsBlock
-    | ServiceBlock
-)
-
-
-@dataclass(frozen=True, kw_only=True)
 class TableRecipe:
     """One printed table.
 
@@ -226,13 +80,53 @@ class TableRecipe:
     trials_single: int | None = None
 
     @property
+    def part(self) -> str:
+        """Such as "table3"."""
+        return f"table{self.table}"
+
+    @property
     def name(self) -> str:
         """Such as "eccv20-table3"."""
-        return f"{self.paper}-table{self.table}"
+        return f"{self.paper}-{self.part}"
 
 
-def read_recipe(path: Path) -> TableRecipe:
-    """A recipe file, checked.
+@dataclass(frozen=True, kw_only=True)
+class FigureRecipe:
+    """One figure, or several of a kind.
+
+    Args:
+        paper, part, title: which; `part` is such as "figure2".
+        drawing: what is drawn: curves over eps, strips, an order, losses or weights.
+        trials: T of a cell, for strips how many are drawn.
+        models, blocks: what is attacked how.
+        note: what else is to be told.
+    """
+
+    paper: str
+    part: str
+    title: str
+    drawing: str
+    trials: int
+    models: tuple[ModelSpec, ...]
+    blocks: tuple[FigureBlock, ...]
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        """Such as "eccv20-figure2"."""
+        return f"{self.paper}-{self.part}"
+
+
+Recipe = TableRecipe | FigureRecipe
+
+
+def paper_name(paper: str) -> str:
+    """The paper of a folder of recipes, such as "ECCV 2020"."""
+    return {"eccv20": "ECCV 2020", "iccv21": "ICCV 2021"}.get(paper, paper)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """A recipe file, checked; a figure's says what is drawn.
 
     Raises:
         RankproofError: the file, the block and the key at fault.
@@ -241,28 +135,47 @@ def read_recipe(path: Path) -> TableRecipe:
         content = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RankproofError(f"{path}: cannot be read ({error})") from None
-    models = [
-        ModelSpec(**_keys(model, f"{path}, model {number}", MODEL, MODEL_MORE))
-        for number, model in enumerate(_tables(content.pop("models", None), path, "models"), 1)
-    ]
-    blocks = [
-        _block(block, f"{path}, block {number}")
-        for number, block in enumerate(_tables(content.pop("blocks", None), path, "blocks"), 1)
-    ]
-    head = _keys(content, str(path), HEAD, {"trials_single": _count})
-    recipe = TableRecipe(**head, models=tuple(models), blocks=tuple(blocks))
-    _check_names(recipe, path)
+    figure = "drawing" in content
+    parts: dict[str, Any] = {
+        "models": tuple(
+            ModelSpec(**keys(model, f"{path}, model {number}", MODEL, MODEL_MORE))
+            for number, model in enumerate(tables(content.pop("models", None), path, "models"), 1)
+        ),
+        "blocks": tuple(
+            _block(block, f"{path}, block {number}", FIGURE_KINDS if figure else KINDS)
+            for number, block in enumerate(tables(content.pop("blocks", None), path, "blocks"), 1)
+        ),
+    }
+    recipe: Recipe
+    if figure:
+        recipe = FigureRecipe(**keys(content, str(path), FIGURE_HEAD, {"note": text}), **parts)
+    else:
+        recipe = TableRecipe(**keys(content, str(path), HEAD, {"trials_single": count}), **parts)
+    _check(recipe, path)
     return recipe
 
 
 def find_recipe(word: str, folder: Path | None) -> Path:
-    """The file of a table such as "eccv20/table3".
+    """The file of a table or figure such as "eccv20/table3".
 
     Args:
-        folder: where recipes are; None looks beside the source tree, then where an installation puts them,
-            then in ./recipes.
+        folder: where recipes are; None looks for it.
     Raises:
         RankproofError: there is none; the message names those that there are.
+    """
+    place = recipe_folder(folder)
+    known = known_recipes(place)
+    if word not in known:
+        names = ", ".join(known) or f"none in {place}"
+        raise RankproofError(f"{word}: no such table or figure; known: {names}")
+    return place / f"{word}.toml"
+
+
+def recipe_folder(folder: Path | None = None) -> Path:
+    """Where recipes are: the folder given; else beside the source tree, in the installation, or ./recipes.
+
+    Raises:
+        RankproofError: there is no such folder.
     """
     source = Path(__file__).resolve().parents[4] / "recipes"
     installed = Path(sys.prefix) / "share" / "rankproof" / "recipes"
@@ -270,214 +183,61 @@ def find_recipe(word: str, folder: Path | None) -> Path:
     place = next((place for place in places if place.is_dir()), None)
     if place is None:
         raise RankproofError(f"no folder of recipes at {', '.join(map(str, places))}; name one by --recipes")
-    known = sorted(str(file.relative_to(place).with_suffix("")) for file in place.glob("*/*.toml"))
-    if word not in known:
-        raise RankproofError(f"{word}: no such table; known: {', '.join(known) or f'none in {place}'}")
-    return place / f"{word}.toml"
+    return place
 
 
-def _block(block: Mapping[str, Any], where: str) -> Block:
+def known_recipes(place: Path) -> tuple[str, ...]:
+    """The words of all recipes in a folder, by paper and number."""
+    words = [path.relative_to(place).with_suffix("").as_posix() for path in place.glob("*/*.toml")]
+    return tuple(sorted(words, key=lambda word: (word.rstrip("0123456789"), len(word), word)))
+
+
+def _block(block: Mapping[str, Any], where: str, kinds: Mapping[str, Kind]) -> Any:
     values = dict(block)
     kind = values.pop("kind", "eps")  # tables 1 to 4 and 8 to 10 of ECCV have no other kind and do not say it
-    if kind not in KINDS:
-        raise RankproofError(f"{where}: kind {kind!r} is unknown; known: {', '.join(KINDS)}")
-    build, needed, more = KINDS[kind]
-    found = _keys(values, f"{where} ({kind})", needed, more)
+    if kind not in kinds:
+        raise RankproofError(f"{where}: kind {kind!r} is unknown; known: {', '.join(kinds)}")
+    build, needed, more = kinds[kind]
+    found = keys(values, f"{where} ({kind})", needed, more)
     # "from" is a word of Python, so these two have other names inside.
     found = {{"from": "made_on", "to": "ranked_by"}.get(key, key): value for key, value in found.items()}
     try:
-        return cast(Block, build(**found))
+        return build(**found)
     except RankproofError as error:
         raise RankproofError(f"{where} ({kind}): {error}") from None
 
 
-def _keys(
-    table: Mapping[str, Any], where: str, needed: Mapping[str, Read], more: Mapping[str, Read]
-) -> dict[str, Any]:
-    """The values of a table, each read by its own reader."""
-    known = {**needed, **more}
-    if odd := [key for key in table if key not in known]:
-        raise RankproofError(f"{where}: {odd[0]!r} is unknown; known: {', '.join(known)}")
-    if missing := [key for key in needed if key not in table]:
-        raise RankproofError(f"{where}: {missing[0]!r} is missing")
-    found = {}
-    for key, value in table.items():
-        try:
-            found[key] = known[key](value)
-        except RankproofError as error:
-            raise RankproofError(f"{where}: {key}: {error}") from None
-    return found
-
-
-def _tables(value: Any, path: Path, key: str) -> Sequence[Mapping[str, Any]]:
-    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-        raise RankproofError(f"{path}: {key} must be a list of tables")
-    return value
-
-
-def _check_names(recipe: TableRecipe, path: Path) -> None:
-    """Every model has one name, and every block names models there are."""
+def _check(recipe: Recipe, path: Path) -> None:
+    """Every model has one name, every block names models there are, and every block has its T."""
     names = [model.name for model in recipe.models]
     if len(set(names)) != len(names):
         raise RankproofError(f"{path}: two models have the same name")
-    for number, block in enumerate(recipe.blocks, 1):
+    for place, block in enumerate(recipe.blocks, 1):
         asked = [getattr(block, "model", None), *getattr(block, "made_on", ())]
         for name in filter(None, (*asked, *getattr(block, "ranked_by", ()))):
             if name not in names:
-                raise RankproofError(f"{path}, block {number}: model {name!r} is not among {names}")
-    if len(recipe.published_trials) not in (1, len(recipe.blocks)):
+                raise RankproofError(f"{path}, block {place}: model {name!r} is not among {names}")
+    if isinstance(recipe, TableRecipe) and len(recipe.published_trials) not in (1, len(recipe.blocks)):
         raise RankproofError(f"{path}: published_trials must be one number, or one for each block")
 
 
-def _fit(name: str, grid: Grid | None, rows: int, columns: int) -> None:
-    """Raise unless a grid has so many rows and columns."""
-    if grid is None:
-        return
-    shape = {len(line) for line in grid}
-    if len(grid) != rows or shape != {columns}:
-        got = f"{len(grid)} rows of {' or '.join(map(str, sorted(shape)))}"
-        raise RankproofError(f"{name}: expected {rows} rows of {columns} figures, got {got}")
-
-
-# -- readers: a value as it stands in the file, checked
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise RankproofError(f"expected a word, got {value!r}")
-    return value
-
-
-def _one_of(known: Sequence[str]) -> Read:
-    def read(value: Any) -> str:
-        if value not in known:
-            raise RankproofError(f"{value!r} is unknown; known: {', '.join(known)}")
-        return str(value)
-
-    return read
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise RankproofError(f"expected a number, got {value!r}")
-    return float(value)
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise RankproofError(f"expected a whole number, got {value!r}")
-    return value
-
-
-def _count(value: Any) -> int:
-    if _whole(value) < 1:
-        raise RankproofError(f"must be at least 1, got {value}")
-    return int(value)
-
-
-def _level(value: Any) -> float:
-    return parse_eps(value) if isinstance(value, str) else Threat(_number(value)).eps
-
-
-def _typed(value: Any) -> Typed:
-    return str(value) if value in (LOST, ABSENT) else _number(value)
-
-
-def _several(read: Read) -> Read:
-    """A list, or a single value as a list of one."""
-    return lambda value: tuple(read(each) for each in (value if isinstance(value, list) else [value]))
-
-
-def _list(read: Read) -> Read:
-    def all_of(value: Any) -> tuple[Any, ...]:
-        if not isinstance(value, list) or not value:
-            raise RankproofError(f"expected a list, got {value!r}")
-        return tuple(read(each) for each in value)
-
-    return all_of
-
-
-def _visible(value: Any) -> int | str:
-    return str(value) if value in ("inf", "k") else _count(value)
-
-
-_goal = _one_of((*GOALS, *(f"{goal}{DISTANCE}" for goal in GOALS)))
-_line, _grid = _list(_typed), _list(_list(_typed))
-
 HEAD: dict[str, Read] = {
-    **dict.fromkeys(("paper", "table", "title"), _text),
-    "figure": _one_of(("rank", "tau", "seconds")),
-    "tolerance": _number,
-    "trials": _count,
-    "published_trials": _several(_count),
+    **dict.fromkeys(("paper", "table", "title"), text),
+    "figure": one_of(("rank", "tau", "seconds")),
+    "tolerance": number,
+    "trials": count,
+    "published_trials": several(count),
 }
-MODEL: dict[str, Read] = dict.fromkeys(("name", "data", "arch", "distance", "loss", "defense"), _text)
+MODEL: dict[str, Read] = dict.fromkeys(("name", "data", "arch", "distance", "loss", "defense"), text)
 MODEL_MORE: dict[str, Read] = {
-    "seed": _whole,
-    "recall_at_1": _typed,
-    "sampler": _text,
-    **dict.fromkeys(("margin", "learning_rate"), _number),
-    **dict.fromkeys(("epochs", "batch", "size"), _count),
+    "seed": whole,
+    "recall_at_1": typed,
+    "sampler": text,
+    **dict.fromkeys(("margin", "learning_rate"), number),
+    **dict.fromkeys(("epochs", "batch", "size"), count),
 }
-_COLUMNS: dict[str, Read] = {
-    "model": _text,
-    "goal": _goal,
-    "knob": _one_of(("w", "m")),
-    "knobs": _list(_count),
+FIGURE_HEAD: dict[str, Read] = {
+    **dict.fromkeys(("paper", "part", "title"), text),
+    "drawing": one_of(DRAWINGS),
+    "trials": count,
 }
-_SEEN: dict[str, Read] = {"visible": _visible, "budget": _whole, "k": _count}
-KINDS: dict[str, tuple[Callable[..., Any], dict[str, Read], dict[str, Read]]] = {
-    "eps": (
-        EpsBlock,
-        {**_COLUMNS, "eps": _list(_level), "published": _grid},
-        {"kept": _grid, "xi": _number, "published_trials": _count},
-    ),
-    "xi": (
-        XiBlock,
-        {**_COLUMNS, "eps": _level, "xi": _list(_number), "published": _grid, "kept": _grid},
-        {},
-    ),
-    "transfer": (
-        TransferBlock,
-        {
-            **{"goal": _goal, "eps": _level, "from": _list(_text), "to": _list(_text)},
-            **{"before": _grid, "published": _grid},
-        },
-        {"xi": _number},
-    ),
-    "universal": (
-        UniversalBlock,
-        {
-            **{"model": _text, "goal": _goal, "eps": _level},
-            **dict.fromkeys(("seen_before", "seen", "unseen_before", "unseen"), _typed),
-        },
-        {},
-    ),
-    "order": (
-        OrderBlock,
-        {
-            **{"model": _text, "k": _count, "eps": _several(_level), "xi": _several(_number)},
-            **{"tau": _line, "mean_rank": _line},
-        },
-        {},
-    ),
-    "black-box": (
-        BlackBoxBlock,
-        {"model": _text, "method": _one_of(SEARCHES), **_SEEN, "eps": _list(_level), "tau": _line},
-        {"mean_rank": _line},
-    ),
-    "seconds": (
-        SecondsBlock,
-        {"model": _text, "data": _text, **_SEEN, "eps": _level, **dict.fromkeys((*METHODS, "src"), _typed)},
-        {},
-    ),
-    "service": (
-        ServiceBlock,
-        {
-            **{"method": _one_of(METHODS), "eps": _level, **_SEEN, "trials": _count},
-            **dict.fromkeys(("mean", "stdev", "max", "min", "median"), _typed),
-        },
-        {},
-    ),
-}
-"""Each kind of block: what it becomes, the keys it must have, the keys it may have."""

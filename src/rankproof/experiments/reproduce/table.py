@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rankproof.experiments.reproduce.cells import Figure
-from rankproof.experiments.reproduce.recipe import TableRecipe, Typed
+from rankproof.experiments.reproduce.cell import Cell, Figure
+from rankproof.experiments.reproduce.readers import Typed
+from rankproof.experiments.reproduce.recipe import TableRecipe, paper_name
 from rankproof.experiments.reproduce.verdict import MARKS, Mark, Row
 from rankproof.experiments.results.tables import table, with_interval
 from rankproof.files import write_atomically
@@ -45,6 +46,8 @@ class Table:
     models: Mapping[str, Mapping[str, Any] | None]
     command: str
 
+    page = "table.md"
+
     @property
     def counts(self) -> dict[Mark, int]:
         """How many figures have each mark; marks that none has are left out."""
@@ -60,19 +63,18 @@ class Table:
     @property
     def title(self) -> str:
         """Paper, number and title."""
-        paper = {"eccv20": "ECCV 2020", "iccv21": "ICCV 2021"}.get(self.recipe.paper, self.recipe.paper)
-        return f"{paper}, table {self.recipe.table}: {self.recipe.title}"
+        return f"{paper_name(self.recipe.paper)}, table {self.recipe.table}: {self.recipe.title}"
 
     def save(self, folder: Path) -> Path:
         """Write table.md, table.tex, table.csv and table.json."""
         for name, text in (
-            ("table.md", self.markdown()),
+            (self.page, self.markdown()),
             ("table.tex", self.latex()),
             ("table.csv", self.csv()),
             ("table.json", json.dumps(self.as_dict(), indent=1, allow_nan=False) + "\n"),
         ):
             write_atomically(folder / name, text.encode())
-        return folder / "table.md"
+        return folder / self.page
 
     def markdown(self) -> str:
         """One part for each model, with the facts of the models and the counts."""
@@ -202,20 +204,21 @@ def _words(row: Row, metric: str) -> tuple[str, ...]:
     digits = "rank" if metric == "rank" else "tau"
     beside = () if figure.beside is None else (_shown(row, figure.beside, "rank"),)
     return (
-        _attack(row),
-        format_eps(cell.eps) if cell.goal == "oa" else f"{cell.eps:g}",
+        attack_words(cell),
+        eps_words(cell),
         ", ".join(filter(None, (figure.name, BESIDE.get(figure.beside or "")))),
-        ", ".join((_printed(figure.printed), *_beside_printed(figure))),
+        ", ".join((printed_words(figure.printed), *_beside_printed(figure))),
         ", ".join(filter(None, (_shown(row, figure.name, digits), *beside))),
         f"{row.record['trials']:,}" if row.record else "",
         row.mark,
     )
 
 
-def _attack(row: Row) -> str:
-    """Goal, knobs and method."""
-    cell = row.cell
-    parts = [cell.goal.upper() if cell.goal == "oa" else cell.goal, f"{cell.letter} = {cell.count}"]
+def attack_words(cell: Cell, *, knob: bool = True) -> str:
+    """Goal, knobs and method; `knob` says whether w, m or k is among them."""
+    parts = [cell.goal.upper() if cell.goal == "oa" else cell.goal]
+    if knob:
+        parts.append(f"{cell.letter} = {cell.count}")
     if cell.xi is not None:
         parts.append(f"xi = {cell.xi:g}")
     if cell.visible is not None:
@@ -223,17 +226,23 @@ def _attack(row: Row) -> str:
     return ", ".join((*parts, *(() if cell.method == "published" else (cell.method,))))
 
 
+def eps_words(cell: Cell) -> str:
+    """eps, of the order attack as n/255."""
+    return format_eps(cell.eps) if cell.goal == "oa" else f"{cell.eps:g}"
+
+
 def _shown(row: Row, name: str, metric: str) -> str:
     found = row.measured(name)
     return "" if found is None else with_interval(found[0], found[1:], metric)
 
 
-def _printed(value: float | None) -> str:
+def printed_words(value: float | None) -> str:
+    """A printed figure."""
     return UNREADABLE if value is None else f"{value:g}"
 
 
 def _beside_printed(figure: Figure) -> tuple[str, ...]:
-    return () if figure.beside is None else (_printed(figure.beside_printed),)
+    return () if figure.beside is None else (printed_words(figure.beside_printed),)
 
 
 def _escaped(text: str) -> str:

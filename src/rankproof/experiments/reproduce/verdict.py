@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rankproof.experiments.reproduce.cells import Cell, Figure
-from rankproof.experiments.reproduce.recipe import DISTANCE
+from rankproof.experiments.reproduce.blocks import DISTANCE
+from rankproof.experiments.reproduce.cell import Cell, Figure
 
 Mark = Literal[
     "agrees",

@@ -2,12 +2,14 @@
 
 from rankproof.errors import RankproofError
 from rankproof.experiments.black_box import METHODS
-from rankproof.experiments.reproduce.cells import STRONG, Cell
-from rankproof.experiments.reproduce.recipe import DISTANCE
+from rankproof.experiments.reproduce.blocks import DISTANCE
+from rankproof.experiments.reproduce.cell import Cell
+from rankproof.experiments.reproduce.cells import STRONG
 from rankproof.goals import (
     CandidateLower,
     CandidateRaise,
     Goal,
+    MaxShift,
     Preserve,
     QueryLower,
     QueryRaise,
@@ -37,15 +39,19 @@ def goal_of(cell: Cell) -> Goal | Sum:
             return QueryRaise(m=count, form=form) + _weight(cell) * Preserve(form=form)
         case "sp-qa-":
             return QueryLower(m=count, form=form) + _weight(cell) * Preserve(form=form)
+        case "oa" if cell.run == "order-strip":
+            return Reorder(k=count, order=(0, *range(count - 1, 0, -1)))  # ICCV figure 1: p = [1, 5, 4, 3, 2]
         case "oa":
             return Reorder(k=count) if xi is None else Reorder(k=count, xi=xi)
+        case "shift":
+            return MaxShift()
         case other:
             raise RankproofError(f"{cell.name}: goal {other!r} is unknown")
 
 
 def descent_of(cell: Cell) -> Method:
     """The search with gradients of a cell: as published, or ours with as many evaluations."""
-    metric = "tau" if cell.goal == "oa" else "rank"
+    metric = goal_of(cell).metric
     return strong(metric) if cell.method == STRONG else published(metric)
 
 

@@ -2,10 +2,15 @@
 
 import re
 
-from rankproof.experiments.results import black_box, training, white_box
+from rankproof.experiments.results import black_box, papers, training, white_box
 from rankproof.experiments.results.section import Section
 
-SECTIONS: tuple[Section, ...] = (*white_box.SECTIONS, *black_box.SECTIONS, *training.SECTIONS)
+SECTIONS: tuple[Section, ...] = (
+    *papers.SECTIONS,
+    *white_box.SECTIONS,
+    *black_box.SECTIONS,
+    *training.SECTIONS,
+)
 HEADLINE = re.compile(r"(<!-- results:headline -->\n).*?(<!-- /results -->)", re.DOTALL)
 
 

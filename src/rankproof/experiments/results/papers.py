@@ -1,0 +1,144 @@
+"""The sections about the papers' own tables: what agrees, and the tables themselves."""
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+
+from rankproof.experiments.reproduce.grid import LEGEND, grid
+from rankproof.experiments.reproduce.recipe import (
+    TableRecipe,
+    find_recipe,
+    known_recipes,
+    paper_name,
+    read_recipe,
+    recipe_folder,
+)
+from rankproof.experiments.reproduce.recorded import recorded_rows, recorded_strong
+from rankproof.experiments.reproduce.verdict import MARKS, Row, larger_is_stronger
+from rankproof.experiments.results import records
+from rankproof.experiments.results.section import Section
+from rankproof.experiments.results.tables import table
+
+RUN = "rankproof reproduce PAPER/TABLE"
+PAPERS = ("eccv20", "iccv21")
+ROUNDING = {"rank": 0.05, "tau": 0.0005}  # of a printed figure: half of its last digit
+COMPARED = ("agrees", "stronger", "weaker", "too few attacks")
+
+
+@cache
+def recipes(paper: str) -> tuple[TableRecipe, ...]:
+    """The tables of a paper."""
+    words = [word for word in known_recipes(recipe_folder()) if word.startswith(f"{paper}/")]
+    found = (read_recipe(find_recipe(word, None)) for word in words)
+    return tuple(recipe for recipe in found if isinstance(recipe, TableRecipe))
+
+
+def measured() -> list[Row]:
+    """Every printed figure of both papers that has a record."""
+    rows = [row for paper in PAPERS for recipe in recipes(paper) for row in rows_of(recipe)]
+    return [row for row in rows if row.record is not None]
+
+
+def rows_of(recipe: TableRecipe) -> list[Row]:
+    """Every printed figure of a table."""
+    return recorded_rows(recipe, records.RECORDS)
+
+
+def summary() -> str:
+    """A line for each table: how many printed figures have which mark; then what our own search came to."""
+    lines, total = [], Counter[str]()
+    for paper in PAPERS:
+        for recipe in recipes(paper):
+            found = Counter[str](row.mark for row in rows_of(recipe))
+            total += found
+            lines.append((f"{paper_name(paper)}, {recipe.table}", *_counts(found)))
+    lines.append(("**all**", *_counts(total)))
+    return table(("table", "figures", *MARKS, "agree, of those compared"), lines) + _strong()
+
+
+def tables() -> str:
+    """The tables that have records, each with its models."""
+    parts = []
+    for paper in PAPERS:
+        for recipe in recipes(paper):
+            rows = rows_of(recipe)
+            if any(row.record is not None for row in rows):
+                title = f"### {paper_name(paper)}, table {recipe.table}: {recipe.title}"
+                parts.append(f"{title}\n\n{_models(rows)}\n\n{grid(rows, recipe.figure)}")
+        parts += _differences(paper)
+    return "\n\n".join(parts)
+
+
+def _counts(found: Counter[str]) -> tuple[str, ...]:
+    compared = sum(found[mark] for mark in COMPARED)
+    share = f"{100 * found['agrees'] / compared:.0f} %" if compared else ""
+    return (str(found.total()), *(str(found[mark] or "") for mark in MARKS), share)
+
+
+def _strong() -> str:
+    """How often our own search is at least as strong as the print, for undefended and defended models."""
+    counts = Counter[tuple[str, bool]]()
+    for paper in PAPERS:
+        for recipe in recipes(paper):
+            plain = {spec.name for spec in recipe.models if spec.defense == "none"}
+            for row in recorded_strong(recipe, records.RECORDS):
+                kind = "undefended" if set(row.cell.models) <= plain else "defended"
+                if row.figure.printed is not None:
+                    counts[kind, _as_strong(row, row.figure.printed, ROUNDING[recipe.figure])] += 1
+    told = [
+        f"{counts[kind, True]} of {counts[kind, True] + counts[kind, False]} figures of {kind} models"
+        for kind in ("undefended", "defended")
+        if counts[kind, True] + counts[kind, False]
+    ]
+    return f"\n\nOur own search is at least as strong as printed for {' and '.join(told)}." if told else ""
+
+
+def _as_strong(row: Row, printed: float, rounding: float) -> bool:
+    own = row.measured(row.figure.name)
+    assert own is not None  # only rows with records are asked
+    gap = own[0] - printed
+    return (gap if larger_is_stronger(row.cell) else -gap) >= -rounding
+
+
+def _models(rows: Sequence[Row]) -> str:
+    """The models that were measured, with their schedules."""
+    found = {}
+    for row in rows:
+        for sheet in (row.record or {}).get("models", ()):
+            recall = "" if sheet["recall_at_1"] is None else f", R@1 {sheet['recall_at_1']:.1f}"
+            found[sheet["name"]] = f"{sheet['schedule']} schedule, {sheet['epochs']} epochs{recall}"
+    trials = sorted({row.record["trials"] for row in rows if row.record is not None})
+    told = "; ".join(f"{name}: {facts}" for name, facts in found.items())
+    return f"{told}. T = {', '.join(f'{count:,}' for count in trials)}."
+
+
+def _differences(paper: str) -> list[str]:
+    """What somebody found out about the systematic differences of a paper, as it was written."""
+    page = records.RECORDS / paper / "differences.md"
+    if not page.is_file():
+        return []
+    return [f"### {paper_name(paper)}: what differs, and why\n\n{page.read_text().strip()}"]
+
+
+SECTIONS = (
+    Section(
+        title="The papers' tables",
+        text=(
+            "How many printed figures were measured again, and with what outcome. A figure agrees within the "
+            "tolerance that its recipe fixed beforehand (2 points of rank, 0.05 of tau) if its 95 % interval "
+            "is no wider to either side; else it is stronger or weaker as an attack, or there were too few "
+            "attacks to tell. A recipe of every table is in `recipes/`, its records are in `records/`."
+        ),
+        command=RUN,
+        records=measured,
+        render=summary,
+        always=True,
+    ),
+    Section(
+        title="The papers' tables, figure by figure",
+        text=LEGEND,
+        command=RUN,
+        records=measured,
+        render=tables,
+    ),
+)

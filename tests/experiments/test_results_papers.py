@@ -1,0 +1,109 @@
+"""The summary of the papers' tables from records, and the tables themselves."""
+
+from dataclasses import replace
+
+import pytest
+
+from rankproof.experiments.reproduce.cells import by_published_schedule, cells_of, strong_cells
+from rankproof.experiments.results import papers, records
+
+HEAD = ("table", "figures", "agrees", "stronger", "weaker", "too few attacks", "unreadable in print")
+FACTS = {"schedule": "fast", "epochs": 12, "recall_at_1": 79.0}
+
+
+def cells(paper, table):
+    (recipe,) = [each for each in papers.recipes(paper) if each.table == table]
+    return recipe, {each.name.removeprefix(f"{recipe.name}-"): each for each in cells_of(recipe)}
+
+
+@pytest.fixture
+def measured(put):
+    """A function that puts the record of a cell: its mean, half its interval and its schedule."""
+
+    def write(cell, mean, half=0.5, schedule="fast"):
+        (figure, *_) = cell.figures
+        record = {
+            "cell": cell.name,
+            "identity": "-",
+            "trials_asked": 300,
+            "trials": 300,
+            "figures": {figure.name: [mean, mean - half, mean + half]},
+            "models": [{"name": cell.model, **FACTS, "schedule": schedule}],
+        }
+        paper, table = cell.name.split("-")[:2]
+        put(f"{paper}/{table}/{cell.name}", record)
+
+    return write
+
+
+def line(rows, name, text=None):
+    (found,) = rows(text or papers.summary(), name)
+    return dict(
+        zip((*HEAD, "not compared", "not run", "no data", "training failed", "share"), found, strict=True)
+    )
+
+
+def test_every_table_has_a_line_without_any_record(put, rows):
+    text = papers.summary()
+    assert len(text.splitlines()) == 2 + 24 + 1
+    assert line(rows, "ECCV 2020, 3", text)["not run"] == line(rows, "ECCV 2020, 3", text)["figures"] == "160"
+    assert (
+        line(rows, "ICCV 2021, 5", text)["no data"] == "192"
+    )  # Stanford Online Products have to be asked for
+
+
+def test_every_printed_figure_counts_once_under_its_mark(measured, rows):
+    _, found = cells("eccv20", "3")
+    measured(found["ct-ca+-w1-eps0.01"], 36.0)  # printed 36.6
+    measured(found["ct-ca+-w1-eps0.03"], 10.0)  # 19.7
+    measured(found["ct-ca--w1-eps0.1"], 70.0)  # 87.2
+    measured(found["ct-ca+-w1-eps0.1"], 3.7, half=5.0)
+    text = papers.summary()
+    told = line(rows, "ECCV 2020, 3", text)
+    marks = ("agrees", "stronger", "weaker", "too few attacks", "not run", "share")
+    assert [told[mark] for mark in marks] == ["1", "1", "1", "1", "156", "25 %"]
+    assert line(rows, "**all**", text)["agrees"] == "1"
+
+
+def test_what_was_trained_as_published_goes_before_the_fast_schedule(measured, rows):
+    recipe, found = cells("eccv20", "3")
+    cell = found["ctd-ca+-w1-eps0.3"]
+    measured(cell, 0.0)
+    assert line(rows, "ECCV 2020, 3")["stronger"] == "1"
+    (slow,) = by_published_schedule(recipe, [cell])
+    assert slow.name != cell.name
+    measured(replace(slow), cell.figures[0].printed, schedule="published")
+    told = line(rows, "ECCV 2020, 3")
+    assert (told["agrees"], told["stronger"]) == ("1", "")
+    assert "published schedule" in papers.tables()
+
+
+def test_our_own_search_is_told_apart(measured):
+    _, found = cells("eccv20", "3")
+    names = ("ct-ca+-w1-eps0.1", "ct-ca--w1-eps0.1", "ct-ca+-w1-eps0.3", "ctd-ca+-w1-eps0.3")
+    for cell, mean in zip(strong_cells([found[name] for name in names]), (3.74, 87.1, 2.0, 1.0), strict=True):
+        measured(cell, mean)
+    text = papers.summary()  # printed: 3.7, 87.2, 1.3 and 28.5
+    assert "at least as strong as printed for 1 of 3 figures of undefended models and 1 of 1 figures" in text
+
+
+def test_tables_are_as_compact_as_in_print(measured, rows, tmp_path):
+    _, found = cells("eccv20", "3")
+    measured(found["ct-ca+-w1-eps0.01"], 36.0)
+    measured(found["ct-ca+-w10-eps0.01"], 50.0)
+    _, order = cells("iccv21", "1")
+    measured(order["ct-oa-k10-eps4of255"], 0.3, half=0.01)
+    text = papers.tables()
+    (row,) = rows(text, "ct", "ca+")
+    assert row == ["ct", "ca+", "0.01", "36.00 (36.6) =", "(39.9)", "(43.2)", "50.00 (44.8) −"]
+    (row,) = rows(text, "OA, xi = 10")
+    assert row[2:] == ["4/255", "(0.412)", "0.300 (0.282) =", "(0.108)"]
+    assert "T = 300." in text
+    assert "### ICCV 2021, table 2" not in text
+
+
+def test_what_differs_is_told_in_its_own_words(measured, tmp_path):
+    _, found = cells("eccv20", "3")
+    measured(found["ct-ca+-w1-eps0.01"], 36.0)
+    (records.RECORDS / "eccv20" / "differences.md").write_text("It was **T**.\n")
+    assert papers.tables().endswith("### ECCV 2020: what differs, and why\n\nIt was **T**.")
