@@ -34,7 +34,7 @@ CONTRACT = {
     *("tau_before", "tau", "mean_rank_before", "mean_rank", "shift", "seconds", "model_seconds", "peak_mb"),
     *("versions", "gallery_size", "notes", "queries_spent", "queries_max", "curve"),
 }
-COMMANDS = ("train", "attack", "audit", "evaluate", "data", "zoo")
+COMMANDS = ("train", "attack", "audit", "evaluate", "reproduce", "serve", "data", "zoo")
 
 
 def call(*words):

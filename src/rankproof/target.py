@@ -24,6 +24,23 @@ Stage = Callable[[str], AbstractContextManager[Tell]]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model and the test split it is to rank, with nothing embedded yet.
+
+    Args:
+        source: the encoder as it was opened.
+        ranker: the same with its distance and all that happens to pictures before it.
+        dataset: the pictures.
+        notes: what happens to the pictures on their way to the encoder.
+    """
+
+    source: Source
+    ranker: Ranker
+    dataset: Dataset
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Target:
     """A model and the test split it ranks.
 
@@ -61,7 +78,37 @@ def open_target(
     preprocess: Preprocess | None = None,
     stage: Stage = lambda what: nullcontext(lambda done, total: None),
 ) -> Target:
-    """Load a model, the test split of a data set, and embed it.
+    """Load a model, the test split of a data set, and embed it; the arguments are those of `open_subject`."""
+    subject = open_subject(
+        model,
+        data,
+        device=device,
+        size=size,
+        divide=divide,
+        root=root,
+        trust=trust,
+        preprocess=preprocess,
+        stage=stage,
+    )
+    dataset = subject.dataset
+    with stage("embedding the gallery") as tell:
+        gallery = Gallery.build(subject.ranker, dataset.pictures, dataset.labels, tell)
+    return Target(gallery=gallery, dataset=dataset, record=subject.source.record, notes=subject.notes)
+
+
+def open_subject(
+    model: str,
+    data: str | None,
+    *,
+    device: str = "auto",
+    size: int | None = None,
+    divide: str = "auto",
+    root: Path | None = None,
+    trust: bool = False,
+    preprocess: Preprocess | None = None,
+    stage: Stage = lambda what: nullcontext(lambda done, total: None),
+) -> Subject:
+    """Load a model and the test split of a data set.
 
     Args:
         model: a name for `open_encoder`: a folder with a checkpoint, "zoo:" and a name, and so on.
@@ -99,9 +146,7 @@ def open_target(
         name=model,
         chunk=_chunk(tuple(dataset.pictures.shape[1:]), form),
     )
-    with stage("embedding the gallery") as tell:
-        gallery = Gallery.build(ranker, dataset.pictures, dataset.labels, tell)
-    return Target(gallery=gallery, dataset=dataset, record=source.record, notes=notes)
+    return Subject(source=source, ranker=ranker, dataset=dataset, notes=notes)
 
 
 def find_device(word: str) -> str:

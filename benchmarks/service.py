@@ -1,0 +1,276 @@
+"""How near the search service comes to its encoder's own speed, and what its indexes cost.
+
+    python benchmarks/service.py [--requests 20000] [--items 100000] [--only load|index] [--record]
+
+Load: an untrained ResNet-18 on pictures of 128 x 128 behind the service, in a process of its own, and 16
+clients that send PNG files as fast as they are answered, in this one; both share the cores. The yardstick is
+the encoder alone at batch 16. Memory is the server's, at ten moments. Index: embeddings in groups, as trained
+encoders give them, put into each index, opened again, and searched. Run it on an otherwise idle machine.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.nn import functional
+
+from rankproof.data import Dataset
+from rankproof.files import write_atomically
+from rankproof.memory import keep_freed_memory
+from rankproof.models import new_encoder
+from rankproof.ranking import Cosine, Gallery, Ranker
+from rankproof.service.database import Database, Sqlite
+from rankproof.service.database.postgres import start_embedded
+from rankproof.service.index import Index
+from rankproof.service.index.faiss_index import FaissIndex
+from rankproof.service.index.postgres import PostgresIndex
+from rankproof.service.items import Items
+from rankproof.service.keys import Keys
+from rankproof.service.limits import Limits
+from rankproof.service.opening import fill
+from rankproof.service.quota import Quota
+from rankproof.service.serve import serve
+from rankproof.service.service import Service, as_png
+from rankproof.versions import versions
+
+SIDE, GALLERY, CLIENTS, BATCH, BEST_OF, MOMENTS = 128, 256, 16, 16, 5, 10
+ITEMS, DIMENSIONS, QUERIES, VISIBLE, PIECE = 100_000, 512, 100, 50, 2000
+
+
+def new_ranker() -> Ranker:
+    torch.manual_seed(0)
+    return Ranker(new_encoder("resnet18"), "cosine", chunk=BATCH)
+
+
+def random_pictures(count: int, seed: int) -> torch.Tensor:
+    """Smooth pictures, which are as large as files as photographs are."""
+    random = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, SIDE // 4, SIDE // 4, generator=random)
+    smooth = functional.interpolate(coarse, (SIDE, SIDE), mode="bilinear")
+    return (smooth * 255).to(torch.uint8)
+
+
+def run_server(folder: str, told: Connection) -> None:
+    """The process of the service; tells its address."""
+    keep_freed_memory()
+    ranker, pictures = new_ranker(), random_pictures(GALLERY, 0)
+    labels = torch.zeros(GALLERY, dtype=torch.int64)
+    dataset = Dataset(
+        pictures=pictures, labels=labels, classes=("",), name="random", split="test", note="random pictures"
+    )
+    database, limits = Sqlite(Path(folder) / "service.sqlite"), Limits(per_day=10**9, per_second=10**9)
+    items = Items(database, DIMENSIONS)
+    fill(items, ranker, dataset, "benchmark", lambda done, total: None)
+    service = Service(
+        ranker=ranker,
+        dataset=dataset,
+        items=items,
+        index=FaissIndex(items, ranker.distance, Path(folder)),
+        keys=Keys(database),
+        quota=Quota(database, limits),
+        limits=limits,
+    )
+    serve(service, "127.0.0.1", 0, folder=Path(folder), say=told.send)
+
+
+@contextmanager
+def running() -> Iterator[tuple[int, int]]:
+    """A running service: its port and its process."""
+    with tempfile.TemporaryDirectory() as folder:
+        ours, theirs = get_context("spawn").Pipe()
+        process = get_context("spawn").Process(target=run_server, args=(folder, theirs))
+        process.start()
+        try:
+            while not (line := ours.recv()).startswith("serving at"):
+                pass
+            assert process.pid is not None
+            yield int(line.split(",")[0].rpartition(":")[2]), process.pid
+        finally:
+            process.kill()
+            process.join()
+
+
+def encoder_speed() -> float:
+    """Pictures a second at batch 16, best of five."""
+    ranker, pictures = new_ranker(), random_pictures(2 * BATCH, 1)
+    times = []
+    for _ in range(BEST_OF + 1):  # the first warms up
+        begin = time.perf_counter()
+        ranker.embed_all(pictures)
+        times.append(time.perf_counter() - begin)
+    return len(pictures) / min(times[1:])
+
+
+def megabytes(pid: int) -> float:
+    """Resident memory of a process."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+
+def send(port: int, files: list[bytes], count: int) -> list[float]:
+    """One client: seconds until each answer."""
+    connection, times = HTTPConnection("127.0.0.1", port), []
+    for number in range(count):
+        begin = time.perf_counter()
+        connection.request("POST", "/search", files[number % len(files)], {"Content-Type": "image/png"})
+        answer = connection.getresponse()
+        body = answer.read()
+        times.append(time.perf_counter() - begin)
+        assert answer.status == 200, body
+    connection.close()
+    return times
+
+
+def load_row(requests: int) -> dict[str, Any]:
+    """Throughput, waiting times and memory under 16 clients."""
+    alone = encoder_speed()
+    files = [as_png(picture) for picture in random_pictures(64, 2)]
+    memory, times = [], []
+    with running() as (port, pid), ThreadPoolExecutor(CLIENTS) as pool:
+        send(port, files, 50)  # warms up
+        begin = time.perf_counter()
+        share = max(1, requests // MOMENTS // CLIENTS)
+        for _ in range(MOMENTS):
+            for part in pool.map(lambda client: send(port, files, share), range(CLIENTS)):
+                times += part
+            memory.append([len(times), megabytes(pid)])
+        seconds = time.perf_counter() - begin
+    waits = torch.tensor(times)
+    speed = len(times) / seconds
+    return {
+        "requests": len(times),
+        "clients": CLIENTS,
+        "encoder_per_second": alone,
+        "per_second": speed,
+        "ratio": speed / alone,
+        "p50_ms": 1000 * float(waits.quantile(0.5)),
+        "p99_ms": 1000 * float(waits.quantile(0.99)),
+        "memory_mb": memory,
+    }
+
+
+def grouped(count: int, seed: int) -> torch.Tensor:
+    """Embeddings in groups of fifty, at unit length."""
+    centres = torch.randn(ITEMS // 50, DIMENSIONS, generator=torch.Generator().manual_seed(0))
+    random = torch.Generator().manual_seed(seed)
+    members = centres[torch.randint(len(centres), (count,), generator=random)]
+    return functional.normalize(members + 0.5 * torch.randn(count, DIMENSIONS, generator=random))
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    begin = time.perf_counter()
+    result = work()
+    return time.perf_counter() - begin, result
+
+
+def index_row(name: str, count: int) -> dict[str, Any]:
+    """What one index costs: putting items in, opening it for the first and the second time, and searching."""
+    kind, exact = name.split()[0], name.endswith("exact")
+    z, queries = grouped(count, 1), grouped(QUERIES, 2)
+    wanted = Gallery(Ranker(torch.nn.Identity(), "cosine"), z).search(queries, VISIBLE).tolist()
+
+    def insert() -> Items:
+        items = Items(database, DIMENSIONS)
+        for start in range(0, count, PIECE):
+            part = z[start : start + PIECE]
+            items.add([str(start + place) for place in range(len(part))], part, [None] * len(part))
+        return items
+
+    def opened() -> Index:
+        limit = None if exact else 1
+        if kind == "faiss":
+            return FaissIndex(items, Cosine(), Path(folder), hnsw_from=limit)
+        return PostgresIndex(items, database, Cosine(), hnsw_from=limit)
+
+    with tempfile.TemporaryDirectory() as folder:
+        database: Any = new_database(kind, Path(folder))
+        inserting, items = timed(insert)
+        building, index = timed(opened)
+        index.close()
+        opening, index = timed(opened)
+        index.search(queries[:1], VISIBLE)
+        searching, found = timed(lambda: [index.search(query[None], VISIBLE)[0] for query in queries])
+        database.close()
+    hits = sum(len({int(name) for name in a} & set(b)) for a, b in zip(found, wanted, strict=True))
+    return {
+        "name": name,
+        "items": count,
+        "insert_seconds": inserting,
+        "build_seconds": building,
+        "reopen_seconds": opening,
+        "search_ms": 1000 * searching / QUERIES,
+        "recall": hits / (QUERIES * VISIBLE),
+    }
+
+
+def new_database(kind: str, folder: Path) -> Database:
+    return Sqlite(folder / "service.sqlite") if kind == "faiss" else start_embedded(folder / "postgres")
+
+
+def main() -> None:
+    keep_freed_memory()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--requests", type=int, default=20_000, help="of all clients together")
+    parser.add_argument("--items", type=int, default=ITEMS, help="embeddings in each index")
+    parser.add_argument("--only", choices=("load", "index"), help="one half of it")
+    parser.add_argument("--record", action="store_true", help="write records/benchmarks/service.json")
+    options = parser.parse_args()
+    record: dict[str, Any] = {}
+    if options.only != "index":
+        record["load"] = row = load_row(options.requests)
+        table = Table("requests", "encoder alone", "service", "ratio", "p50", "p99", "memory, first to last")
+        memory = [f"{mb:,.0f}" for _, mb in row["memory_mb"]]
+        table.add_row(
+            f"{row['requests']:,}",
+            f"{row['encoder_per_second']:.1f}/s",
+            f"{row['per_second']:.1f}/s",
+            f"{row['ratio']:.2f}",
+            f"{row['p50_ms']:.0f} ms",
+            f"{row['p99_ms']:.0f} ms",
+            f"{' '.join(memory)} MB",
+        )
+        Console().print(table)
+    if options.only != "load":
+        table = Table("index", "items", "insert", "build", "open again", "one search", "recall@50")
+        record["index"] = []
+        for name in ("faiss exact", "faiss hnsw", "pgvector exact", "pgvector hnsw"):
+            row = index_row(name, options.items)
+            record["index"].append(row)
+            table.add_row(
+                name,
+                f"{row['items']:,}",
+                *(f"{row[key]:.1f} s" for key in ("insert_seconds", "build_seconds", "reopen_seconds")),
+                f"{row['search_ms']:.1f} ms",
+                f"{row['recall']:.4f}",
+            )
+        Console().print(table)
+    if options.record:
+        record |= {
+            "command": shlex.join(["python", "benchmarks/service.py", *sys.argv[1:]]),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "versions": versions(),
+        }
+        content = (json.dumps(record, indent=2) + "\n").encode()
+        write_atomically(Path("records/benchmarks/service.json"), content)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""The HTTP of the service: search, items, health, metrics, and the page."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import anyio
+import torch
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import Path as InPath
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, Field
+from torch import Tensor
+
+from rankproof.service.batching import Batcher
+from rankproof.service.database import AwayError
+from rankproof.service.headers import Secured
+from rankproof.service.keys import NAME
+from rankproof.service.limits import MOST_VISIBLE
+from rankproof.service.metrics import Measured, Metrics
+from rankproof.service.problems import add_handlers, problems
+from rankproof.service.service import Service
+from rankproof.service.upload import FIELD, MEDIA, MULTIPART, read_upload
+from rankproof.versions import versions
+
+PAGE = Path(__file__).parent / "page"
+DECODERS = 2  # uploads decoded at once: what bounds the memory of pixels
+PICTURE = {"type": "string", "format": "binary"}
+FORM = {
+    "type": "object",
+    "required": [FIELD],
+    "properties": {FIELD: PICTURE},
+    "additionalProperties": False,
+}
+BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            **{media: {"schema": PICTURE} for media in MEDIA},
+            MULTIPART: {"schema": FORM},
+        },
+    }
+}
+NO_KEY: dict[str, list[str]] = {}  # which is enough as long as there are no keys
+UPLOADS = (400, 401, 408, 413, 415, 422, 503)
+
+router = APIRouter()
+
+
+@dataclass
+class Serving:
+    """What the routes share."""
+
+    service: Service
+    metrics: Metrics
+    batch: Batcher[Tensor, list[str]]
+    decoders: anyio.CapacityLimiter
+
+
+def _serving(request: Request) -> Serving:
+    here: Serving = request.app.state.serving
+    return here
+
+
+def _key(
+    given: Annotated[str | None, Depends(APIKeyHeader(name="X-Api-Key", auto_error=False))],
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))],
+) -> str | None:
+    return bearer.credentials if given is None and bearer is not None else given
+
+
+Here = Annotated[Serving, Depends(_serving)]
+Key = Annotated[str | None, Depends(_key)]
+ItemId = Annotated[str, InPath(pattern=f"^{NAME.pattern}$", description="The id of an item.")]
+
+
+class Found(BaseModel):
+    """The first results."""
+
+    ids: list[str] = Field(description="Ids of items, the nearest first.", max_length=MOST_VISIBLE)
+    visible: int = Field(description="How many results are shown at most.", ge=1, le=MOST_VISIBLE)
+
+
+class Health(BaseModel):
+    """That the service answers, and what it serves."""
+
+    status: str
+    items: int
+    visible: int
+    version: str
+
+
+async def _picture(request: Request, here: Serving) -> Tensor:
+    """The upload of a request, read and decoded."""
+    raw, declared = await read_upload(request, here.service.limits)
+    return await run_sync(here.service.take_in, raw, declared, limiter=here.decoders)
+
+
+@router.post("/search", responses=problems(*UPLOADS, 429), openapi_extra={**BODY, "security": [NO_KEY]})
+async def search(request: Request, here: Here, key: Key) -> Found:
+    """Rank the gallery by its distance to a picture.
+
+    Only calls that are answered count.
+    """
+    service = here.service
+    caller = await run_sync(service.caller, key)
+    picture = await _picture(request, here)
+    await run_sync(service.quota.take, caller.name)
+    try:
+        ids = await here.batch(picture)
+    except Exception:
+        with suppress(AwayError):
+            await run_sync(service.quota.give_back, caller.name)
+        raise
+    return Found(ids=ids, visible=service.limits.visible)
+
+
+@router.get(
+    "/items/{name}/image",
+    responses={200: {"content": {"image/png": {"schema": PICTURE}}}, **problems(404, 422, 503)},
+    response_class=Response,
+)
+async def image(name: ItemId, here: Here) -> Response:
+    """The picture of an item."""
+    return Response(await run_sync(here.service.image, name), media_type="image/png")
+
+
+@router.put("/items/{name}", status_code=204, responses=problems(*UPLOADS, 403), openapi_extra=BODY)
+async def put(name: ItemId, request: Request, here: Here, key: Key) -> None:
+    """Add an item, or replace the one of that id; for admin keys."""
+    await run_sync(here.service.demand_admin, key)
+    await run_sync(here.service.put, name, await _picture(request, here))
+
+
+@router.delete("/items/{name}", status_code=204, responses=problems(401, 403, 404, 422, 503))
+async def delete(name: ItemId, here: Here, key: Key) -> None:
+    """Remove an item; for admin keys."""
+    await run_sync(here.service.demand_admin, key)
+    await run_sync(here.service.remove, name)
+
+
+@router.get("/health", responses=problems(503))
+async def health(here: Here) -> Health:
+    """Whether the service can answer."""
+    items = await run_sync(len, here.service.items)
+    return Health(
+        status="ok", items=items, visible=here.service.limits.visible, version=versions()["rankproof"]
+    )
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+async def metrics(here: Here) -> Response:
+    """Figures for Prometheus."""
+    here.metrics.queue.set(len(here.batch))
+    return Response(here.metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+def create_app(service: Service, extra: Sequence[APIRouter] = ()) -> FastAPI:
+    """The web application of a service, which is closed with it.
+
+    Args:
+        service: what answers.
+        extra: more routes.
+    """
+    limits, counted = service.limits, Metrics()
+    batch: Batcher[Tensor, list[str]] = Batcher(
+        lambda pictures: service.search(torch.stack(pictures)),
+        limits.window,
+        limits.batch,
+        counted.batches.observe,
+    )
+
+    @asynccontextmanager
+    async def closing(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        batch.close()
+        service.close()
+
+    app = FastAPI(
+        title="rankproof search by image",
+        version=versions()["rankproof"],
+        docs_url=None,  # they would load scripts from elsewhere
+        redoc_url=None,
+        lifespan=closing,
+    )
+    app.state.serving = Serving(service, counted, batch, anyio.CapacityLimiter(DECODERS))
+    add_handlers(app, counted)
+    for routes in (router, *extra):
+        app.include_router(routes)
+    if PAGE.is_dir():
+        app.mount("/", StaticFiles(directory=PAGE, html=True))
+    app.add_middleware(Secured)
+    app.add_middleware(Measured, metrics=counted)
+    return app

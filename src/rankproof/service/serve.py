@@ -1,0 +1,86 @@
+"""The service as a process: an address, a few lines that tell what is there, and a quiet end."""
+
+import socket
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from rankproof.errors import RankproofError
+from rankproof.service.extras import extra
+from rankproof.service.service import Service
+
+CONNECTIONS = 100  # at once; each may hold one upload
+GRACE = 10  # seconds for requests that are under way when the service is stopped
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a host name or address."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def serve(
+    service: Service,
+    host: str,
+    port: int,
+    *,
+    folder: Path,
+    extra_routers: Sequence[Any] = (),
+    say: Callable[[str], None],
+) -> None:
+    """Answer until Ctrl-C.
+
+    Args:
+        service: what answers; it is closed at the end.
+        host: the address to listen at.
+        port: 0 takes a free one.
+        folder: where keys and items are kept, to be told.
+        extra_routers: more routes, such as those of the lab.
+        say: prints a line.
+    """
+    uvicorn, app = (extra(module, "service") for module in ("uvicorn", "rankproof.service.app"))
+    if not is_loopback(host) and not len(service.keys):
+        raise RankproofError(
+            f"--host {host}: others can reach it, and there are no keys; make one first: "
+            f"rankproof keys add NAME --folder {folder}"
+        )
+    config = uvicorn.Config(
+        app.create_app(service, extra_routers),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=GRACE,
+    )
+    with _listening(host, port) as door:
+        for line in _told(service, f"http://{host}:{door.getsockname()[1]}", folder):
+            say(line)
+        uvicorn.Server(config).run(sockets=[door])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket at that address."""
+    try:
+        return socket.create_server((host, port), family=_family(host))
+    except (OSError, OverflowError) as error:
+        told = getattr(error, "strerror", None) or error
+        raise RankproofError(f"{host}:{port} cannot be listened at ({told}); choose another --port") from None
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _told(service: Service, address: str, folder: Path) -> list[str]:
+    """What is served, where, and under which limits."""
+    limits, keys = service.limits, len(service.keys)
+    who = f"{keys} keys in {folder}" if keys else "no keys yet: whoever can reach it shares one quota"
+    return [
+        f"{len(service):,} items; {service.dataset.note}",
+        f"first {limits.visible} results, {limits.per_day} calls a day and {limits.per_second} a second for "
+        f"each key; {who}",
+        f"serving at {address}, Ctrl-C ends it",
+    ]

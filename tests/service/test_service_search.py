@@ -1,0 +1,97 @@
+"""What the service answers is what the library ranks, to the place."""
+
+import pytest
+import torch
+from fastapi.testclient import TestClient
+
+from rankproof.attack import attack
+from rankproof.goals import Reorder
+from rankproof.oracle import ListOracle, LocalOracle
+from rankproof.service.app import create_app
+from rankproof.service.limits import Limits
+from rankproof.target import open_target, preprocess_of
+from rankproof.threat import Threat
+
+
+def expected(target, pictures, count=50):
+    """The first results by the library alone, as ids."""
+    z = target.gallery.ranker.embed_all(pictures)
+    return [[str(number) for number in row] for row in target.gallery.search(z, count).tolist()]
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean", "sphere"])
+def test_twenty_pictures_over_the_wire(new_service, models, files, distance):
+    target = open_target(str(models / distance), None)
+    random = torch.Generator().manual_seed(1)
+    noise = torch.randint(-20, 21, (20, 1, 8, 8), generator=random)
+    pictures = (target.dataset.pictures[:20].int() + noise).clamp(0, 255).to(torch.uint8)
+    client = TestClient(create_app(new_service(distance)))
+    answers = [client.post("/search", files={"image": files.png(picture)}).json() for picture in pictures]
+    assert [answer["ids"] for answer in answers] == expected(target, pictures)
+    assert {answer["visible"] for answer in answers} == {50}
+
+
+def test_raw_bytes_and_a_form_are_the_same(client, local, files):
+    raw = files.png(local.dataset.pictures[3])
+    form = client.post("/search", files={"image": ("a.png", raw, "image/png")})
+    assert form.status_code == 200
+    for media in ("image/png", "application/octet-stream", "IMAGE/PNG; charset=binary"):
+        assert client.post("/search", content=raw, headers={"Content-Type": media}).json() == form.json()
+    assert client.post("/search", content=raw).json() == form.json()
+    assert form.json()["ids"][0] == "3"
+
+
+def test_fewer_results_where_fewer_are_set_or_there_are(new_service, local, files):
+    raw = files.png(local.dataset.pictures[3])
+    service = new_service(limits=Limits(visible=7))
+    client = TestClient(create_app(service))
+    assert client.post("/search", content=raw).json() == {
+        "visible": 7,
+        "ids": expected(local, local.dataset.pictures[3:4], 7)[0],
+    }
+    for number in range(3, 797):
+        service.index.remove(str(number))
+    assert sorted(client.post("/search", content=raw).json()["ids"]) == ["0", "1", "2"]
+    for number in range(3):
+        service.index.remove(str(number))
+    assert client.post("/search", content=raw).json()["ids"] == []
+
+
+def test_an_embedding_depends_on_its_picture_alone(service, local):
+    pictures = local.dataset.pictures[:16]
+    together = service.embed(pictures)
+    for count in (1, 2, 3, 5, 11):
+        assert torch.equal(service.embed(pictures[:count]), together[:count])
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(service.embed(pictures[order]), together[order])
+
+
+def test_what_the_service_does_to_pictures_is_done_locally_too(new_service, models, files):
+    chain = preprocess_of(None, None, 60)
+    target = open_target(str(models / "cosine"), None, preprocess=chain)
+    client = TestClient(create_app(new_service(preprocess=chain)))
+    pictures = target.dataset.pictures[:4]
+    answers = [client.post("/search", content=files.png(picture)).json()["ids"] for picture in pictures]
+    assert answers == expected(target, pictures)
+
+
+def test_pictures_of_items(client, local, files):
+    for number in (0, 796):
+        answer = client.get(f"/items/{number}/image")
+        assert answer.headers["content-type"] == "image/png"
+        assert answer.content == files.png(local.dataset.pictures[number])
+    assert client.get("/items/797/image").status_code == 404
+
+
+def test_an_attack_over_the_wire_is_the_local_one(client, local, files):
+    def ask(images):
+        pixels = (images * 255).round().to(torch.uint8)
+        return [client.post("/search", content=files.png(picture)).json()["ids"] for picture in pixels]
+
+    index = torch.arange(20)
+    images, threat, goal = local.dataset.take(index), Threat(16 / 255, grid=True), Reorder(k=5)
+    here = attack(LocalOracle(local.gallery, 50), images, goal, threat, budget=12, seed=3)
+    there = attack(ListOracle(ask, 50), images, goal, threat, budget=12, seed=3)
+    assert torch.equal(here.adversarial, there.adversarial)
+    assert torch.equal(here.tau, there.tau)
+    assert (here.tau > here.tau_before).any()
