@@ -160,6 +160,23 @@ def test_small_budgets_get_small_rounds(budget, rounds):
     assert [method._round(task, number) for number in range(6)] == rounds
 
 
+def test_small_budgets_explore_less():
+    # The same belief, random numbers and size of a round under every budget.
+    method, belief = Thompson(population=10), None
+
+    def draws(budget):
+        task = problem(budget=budget)
+        return method._draws(task, belief, 3).forward
+
+    task = problem()
+    belief = method.begin(task, seen([[[2, 1, 0]]] * 2))
+    belief = method.tell(task, belief, 0, EPS * task.uniform(0, "points", 9), seen([[[0, 2, 1]] * 9] * 2))
+    mean = torch.cholesky_solve(belief.cross, torch.linalg.cholesky(method._precision(belief)[0]))[:, None]
+    for budget, share in ((250, 0.5), (90, 0.3), (10, 0.1)):
+        assert torch.allclose(draws(budget) - mean, share * (draws(1000) - mean), atol=1e-5)
+    assert torch.equal(draws(5000), draws(1000))
+
+
 def test_a_service_that_shows_nothing_leaves_the_clean_image_as_the_best():
     original = torch.full((2, 1, 8, 8), 128 / 255)
 

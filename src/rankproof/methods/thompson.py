@@ -27,6 +27,7 @@ MODELLED = 200  # frequencies in the model, over all channels
 LEAST_SPREAD = 0.05  # variance of the scaled places below which nothing is known of them yet
 TOGETHER = 8  # attacks whose answers are sought side by side: they fit the caches of a processor
 FREE = 1e-3  # precision of the prior of what is not a frequency
+UNHURRIED = 1000  # queries that leave time for all the exploring the belief asks for
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Thompson:
     there where N is finite, keeps the later item of each pair in sight (y_N = (N - 1/2)^(1/2)). The maximum
     is sought with sign steps, which end at corners wherever the model has no reason to stay inside. Half of a
     round may use the whole ball; the other half less, since what leaves the visible list teaches nothing.
+    Where Q is below 1,000, draws keep to (Q / 1000)^(1/2) of the belief's deviation: what is explored late
+    cannot be used any more.
 
     Args:
         population: most queries of a round, the first few are smaller; None is a twentieth of the budget,
@@ -170,7 +173,8 @@ class Thompson:
             lambda source: torch.randn(mean.shape[1], count * problem.k, generator=source),
         )
         spread: Tensor = torch.linalg.solve_triangular(factor.mT, noise, upper=True)
-        spread = spread * deviation[:, None, None]
+        boldness = min(1.0, math.sqrt(problem.budget / UNHURRIED))
+        spread = spread * (boldness * deviation)[:, None, None]
         draws: Tensor = mean[:, :, None] + spread.view(*mean.shape[:2], count, problem.k)
         return _Draws(draws.transpose(1, 2).contiguous(), draws.permute(0, 2, 3, 1).contiguous())
 
