@@ -11,11 +11,13 @@ from rankproof.training import (
     EmbeddingShift,
     Hardness,
     Inner,
+    MetricLearningLoss,
     MinMax,
     SingleStep,
     Suppress,
     Triplet,
     Undefended,
+    WholeBatch,
 )
 from rankproof.training.defenses import Step
 from rankproof.training.inner import later_inner, published_inner, shifted
@@ -30,6 +32,7 @@ DEFENSES = [
     SingleStep(eps=0.1),
     AntiCollapse(inner=INNER),
     Hardness(inner=INNER),
+    WholeBatch(inner=INNER),
 ]
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2, 0, 1])
 TRIPLETS = torch.tensor([[0, 1, 2], [2, 3, 5], [4, 5, 6], [6, 0, 7]])
@@ -134,6 +137,25 @@ def test_single_step_mixes_the_clean_loss_and_that_one_step_up(make):
     assert float(SingleStep(eps=0.1, share=0.3)(step).loss.detach()) == pytest.approx(wanted)
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [TRIPLET, Contrastive(margin=0.5), MetricLearningLoss("SupConLoss", classes=3, dimensions=4)],
+    ids=lambda loss: loss.name,
+)
+def test_whole_batch_raises_whatever_loss_it_is_given_by_moving_every_picture(make, loss):
+    """One step up the gradient of the whole batch's loss, naively; more steps go further."""
+    step = a_step(make, loss=loss)
+    lesson = WholeBatch(inner=Inner(eps=0.1, steps=1, step=0.1, start=0.0))(step)
+    images = step.images.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(step.value(step.ranker.embed(images)), images)
+    assert bool((gradient.abs().flatten(1).sum(1) > 0).all())
+    moved = step.ranker.embed((step.images + 0.1 * gradient.sign()).clamp(0, 1))
+    torch.testing.assert_close(lesson.z, moved)
+    torch.testing.assert_close(lesson.loss, step.value(moved))
+    clean, strong = Undefended()(step), WholeBatch(inner=INNER)(a_step(make, loss=loss))
+    assert float(strong.loss.detach()) > float(clean.loss.detach())
+
+
 def test_act_pulls_positive_and_negative_together(make):
     step = a_step(make, "sphere")
     lesson = AntiCollapse(inner=INNER)(step)
@@ -190,7 +212,7 @@ def test_mining_is_what_the_naive_definition_allows(make, how, seed):
     assert len(seen) == int((counts // 2 * 2).sum())
 
 
-@pytest.mark.parametrize("defense", [DEFENSES[2], *DEFENSES[4:]], ids=lambda defense: defense.name)
+@pytest.mark.parametrize("defense", [DEFENSES[2], *DEFENSES[4:6]], ids=lambda defense: defense.name)
 def test_what_is_made_of_triplets_refuses_other_losses(recipe, defense):
     with pytest.raises(RankproofError, match="made of triplets"):
         replace(recipe, loss=Contrastive(margin=0.2), defense=defense)

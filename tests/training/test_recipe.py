@@ -3,9 +3,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from rankproof.errors import RankproofError
 from rankproof.models import new_encoder
 from rankproof.ranking import Ranker
-from rankproof.training import Balanced, EmbeddingShift, FromSet, InBatch, Triplet, published
+from rankproof.training import Balanced, EmbeddingShift, FromSet, InBatch, Triplet, WholeBatch, published
 from rankproof.training.augment import Augment
 from rankproof.training.inner import later_inner, published_inner
 from rankproof.training.loop import LowPrecision
@@ -91,6 +92,19 @@ def test_the_later_defences_live_on_the_sphere_with_pairs_of_each_class(asked, d
     assert isinstance(recipe.sampler, Balanced)
     assert recipe.sampler.per_class % 2 == 0
     assert recipe.defense.inner == later_inner(28)
+
+
+def test_our_defence_compares_all_of_a_batch_unless_told_else(asked):
+    recipe = asked(defense="whole-batch", fast=True)
+    assert (recipe.loss.name, recipe.loss.options) == ("pml:SupConLoss", {"temperature": 0.5})
+    assert recipe.sampler == Balanced(batch=200, per_class=20)
+    assert (recipe.distance, recipe.schedule) == ("cosine", "fast")
+    assert recipe.defense == WholeBatch(inner=asked(defense="est", fast=True).defense.inner)
+    assert asked(defense="whole-batch", loss_options=["temperature=1.0"]).loss.options == {"temperature": 1.0}
+    assert asked(defense="whole-batch", loss="triplet").loss == Triplet(margin=0.2)
+    assert asked(defense="whole-batch", loss="pml:SupConLoss").loss.options == {}
+    with pytest.raises(RankproofError, match="options of its own"):
+        asked(defense="whole-batch", margin=0.3)
 
 
 @pytest.mark.parametrize(

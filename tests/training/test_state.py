@@ -17,6 +17,7 @@ from rankproof.training import (
     Recipe,
     TrainingFailedError,
     Triplet,
+    WholeBatch,
     state,
 )
 from rankproof.training.augment import Augment
@@ -43,6 +44,13 @@ RECIPES = {
         sampler=Balanced(batch=200, per_class=20),
         distance="sphere",
         defense=AntiCollapse(inner=INNER),
+    ),
+    "whole-batch": Recipe(
+        loss=MetricLearningLoss("SupConLoss", {"temperature": 0.5}, classes=10, dimensions=64),
+        sampler=Balanced(batch=200, per_class=20),
+        defense=WholeBatch(inner=INNER),
+        warm_up=2.0,
+        decay="cosine",
     ),
 }
 

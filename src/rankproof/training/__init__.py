@@ -1,6 +1,13 @@
 """How encoders are trained."""
 
-from rankproof.training.defenses import EmbeddingShift, MinMax, SingleStep, Suppress, Undefended
+from rankproof.training.defenses import (
+    EmbeddingShift,
+    MinMax,
+    SingleStep,
+    Suppress,
+    Undefended,
+    WholeBatch,
+)
 from rankproof.training.health import TrainingFailedError
 from rankproof.training.inner import Inner
 from rankproof.training.later_defenses import AntiCollapse, Hardness
@@ -28,6 +35,7 @@ __all__ = [
     "TrainingFailedError",
     "Triplet",
     "Undefended",
+    "WholeBatch",
     "published",
     "train",
 ]

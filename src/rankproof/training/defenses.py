@@ -123,6 +123,39 @@ class EmbeddingShift:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WholeBatch:
+    """Min-max training of a batch as a whole: all its pictures move at once so that its loss rises.
+
+    min over theta of E [ max over r_1 .. r_b of L( x_1 + r_1, ..., x_b + r_b ) ]
+
+    Meant for a loss that compares every picture with all others of the batch, such as the supervised
+    contrastive one (Khosla et al., Supervised Contrastive Learning, NeurIPS 2020).
+
+    Args:
+        inner: the attack.
+    """
+
+    inner: Inner
+
+    name = "whole-batch"
+    of_triplets = False
+
+    def __call__(self, step: Step) -> Lesson:
+        """The loss of the batch that was moved."""
+
+        def relief(z: Tensor) -> Tensor:
+            return -step.value(z).expand(len(z))
+
+        images = self.inner.seek(step.ranker, step.images, relief, source=step.source, strength=step.strength)
+        z = step.ranker.embed(images)
+        return Lesson(step.value(z), z)
+
+    def settings(self) -> dict[str, Any]:
+        """The attack."""
+        return {"name": self.name, **self.inner.settings()}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Suppress:
     """The shift itself as part of the loss (ECCV appendix H.3, eq. 22).
 

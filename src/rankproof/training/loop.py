@@ -271,5 +271,5 @@ def _advice(recipe: Recipe) -> str:
     if recipe.defense.name != "none":
         parts += ["a smaller eps or a longer warm-up of it (--warm-up)"]
     if recipe.defense.name in ("est", "madry"):
-        parts += ["another defense (act, hm)"]
+        parts += ["another defense (act, hm, whole-batch)"]
     return ", ".join(parts) if len(parts) < 3 else f"{parts[0]}, {parts[1]} or {parts[2]}"

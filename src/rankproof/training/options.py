@@ -11,7 +11,15 @@ from rankproof.models import new_encoder
 from rankproof.models.architectures import ARCHITECTURES
 from rankproof.threat import parse_eps
 from rankproof.training.augment import Augment
-from rankproof.training.defenses import Defense, EmbeddingShift, MinMax, SingleStep, Suppress, Undefended
+from rankproof.training.defenses import (
+    Defense,
+    EmbeddingShift,
+    MinMax,
+    SingleStep,
+    Suppress,
+    Undefended,
+    WholeBatch,
+)
 from rankproof.training.inner import SMALL_PICTURE, Inner, later_inner, published_inner
 from rankproof.training.later_defenses import AntiCollapse, Hardness
 from rankproof.training.losses import PML, Contrastive, Loss, MetricLearningLoss, Triplet
@@ -19,6 +27,7 @@ from rankproof.training.recipe import EPOCHS, PUBLISHED_BATCH, PUBLISHED_MARGIN,
 from rankproof.training.samplers import Balanced, FromSet, InBatch, Sampler
 
 LATER = ("act", "hm")
+SUPERVISED, TEMPERATURE = f"{PML}SupConLoss", "temperature=0.5"  # what whole-batch lowers, if not told else
 FAST_EPOCHS, FAST_BATCH, FAST_STEPS, FAST_WARM_UP = 12, 200, 3, 3.0
 LARGE_BATCH = 128  # pictures above 32 pixels a side fill the memory sooner
 REACH = 2.0  # the inner steps of a fast schedule together, in units of eps
@@ -29,7 +38,7 @@ class Options:
     """The options of `rankproof train` that decide how, as they were given; None where left out."""
 
     distance: str | None = None
-    loss: str = "triplet"
+    loss: str | None = None
     loss_options: Sequence[str] = ()
     miner: str | None = None
     miner_options: Sequence[str] = ()
@@ -91,16 +100,15 @@ def _augment(options: Options, data: Dataset) -> Augment:
 
 def _loss(options: Options, distance: str, data: Dataset, arch: str, device: str) -> Loss:
     margin = PUBLISHED_MARGIN[distance] if options.margin is None else options.margin
-    if options.loss.startswith(PML):
+    loss, loss_options = _loss_words(options)
+    if loss.startswith(PML):
         if options.margin is not None:
-            raise RankproofError(
-                f"--margin: {options.loss} has options of its own, give them with --loss-option"
-            )
+            raise RankproofError(f"--margin: {loss} has options of its own, give them with --loss-option")
         if options.miner is None and options.miner_options:
             raise RankproofError("--miner-option: choose a miner first, with --miner pml:NAME")
         return MetricLearningLoss(
-            options.loss.removeprefix(PML),
-            _pairs("loss-option", options.loss_options),
+            loss.removeprefix(PML),
+            _pairs("loss-option", loss_options),
             miner=None if options.miner is None else options.miner.removeprefix(PML),
             miner_options=_pairs("miner-option", options.miner_options),
             classes=len(data.classes),
@@ -110,13 +118,13 @@ def _loss(options: Options, distance: str, data: Dataset, arch: str, device: str
             device=device,
         )
     for name, given in (
-        ("loss-option", options.loss_options),
+        ("loss-option", loss_options),
         ("miner", options.miner),
         ("miner-option", options.miner_options),
     ):
         if given:
             raise RankproofError(f"--{name} is for losses of pytorch-metric-learning (--loss pml:NAME)")
-    match options.loss:
+    match loss:
         case "triplet":
             return Triplet(margin=margin)
         case "contrastive":
@@ -125,8 +133,17 @@ def _loss(options: Options, distance: str, data: Dataset, arch: str, device: str
             raise RankproofError(f"loss {other!r} is unknown; known: triplet, contrastive, pml:NAME")
 
 
+def _loss_words(options: Options) -> tuple[str, Sequence[str]]:
+    """The loss and its options as they were given, or as they suit the defence."""
+    if options.loss is not None:
+        return options.loss, options.loss_options
+    if options.defense == "whole-batch":
+        return SUPERVISED, [TEMPERATURE, *options.loss_options]
+    return "triplet", options.loss_options
+
+
 def _sampler(options: Options, batch: int, data: Dataset) -> Sampler:
-    balanced = options.loss.startswith(PML) or options.defense in LATER
+    balanced = _loss_words(options)[0].startswith(PML) or options.defense in LATER
     word = options.sampler or ("balanced" if balanced else "in-batch")
     if options.per_class is not None and options.per_class < 2:
         raise RankproofError(f"--per-class must be at least 2, got {options.per_class}")
@@ -172,13 +189,16 @@ def _defense(options: Options, size: int) -> Defense:
             if options.inner_steps is not None:
                 raise RankproofError("--inner-steps: single-step has one step, by its name")
             return SingleStep(eps=inner.eps)
+        case "whole-batch":
+            return WholeBatch(inner=inner)
         case "act":
             return AntiCollapse(inner=inner)
         case "hm":
             return Hardness(inner=inner)
         case other:
             raise RankproofError(
-                f"defense {other!r} is unknown; known: none, est, suppress, madry, single-step, act, hm"
+                f"defense {other!r} is unknown; known: none, est, suppress, madry, single-step, act, hm, "
+                "whole-batch"
             )
 
 
