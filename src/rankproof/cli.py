@@ -1122,6 +1122,12 @@ def serve(
     resize: Resize = None,
     crop: Crop = None,
     trust: Trust = False,
+    lab: Annotated[
+        bool, typer.Option("--lab", metavar="", help="With a page that attacks this service, to be watched.")
+    ] = False,
+    lab_for_all: Annotated[
+        bool, typer.Option("--lab-for-all", metavar="", help="--lab also at a --host that others can reach.")
+    ] = False,
 ) -> None:
     """Run a search by image of your own, to use and to attack.
 
@@ -1132,7 +1138,7 @@ def serve(
     **Example**
 
     ```
-    rankproof serve --model runs/digits/model
+    rankproof serve --model runs/digits/model --lab
     rankproof serve --model zoo:fashion-mnist/c2f1-ct --data fashion-mnist --index pgvector --port 8001
     curl -F image=@photo.png http://127.0.0.1:8000/search
     ```
@@ -1141,10 +1147,12 @@ def serve(
         writable(folder)
         from rankproof.service.limits import Limits
         from rankproof.service.opening import open_service
-        from rankproof.service.serve import is_loopback
+        from rankproof.service.serve import check_lab, is_loopback
         from rankproof.service.serve import serve as run
         from rankproof.target import preprocess_of
 
+        if lab:
+            check_lab(host, for_all=lab_for_all)
         limits = Limits(
             visible=visible,
             max_bytes=max_bytes,
@@ -1170,7 +1178,7 @@ def serve(
             preprocess=preprocess_of(resize, crop, jpeg),
             stage=progress,
         )
-        run(service, host, port, folder=folder, say=say)
+        run(service, host, port, folder=folder, lab=lab, say=say)
 
 
 @app.command()

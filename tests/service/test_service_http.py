@@ -210,7 +210,7 @@ def test_uploads_that_never_end(new_service, picture):
 
 def test_health_and_metrics(client, picture):
     assert client.get("/health").json() == {
-        "status": "ok", "items": 797, "visible": 50, "version": client.app.version
+        "status": "ok", "items": 797, "visible": 50, "version": client.app.version, "extra": [],
     }  # fmt: skip
     client.post(SEARCH, content=picture)
     client.post(SEARCH, content=b"x")

@@ -9,7 +9,7 @@ from typing import Annotated
 import anyio
 import torch
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi import Path as InPath
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.staticfiles import StaticFiles
@@ -46,6 +46,7 @@ BODY = {
     }
 }
 NO_KEY: dict[str, list[str]] = {}  # which is enough as long as there are no keys
+LISTED = 100  # ids in one answer
 UPLOADS = (400, 401, 408, 413, 415, 422, 503)
 
 router = APIRouter()
@@ -59,6 +60,7 @@ class Serving:
     metrics: Metrics
     batch: Batcher[Tensor, list[str]]
     decoders: anyio.CapacityLimiter
+    extra: list[str]
 
 
 def _serving(request: Request) -> Serving:
@@ -85,6 +87,20 @@ class Found(BaseModel):
     visible: int = Field(description="How many results are shown at most.", ge=1, le=MOST_VISIBLE)
 
 
+class Listed(BaseModel):
+    """Some of the items."""
+
+    ids: list[str] = Field(description="Ids of items in gallery order.", max_length=LISTED)
+    items: int = Field(description="How many items there are.", ge=0)
+
+
+class Left(BaseModel):
+    """What a caller may still do today."""
+
+    left: int = Field(description="Calls left today (UTC).", ge=0)
+    per_day: int = Field(description="Calls allowed on a day.", ge=1)
+
+
 class Health(BaseModel):
     """That the service answers, and what it serves."""
 
@@ -92,9 +108,10 @@ class Health(BaseModel):
     items: int
     visible: int
     version: str
+    extra: list[str] = Field(description="What it offers beside searching, such as 'lab'.")
 
 
-async def _picture(request: Request, here: Serving) -> Tensor:
+async def picture_in(request: Request, here: Serving) -> Tensor:
     """The upload of a request, read and decoded."""
     raw, declared = await read_upload(request, here.service.limits)
     return await run_sync(here.service.take_in, raw, declared, limiter=here.decoders)
@@ -108,7 +125,7 @@ async def search(request: Request, here: Here, key: Key) -> Found:
     """
     service = here.service
     caller = await run_sync(service.caller, key)
-    picture = await _picture(request, here)
+    picture = await picture_in(request, here)
     await run_sync(service.quota.take, caller.name)
     try:
         ids = await here.batch(picture)
@@ -117,6 +134,26 @@ async def search(request: Request, here: Here, key: Key) -> Found:
             await run_sync(service.quota.give_back, caller.name)
         raise
     return Found(ids=ids, visible=service.limits.visible)
+
+
+@router.get("/quota", responses=problems(401, 503), openapi_extra={"security": [NO_KEY]})
+async def quota(here: Here, key: Key) -> Left:
+    """How many calls are left today; asking does not count."""
+    service = here.service
+    caller = await run_sync(service.caller, key)
+    per_day, spent = service.limits.per_day, await run_sync(service.quota.spent, caller.name)
+    return Left(left=max(0, per_day - spent), per_day=per_day)
+
+
+@router.get("/items", responses=problems(422, 503))
+async def items(
+    here: Here,
+    offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
+    limit: Annotated[int, Query(ge=1, le=LISTED)] = 24,
+) -> Listed:
+    """The ids of some items."""
+    known = here.service.items
+    return Listed(ids=await run_sync(known.page, offset, limit), items=await run_sync(len, known))
 
 
 @router.get(
@@ -133,7 +170,7 @@ async def image(name: ItemId, here: Here) -> Response:
 async def put(name: ItemId, request: Request, here: Here, key: Key) -> None:
     """Add an item, or replace the one of that id; for admin keys."""
     await run_sync(here.service.demand_admin, key)
-    await run_sync(here.service.put, name, await _picture(request, here))
+    await run_sync(here.service.put, name, await picture_in(request, here))
 
 
 @router.delete("/items/{name}", status_code=204, responses=problems(401, 403, 404, 422, 503))
@@ -146,9 +183,12 @@ async def delete(name: ItemId, here: Here, key: Key) -> None:
 @router.get("/health", responses=problems(503))
 async def health(here: Here) -> Health:
     """Whether the service can answer."""
-    items = await run_sync(len, here.service.items)
     return Health(
-        status="ok", items=items, visible=here.service.limits.visible, version=versions()["rankproof"]
+        status="ok",
+        items=await run_sync(len, here.service.items),
+        visible=here.service.limits.visible,
+        version=versions()["rankproof"],
+        extra=here.extra,
     )
 
 
@@ -164,7 +204,7 @@ def create_app(service: Service, extra: Sequence[APIRouter] = ()) -> FastAPI:
 
     Args:
         service: what answers.
-        extra: more routes.
+        extra: more routes; their tags tell callers of them.
     """
     limits, counted = service.limits, Metrics()
     batch: Batcher[Tensor, list[str]] = Batcher(
@@ -187,7 +227,8 @@ def create_app(service: Service, extra: Sequence[APIRouter] = ()) -> FastAPI:
         redoc_url=None,
         lifespan=closing,
     )
-    app.state.serving = Serving(service, counted, batch, anyio.CapacityLimiter(DECODERS))
+    also = [str(tag) for routes in extra for tag in routes.tags]
+    app.state.serving = Serving(service, counted, batch, anyio.CapacityLimiter(DECODERS), also)
     add_handlers(app, counted)
     for routes in (router, *extra):
         app.include_router(routes)

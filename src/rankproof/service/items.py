@@ -48,6 +48,11 @@ class Items:
         """Number and id of every item whose number is larger, in gallery order."""
         return dict(self.database.run("SELECT number, id FROM items WHERE number > ? ORDER BY number", above))
 
+    def page(self, offset: int, count: int) -> list[str]:
+        """Ids in gallery order, from a place on."""
+        rows = self.database.run("SELECT id FROM items ORDER BY number LIMIT ? OFFSET ?", count, offset)
+        return [row[0] for row in rows]
+
     def embeddings(self, above: int = 0) -> Iterator[tuple[list[int], Tensor]]:
         """Numbers and embeddings (b, d) of every item whose number is larger, in gallery order."""
         page = "SELECT number, embedding FROM items WHERE number > ? ORDER BY number LIMIT ?"

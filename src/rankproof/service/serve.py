@@ -1,10 +1,9 @@
 """The service as a process: an address, a few lines that tell what is there, and a quiet end."""
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
 from rankproof.errors import RankproofError
 from rankproof.service.extras import extra
@@ -22,13 +21,26 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def check_lab(host: str, *, for_all: bool) -> None:
+    """Refuse to open the lab to other machines unless that is meant.
+
+    Raises:
+        RankproofError: others can reach the host.
+    """
+    if not (for_all or is_loopback(host)):
+        raise RankproofError(
+            f"--lab at --host {host}: whoever has a key could search there beside all quotas; "
+            "if that is meant, add --lab-for-all"
+        )
+
+
 def serve(
     service: Service,
     host: str,
     port: int,
     *,
     folder: Path,
-    extra_routers: Sequence[Any] = (),
+    lab: bool = False,
     say: Callable[[str], None],
 ) -> None:
     """Answer until Ctrl-C.
@@ -38,7 +50,7 @@ def serve(
         host: the address to listen at.
         port: 0 takes a free one.
         folder: where keys and items are kept, to be told.
-        extra_routers: more routes, such as those of the lab.
+        lab: whether the service can be attacked from a page of its own.
         say: prints a line.
     """
     uvicorn, app = (extra(module, "service") for module in ("uvicorn", "rankproof.service.app"))
@@ -47,8 +59,9 @@ def serve(
             f"--host {host}: others can reach it, and there are no keys; make one first: "
             f"rankproof keys add NAME --folder {folder}"
         )
+    routers = [extra("rankproof.service.lab", "service").router] if lab else []
     config = uvicorn.Config(
-        app.create_app(service, extra_routers),
+        app.create_app(service, routers),
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -56,8 +69,11 @@ def serve(
         timeout_graceful_shutdown=GRACE,
     )
     with _listening(host, port) as door:
-        for line in _told(service, f"http://{host}:{door.getsockname()[1]}", folder):
+        address = f"http://{host}:{door.getsockname()[1]}"
+        for line in _told(service, address, folder):
             say(line)
+        if lab:
+            say(f"lab at {address}/lab.html; no quota counts what is searched there")
         uvicorn.Server(config).run(sockets=[door])
 
 
