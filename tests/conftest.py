@@ -1,3 +1,4 @@
+import signal
 from importlib import import_module
 
 import pytest
@@ -10,6 +11,9 @@ from rankproof import Gallery, Ranker
 
 settings.register_profile("lean", max_examples=12, deadline=None, database=None, derandomize=True)
 settings.load_profile("lean")
+
+# A shell's background jobs ignore Ctrl-C and so would all programs that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 torch.set_num_threads(1)  # everything here is tiny: threads would only wait for each other
 
