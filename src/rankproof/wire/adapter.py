@@ -4,13 +4,14 @@ import base64
 import json
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from rankproof.errors import RankproofError
+from rankproof.tables import Read, read_table
 from rankproof.wire.within import steps_of, values_at
 
 FORMS = ("multipart", "raw", "json")
@@ -20,8 +21,6 @@ KEY = "KEY"  # the secret that the user gives for the service
 PLACE = f"${{{KEY}}}"
 SECRET = re.compile(r"\$\{(\w+)\}")
 EXCERPT = 160  # characters of an answer that an error shows
-
-Read = Callable[[Any], Any]
 
 
 class Kind(Enum):
@@ -203,15 +202,7 @@ def _nested(fields: Mapping[str, Any], path: list[str], value: str) -> dict[str,
 def _read(table: Any, where: str, known: Mapping[str, Read]) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise RankproofError(f"{where}: expected a table")
-    if odd := [key for key in table if key not in known]:
-        raise RankproofError(f"{where}: {odd[0]!r} is unknown; known: {', '.join(known)}")
-    found = {}
-    for key, value in table.items():
-        try:
-            found[key] = known[key](value)
-        except RankproofError as error:
-            raise RankproofError(f"{where}: {key}: {error}") from None
-    return found
+    return read_table(table, where, {}, known)
 
 
 def _text(value: Any) -> str:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from rankproof.errors import RankproofError
 from rankproof.experiments.reproduce.readers import (
     Kind,
-    Read,
     Typed,
     count,
     level,
@@ -18,6 +17,7 @@ from rankproof.experiments.reproduce.readers import (
     visible,
     whole,
 )
+from rankproof.tables import Read
 
 METHODS = ("rand", "beta", "pso", "nes", "spsa")
 SEARCHES = ("none", *METHODS)

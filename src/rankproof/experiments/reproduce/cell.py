@@ -92,6 +92,11 @@ def named(recipe: Recipe, *parts: str) -> str:
     return "-".join((recipe.name, *parts))
 
 
+def letter_of(goal: str) -> str:
+    """The papers' letter for what a goal chooses: queries of a candidate attack, candidates of a query's."""
+    return "w" if goal.startswith("ca") else "m"
+
+
 def level_word(eps: float) -> str:
     """eps in a file's name: 0.03, or 4of255 where it is a multiple of 1/255."""
     levels = eps * 255

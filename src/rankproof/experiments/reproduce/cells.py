@@ -17,7 +17,7 @@ from rankproof.experiments.reproduce.blocks import (
     UniversalBlock,
     XiBlock,
 )
-from rankproof.experiments.reproduce.cell import Cell, Figure, level_word, named
+from rankproof.experiments.reproduce.cell import Cell, Figure, letter_of, level_word, named
 from rankproof.experiments.reproduce.figure_cells import figure_cells
 from rankproof.experiments.reproduce.readers import ABSENT, LOST, Typed
 from rankproof.experiments.reproduce.recipe import ModelSpec, Recipe, TableRecipe
@@ -177,7 +177,7 @@ def _transfer_cells(recipe: TableRecipe, block: TransferBlock) -> Iterator[Cell]
                 source=source,
                 goal=block.goal,
                 eps=block.eps,
-                letter="w" if block.goal.startswith("ca") else "m",
+                letter=letter_of(block.goal),
                 count=1,
                 xi=block.xi,
                 trials=_trials(recipe, 1),
@@ -192,7 +192,7 @@ def _universal_cells(recipe: TableRecipe, block: UniversalBlock) -> Iterator[Cel
         model=block.model,
         goal=block.goal,
         eps=block.eps,
-        letter="w" if block.goal.startswith("ca") else "m",
+        letter=letter_of(block.goal),
         count=1,
         trials=min(recipe.trials, TARGETS),
         figures=(

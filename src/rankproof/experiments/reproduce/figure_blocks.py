@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from rankproof.experiments.reproduce.blocks import GOALS, METHODS
 from rankproof.experiments.reproduce.readers import (
     Kind,
-    Read,
     count,
     level,
     list_of,
@@ -14,6 +13,7 @@ from rankproof.experiments.reproduce.readers import (
     text,
     visible,
 )
+from rankproof.tables import Read
 
 SHIFT = "shift"
 DRAWINGS = ("curves", "strips", "order", "losses", "weights")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from rankproof.experiments.reproduce.cell import Cell, level_word, named
+from rankproof.experiments.reproduce.cell import Cell, letter_of, level_word, named
 from rankproof.experiments.reproduce.figure_blocks import (
     SHIFT,
     CurveBlock,
@@ -118,7 +118,7 @@ def _knob(goal: str, count: int) -> tuple[str, int]:
     """Letter and value of what a goal chooses."""
     if goal == SHIFT:
         return "", 0
-    return ("w" if goal.startswith("ca") else "m"), count
+    return letter_of(goal), count
 
 
 def _word(letter: str, count: int) -> tuple[str, ...]:

@@ -5,32 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from rankproof.errors import RankproofError
+from rankproof.tables import Read
 from rankproof.threat import Threat, parse_eps
 
 LOST, ABSENT = "?", ""  # of a figure: not readable in print, not printed at all
 
 Typed = float | str  # a figure, LOST or ABSENT
-Read = Callable[[Any], Any]
 Kind = tuple[Callable[..., Any], Mapping[str, Read], Mapping[str, Read]]
 """What a block becomes, the keys it must have, the keys it may have."""
-
-
-def keys(
-    table: Mapping[str, Any], where: str, needed: Mapping[str, Read], more: Mapping[str, Read]
-) -> dict[str, Any]:
-    """The values of a table, each read by its own reader."""
-    known = {**needed, **more}
-    if odd := [key for key in table if key not in known]:
-        raise RankproofError(f"{where}: {odd[0]!r} is unknown; known: {', '.join(known)}")
-    if missing := [key for key in needed if key not in table]:
-        raise RankproofError(f"{where}: {missing[0]!r} is missing")
-    found = {}
-    for key, value in table.items():
-        try:
-            found[key] = known[key](value)
-        except RankproofError as error:
-            raise RankproofError(f"{where}: {key}: {error}") from None
-    return found
 
 
 def tables(value: Any, path: Path, key: str) -> Sequence[Mapping[str, Any]]:

@@ -13,10 +13,8 @@ from rankproof.experiments.reproduce.figure_blocks import DRAWINGS, FIGURE_KINDS
 from rankproof.experiments.reproduce.readers import (
     ABSENT,
     Kind,
-    Read,
     Typed,
     count,
-    keys,
     number,
     one_of,
     several,
@@ -25,6 +23,7 @@ from rankproof.experiments.reproduce.readers import (
     typed,
     whole,
 )
+from rankproof.tables import Read, read_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +137,7 @@ def read_recipe(path: Path) -> Recipe:
     figure = "drawing" in content
     parts: dict[str, Any] = {
         "models": tuple(
-            ModelSpec(**keys(model, f"{path}, model {number}", MODEL, MODEL_MORE))
+            ModelSpec(**read_table(model, f"{path}, model {number}", MODEL, MODEL_MORE))
             for number, model in enumerate(tables(content.pop("models", None), path, "models"), 1)
         ),
         "blocks": tuple(
@@ -148,9 +147,9 @@ def read_recipe(path: Path) -> Recipe:
     }
     recipe: Recipe
     if figure:
-        recipe = FigureRecipe(**keys(content, str(path), FIGURE_HEAD, {"note": text}), **parts)
+        recipe = FigureRecipe(**read_table(content, str(path), FIGURE_HEAD, {"note": text}), **parts)
     else:
-        recipe = TableRecipe(**keys(content, str(path), HEAD, {"trials_single": count}), **parts)
+        recipe = TableRecipe(**read_table(content, str(path), HEAD, {"trials_single": count}), **parts)
     _check(recipe, path)
     return recipe
 
@@ -198,7 +197,7 @@ def _block(block: Mapping[str, Any], where: str, kinds: Mapping[str, Kind]) -> A
     if kind not in kinds:
         raise RankproofError(f"{where}: kind {kind!r} is unknown; known: {', '.join(kinds)}")
     build, needed, more = kinds[kind]
-    found = keys(values, f"{where} ({kind})", needed, more)
+    found = read_table(values, f"{where} ({kind})", needed, more)
     # "from" is a word of Python, so these two have other names inside.
     found = {{"from": "made_on", "to": "ranked_by"}.get(key, key): value for key, value in found.items()}
     try:

@@ -15,10 +15,8 @@ from rankproof.audit.strips import order_strip, strip_of
 from rankproof.ranking import Gallery
 from rankproof.result import AttackResult
 
-SIDES = (
-    224,
-    112,
-)  # the most pixels a side of the attacked picture and of a place in a ranking: as they are drawn
+# The most pixels along a side of the attacked picture and of a place in a ranking: as they are drawn.
+SIDES = (224, 112)
 MARKS = ("rank", "label", "chosen", "attacked", "mark", "unseen")
 
 

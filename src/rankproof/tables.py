@@ -1,0 +1,27 @@
+"""Tables of a file that a user writes: every key is known, every value checked by its reader."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rankproof.errors import RankproofError
+
+Read = Callable[[Any], Any]
+"""Checks a value and makes of it what is wanted; raises a RankproofError that says what was expected."""
+
+
+def read_table(
+    table: Mapping[str, Any], where: str, needed: Mapping[str, Read], more: Mapping[str, Read]
+) -> dict[str, Any]:
+    """The values of a table, each read by its own reader."""
+    known = {**needed, **more}
+    if odd := [key for key in table if key not in known]:
+        raise RankproofError(f"{where}: {odd[0]!r} is unknown; known: {', '.join(known)}")
+    if missing := [key for key in needed if key not in table]:
+        raise RankproofError(f"{where}: {missing[0]!r} is missing")
+    found = {}
+    for key, value in table.items():
+        try:
+            found[key] = known[key](value)
+        except RankproofError as error:
+            raise RankproofError(f"{where}: {key}: {error}") from None
+    return found
