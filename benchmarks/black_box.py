@@ -24,7 +24,8 @@ from rich.table import Table
 
 from rankproof.attack import attack
 from rankproof.cost import look_seconds
-from rankproof.experiments.black_box import METHODS, MODEL
+from rankproof.experiments.black_box import MODEL
+from rankproof.experiments.ordering import METHODS
 from rankproof.files import write_atomically
 from rankproof.goals import Reorder
 from rankproof.memory import keep_freed_memory

@@ -34,8 +34,8 @@ from rankproof import (
     load,
 )
 from rankproof.experiments import eight_bit
-from rankproof.experiments.black_box import Cell
 from rankproof.experiments.eight_bit import saved_and_read, searched_alone
+from rankproof.experiments.ordering import Cell
 from rankproof.methods.search import SearchInterruptedError
 from rankproof.methods.space import Space
 from rankproof.randomness import permutations

@@ -1,6 +1,7 @@
 import pytest
 
-from rankproof.experiments.black_box import Cell, table3
+from rankproof.experiments.black_box import table3
+from rankproof.experiments.ordering import Cell
 from rankproof.experiments.results import black_box
 
 

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from rankproof.attack import attack
 from rankproof.data.pictures import decode, peek
-from rankproof.experiments.black_box import METHODS, MODEL, PIECE, Cell
+from rankproof.experiments.black_box import MODEL
+from rankproof.experiments.ordering import METHODS, PIECE, Cell
 from rankproof.files import write_atomically
 from rankproof.goals import Reorder
 from rankproof.memory import keep_freed_memory

@@ -1,7 +1,7 @@
 """The words of a recipe as goals and methods."""
 
 from rankproof.errors import RankproofError
-from rankproof.experiments.black_box import METHODS
+from rankproof.experiments.ordering import METHODS
 from rankproof.experiments.reproduce.blocks import DISTANCE
 from rankproof.experiments.reproduce.cell import Cell
 from rankproof.experiments.reproduce.cells import STRONG

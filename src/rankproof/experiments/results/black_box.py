@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import torch
 
-from rankproof.experiments.black_box import VARIANTS, Cell, ablation, curves, stronger, table3
+from rankproof.experiments.black_box import ablation, curves, stronger, table3
+from rankproof.experiments.ordering import VARIANTS, Cell
 from rankproof.experiments.results.records import Record, present, printed, recorded
 from rankproof.experiments.results.section import Section
 from rankproof.experiments.results.tables import NOT_RUN, TOLERANCE, estimate, mark, mean, table
@@ -301,7 +302,7 @@ SECTIONS = (
         text=(
             "The default method with one thing changed, and published ones in a space of 7 x 7 variables, "
             "bilinearly enlarged; on the same attacks with Q = 1,000, the difference paired. What each name "
-            "stands for is `VARIANTS` in `experiments/black_box.py`; [black-box.md](black-box.md) tells more."
+            "stands for is `VARIANTS` in `experiments/ordering.py`; [black-box.md](black-box.md) tells more."
         ),
         command=RUN.format("ablation"),
         records=_all(ablation, *VARIANTS),

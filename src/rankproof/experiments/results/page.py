@@ -2,13 +2,14 @@
 
 import re
 
-from rankproof.experiments.results import black_box, papers, training, white_box
+from rankproof.experiments.results import black_box, papers, services, training, white_box
 from rankproof.experiments.results.section import Section
 
 SECTIONS: tuple[Section, ...] = (
     *papers.SECTIONS,
     *white_box.SECTIONS,
     *black_box.SECTIONS,
+    *services.SECTIONS,
     *training.SECTIONS,
 )
 HEADLINE = re.compile(r"(<!-- results:headline -->\n).*?(<!-- /results -->)", re.DOTALL)
