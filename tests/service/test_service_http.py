@@ -153,6 +153,7 @@ def test_changes_survive_a_restart(new_service, files, local, tmp_path):
         ({"files": {"photo": b"x"}}, 400, "request", "no file in a field 'image'"),
         ({"data": {"image": "x"}}, 415, "kind", "send the picture as"),
         ({"files": {"image": ("a.png", b"GIF89a", "image/gif")}}, 415, "kind", "no PNG"),
+        ({"files": {"image": b"x"}, "data": {"top": "9"}}, 400, "request", "only 'image' is known"),
         ({"files": [("image", b"a"), ("image", b"b")]}, 400, "request", "the form cannot be read"),
         ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, "request", "form"),
         (

@@ -44,6 +44,8 @@ def test_every_request_is_answered_as_promised(service, operations):
     admin = {"X-Api-Key": service.keys.add("boss", admin=True)}
     seen = {}
     for operation in operations:
+        if operation.label == "POST /search":
+            assert max(check(operation, {}, generation_mode=schemathesis.GenerationMode.NEGATIVE)) < 500
         if operation.method in ("put", "delete"):
             seen[operation.method] = check(operation, admin)
             seen[operation.method] |= check(

@@ -64,6 +64,10 @@ async def _from_form(request: Request, body: bytes) -> tuple[bytes, str]:
             file = form.get(FIELD)
             if not isinstance(file, UploadFile):
                 raise RefusedError(400, "request", f"the form has no file in a field '{FIELD}'")
+            if unknown := sorted(set(form) - {FIELD}):
+                raise RefusedError(
+                    400, "request", f"the form has a field {unknown[0]!r}; only '{FIELD}' is known"
+                )
             return await file.read(), _media(file.content_type)
     except HTTPException as error:
         raise RefusedError(400, "request", f"the form cannot be read ({error.detail})") from None
