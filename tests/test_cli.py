@@ -11,7 +11,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import rankproof
-from rankproof.cli import app, goal_of, method_of, order_of, space_of, visible_of
+from rankproof.cli import app
+from rankproof.cli.goal import goal_of, order_of
+from rankproof.cli.method import method_of, space_of
+from rankproof.cli.visible import visible_of
 from rankproof.data import load
 from rankproof.errors import RankproofError
 from rankproof.goals import (

@@ -1,0 +1,42 @@
+"""`rankproof data`: data sets fetched from their publishers."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rankproof.cli.surroundings import data_root
+from rankproof.console import progress, reported, writable
+
+
+def data(
+    name: Annotated[str, typer.Argument(metavar="fashion-mnist|mnist", show_default=False)],
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for data sets. Left out: $RANKPROOF_DATA, else ./data.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Download a data set and check it.
+
+    Fetches the publisher's own files into DIR/NAME and compares their checksums; files that are there
+    already are kept. Without a network it says which files to put where.
+
+    **Example**
+
+    ```
+    rankproof data fashion-mnist
+    rankproof train --data fashion-mnist --out runs/c2f1
+    ```
+    """
+    with reported("finished files are kept; the same command fetches the others"):
+        place = data_root() if root is None else root
+        writable(place)
+        from rankproof.data.download import download
+
+        with progress(f"fetching {name}") as tell:
+            folder = download(name, place, tell)
+        typer.echo(folder)

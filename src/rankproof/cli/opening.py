@@ -1,0 +1,37 @@
+"""The model and the pictures that a command names, opened with the progress shown."""
+
+from typing import TYPE_CHECKING
+
+from rankproof.cli.surroundings import data_root
+from rankproof.console import progress
+
+if TYPE_CHECKING:
+    from rankproof.target import Target
+
+
+def opened(
+    model: str,
+    data: str | None,
+    device: str,
+    size: int | None,
+    divide: str,
+    *,
+    trust: bool,
+    resize: int | None,
+    crop: int | None,
+    jpeg: int | None,
+) -> "Target":
+    """The embedded test split of what `--model` and `--data` name; the arguments are options as they came."""
+    from rankproof.target import open_target, preprocess_of
+
+    return open_target(
+        model,
+        data,
+        device=device,
+        size=size,
+        divide=divide,
+        root=data_root(),
+        trust=trust,
+        preprocess=preprocess_of(resize, crop, jpeg),
+        stage=progress,
+    )

@@ -1,0 +1,32 @@
+"""`rankproof zoo`: the models that ship with rankproof."""
+
+import typer
+
+from rankproof.console import reported, say
+
+
+def zoo() -> None:
+    """List the models that ship with rankproof.
+
+    Each can be given as `--model zoo:NAME`.
+
+    **Example**
+
+    ```
+    rankproof zoo
+    rankproof attack --goal qa+ --eps 8/255 --model zoo:fashion-mnist/c2f1-ct --data fashion-mnist
+    ```
+    """
+    with reported("nothing was changed"):
+        from rankproof.models import load_checkpoint, zoo_names
+
+        names = zoo_names()
+        for name in names:
+            record = load_checkpoint(f"zoo:{name}").record
+            facts = f"{record['arch']}, {record['distance']}, trained on {record['data']}"
+            settings = record.get("settings", {})
+            if (defense := settings.get("defense", {}).get("name", "none")) != "none":
+                facts += f", defended by {defense} ({settings['schedule']} schedule)"
+            typer.echo(f"zoo:{name}  {facts}, R@1 {record['recall_at_1']:.1f} %")
+        if not names:
+            say("the zoo is still empty")
