@@ -29,3 +29,13 @@ def uniforms(seed: int, keys: Sequence[int], purpose: str, shape: Sequence[int])
     """(b, *shape) numbers in [-1, 1), one slice per key."""
     rows = [torch.rand(*shape, generator=generator(seed, key, purpose)) for key in keys]
     return torch.stack(rows) * 2 - 1 if rows else torch.empty(0, *shape)
+
+
+def draw(size: int, trials: int, seed: int) -> Tensor:
+    """(min(trials, size),) random positions without replacement; fewer trials are a prefix of more.
+
+    Where as many trials as items or more are asked for, all items in their own order.
+    """
+    if trials >= size:
+        return torch.arange(size)
+    return torch.randperm(size, generator=generator(seed, 0, "trials"))[:trials]

@@ -9,12 +9,12 @@ from typing import Any, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from rankproof.audit.suite import draw
 from rankproof.data import Dataset, load
 from rankproof.data.listing import Divide
 from rankproof.errors import RankproofError
 from rankproof.models import GreyToColour, Preprocess, Source, open_encoder
 from rankproof.models.source import COLOUR
+from rankproof.randomness import draw
 from rankproof.ranking import Gallery, Ranker
 from rankproof.ranking.distances import distance_by_name
 from rankproof.ranking.ranker import pass_size
@@ -62,7 +62,7 @@ class Target:
         return torch.arange(len(self.gallery))
 
     def draw(self, trials: int, seed: int) -> Tensor:
-        """(min(trials, n),) random positions in the gallery without replacement; see `audit.draw`."""
+        """(min(trials, n),) random positions in the gallery without replacement; see `randomness.draw`."""
         return draw(len(self.gallery), trials, seed)
 
 

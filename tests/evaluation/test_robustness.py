@@ -19,11 +19,11 @@ from rankproof import (
     attack,
     load,
 )
-from rankproof.audit import draw
 from rankproof.evaluation import Robustness, default_eps, robustness_score
 from rankproof.evaluation.robustness import TERMS, has_company
 from rankproof.goals import LeaveTop, Mismatch, Misrank, NearestOther
 from rankproof.models.c2f1 import DigitsEncoder
+from rankproof.randomness import draw
 from rankproof.ranking.metrics import recall_at, summarise
 
 T = 30

@@ -23,10 +23,10 @@ from rankproof import (
     attack,
     load,
 )
-from rankproof.audit import draw
 from rankproof.methods import Method, Strong
 from rankproof.methods.presets import published, strong
 from rankproof.models import load_checkpoint
+from rankproof.randomness import draw
 from rankproof.ranking.metrics import recall_at, summarise
 from rankproof.types import Outcome
 

@@ -2,6 +2,6 @@
 
 from rankproof.audit.plan import Plan, plan
 from rankproof.audit.result import AuditResult
-from rankproof.audit.suite import audit, draw
+from rankproof.audit.suite import audit
 
-__all__ = ["AuditResult", "Plan", "audit", "draw", "plan"]
+__all__ = ["AuditResult", "Plan", "audit", "plan"]

@@ -30,7 +30,7 @@ from rankproof.cost import measure_result
 from rankproof.errors import RankproofError
 from rankproof.files import write_atomically
 from rankproof.goals.names import goal_name
-from rankproof.randomness import generator
+from rankproof.randomness import draw
 from rankproof.ranking.gallery import Gallery
 from rankproof.ranking.metrics import recall_at
 from rankproof.result import AttackResult
@@ -140,16 +140,6 @@ def audit(
         strips=_strips(gallery, images, positions, threat, seed, todo, store, classes),
         model_record=model_record,
     )
-
-
-def draw(size: int, trials: int, seed: int) -> Tensor:
-    """(min(trials, size),) random positions without replacement; fewer trials are a prefix of more.
-
-    Where as many trials as items or more are asked for, all items in their own order.
-    """
-    if trials >= size:
-        return torch.arange(size)
-    return torch.randperm(size, generator=generator(seed, 0, "trials"))[:trials]
 
 
 def _check_queries(gallery: Gallery, queries: Tensor, index: Tensor | None) -> None:

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from rankproof.goals.candidate import sort_rows
 from rankproof.ranking.gallery import Gallery
 from rankproof.ranking.metrics import known_labels
+from rankproof.ranking.sorting import sort_rows
 
 VALUES = 10_000_000  # distances held at once
 

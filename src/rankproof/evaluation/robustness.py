@@ -13,7 +13,6 @@ from torch.nn import functional
 from rankproof.attack import attack
 from rankproof.audit.checks import check_attack, check_gallery
 from rankproof.audit.result import Flag
-from rankproof.audit.suite import draw
 from rankproof.errors import RankproofError
 from rankproof.goals import (
     CandidateLower,
@@ -29,6 +28,7 @@ from rankproof.goals import (
 )
 from rankproof.methods import PGD
 from rankproof.methods.base import Method
+from rankproof.randomness import draw
 from rankproof.ranking.gallery import Gallery
 from rankproof.ranking.metrics import Summary, hit, known_labels, summarise
 from rankproof.result import AttackResult

@@ -11,11 +11,9 @@ A query is an item of the gallery, chosen as published or explicitly, or any emb
 gallery of pictures that is searched by words, the queries are texts.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +22,7 @@ from rankproof.goals.base import Bound, Goal, Scene, check_count
 from rankproof.goals.choose import from_pool_with_replacement, nearest_others, pool_note, pool_size, uniform
 from rankproof.goals.hinge import LOWER, RAISE
 from rankproof.ranking.metrics import normalised_rank
+from rankproof.ranking.sorting import sort_rows
 from rankproof.types import Embeddings, Ids, Outcome
 
 Form = Literal["inequality", "distance"]
@@ -157,22 +156,6 @@ def _all_given(scene: Scene, w: int) -> Ids:
     if given != w:
         raise RankproofError(f"queries: {given} are given, but w = {w}; make the goal with w={given}")
     return torch.arange(w, device=scene.clean.device).expand(len(scene.clean), w)
-
-
-def sort_rows(values: Tensor) -> Tensor:
-    """Sort each row of (u, n), in place where that is faster.
-
-    On a CPU numpy sorts values without keeping their places far faster than torch, and lets threads share.
-    """
-    if values.device.type != "cpu":
-        return values.sort(dim=1).values
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        list(
-            pool.map(
-                lambda rows: rows.sort(axis=1), np.array_split(values.numpy(), 4 * torch.get_num_threads())
-            )
-        )
-    return values
 
 
 def _places_in_group(groups: Tensor) -> Tensor:
