@@ -224,6 +224,22 @@ def test_flags_are_shown_and_take_the_place_of_the_all_clear():
     assert "No flags" not in text
 
 
+def test_flags_that_say_the_same_stand_together():
+    wide = [Flag(kind="wide", text="Too wide.", cell=name) for name in ("ca+ at 4/255", "oa at 4/255")]
+    others = [Flag(kind="wide", text="Wider still.", cell="qa+"), Flag(kind="ties", text="Many ties.")]
+    text = re.sub(r"\s+", " ", Page(report.render_html(audit(flags=[*wide, *others]))).text)
+    assert "ca+ at 4/255, oa at 4/255: Too wide. (wide)" in text
+    assert text.index("Many ties.") < text.index("Too wide.") < text.index("qa+: Wider still.")
+
+
+def test_an_attack_that_changed_nothing_says_so():
+    told = "No change that was found does better than none."
+    changed = strip()
+    assert told not in Page(report.render_html(audit(strips=[changed]))).text
+    same = replace(changed, adversarial=changed.original)
+    assert told in Page(report.render_html(audit(strips=[same]))).text
+
+
 def test_what_is_missing_is_left_out_and_not_printed():
     cells = [
         cell("qa+", before=float("nan"), after=float("nan"), ci95=[float("nan")] * 2),

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from rankproof.audit import table
-from rankproof.audit.result import AuditResult, Strip
+from rankproof.audit.result import AuditResult, Strip, grouped
 from rankproof.audit.table import Cell, Row
 from rankproof.errors import RankproofError
 from rankproof.figures import SCALE, Line, Point, curve_svg, eps_text, goal_name, query_svg, strip_png
@@ -127,7 +127,7 @@ def _page(result: AuditResult, pictures: list[bytes]) -> str:
         first=table.first_results(seen[0].cell) if seen else "",
         seen_trials=table.seen_trials(result),
         headlines=_headlines(known),
-        flags=sorted(result.flags, key=lambda flag: flag.cell is not None),
+        flags=grouped(result.flags),
         strips=[one for one in strips if one.strip.budget is None],
         seen_strips=[one for one in strips if one.strip.budget is not None],
         cells=sorted(result.cells, key=lambda cell: (table.place(cell), cell["method"], cell["eps"])),

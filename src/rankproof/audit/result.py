@@ -1,5 +1,6 @@
 """What an audit found, as plain values: no model inside."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,16 @@ class Flag:
     kind: str
     text: str
     cell: str | None = None
+
+
+def grouped(flags: Sequence[Flag]) -> list[Flag]:
+    """Flags that say the same of several figures as one that names them; those of the whole audit first."""
+    cells: dict[tuple[str, str], list[str]] = {}
+    for flag in sorted(flags, key=lambda flag: flag.cell is not None):
+        cells.setdefault((flag.kind, flag.text), []).extend([flag.cell] if flag.cell else [])
+    return [
+        Flag(kind=kind, text=text, cell=", ".join(names) or None) for (kind, text), names in cells.items()
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +85,11 @@ class Strip:
     order: tuple[Tile, ...] = ()
     visible: int | None = None
     budget: int | None = None
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether no change did better than none."""
+        return bool((self.original == self.adversarial).all())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -76,6 +76,7 @@ def audit(
         from rankproof.audit import audit as run
         from rankproof.audit import plan
         from rankproof.audit.report import as_json as plain
+        from rankproof.audit.result import grouped
         from rankproof.audit.suite import stopped_trials
         from rankproof.audit.table import table_text
         from rankproof.data.load import EMBEDDED
@@ -117,6 +118,6 @@ def audit(
             print_json(plain(result))
             return
         Console().print(table_text(result))
-        for flag in result.flags:
+        for flag in grouped(result.flags):
             typer.echo(f"flag: {flag.cell or 'the audit'}: {flag.text}")
         typer.echo(f"report: {page}")

@@ -72,7 +72,7 @@ class _Sheet:
     def _first_row(self, y: Length) -> None:
         strip, step = self.strip, self.large[0] + 2 * SPACE
         change, factor = _amplified(strip.original, strip.adversarial)
-        titles = "original", f"change × {factor}", "adversarial"
+        titles = "original", "no change" if strip.unchanged else f"change × {factor}", "adversarial"
         pictures = strip.original, change, strip.adversarial
         for column, (title, picture) in enumerate(zip(titles, pictures, strict=True)):
             x = MARGIN + column * step
