@@ -257,8 +257,9 @@ SECTIONS = (
     Section(
         title="Training: what the paper rejected",
         text=(
-            "The other defences that ECCV 2020 tried, on Fashion-MNIST; it reports that `madry` and "
-            "`single-step` diverge. A training that failed was stopped by one of the alarms of "
+            "The other defences that ECCV 2020 tried, on Fashion-MNIST, by the schedule of the comparison "
+            "above; it reports that `madry` and `single-step` diverge. A training that failed was stopped by "
+            "one of the alarms of "
             "[training.md](training.md); its figures are of the last epoch before."
         ),
         command=RUN.format("rejected"),
@@ -269,7 +270,8 @@ SECTIONS = (
         title="Training: photographs",
         text=(
             "ResNet-18 at 64 pixels, trained from nothing, and defended from there on. Chance is the R@1 of "
-            "random rankings. Our own schedules: nothing printed is comparable."
+            "random rankings; ERS is over 50 attacks of each kind. Our own schedules: nothing printed is "
+            "comparable. Minutes are as they passed, also where other work used the same processors."
         ),
         command=RUN.format("colour"),
         records=_all("colour"),
