@@ -102,11 +102,12 @@ def rejected() -> Iterator[Plan]:
 def colour() -> Iterator[Plan]:
     """Photographs at 64 pixels: trained from nothing, then defended from there, in 45 minutes in all."""
     triplet = Options(sampler="balanced", batch=96, per_class=4, epochs=40, shift=4, flip=True)
-    # Fine classes, and time for few epochs: a loss over all pairs of a batch learns from each of them.
-    pairs = replace(triplet, loss="pml:SupConLoss", loss_options=["temperature=0.1"])
+    # Cars differ in little: after an epoch of triplets R@1 is 5.6, of classes with a direction each 10.0.
+    told = ["num_classes=98", "embedding_size=512"]
+    classes = replace(triplet, loss="pml:NormalizedSoftmaxLoss", loss_options=told)
     for data, plain, minutes, epochs in (
         ("grocery_128", triplet, 12.0, 2),
-        ("cars196_cropped_128", pairs, 18.0, 1),
+        ("cars196_cropped_128", classes, 20.0, 1),
     ):
         name = f"{data}-64"
         first = Plan(
