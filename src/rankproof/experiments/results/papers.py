@@ -127,8 +127,8 @@ SECTIONS = (
             "How many printed figures were measured again, and with what outcome. A figure agrees within the "
             "tolerance that its recipe fixed beforehand (2 points of rank, 0.05 of tau) if its 95 % interval "
             "is no wider to either side; else it is stronger or weaker as an attack, or there were too few "
-            "attacks to tell. A recipe of every table is in `recipes/`, its records are in `records/`. All of "
-            "ICCV 2021 table 3 was measured on the shipped model, too: "
+            "attacks to tell. A recipe of every table is in `recipes/`, its records are in `records/`. "
+            "All of ICCV 2021 table 3 was measured on the shipped model, too: "
             "[the published figures of the black box](#black-box-the-published-figures). Its tables 6 and 7 "
             "in a world of our own are [here](#a-service-100-queries)."
         ),
