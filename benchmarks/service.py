@@ -49,6 +49,7 @@ from rankproof.service.service import Service, as_png
 from rankproof.versions import versions
 
 SIDE, GALLERY, CLIENTS, BATCH, BEST_OF, MOMENTS = 128, 256, 16, 16, 5, 10
+RECORD = Path("records/benchmarks/service.json")
 ITEMS, DIMENSIONS, QUERIES, VISIBLE, PIECE = 100_000, 512, 100, 50, 2000
 
 
@@ -230,9 +231,10 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=20_000, help="of all clients together")
     parser.add_argument("--items", type=int, default=ITEMS, help="embeddings in each index")
     parser.add_argument("--only", choices=("load", "index"), help="one half of it")
-    parser.add_argument("--record", action="store_true", help="write records/benchmarks/service.json")
+    parser.add_argument("--record", action="store_true", help=f"write {RECORD}")
     options = parser.parse_args()
-    record: dict[str, Any] = {}
+    # A half that is measured alone leaves the other as it was.
+    record = json.loads(RECORD.read_text()) if options.only and RECORD.exists() else {}
     if options.only != "index":
         record["load"] = row = load_row(options.requests)
         table = Table("requests", "encoder alone", "service", "ratio", "p50", "p99", "memory, first to last")
@@ -269,7 +271,7 @@ def main() -> None:
             "versions": versions(),
         }
         content = (json.dumps(record, indent=2) + "\n").encode()
-        write_atomically(Path("records/benchmarks/service.json"), content)
+        write_atomically(RECORD, content)
 
 
 if __name__ == "__main__":

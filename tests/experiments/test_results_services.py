@@ -46,3 +46,18 @@ def test_the_gain_is_of_the_picture_that_was_sent_again(put, rows):
     (row,) = rows(everything(), "grocery_128", "(5, 50)")
     assert row[6].startswith("+0.300 [")
     assert row[7] == "1 of 2"
+
+
+def test_load_and_indexes(put, rows):
+    timed = {"insert_seconds": 1.0, "build_seconds": 2.0, "reopen_seconds": 3.0, "search_ms": 4.0}
+    index = {"name": "faiss hnsw", "items": 100_000, "recall": 0.9912, **timed}
+    put("benchmarks/service", {"index": [index]})
+    assert rows(everything(), "faiss hnsw") == [
+        ["faiss hnsw", "100,000", "1.0 s", "2.0 s", "3.0 s", "4.0 ms", "0.9912"]
+    ]
+    assert not rows(everything(), "clients")
+    load = {"requests": 20_000, "clients": 16, "encoder_per_second": 40.0, "per_second": 30.0, "ratio": 0.75}
+    load |= {"p50_ms": 500.0, "p99_ms": 900.0, "memory_mb": [[2000, 801.2], [4000, 802.4]]}
+    put("benchmarks/service", {"load": load})
+    (row,) = rows(everything(), "20,000")
+    assert row[2:] == ["40.0/s", "30.0/s", "0.75", "500 ms", "900 ms", "801 802 MB"]
