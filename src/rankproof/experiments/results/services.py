@@ -58,11 +58,11 @@ def load() -> str:
     (record,) = present("benchmarks/service")
     parts = []
     if "load" in record:
-        header = ("requests", "clients", "encoder alone", "service", "ratio", "p50", "p99", "memory")
-        parts.append(table(header, [_load(record["load"])]))
+        asked = ("requests", "clients", "encoder alone", "service", "ratio", "p50", "p99", "memory")
+        parts.append(table(asked, [_load(record["load"])]))
     if "index" in record:
-        header = ("index", "items", "insert", "build", "open again", "one search", "recall@50")
-        parts.append(table(header, [_index(row) for row in record["index"]]))
+        held = ("index", "items", "insert", "build", "open again", "one search", "recall@50")
+        parts.append(table(held, [_index(row) for row in record["index"]]))
     return "\n\n".join(parts)
 
 
