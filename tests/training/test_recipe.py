@@ -96,7 +96,7 @@ def test_the_later_defences_live_on_the_sphere_with_pairs_of_each_class(asked, d
 
 def test_our_defence_compares_all_of_a_batch_unless_told_else(asked):
     recipe = asked(defense="whole-batch", fast=True)
-    assert (recipe.loss.name, recipe.loss.options) == ("pml:SupConLoss", {"temperature": 0.5})
+    assert (recipe.loss.name, recipe.loss.options) == ("pml:SupConLoss", {"temperature": 0.3})
     assert recipe.sampler == Balanced(batch=200, per_class=20)
     assert (recipe.distance, recipe.schedule) == ("cosine", "fast")
     assert recipe.defense == WholeBatch(inner=asked(defense="est", fast=True).defense.inner)

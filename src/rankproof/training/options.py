@@ -27,7 +27,7 @@ from rankproof.training.recipe import EPOCHS, PUBLISHED_BATCH, PUBLISHED_MARGIN,
 from rankproof.training.samplers import Balanced, FromSet, InBatch, Sampler
 
 LATER = ("act", "hm")
-SUPERVISED, TEMPERATURE = f"{PML}SupConLoss", "temperature=0.5"  # what whole-batch lowers, if not told else
+SUPERVISED, TEMPERATURE = f"{PML}SupConLoss", "temperature=0.3"  # what whole-batch lowers, if not told else
 FAST_EPOCHS, FAST_BATCH, FAST_STEPS, FAST_WARM_UP = 12, 200, 3, 3.0
 LARGE_BATCH = 128  # pictures above 32 pixels a side fill the memory sooner
 REACH = 2.0  # the inner steps of a fast schedule together, in units of eps
