@@ -75,9 +75,10 @@ def test_processes_share_the_threads_and_end_with_the_jobs(tmp_path):
     assert gone(tmp_path)
 
 
-def test_a_worker_that_is_killed_is_one_line(tmp_path):
+@pytest.mark.parametrize("words", [("die", "sleep"), ("sleep", "die")], ids=" then ".join)
+def test_a_worker_that_is_killed_is_one_line(tmp_path, words):
     with pytest.raises(RankproofError, match="a worker was killed"):
-        list(side_by_side([job("die"), job("sleep")], partial(builder, tmp_path), 2))
+        list(side_by_side([job(word) for word in words], partial(builder, tmp_path), 2))
     assert gone(tmp_path)
 
 

@@ -68,10 +68,12 @@ def side_by_side(
     running: dict[Future[Result], Job[What]] = {}
     try:
         while waiting or running:
-            for job in _ready(waiting, done):
-                waiting.remove(job)
-                with _interrupts_held():
+            with _interrupts_held():
+                for job in _ready(waiting, done):
+                    waiting.remove(job)
                     running[pool.submit(_do, job.what)] = job
+                # The pool watches a process only from the submission after the one that started it.
+                pool.submit(_nothing)
             assert running, "a job needs one that is not there"
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 job = running.pop(future)
@@ -126,3 +128,7 @@ def _end_with(line: Connection) -> None:
 
 def _do(what: Any) -> Any:
     return _work(what)
+
+
+def _nothing() -> None:
+    pass
