@@ -101,10 +101,10 @@ def served(data: str) -> Iterator[str]:
         limits = ["--per-day", UNLIMITED, "--per-second", UNLIMITED]
         words = ["serve", "--model", model_of(data), "--data", data, "--port", "0", "--folder", folder]
         command = [sys.executable, "-m", "rankproof", *words, *chain, *limits]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None  # where it tells its address
             try:
-                lines = (line for line in process.stdout if line.startswith("serving at "))
+                lines = (line for line in process.stderr if line.startswith("serving at "))
                 yield next(lines).split()[2].rstrip(",") + "/search"
             finally:
                 process.terminate()
