@@ -9,7 +9,7 @@ from rankproof.experiments.black_box import ablation, curves, stronger, table3
 from rankproof.experiments.ordering import VARIANTS, Cell
 from rankproof.experiments.results.records import Record, present, printed, recorded
 from rankproof.experiments.results.section import Section
-from rankproof.experiments.results.tables import NOT_RUN, TOLERANCE, estimate, mark, mean, table
+from rankproof.experiments.results.tables import NOT_RUN, TOLERANCE, differences, estimate, mark, mean, table
 from rankproof.ranking.metrics import summarise
 from rankproof.threat import format_eps
 
@@ -38,11 +38,6 @@ def _place(cell: Cell) -> tuple[bool, bool, int, int]:
 
 def _shown(cell: Cell) -> str:
     return "∞" if cell.visible is None else str(cell.visible)
-
-
-def _differences(record: Record, other: Record) -> list[float]:
-    """tau_S of a method minus that of another, over the attacks that both have."""
-    return [mine - yours for mine, yours in zip(record["tau"], other["tau"], strict=False)]
 
 
 def table_3() -> str:
@@ -131,17 +126,17 @@ def _versus(best: Record | None, other: Record | None) -> tuple[str, str, str, s
     if best is None or other is None:
         alone = [NOT_RUN if record is None else estimate(record["tau"]) for record in (other, best)]
         return "", alone[0], alone[1], ""
-    differences = _differences(best, other)
-    count = len(differences)
+    gaps = differences(best, other)
+    count = len(gaps)
     figures = [estimate(record["tau"][:count]) for record in (other, best)]
-    return f"{count}", figures[0], figures[1], estimate(differences, "+")
+    return f"{count}", figures[0], figures[1], estimate(gaps, "+")
 
 
 def _ratio(best: Record | None, other: Record | None) -> str:
     """How many times as large the mean is, where the other's is above 0."""
     if best is None or other is None:
         return ""
-    count = len(_differences(best, other))
+    count = len(differences(best, other))
     below = mean(other["tau"][:count])
     return f"{mean(best['tau'][:count]) / below:.2f}" if below > 0 else ""
 
@@ -157,7 +152,7 @@ def against_five() -> str:
         name, other = _best(others, best)
         rows.append((*setting, name, *_versus(best, other)))
         if best is not None and other is not None:
-            paired = summarise(torch.tensor(_differences(best, other), dtype=torch.float64))
+            paired = summarise(torch.tensor(differences(best, other), dtype=torch.float64))
             compared, above = compared + 1, above + (paired.mean > 0)
             better, worse = better + (paired.low > 0), worse + (paired.high < 0)
     header = (
@@ -200,7 +195,7 @@ def variants() -> str:
     for cell in ablation(list(VARIANTS)):
         record, whole = measured(cell), measured(replace(cell, method="auto"))
         if record is not None and whole is not None:
-            gap = "" if cell.method == "auto" else estimate(_differences(record, whole), "+")
+            gap = "" if cell.method == "auto" else estimate(differences(record, whole), "+")
             setting = f"({cell.k}, {_shown(cell)}) at {cell.level}/255"
             rows.append((setting, f"`{cell.method}`", str(len(record["tau"])), estimate(record["tau"]), gap))
     return table(("attack", "method", "T", "tau_S [95 %]", "minus `auto` [95 %]"), rows)

@@ -10,7 +10,7 @@ from rankproof.experiments.reproduce.blocks import ServiceBlock
 from rankproof.experiments.reproduce.recipe import find_recipe, read_recipe
 from rankproof.experiments.results.records import Record, present, recorded
 from rankproof.experiments.results.section import Section
-from rankproof.experiments.results.tables import NOT_RUN, estimate, table
+from rankproof.experiments.results.tables import NOT_RUN, differences, estimate, table
 from rankproof.experiments.services import DATA, JPEG, METHODS, SEEN, pipelines, tables
 from rankproof.threat import format_eps
 
@@ -20,16 +20,16 @@ WANTED = (1.4, 0.1, 0.05)  # times SPSA's tau where that is above the second, el
 
 def table_6_and_7() -> str:
     """Five figures of tau_S for each method and data set, beside the print."""
-    rows = [
-        (f"{block.k}", format_eps(block.eps), "printed, another service", "spsa", *_five(block))
-        for block in _published()
+    told: list[tuple[int, float, tuple[str, ...]]] = [
+        (block.k, block.eps, ("printed, another service", "spsa", *_five(block))) for block in _published()
     ]
-    rows += [
-        (f"{cell.k}", format_eps(cell.level / 255), data, _word(cell), *_spread(_record(data, cell)))
+    told += [
+        (cell.k, cell.level / 255, (data, _word(cell), *_spread(_record(data, cell))))
         for cell, data in _cells()
     ]
+    told.sort(key=lambda row: row[:2])
+    rows = [(f"{k}", format_eps(eps), *more) for k, eps, more in told]
     header = ("k", "eps", "gallery", "method", "T", "mean [95 %]", "st. dev.", "max", "min", "median")
-    rows.sort(key=lambda row: (int(row[0]), _level(row[1])))
     return f"{table(header, rows)}\n\n{_versus()}"
 
 
@@ -116,10 +116,6 @@ def _word(cell: Cell) -> str:
     return cell.method.removesuffix("-on-grid")
 
 
-def _level(eps: str) -> int:
-    return int(eps.partition("/")[0])
-
-
 def _versus() -> str:
     """How much better the default method is, cell by cell."""
     ratio, enough, more = WANTED
@@ -128,7 +124,7 @@ def _versus() -> str:
         best, other = _record(data, cell), _record(data, replace(cell, method=METHODS[0]))
         if cell.method == METHODS[0] or best is None or other is None:
             continue
-        gaps = [mine - yours for mine, yours in zip(best["tau"], other["tau"], strict=True)]
+        gaps = differences(best, other)
         own, below = mean(best["tau"]), mean(other["tau"])
         met = own >= ratio * below if below > enough else own >= below + more
         times = f"{own / below:.2f}" if below > enough else ""
@@ -166,7 +162,7 @@ SECTIONS = (
             "Q = 100. Afterwards the picture that was found was sent once more, and what came back is "
             "compared with the order before the attack. The own copy is in the gallery."
         ),
-        command=f"{RUN} pipeline --trials 100",
+        command=f"{RUN} pipeline --trials 50",
         records=lambda: present(
             *(f"services/{data}/jpeg{JPEG}-{cell.name}" for data in DATA for cell in pipelines())
         ),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from rankproof.experiments.results.records import Record
 from rankproof.ranking.metrics import summarise
 
 NOT_RUN = "not run yet"
@@ -40,6 +41,11 @@ def estimate(values: Sequence[float], sign: str = "") -> str:
     """Mean and 95 % interval of one value per attack."""
     found = summarise(torch.tensor(values, dtype=torch.float64))
     return f"{found.mean:{sign}.3f} [{found.low:{sign}.3f}, {found.high:{sign}.3f}]"
+
+
+def differences(record: Record, other: Record) -> list[float]:
+    """tau_S of a method minus that of another, over the attacks that both have."""
+    return [mine - yours for mine, yours in zip(record["tau"], other["tau"], strict=False)]
 
 
 def mark(gap: float, tolerance: float) -> str:
