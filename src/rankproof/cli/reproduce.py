@@ -39,6 +39,13 @@ def reproduce(
             "every row says so.",
         ),
     ] = False,
+    precision: Annotated[
+        str,
+        typer.Option(
+            metavar="single|bf16",
+            help="Of the encoder's passes in a training; bf16 is quicker on a GPU. Attacks are always single.",
+        ),
+    ] = "single",
     data: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=PATH", help="Where a data set of the recipe is; may be repeated."),
@@ -114,6 +121,7 @@ def reproduce(
             workers=workers,
             device=device,
             published_schedule=published_schedule,
+            precision=precision,
             paths=_pairs("data", data or []),
             given=_pairs("model", model or []),
             root=data_root(),

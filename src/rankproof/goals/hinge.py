@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 RAISE, LOWER = 1, -1
-ROWS = 16  # rows of distances handled together: they stay in the processor's cache
+ROWS = 16  # rows of distances handled together: they stay in the processor's cache; a GPU takes all at once
 NEAR_SHARE = 0.05  # of all items: up to here picking out the nearer ones beats working on whole rows
 
 
@@ -39,8 +39,9 @@ class _GalleryHinge(torch.autograd.Function):
         ]
         m = own.shape[1]
         groups = [group for group in (slice(0, m - kept), slice(m - kept, m)) if group.start < group.stop]
-        for start in range(0, len(distances), ROWS):
-            rows = slice(start, start + ROWS)
+        together = ROWS if distances.device.type == "cpu" else max(1, len(distances))
+        for start in range(0, len(distances), together):
+            rows = slice(start, start + together)
             for group in groups:
                 chosen = [values[rows, group] for values in (own, weights, counts)]
                 part = _Part(distances[rows], gradient[rows], *chosen)

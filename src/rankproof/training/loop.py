@@ -5,7 +5,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from itertools import islice
+from shutil import which
 from typing import Any
 
 import torch
@@ -221,17 +223,30 @@ class Training:
 
 
 class LowPrecision(nn.Module):
-    """An encoder whose passes run in bfloat16 where that is safe; weights and embeddings stay in single."""
+    """An encoder whose passes run in bfloat16 where that is safe; weights and embeddings stay in single.
+
+    A defence on a GPU spends nearly all its time in the passes of its attack. Where Triton and a C compiler
+    are at hand these are compiled, which saves a third of each.
+    """
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
+        on_gpu = any(parameter.is_cuda for parameter in encoder.parameters())
+        compiled = torch.compile(encoder, dynamic=False) if on_gpu and _can_compile() else encoder
+        self._quick: tuple[Callable[[Tensor], Tensor]] = (compiled,)  # no second module with the same weights
 
     def forward(self, images: Tensor) -> Tensor:
         """As the encoder."""
+        attacked = torch.is_grad_enabled() and not self.encoder.training
+        passes = self._quick[0] if attacked else self.encoder
         with torch.autocast(images.device.type, torch.bfloat16):
-            z: Tensor = self.encoder(images)
+            z: Tensor = passes(images)
         return z.float()
+
+
+def _can_compile() -> bool:
+    return find_spec("triton") is not None and which("cc") is not None
 
 
 def train(

@@ -92,8 +92,11 @@ def train_checkpoint(
             _keep(run, encoder, training, group, origin)
             on_epoch(epoch)
 
+    # All batches have the same form: a GPU may try out once which of its kernels are the quickest.
+    tried = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True)
     try:
-        return training.run(on_batch=on_batch, on_epoch=keep, time_limit=run.time_limit)
+        with tried:
+            return training.run(on_batch=on_batch, on_epoch=keep, time_limit=run.time_limit)
     except TrainingFailedError as error:
         done = len(training.history)
         kept = f"{run.out} holds the model after epoch {done}" if done else "nothing was written"

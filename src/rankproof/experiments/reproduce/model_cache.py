@@ -87,6 +87,7 @@ class Models:
         root: folder that holds data sets by name.
         device: "auto", "cpu" or "cuda".
         published_schedule: train defended models as published and not by the fast schedule.
+        precision: "single" or "bf16", of the encoder's passes in a training.
         say: told what a user should know.
         stage: given a name, opens a display of progress.
     """
@@ -98,6 +99,7 @@ class Models:
     root: Path | None = None
     device: str = "auto"
     published_schedule: bool = False
+    precision: str = "single"
     say: Say = lambda line: None
     stage: Stage = silent
     _splits: dict[tuple[str, int | None], Splits | None] = field(default_factory=dict)
@@ -203,6 +205,7 @@ class Models:
             batch=spec.batch,
             margin=spec.margin,
             learning_rate=spec.learning_rate,
+            precision=self.precision,
             seed=spec.seed,
         )
 
@@ -244,6 +247,7 @@ class Models:
             recipe=planned.recipe,
             out=place,
             resume=True,
+            half=True,
             device=find_device(self.device),
         )
         self.say(f"training {spec.name} on {spec.data}, kept in {place}")

@@ -21,6 +21,7 @@ class Order:
         workers: processes that train and attack side by side.
         device: "auto", "cpu" or "cuda".
         published_schedule: train defended models as published.
+        precision: "single" or "bf16", of the encoder's passes in a training.
         paths: data sets that lie elsewhere, by name.
         given: checkpoints that are taken as they are, by the name of the model.
         root: folder that holds data sets.
@@ -39,6 +40,7 @@ class Order:
     workers: int = 1
     device: str = "auto"
     published_schedule: bool = False
+    precision: str = "single"
     paths: Mapping[str, str] = field(default_factory=dict)
     given: Mapping[str, str] = field(default_factory=dict)
     root: Path | None = None

@@ -57,6 +57,7 @@ class Workshop:
             root=order.root,
             device=order.device,
             published_schedule=order.published_schedule,
+            precision=order.precision,
             say=say,
             stage=stage,
         )
@@ -129,9 +130,18 @@ class Workshop:
             "notes": list(measured.notes),
             "versions": versions(),
             "command": self.order.command,
-            "values": measured.values,
+            "values": _kept(cell, measured.values),
             **drawing,
         }
+
+
+def _kept(cell: Cell, values: dict[str, list[float]]) -> dict[str, list[float]]:
+    """The values of each attack behind the printed figures; all where none is printed.
+
+    The start of an attack and what it did to C_SP are kept as means: the records of a table stay small.
+    """
+    printed = {figure.name for figure in cell.figures}
+    return {name: each for name, each in values.items() if name in printed or not printed}
 
 
 def hired(order: Order) -> Callable[[Step], Done]:
