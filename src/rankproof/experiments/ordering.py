@@ -74,15 +74,20 @@ class Cell:
 def complete(path: Path, target: Target, cell: Cell, trials: int, seed: int, command: str) -> dict[str, Any]:
     """The record of a cell with that many attacks at least; what is missing is measured and written.
 
+    A record of another model is measured anew.
+
     Args:
         path: of the record, which need not be there.
         command: what is typed to measure it.
     """
+    model = target.record.get("sha256")
     record = json.loads(path.read_text()) if path.exists() else {"tau": []}
+    if record.get("model_sha256", model) != model:
+        record = {"tau": []}
     while len(record["tau"]) < trials:
         done = len(record["tau"])
         piece = _measured(target, cell, done, min(trials, done + PIECE), seed)
-        record = _joined(record, piece) | {"command": command}
+        record = _joined(record, piece) | {"model_sha256": model, "command": command}
         write_atomically(path, (json.dumps(record) + "\n").encode())
     return record
 
