@@ -44,3 +44,4 @@ benchmark: $(READY)  ## how near the attacks, with gradients and as a black box,
 	$(BIN)/python benchmarks/white_box.py
 	$(BIN)/python benchmarks/black_box.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/reproduce.py

@@ -43,7 +43,7 @@ def reproduce(
         str,
         typer.Option(
             metavar="single|bf16",
-            help="Of the encoder's passes in a training; bf16 is quicker on a GPU. Attacks are always single.",
+            help="Of the encoder's passes in a training; bf16 is quicker on a GPU. Attacks are single.",
         ),
     ] = "single",
     data: Annotated[

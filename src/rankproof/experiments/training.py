@@ -1,10 +1,10 @@
 """The trainings and measurements behind the training part of docs/results.md.
 
-    python -m rankproof.experiments.training vanilla|defended|published|better|rejected|colour [--only NAME ...]
+    python -m rankproof.experiments.training EXPERIMENT [--only NAME ...]
 
-Each model is trained below runs/training/ and its record goes to records/training/. A run that is started
-again goes on with the epoch it was in and skips the records that are there. `published` wants a GPU: minutes
-there, days on two cores.
+EXPERIMENT is vanilla, defended, published, better, rejected or colour. Each model is trained below
+runs/training/ and its record goes to records/training/. A run that is started again goes on with the epoch it
+was in and skips the records that are there. `published` wants a GPU: minutes there, days on two cores.
 """
 
 import argparse
