@@ -85,6 +85,19 @@ def test_schedules_never_share_a_row(put, rows):
     assert not rows(text, "published", "fast")
 
 
+def test_a_printed_figure_stands_once_above_all_models_of_its_data(put, rows):
+    for schedule, robust in (("fast", 30.0), ("published", 32.0)):
+        figures = attacks((robust, 11.2, 39.3, 3.9))
+        put(f"training/fashion-mnist-ctd-{schedule}", trained(80.0, schedule, attacks=figures))
+    text = training.defended()
+    assert len(rows(text, "CTD, printed", "fashion-mnist", "CA+, w = 1")) == 1
+    found = rows(text, "fashion-mnist", "CA+, w = 1")
+    assert [row[0] for row in found] == [
+        *("CTD, printed", "`fashion-mnist-ctd-published`", "`fashion-mnist-ctd-fast`")
+    ]
+    assert [row[-2] for row in found] == ["", "-0.50", "-2.50"]
+
+
 def test_only_the_side_of_the_attacker_is_weaker(put, rows):
     after = (32.5 - 6.5, 11.2 + 6.5, 39.3 + 20, 3.9 - 3)
     put("training/fashion-mnist-ctd-fast", trained(schedule="fast", attacks=attacks(after)))

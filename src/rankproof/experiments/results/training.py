@@ -1,6 +1,6 @@
 """The sections about training."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from rankproof.experiments.results.attacks import NAMES, after, setting
 from rankproof.experiments.results.records import Record, present, printed, recorded
@@ -83,13 +83,15 @@ def vanilla() -> str:
 def defended() -> str:
     """The defended models and what attacks leave of them; a printed figure has a row of its own."""
     models, attacks = [], []
-    for plan, record in _guarded():
-        paper, ours = printed("eccv20_models")[plan.data], f"`{plan.name}`"
-        models += [
-            ("CTD, printed", plan.data, "published", "", "", f"{paper['recall_at_1']['CTD']:.1f}", "", ""),
-            (ours, plan.data, *schooling(record), number(recall(record)), score(record), state(record)),
-        ]
-        attacks += [(row[0], plan.data, *row[1:]) for row in _attacks(ours, record, paper["CTD"])]
+    for data, pair in _guarded().items():
+        paper = printed("eccv20_models")[data]
+        models.append(
+            ("CTD, printed", data, "published", "", "", f"{paper['recall_at_1']['CTD']:.1f}", "", "")
+        )
+        for plan, record in pair:
+            found = (number(recall(record)), score(record), state(record))
+            models.append((f"`{plan.name}`", data, *schooling(record), *found))
+        attacks += [(row[0], data, *row[1:]) for row in _attacks(pair, paper["CTD"])]
     header = ("model", "data", "schedule", "epochs", "minutes", "R@1", "ERS [95 %]", "")
     header_attacks = ("model", "data", "schedule", "attack", "before", "PGD [95 %]", "strong [95 %]")
     return (
@@ -99,29 +101,32 @@ def defended() -> str:
     )
 
 
-def _guarded() -> list[tuple[Plan, Record]]:
-    """The defended models, those of one data set side by side."""
-    pairs = zip(measured("published"), measured("defended"), strict=True)
-    return [found for pair in pairs for found in pair]
+def _guarded() -> dict[str, list[tuple[Plan, Record]]]:
+    """The defended models by data set, the published schedule first."""
+    found: dict[str, list[tuple[Plan, Record]]] = {}
+    for plan, record in (*measured("published"), *measured("defended")):
+        found.setdefault(plan.data, []).append((plan, record))
+    return found
 
 
-def _attacks(name: str, record: Record, paper: Record) -> Iterator[tuple[str, ...]]:
-    """Each printed attack on a model, and ours below it."""
-    cells = _by_goal(record.get("attacks", []))
+def _attacks(models: Sequence[tuple[Plan, Record]], paper: Record) -> Iterator[tuple[str, ...]]:
+    """Each printed attack, and below it what came of it on our models."""
     for goal, figure in paper["after"].items():
         letter = "w" if goal.startswith("ca") else "m"
         before = f"{paper['before'][goal]:.1f}"
         yield "CTD, printed", "published", f"{NAMES[goal]}, {letter} = 1", before, f"{figure:.1f}", "", "", ""
-        pair = cells.get(goal.removeprefix("sp-"))
-        if pair is None:
-            yield name, "", "", "", "", "", "", state(record)
-            continue
-        weak, best = pair["pgd"], pair["strong"]
-        gap = weak["after"] - figure
-        yield (
-            *(name, schooling(record)[0], setting(weak), number(weak["before"]), after(weak), after(best)),
-            *(f"{gap:+.2f}", "weaker" if _towards_attacker(goal, gap) > WEAKER else "as robust"),
-        )
+        for plan, record in models:
+            pair, name = _by_goal(record.get("attacks", [])).get(goal.removeprefix("sp-")), f"`{plan.name}`"
+            if pair is None:
+                yield name, "", "", "", "", "", "", state(record)
+                continue
+            weak, best = pair["pgd"], pair["strong"]
+            gap = weak["after"] - figure
+            yield (
+                *(name, schooling(record)[0], setting(weak), number(weak["before"])),
+                *(after(weak), after(best), f"{gap:+.2f}"),
+                "weaker" if _towards_attacker(goal, gap) > WEAKER else "as robust",
+            )
 
 
 def _by_goal(cells: list[Record]) -> dict[str, dict[str, Record]]:
@@ -246,7 +251,7 @@ SECTIONS = (
             "one. Minutes are as they passed, also where other work used the same processors."
         ),
         command=f"{RUN.format('published')}\n{RUN.format('defended')}",
-        records=lambda: [record for _, record in _guarded() if record],
+        records=lambda: [*_all("published")(), *_all("defended")()],
         render=defended,
     ),
     Section(
