@@ -212,6 +212,8 @@ def create_app(service: Service, extra: Sequence[APIRouter] = ()) -> FastAPI:
         limits.window,
         limits.batch,
         counted.batches.observe,
+        threads=service.workers,
+        begin=service.begin_work,
     )
 
     @asynccontextmanager
