@@ -59,27 +59,6 @@ def test_while_one_batch_is_worked_on_the_next_gathers():
     assert sizes == [1, 5]
 
 
-def test_idle_threads_share_what_came_and_work_at_the_same_time():
-    together, begun, sizes = threading.Barrier(2), [], []
-
-    def meet(numbers):
-        together.wait(10)  # breaks unless both threads are here
-        return double(numbers)
-
-    async def main():
-        batch = Batcher(
-            meet, 0.01, 16, sizes.append, threads=2, begin=lambda: begun.append(threading.get_ident())
-        )
-        answers = await asyncio.gather(*map(batch, range(10)))
-        answers += await asyncio.gather(*map(batch, range(2)))  # all threads are free again
-        batch.close()
-        return answers
-
-    assert asyncio.run(main()) == [*range(0, 20, 2), 0, 2]
-    assert sizes == [5, 5, 1, 1]
-    assert len(set(begun)) == 2
-
-
 def test_an_error_belongs_to_its_batch():
     def fail(numbers):
         if 0 in numbers:

@@ -212,8 +212,6 @@ def create_app(service: Service, extra: Sequence[APIRouter] = ()) -> FastAPI:
         limits.window,
         limits.batch,
         counted.batches.observe,
-        threads=service.workers,
-        begin=service.begin_work,
     )
 
     @asynccontextmanager

@@ -1,6 +1,7 @@
 """A model and a gallery that answer strangers: everything but the HTTP."""
 
 from io import BytesIO
+from threading import Lock
 
 import torch
 from jaxtyping import UInt8
@@ -52,11 +53,7 @@ class Service:
         self.keys, self.quota, self.limits, self.anonymous = keys, quota, limits, anonymous
         channels, height, width = (int(side) for side in dataset.pictures.shape[1:])
         self.form = Form(height=height, width=width, channels=channels)
-        # For good, so that several threads may embed at a time.
-        ranker.encoder.eval().requires_grad_(False)
-        threads = torch.get_num_threads()
-        self.workers = 2 if ranker.device.type == "cpu" and threads > 1 else 1
-        self._threads = max(1, threads // self.workers)
+        self._encoder = Lock()
 
     def __len__(self) -> int:
         return len(self.index)
@@ -90,14 +87,8 @@ class Service:
         alike: the last picture is repeated up to the next one.
         """
         spare = pictures[-1:].expand(-len(pictures) % FILLED, *pictures.shape[1:])
-        return self.ranker.embed_all(torch.cat([pictures, spare]))[: len(pictures)]
-
-    def begin_work(self) -> None:
-        """Called in each of the `workers` threads that search: they share the processor's cores.
-
-        While one waits for the next pictures, or hands on what it found, the other keeps its cores busy.
-        """
-        torch.set_num_threads(self._threads)
+        with self._encoder:
+            return self.ranker.embed_all(torch.cat([pictures, spare]))[: len(pictures)]
 
     def search(self, pictures: UInt8[Tensor, "b c h w"]) -> list[list[str]]:
         """The ids of the first N results of each picture, nearest first."""
