@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,15 +93,25 @@ def train_checkpoint(
             _keep(run, encoder, training, group, origin)
             on_epoch(epoch)
 
-    # All batches have the same form: a GPU may try out once which of its kernels are the quickest.
-    tried = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True)
     try:
-        with tried:
+        with _quickest_kernels():
             return training.run(on_batch=on_batch, on_epoch=keep, time_limit=run.time_limit)
     except TrainingFailedError as error:
         done = len(training.history)
         kept = f"{run.out} holds the model after epoch {done}" if done else "nothing was written"
         raise TrainingFailedError(f"{error}; {kept}") from None
+
+
+@contextmanager
+def _quickest_kernels() -> Iterator[None]:
+    """Let a GPU try out once which of its kernels are the quickest: all batches have the same form."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark
+    cudnn.benchmark = before or not cudnn.deterministic
+    try:
+        yield
+    finally:
+        cudnn.benchmark = before
 
 
 def _ranker(run: Run) -> tuple[Ranker, nn.Module]:
