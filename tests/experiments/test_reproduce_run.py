@@ -449,6 +449,15 @@ def test_a_model_of_other_settings_is_another_model(again):
     assert marks["tiny-table4-ct-ca+-w2-eps0.1"] == "not run"
 
 
+def test_another_precision_is_another_model(again):
+    before = again.models()
+    again.run(1, "--cells", "ca+", "--cells", "ct", "--precision", "bf16")
+    (new,) = set(again.models()) - set(before)
+    record = json.loads((again.folder / "runs" / "models" / new / "model.json").read_text())
+    assert record["settings"]["precision"] == "bf16"
+    assert again.record(1, "ct-ca+-w1-eps0.1")["models"][0]["key"] == new
+
+
 def test_other_pictures_are_another_model(again, monkeypatch):
     models = model_cache.Models(specs=(), folder=again.folder)
     first = model_cache._digest(load(None, "train"), load(None, "test"))
