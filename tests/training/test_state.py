@@ -207,6 +207,25 @@ def test_a_model_without_a_state_is_not_overwritten_by_going_on(run):
     assert load_checkpoint(place).record["epochs_done"] == 1
 
 
+def test_stopped_between_the_first_checkpoint_and_its_state_it_begins_anew(run, tmp_path, monkeypatch):
+    recipe = replace(RECIPES["plain"], epochs=2)
+    train_checkpoint(replace(run(recipe), out=tmp_path / "whole"))
+
+    def stop(*given):
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "write", stop)
+        with pytest.raises(KilledError):
+            train_checkpoint(run(recipe))
+    assert load_checkpoint(tmp_path / "out").record["epochs_done"] == 1
+    said = []
+    train_checkpoint(run(recipe, resume=True), say=said.append)
+    assert "was stopped while its first epoch was written" in said[0]
+    assert torch.equal(weights(tmp_path / "out"), weights(tmp_path / "whole"))
+    assert not state.stopped_at_first(tmp_path / "out")
+
+
 def test_a_new_training_destroys_nothing_before_it_has_something_better(run):
     place = run(RECIPES["plain"]).out
     train_checkpoint(run(replace(RECIPES["plain"], epochs=2)))

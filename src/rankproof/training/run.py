@@ -88,7 +88,7 @@ def train_checkpoint(
     def keep(epoch: Epoch) -> None:
         if group.leads:
             if len(training.history) == 1:
-                state.forget(run.out)  # of an earlier training, now that there is something better
+                state.begin(run.out)  # and end an earlier training, now that there is something better
                 forget_events(run.out)
             _keep(run, encoder, training, group, origin)
             on_epoch(epoch)
@@ -167,6 +167,9 @@ def _start(run: Run, group: Group, say: Say) -> state.State | None:
     for line in refused:
         say(f"{line}; going on from the one before it")
     if found is None:
+        if state.stopped_at_first(run.out):
+            say(f"{run.out}: was stopped while its first epoch was written, beginning anew")
+            return None
         if (run.out / RECORD).exists():
             raise RankproofError(
                 f"{run.out}: holds a model but no state to go on from; choose another --out, or leave "

@@ -17,6 +17,9 @@ from rankproof.files import write_atomically
 from rankproof.training.losses import Loss
 
 FOLDER = "state"
+UNFINISHED = (
+    "first-epoch"  # there while the files of a first epoch are written, of which the state is the last
+)
 KEPT = 2  # newest states on disk: a damaged one leaves the one before it
 MODEL, LOSS, ADAM = "model", "loss", "optimizer"
 
@@ -66,9 +69,21 @@ def write(folder: Path, state: State) -> None:
     sheet = {**state.sheet, "sha256": _digest(state.sheet, content)}
     write_atomically(_weights(place, number), content)
     write_atomically(_sheet(place, number), (json.dumps(sheet, indent=2) + "\n").encode())
+    (place / UNFINISHED).unlink(missing_ok=True)
     for old in _numbers(place)[:-KEPT]:
         for file in (_sheet(place, old), _weights(place, old)):
             file.unlink(missing_ok=True)
+
+
+def begin(folder: Path) -> None:
+    """Forget all states and tell, until there is a new one, that a training has begun."""
+    write_atomically(folder / FOLDER / UNFINISHED, b"")
+    forget(folder)
+
+
+def stopped_at_first(folder: Path) -> bool:
+    """Whether a training was stopped after its first epoch had begun to be written."""
+    return (folder / FOLDER / UNFINISHED).exists()
 
 
 def newest(folder: Path) -> tuple[State | None, list[str]]:
