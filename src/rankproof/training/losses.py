@@ -99,7 +99,7 @@ class Triplet(Margin):
 
     def __call__(self, z: Tensor, labels: Tensor, triplets: Tensor, distance: Distance) -> Tensor:
         """(t,) one loss per triplet."""
-        # index_select, since the gradient of plain indexing is far slower.
+        # index_select, since the gradient of plain indexing is slower.
         rows = z.index_select(0, triplets.flatten())  # (3 t, d)
         anchor, positive, negative = rows.view(*triplets.shape, -1).unbind(1)  # (t, d) each
         return self.of(distance.between(anchor, positive), distance.between(anchor, negative))

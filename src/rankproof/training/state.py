@@ -17,9 +17,7 @@ from rankproof.files import write_atomically
 from rankproof.training.losses import Loss
 
 FOLDER = "state"
-UNFINISHED = (
-    "first-epoch"  # there while the files of a first epoch are written, of which the state is the last
-)
+UNFINISHED = "first-epoch"  # there while a first epoch is written, of which the state comes last
 KEPT = 2  # newest states on disk: a damaged one leaves the one before it
 MODEL, LOSS, ADAM = "model", "loss", "optimizer"
 
