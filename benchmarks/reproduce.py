@@ -11,6 +11,7 @@ records cost. Run it on an otherwise idle machine with two cores.
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -69,7 +70,7 @@ def main() -> None:
     )
     if options.record:
         record = {
-            "command": "python benchmarks/reproduce.py --record",
+            "command": shlex.join(["python", "benchmarks/reproduce.py", *sys.argv[1:]]),
             "trials": options.trials,
             "rows": rows,
             "ratios": ratios,
