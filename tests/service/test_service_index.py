@@ -1,5 +1,7 @@
 """Both indexes rank as the library does, ties too, and survive changes and restarts."""
 
+import importlib
+
 import pytest
 import torch
 
@@ -123,6 +125,14 @@ def clusters(count, dimensions=32, seed=0):
 
 def recall(found, wanted):
     return sum(len(set(a) & set(b)) for a, b in zip(found, wanted, strict=True)) / sum(map(len, wanted))
+
+
+def test_a_graph_is_walked_after_another_library_changed_faiss(database, tmp_path):
+    importlib.import_module("faiss.contrib.torch_utils")
+    Items(database, 32).add([str(number) for number in range(300)], clusters(300), [None] * 300)
+    index = opened(database, tmp_path, dimensions=32, hnsw_from=100)
+    assert not index.exact
+    assert index.search(clusters(300)[7:8], 5)[0][0] == "7"
 
 
 def test_a_graph_finds_nearly_all(database, tmp_path):

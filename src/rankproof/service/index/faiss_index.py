@@ -99,8 +99,11 @@ class FaissIndex:
         """The nearest `wanted` items of each embedding in single precision, and how far they reach."""
         if not wanted:
             return iter([Near(torch.empty(0, dtype=torch.int64), z[:0], math.inf)] * len(z))
+        # FAISS's own helper for tensors, which other libraries import, replaces `search` by one that knows
+        # no parameters and keeps the true one under this name.
+        search = getattr(self._index, "search_numpy", self._index.search)
         options = {} if self.exact else {"params": self._walk(wanted)}
-        keys, numbers = self._index.search(z.numpy(), wanted, **options)
+        keys, numbers = search(z.numpy(), wanted, **options)
         return (self._one(*parts, wanted) for parts in zip(z, keys, numbers, strict=True))
 
     def _one(self, z: torch.Tensor, keys: np.ndarray, numbers: np.ndarray, wanted: int) -> Near:
