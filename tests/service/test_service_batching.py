@@ -8,55 +8,91 @@ import pytest
 from rankproof.service.batching import Batcher
 
 
-def run(work, asked, window=0.02, most=4):
-    """Ask everything at once; the answers, errors included, and the sizes of the batches."""
-    sizes = []
-
-    async def all_at_once():
-        batch = Batcher(work, window, most, sizes.append)
-        answers = await asyncio.gather(*map(batch, asked), return_exceptions=True)
-        assert len(batch) == 0
-        batch.close()
-        return answers
-
-    return asyncio.run(all_at_once()), sizes
-
-
 def double(numbers):
     return [2 * number for number in numbers]
 
 
-def test_those_who_come_together_are_answered_together():
-    answers, sizes = run(double, range(10))
-    assert answers == [2 * number for number in range(10)]
-    assert sizes == [4, 4, 2]
-
-
-def test_one_alone_is_answered_too():
-    assert run(double, [7]) == ([14], [1])
-
-
-def test_while_one_batch_is_worked_on_the_next_gathers():
+def run(work, asked, *, window=0.02, most=4, step=1):
+    """Ask while the thread is busy with one other: the answers, errors included, and the sizes of batches."""
     sizes, free = [], threading.Event()
 
-    def wait(numbers):
+    def held(numbers):
+        free.wait(10)
+        return work(numbers)
+
+    async def main():
+        batch = Batcher(held, window, most, step, sizes.append)
+        busy = asyncio.create_task(batch(1000))
+        while not sizes:
+            await asyncio.sleep(0)
+        tasks = [asyncio.create_task(batch(number)) for number in asked]
+        await asyncio.sleep(0)
+        free.set()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        await busy
+        assert len(batch) == 0
+        batch.close()
+        return answers
+
+    return asyncio.run(main()), sizes
+
+
+def test_one_alone_is_answered_without_a_wait():
+    async def main():
+        batch = Batcher(double, 3600.0, 16)
+        answers = [await batch(number) for number in range(3)]
+        batch.close()
+        return answers
+
+    assert asyncio.run(main()) == [0, 2, 4]
+
+
+def test_half_of_those_who_are_there_are_answered_together():
+    answers, sizes = run(double, range(15), most=16)
+    assert answers == [2 * number for number in range(15)]
+    assert sizes[:2] == [1, 8]
+
+
+def test_no_batch_has_more_than_the_most():
+    answers, sizes = run(double, range(40), most=4)
+    assert answers == [2 * number for number in range(40)]
+    assert max(sizes) == 4
+
+
+def test_large_batches_are_multiples_of_the_step():
+    _, sizes = run(double, range(21), most=16, step=4)
+    assert sizes[:3] == [1, 12, 8]  # (1 + 21) / 2 is 11; of the nine that are left, one comes next
+    assert all(size <= 4 or size % 4 == 0 for size in sizes)
+
+
+def test_those_who_were_answered_are_waited_for():
+    sizes, free = [], threading.Event()
+
+    def held(numbers):
         free.wait(10)
         return double(numbers)
 
     async def main():
-        batch = Batcher(wait, 0.0, 16, sizes.append)
-        first = asyncio.create_task(batch(0))
+        batch = Batcher(held, 10.0, 16, 1, sizes.append)
+        tasks = [asyncio.create_task(batch(0))]
         while not sizes:
             await asyncio.sleep(0)
-        rest = [asyncio.create_task(batch(number)) for number in range(1, 6)]
+        tasks += [asyncio.create_task(batch(number)) for number in range(1, 9)]
         await asyncio.sleep(0)
         free.set()
-        answers = await asyncio.gather(first, *rest)
+        await asyncio.gather(*tasks[:6])  # the first alone, then half of nine; three wait for one of these
+        await asyncio.gather(batch(9), *tasks[6:])
         batch.close()
-        return answers
 
-    assert asyncio.run(main()) == [0, 2, 4, 6, 8, 10]
-    assert sizes == [1, 5]
+    asyncio.run(main())
+    assert sizes == [1, 5, 4]
+
+
+def test_those_who_do_not_come_are_not_waited_for_long():
+    answers, sizes = run(double, range(9), window=0.01, most=16)
+    assert answers == [2 * number for number in range(9)]
+    assert sizes[:2] == [1, 5]
+    assert sum(sizes) == 10
 
 
 def test_an_error_belongs_to_its_batch():
@@ -65,9 +101,9 @@ def test_an_error_belongs_to_its_batch():
             raise ValueError("odd")
         return double(numbers)
 
-    answers, _ = run(fail, range(6))
+    answers, _ = run(fail, range(9), most=4)
     assert [type(answer) for answer in answers[:4]] == [ValueError] * 4
-    assert answers[4:] == [8, 10]
+    assert answers[4:] == [8, 10, 12, 14, 16]
 
 
 def test_who_has_gone_is_left_out():

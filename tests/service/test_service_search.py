@@ -5,10 +5,13 @@ import torch
 from fastapi.testclient import TestClient
 
 from rankproof.attack import attack
+from rankproof.data.pictures import Form
 from rankproof.goals import Reorder
 from rankproof.oracle import ListOracle, LocalOracle
+from rankproof.ranking import Ranker
 from rankproof.service.app import create_app
 from rankproof.service.limits import Limits
+from rankproof.service.service import steady_step
 from rankproof.target import open_target, preprocess_of
 from rankproof.threat import Threat
 
@@ -64,6 +67,23 @@ def test_an_embedding_depends_on_its_picture_alone(service, local):
         assert torch.equal(service.embed(pictures[:count]), together[:count])
     order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
     assert torch.equal(service.embed(pictures[order]), together[order])
+
+
+class Fickle(torch.nn.Module):
+    """Rounds otherwise in passes that are no multiple of `alike` pictures."""
+
+    def __init__(self, alike):
+        super().__init__()
+        self.alike = alike
+
+    def forward(self, x):
+        return x.flatten(1)[:, :3] + (len(x) % self.alike) * 2.0**-20
+
+
+@pytest.mark.parametrize(("alike", "step"), [(1, 4), (2, 4), (4, 4), (8, 8), (16, 16), (3, 32)])
+def test_passes_are_filled_up_to_what_rounds_alike(alike, step):
+    ranker = Ranker(Fickle(alike), "euclidean")
+    assert steady_step(ranker, Form(height=4, width=4, channels=1), 32) == step
 
 
 def test_what_the_service_does_to_pictures_is_done_locally_too(new_service, models, files):

@@ -1,5 +1,6 @@
 """`rankproof serve` and `rankproof keys`: a search by image of your own, and who may use it."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -46,8 +47,8 @@ def serve(
     ] = False,
     window: Annotated[
         int,
-        typer.Option(metavar="MS", help="Milliseconds a request waits for others to be embedded with."),
-    ] = 5,
+        typer.Option(metavar="MS", help="Milliseconds that requests wait for others to be embedded with."),
+    ] = 10,
     exact: Annotated[
         bool,
         typer.Option("--exact", metavar="", help="Compare with every item, also from 50,000 items on."),
@@ -82,6 +83,7 @@ def serve(
     """
     with reported(f"items, keys and quotas are kept in {folder}; the same command starts again"):
         writable(folder)
+        from rankproof.service.aside import aside
         from rankproof.service.limits import Limits
         from rankproof.service.opening import open_service
         from rankproof.service.serve import check_lab, is_loopback
@@ -99,7 +101,8 @@ def serve(
             per_second=per_second,
             window=window / 1000,
         )
-        service = open_service(
+        open_it = partial(
+            open_service,
             model,
             data,
             folder,
@@ -113,8 +116,8 @@ def serve(
             root=data_root(),
             trust=trust,
             preprocess=preprocess_of(resize, crop, jpeg),
-            stage=progress,
         )
+        service = aside(lambda stage: open_it(stage=stage), progress)
         run(service, host, port, folder=folder, lab=lab, say=say)
 
 

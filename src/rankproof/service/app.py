@@ -63,12 +63,13 @@ class Serving:
     extra: list[str]
 
 
-def _serving(request: Request) -> Serving:
+# Both are asynchronous because FastAPI would send them to another thread otherwise, for every request.
+async def _serving(request: Request) -> Serving:
     here: Serving = request.app.state.serving
     return here
 
 
-def _key(
+async def _key(
     given: Annotated[str | None, Depends(APIKeyHeader(name="X-Api-Key", auto_error=False))],
     bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))],
 ) -> str | None:
@@ -125,8 +126,8 @@ async def search(request: Request, here: Here, key: Key) -> Found:
     """
     service = here.service
     caller = await run_sync(service.caller, key)
-    picture = await picture_in(request, here)
-    await run_sync(service.quota.take, caller.name)
+    raw, declared = await read_upload(request, service.limits)
+    picture = await run_sync(service.admit, caller, raw, declared, limiter=here.decoders)
     try:
         ids = await here.batch(picture)
     except Exception:
@@ -211,6 +212,7 @@ def create_app(service: Service, extra: Sequence[APIRouter] = ()) -> FastAPI:
         lambda pictures: service.search(torch.stack(pictures)),
         limits.window,
         limits.batch,
+        service.step,
         counted.batches.observe,
     )
 

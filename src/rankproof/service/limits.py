@@ -22,7 +22,7 @@ class Limits:
         per_day: calls of one key on one day (UTC).
         per_second: calls of one key in one second.
         upload_seconds: how long sending a picture may take.
-        window: seconds for which the first of several requests waits for company.
+        window: seconds for which a batch waits for more requests, where they are to be expected.
         batch: pictures embedded together at most.
     """
 
@@ -34,7 +34,7 @@ class Limits:
     per_day: int = 500
     per_second: int = 10
     upload_seconds: float = 30.0
-    window: float = 0.005
+    window: float = 0.01
     batch: int = 16
 
     def __post_init__(self) -> None:

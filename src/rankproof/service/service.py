@@ -1,5 +1,6 @@
 """A model and a gallery that answer strangers: everything but the HTTP."""
 
+import math
 from io import BytesIO
 from threading import Lock
 
@@ -20,7 +21,7 @@ from rankproof.service.quota import Quota
 from rankproof.service.refusal import RefusedError
 from rankproof.types import Embeddings
 
-FILLED = 4  # pictures: passes are filled up to a multiple of it
+STEPS = (4, 8, 16)  # pictures: passes are filled up to a multiple of one of them
 
 
 class Service:
@@ -54,6 +55,7 @@ class Service:
         channels, height, width = (int(side) for side in dataset.pictures.shape[1:])
         self.form = Form(height=height, width=width, channels=channels)
         self._encoder = Lock()
+        self.step = steady_step(ranker, self.form, limits.batch)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -80,13 +82,23 @@ class Service:
         """An upload as a picture of the gallery's form; see `intake.take_in`."""
         return take_in(raw, declared, self.limits, self.form)
 
+    def admit(self, caller: Caller, raw: bytes, declared: str) -> UInt8[Tensor, "c h w"]:
+        """An upload as a picture to search with; one that is good counts as a call of its caller.
+
+        Raises:
+            RefusedError: the upload is refused, or the caller's calls are spent.
+        """
+        picture = self.take_in(raw, declared)
+        self.quota.take(caller.name)
+        return picture
+
     def embed(self, pictures: UInt8[Tensor, "b c h w"]) -> Embeddings:
         """Embeddings that depend on each picture alone.
 
-        Encoders round otherwise in passes of other sizes, but those of a multiple of `FILLED` pictures round
+        Encoders round otherwise in passes of other sizes, but those of a multiple of `step` pictures round
         alike: the last picture is repeated up to the next one.
         """
-        spare = pictures[-1:].expand(-len(pictures) % FILLED, *pictures.shape[1:])
+        spare = pictures[-1:].expand(-len(pictures) % self.step, *pictures.shape[1:])
         with self._encoder:
             return self.ranker.embed_all(torch.cat([pictures, spare]))[: len(pictures)]
 
@@ -122,6 +134,22 @@ class Service:
         """Keep what is not kept yet, and let go of the database."""
         self.index.close()
         self.items.database.close()
+
+
+def steady_step(ranker: Ranker, form: Form, most: int) -> int:
+    """The number of pictures of whose multiples all passes, up to `most` pictures, round a picture alike.
+
+    Which passes do depends on the encoder's layers and on the processor, so it is tried: with any pictures,
+    because it does not depend on them.
+    """
+    largest = math.ceil(most / STEPS[-1]) * STEPS[-1]
+    sides = (form.channels, form.height, form.width)
+    random = torch.Generator().manual_seed(0)
+    pictures = torch.randint(0, 256, (largest, *sides), dtype=torch.uint8, generator=random)
+    whole = ranker.embed_all(pictures)
+    counts = range(STEPS[0], largest, STEPS[0])
+    other = {n for n in counts if not torch.equal(ranker.embed_all(pictures[:n]), whole[:n])}
+    return next(step for step in (*STEPS, largest) if all(n % step for n in other))
 
 
 def as_png(picture: UInt8[Tensor, "c h w"]) -> bytes:

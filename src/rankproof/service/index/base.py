@@ -20,6 +20,7 @@ from rankproof.types import Embeddings
 
 HNSW_FROM = 50_000  # items: from here on looking at each takes longer than the encoder
 ROUNDING = 2.0**-22  # of one addition in single precision, with room to spare
+NONE, LAST = -1, 2**63 - 1  # what stands for no item, and a number behind all others
 
 
 @runtime_checkable
@@ -49,30 +50,34 @@ class Index(Protocol):
 
 @dataclass(frozen=True)
 class Near:
-    """Items near one query.
+    """Items near each of b queries, as many as were asked for; `NONE` where fewer were found.
 
     Args:
-        numbers: (m,) what they are known by, which also tells their places in the gallery.
-        embeddings: (m, d) theirs.
-        reach: every item that is nearer than this is among them, though perhaps not those beyond.
+        numbers: (b, m) what they are known by, which also tells their places in the gallery.
+        embeddings: (b, m, d) theirs; anything where there is none.
+        reach: (b,) every item that is nearer than this is among them, though perhaps not those beyond.
     """
 
-    numbers: Int[Tensor, " m"]
-    embeddings: Float[Tensor, "m d"]
-    reach: float
+    numbers: Int[Tensor, "b m"]
+    embeddings: Float[Tensor, "b m d"]
+    reach: Float[Tensor, " b"]
 
 
-def first(near: Near, z: Float[Tensor, " d"], distance: Distance, count: int) -> list[int] | None:
-    """The numbers of the first items in the gallery's ranking; None where `near` does not tell them for sure.
+def first(near: Near, z: Embeddings, distance: Distance, count: int) -> list[list[int] | None]:
+    """The numbers of each query's first items in the gallery's ranking; None where `near` does not tell them.
 
     Args:
-        z: (d,) the query's embedding.
+        z: (b, d) the queries' embeddings.
         count: how many; fewer where `near` holds all there are.
     """
-    order = near.numbers.argsort()
-    rows = near.embeddings[order].double()
+    numbers, order = near.numbers.where(near.numbers != NONE, LAST).sort()
     # Row by row: a product of matrices may round equal rows in two ways, and they must stay equally far.
-    far, places = distance.between(z.double(), rows).sort(stable=True)
-    if near.reach < math.inf and float(far[count - 1]) >= near.reach:
-        return None
-    return near.numbers[order][places[:count]].tolist()
+    far = distance.between(z.double()[:, None], near.embeddings.double()).gather(1, order)
+    far, places = far.masked_fill_(numbers == LAST, math.inf).sort(stable=True)
+    found = (far < math.inf).sum(1).clamp(max=count).tolist()
+    sure = (near.reach == math.inf) | (far[:, :count] < near.reach[:, None]).all(1)
+    ranked = numbers.gather(1, places)
+    return [
+        row[:many] if known else None
+        for row, many, known in zip(ranked[:, :count].tolist(), found, sure.tolist(), strict=True)
+    ]

@@ -1,7 +1,7 @@
 """FAISS in the process: every item is looked at, or a graph is walked (HNSW) where there are many."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
@@ -9,17 +9,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from rankproof.files import write_atomically
 from rankproof.ranking.distances import Distance
 from rankproof.service.extras import extra
 from rankproof.service.facts import Facts
-from rankproof.service.index.base import HNSW_FROM, ROUNDING, Near, first
+from rankproof.service.index.base import HNSW_FROM, NONE, ROUNDING, Near, first
 from rankproof.service.items import Items
 from rankproof.types import Embeddings
 
 GRAPH = "graph.faiss"
 NEIGHBOURS, CARE, LOOK_AT = 32, 200, 512  # of HNSW: links of an item, candidates when adding, when searching
+LOADED = 4_000_000  # values of embeddings looked at together
 STALE = 0.2  # share of removed items at which a graph is made anew
 
 
@@ -65,14 +67,16 @@ class FaissIndex:
         """The ids of the nearest items of each embedding, nearest first."""
         z = z.float().cpu()
         with self._lock:
+            if not len(self):
+                return [[] for _ in z]
             count, wanted = min(count, len(self)), 2 * count
             found: dict[int, list[int]] = {}
             while todo := [row for row in range(len(z)) if row not in found]:
                 wanted = min(wanted, len(self))
-                for row, near in zip(todo, self._near(z[todo], wanted), strict=True):
-                    numbers = first(near, z[row], self._distance, count)
-                    if numbers is not None:
-                        found[row] = numbers
+                for rows in torch.tensor(todo).split(max(1, LOADED // (wanted * z.shape[1]))):
+                    lists = first(self._near(z[rows], wanted), z[rows], self._distance, count)
+                    told = zip(rows.tolist(), lists, strict=True)
+                    found |= {row: numbers for row, numbers in told if numbers is not None}
                 wanted *= 4
             return [[self._names[number] for number in found[row]] for row in range(len(z))]
 
@@ -95,34 +99,32 @@ class FaissIndex:
         with self._lock:
             self._keep_graph()
 
-    def _near(self, z: Embeddings, wanted: int) -> Iterator[Near]:
+    def _near(self, z: Embeddings, wanted: int) -> Near:
         """The nearest `wanted` items of each embedding in single precision, and how far they reach."""
-        if not wanted:
-            return iter([Near(torch.empty(0, dtype=torch.int64), z[:0], math.inf)] * len(z))
         # FAISS's own helper for tensors, which other libraries import, replaces `search` by one that knows
         # no parameters and keeps the true one under this name.
         search = getattr(self._index, "search_numpy", self._index.search)
         options = {} if self.exact else {"params": self._walk(wanted)}
         keys, numbers = search(z.numpy(), wanted, **options)
-        return (self._one(*parts, wanted) for parts in zip(z, keys, numbers, strict=True))
-
-    def _one(self, z: torch.Tensor, keys: np.ndarray, numbers: np.ndarray, wanted: int) -> Near:
-        """What FAISS found for one embedding (d,)."""
-        numbers = numbers[numbers >= 0]
-        embeddings = torch.from_numpy(self._index.reconstruct_batch(numbers))
+        some = np.where(
+            numbers == NONE, self._last, numbers
+        )  # only graphs miss some, and they keep all items
+        embeddings = self._index.reconstruct_batch(some.ravel()).reshape(*some.shape, -1)
         whole = wanted == len(self) or not self.exact  # a graph never knows what it has not seen
-        reach = math.inf if whole else self._reach(float(z.norm()), float(keys[-1]), len(z))
-        return Near(torch.from_numpy(numbers), embeddings, reach)
+        reach = torch.full((len(z),), math.inf) if whole else self._reach(z, torch.from_numpy(keys[:, -1]))
+        return Near(torch.from_numpy(numbers), torch.from_numpy(embeddings), reach)
 
-    def _reach(self, length: float, key: float, dimensions: int) -> float:
-        """The distance up to which nothing is missed when the last item has this key in single precision.
+    def _reach(self, z: Embeddings, keys: Tensor) -> Tensor:
+        """The distances up to which nothing is missed if the last items have these keys in single precision.
 
-        The key is a sum of as many products as there are dimensions, each of which may be rounded.
+        A key is a sum of as many products as there are dimensions, each of which may be rounded.
         """
-        error = ROUNDING * dimensions
+        error, keys = ROUNDING * z.shape[1], keys.double()
         if self._distance.name == "cosine":
-            return 1 - key - error
-        return math.sqrt(max(0.0, key - error * (2 * length + math.sqrt(max(0.0, key))) ** 2))
+            return 1 - keys - error
+        lengths: Tensor = torch.linalg.vector_norm(z.double(), dim=1)
+        keys = keys.clamp(min=0)
+        return (keys - error * (2 * lengths + keys.sqrt()).square()).clamp(min=0).sqrt()
 
     def _walk(self, wanted: int) -> Any:
         """How the graph is walked: past items that were removed."""

@@ -78,7 +78,7 @@ class PostgresIndex:
         wanted = 2 * count
         while True:
             near, names = self._near(connection, z, wanted)
-            numbers = first(near, z, self._distance, count)
+            (numbers,) = first(near, z[None], self._distance, count)
             if numbers is not None:
                 return [names[number] for number in numbers]
             wanted *= 4
@@ -95,7 +95,8 @@ class PostgresIndex:
         whole = len(rows) < wanted or not self.exact
         reach = math.inf if whole else self._reach(rows[-1][3], len(z))
         names = {row[0]: row[1] for row in rows}
-        return Near(torch.tensor(list(names), dtype=torch.int64), embeddings, reach), names
+        numbers = torch.tensor([list(names)], dtype=torch.int64)
+        return Near(numbers, embeddings[None], torch.tensor([reach], dtype=torch.float64)), names
 
     def _reach(self, key: float, dimensions: int) -> float:
         """The distance up to which nothing is missed when the last item has this key in single precision."""
