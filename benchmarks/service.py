@@ -4,8 +4,9 @@
 
 Load: an untrained ResNet-18 on pictures of 128 x 128 behind the service, in a process of its own, and 16
 clients that send PNG files as fast as they are answered, in this one; both share the cores. The yardstick is
-the encoder alone at batch 16. Memory is the server's, at ten moments. Index: embeddings in groups, as trained
-encoders give them, put into each index, opened again, and searched. Run it on an otherwise idle machine.
+the encoder alone at batch 16, before and after. Memory is the server's, at ten moments. Index: embeddings in
+groups, as trained encoders give them, put into each index, opened again, and searched. Run it on an otherwise
+idle machine.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from http.client import HTTPConnection
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -34,6 +35,7 @@ from rankproof.files import write_atomically
 from rankproof.memory import keep_freed_memory
 from rankproof.models import new_encoder
 from rankproof.ranking import Cosine, Gallery, Ranker
+from rankproof.service.aside import aside
 from rankproof.service.database import Database, Sqlite
 from rankproof.service.database.postgres import start_embedded
 from rankproof.service.index import Index
@@ -46,6 +48,7 @@ from rankproof.service.opening import fill
 from rankproof.service.quota import Quota
 from rankproof.service.serve import serve
 from rankproof.service.service import Service, as_png
+from rankproof.target import Tell
 from rankproof.versions import versions
 
 SIDE, GALLERY, CLIENTS, BATCH, BEST_OF, MOMENTS = 128, 256, 16, 16, 5, 10
@@ -66,27 +69,36 @@ def random_pictures(count: int, seed: int) -> torch.Tensor:
     return (smooth * 255).to(torch.uint8)
 
 
+def silent(what: str) -> AbstractContextManager[Tell]:
+    return nullcontext(lambda done, total: None)
+
+
 def run_server(folder: str, told: Connection) -> None:
     """The process of the service; tells its address."""
     keep_freed_memory()
+    service = aside(lambda stage: new_service(Path(folder)), silent)
+    serve(service, "127.0.0.1", 0, folder=Path(folder), say=told.send)
+
+
+def new_service(folder: Path) -> Service:
+    """The service of an untrained encoder."""
     ranker, pictures = new_ranker(), random_pictures(GALLERY, 0)
     labels = torch.zeros(GALLERY, dtype=torch.int64)
     dataset = Dataset(
         pictures=pictures, labels=labels, classes=("",), name="random", split="test", note="random pictures"
     )
-    database, limits = Sqlite(Path(folder) / "service.sqlite"), Limits(per_day=10**9, per_second=10**9)
+    database, limits = Sqlite(folder / "service.sqlite"), Limits(per_day=10**9, per_second=10**9)
     items = Items(database, DIMENSIONS)
     fill(items, ranker, dataset, "benchmark", lambda done, total: None)
-    service = Service(
+    return Service(
         ranker=ranker,
         dataset=dataset,
         items=items,
-        index=FaissIndex(items, ranker.distance, Path(folder)),
+        index=FaissIndex(items, ranker.distance, folder),
         keys=Keys(database),
         quota=Quota(database, limits),
         limits=limits,
     )
-    serve(service, "127.0.0.1", 0, folder=Path(folder), say=told.send)
 
 
 @contextmanager
@@ -139,7 +151,7 @@ def send(port: int, files: list[bytes], count: int) -> list[float]:
 
 def load_row(requests: int) -> dict[str, Any]:
     """Throughput, waiting times and memory under 16 clients."""
-    alone = encoder_speed()
+    before = encoder_speed()
     files = [as_png(picture) for picture in random_pictures(64, 2)]
     memory, times = [], []
     with running() as (port, pid), ThreadPoolExecutor(CLIENTS) as pool:
@@ -151,7 +163,7 @@ def load_row(requests: int) -> dict[str, Any]:
                 times += part
             memory.append([len(times), megabytes(pid)])
         seconds = time.perf_counter() - begin
-    waits = torch.tensor(times)
+    waits, alone = torch.tensor(times), (before + encoder_speed()) / 2
     speed = len(times) / seconds
     return {
         "requests": len(times),
