@@ -106,9 +106,7 @@ class FaissIndex:
         search = getattr(self._index, "search_numpy", self._index.search)
         options = {} if self.exact else {"params": self._walk(wanted)}
         keys, numbers = search(z.numpy(), wanted, **options)
-        some = np.where(
-            numbers == NONE, self._last, numbers
-        )  # only graphs miss some, and they keep all items
+        some = np.where(numbers == NONE, self._last, numbers)  # only a graph finds too few, and it keeps all
         embeddings = self._index.reconstruct_batch(some.ravel()).reshape(*some.shape, -1)
         whole = wanted == len(self) or not self.exact  # a graph never knows what it has not seen
         reach = torch.full((len(z),), math.inf) if whole else self._reach(z, torch.from_numpy(keys[:, -1]))
