@@ -1,6 +1,7 @@
 """The service as a process: an address, a few lines that tell what is there, and a quiet end."""
 
 import socket
+import sys
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -11,6 +12,7 @@ from rankproof.service.service import Service
 
 CONNECTIONS = 100  # at once; each may hold one upload
 GRACE = 10  # seconds for requests that are under way when the service is stopped
+SWITCH = 0.0005  # seconds a thread may keep the interpreter: an encoder wants it back after each layer
 
 
 def is_loopback(host: str) -> bool:
@@ -68,6 +70,7 @@ def serve(
         limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=GRACE,
     )
+    sys.setswitchinterval(SWITCH)
     with _listening(host, port) as door:
         address = f"http://{host}:{door.getsockname()[1]}"
         for line in _told(service, address, folder):
