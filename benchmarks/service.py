@@ -48,6 +48,7 @@ from rankproof.service.opening import fill
 from rankproof.service.quota import Quota
 from rankproof.service.serve import serve
 from rankproof.service.service import Service, as_png
+from rankproof.service.steady import steady_step
 from rankproof.target import Tell
 from rankproof.versions import versions
 
@@ -98,6 +99,7 @@ def new_service(folder: Path) -> Service:
         keys=Keys(database),
         quota=Quota(database, limits),
         limits=limits,
+        step=steady_step(ranker, pictures.shape[1:], limits.batch),
     )
 
 

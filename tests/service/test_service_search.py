@@ -5,13 +5,12 @@ import torch
 from fastapi.testclient import TestClient
 
 from rankproof.attack import attack
-from rankproof.data.pictures import Form
 from rankproof.goals import Reorder
 from rankproof.oracle import ListOracle, LocalOracle
 from rankproof.ranking import Ranker
 from rankproof.service.app import create_app
 from rankproof.service.limits import Limits
-from rankproof.service.service import steady_step
+from rankproof.service.steady import steady_step
 from rankproof.target import open_target, preprocess_of
 from rankproof.threat import Threat
 
@@ -82,8 +81,10 @@ class Fickle(torch.nn.Module):
 
 @pytest.mark.parametrize(("alike", "step"), [(1, 4), (2, 4), (4, 4), (8, 8), (16, 16), (3, 32)])
 def test_passes_are_filled_up_to_what_rounds_alike(alike, step):
+    told = []
     ranker = Ranker(Fickle(alike), "euclidean")
-    assert steady_step(ranker, Form(height=4, width=4, channels=1), 32) == step
+    assert steady_step(ranker, (1, 4, 4), 32, lambda *passes: told.append(passes)) == step
+    assert told == [(done, 7) for done in range(1, 8)]
 
 
 def test_what_the_service_does_to_pictures_is_done_locally_too(new_service, models, files):

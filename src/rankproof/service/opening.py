@@ -26,6 +26,7 @@ from rankproof.service.keys import Keys
 from rankproof.service.limits import Limits
 from rankproof.service.quota import Quota
 from rankproof.service.service import Service
+from rankproof.service.steady import steady_step
 from rankproof.target import Stage, Subject, Tell, open_subject
 
 FILE, EMBEDDED = "service.sqlite", "postgres"
@@ -80,6 +81,8 @@ def open_service(
             fill(items, ranker, dataset, fingerprint(subject), tell)
         with stage("building the index") as tell:
             found = _index(items, database, ranker, folder, hnsw_from, tell)
+        with stage("trying sizes of passes") as tell:
+            step = steady_step(ranker, dataset.pictures.shape[1:], limits.batch, tell)
         stack.pop_all()
     return Service(
         ranker=ranker,
@@ -89,6 +92,7 @@ def open_service(
         keys=Keys(database),
         quota=Quota(database, limits),
         limits=limits,
+        step=step,
         anonymous=anonymous,
     )
 

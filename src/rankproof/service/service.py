@@ -1,6 +1,5 @@
 """A model and a gallery that answer strangers: everything but the HTTP."""
 
-import math
 from io import BytesIO
 from threading import Lock
 
@@ -21,8 +20,6 @@ from rankproof.service.quota import Quota
 from rankproof.service.refusal import RefusedError
 from rankproof.types import Embeddings
 
-STEPS = (4, 8, 16)  # pictures: passes are filled up to a multiple of one of them
-
 
 class Service:
     """What the web application, and anything beside it, asks; safe to use from several threads.
@@ -35,6 +32,7 @@ class Service:
         keys: who may call; while there are none, anybody may if `anonymous`.
         quota: how often.
         limits: what is allowed.
+        step: passes of a multiple of it round alike; see `steady_step`.
         anonymous: whether callers without a key share one quota as long as no key was made.
     """
 
@@ -48,14 +46,15 @@ class Service:
         keys: Keys,
         quota: Quota,
         limits: Limits,
+        step: int,
         anonymous: bool = True,
     ) -> None:
         self.ranker, self.dataset, self.items, self.index = ranker, dataset, items, index
         self.keys, self.quota, self.limits, self.anonymous = keys, quota, limits, anonymous
         channels, height, width = (int(side) for side in dataset.pictures.shape[1:])
         self.form = Form(height=height, width=width, channels=channels)
+        self.step = step
         self._encoder = Lock()
-        self.step = steady_step(ranker, self.form, limits.batch)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -134,22 +133,6 @@ class Service:
         """Keep what is not kept yet, and let go of the database."""
         self.index.close()
         self.items.database.close()
-
-
-def steady_step(ranker: Ranker, form: Form, most: int) -> int:
-    """The number of pictures of whose multiples all passes, up to `most` pictures, round a picture alike.
-
-    Which passes do depends on the encoder's layers and on the processor, so it is tried: with any pictures,
-    because it does not depend on them.
-    """
-    largest = math.ceil(most / STEPS[-1]) * STEPS[-1]
-    sides = (form.channels, form.height, form.width)
-    random = torch.Generator().manual_seed(0)
-    pictures = torch.randint(0, 256, (largest, *sides), dtype=torch.uint8, generator=random)
-    whole = ranker.embed_all(pictures)
-    counts = range(STEPS[0], largest, STEPS[0])
-    other = {n for n in counts if not torch.equal(ranker.embed_all(pictures[:n]), whole[:n])}
-    return next(step for step in (*STEPS, largest) if all(n % step for n in other))
 
 
 def as_png(picture: UInt8[Tensor, "c h w"]) -> bytes:
