@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from http.client import HTTPConnection
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -49,7 +49,7 @@ from rankproof.service.quota import Quota
 from rankproof.service.serve import serve
 from rankproof.service.service import Service, as_png
 from rankproof.service.steady import steady_step
-from rankproof.target import Tell
+from rankproof.target import silent
 from rankproof.versions import versions
 
 SIDE, GALLERY, CLIENTS, BATCH, BEST_OF, MOMENTS = 128, 256, 16, 16, 5, 10
@@ -68,10 +68,6 @@ def random_pictures(count: int, seed: int) -> torch.Tensor:
     coarse = torch.rand(count, 3, SIDE // 4, SIDE // 4, generator=random)
     smooth = functional.interpolate(coarse, (SIDE, SIDE), mode="bilinear")
     return (smooth * 255).to(torch.uint8)
-
-
-def silent(what: str) -> AbstractContextManager[Tell]:
-    return nullcontext(lambda done, total: None)
 
 
 def run_server(folder: str, told: Connection) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, TypedDict, Unpack, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,11 @@ Tell = Callable[[int, int], None]
 Stage = Callable[[str], AbstractContextManager[Tell]]
 
 
+def silent(what: str) -> AbstractContextManager[Tell]:
+    """A stage that shows nothing."""
+    return nullcontext(lambda done, total: None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Subject:
     """A model and the test split it is to rank, with nothing embedded yet.
@@ -38,6 +43,12 @@ class Subject:
     ranker: Ranker
     dataset: Dataset
     notes: tuple[str, ...]
+
+    def embedded(self, stage: Stage = silent) -> "Target":
+        """The same with its gallery."""
+        with stage("embedding the gallery") as tell:
+            gallery = Gallery.build(self.ranker, self.dataset.pictures, self.dataset.labels, tell)
+        return Target(gallery=gallery, dataset=self.dataset, record=self.source.record, notes=self.notes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,34 +77,22 @@ class Target:
         return draw(len(self.gallery), trials, seed)
 
 
+class SubjectOptions(TypedDict, total=False):
+    """The options of `open_subject`, told there."""
+
+    device: str
+    size: int | None
+    divide: str
+    root: Path | None
+    trust: bool
+    preprocess: Preprocess | None
+
+
 def open_target(
-    model: str,
-    data: str | None,
-    *,
-    device: str = "auto",
-    size: int | None = None,
-    divide: str = "auto",
-    root: Path | None = None,
-    trust: bool = False,
-    preprocess: Preprocess | None = None,
-    stage: Stage = lambda what: nullcontext(lambda done, total: None),
+    model: str, data: str | None, *, stage: Stage = silent, **options: Unpack[SubjectOptions]
 ) -> Target:
     """Load a model, the test split of a data set, and embed it; the arguments are those of `open_subject`."""
-    subject = open_subject(
-        model,
-        data,
-        device=device,
-        size=size,
-        divide=divide,
-        root=root,
-        trust=trust,
-        preprocess=preprocess,
-        stage=stage,
-    )
-    dataset = subject.dataset
-    with stage("embedding the gallery") as tell:
-        gallery = Gallery.build(subject.ranker, dataset.pictures, dataset.labels, tell)
-    return Target(gallery=gallery, dataset=dataset, record=subject.source.record, notes=subject.notes)
+    return open_subject(model, data, stage=stage, **options).embedded(stage)
 
 
 def open_subject(
@@ -106,7 +105,7 @@ def open_subject(
     root: Path | None = None,
     trust: bool = False,
     preprocess: Preprocess | None = None,
-    stage: Stage = lambda what: nullcontext(lambda done, total: None),
+    stage: Stage = silent,
 ) -> Subject:
     """Load a model and the test split of a data set.
 

@@ -15,7 +15,7 @@ from rankproof.service.database import Sqlite
 from rankproof.service.database.postgres import start_embedded
 from rankproof.service.limits import Limits
 from rankproof.service.opening import open_service
-from rankproof.target import open_target
+from rankproof.target import open_subject, open_target
 
 FREE = Limits(per_day=1_000_000, per_second=1_000_000, window=0.0)
 
@@ -42,8 +42,9 @@ def new_service(models, tmp_path):
     """Opens services in one folder, and closes them at the end."""
     opened = []
 
-    def new(distance="cosine", folder=tmp_path, limits=FREE, **options):
-        service = open_service(str(models / distance), None, folder, limits=limits, **options)
+    def new(distance="cosine", folder=tmp_path, limits=FREE, preprocess=None, **options):
+        subject = open_subject(str(models / distance), None, preprocess=preprocess)
+        service = open_service(subject, folder, limits=limits, **options)
         opened.append(service)
         return service
 

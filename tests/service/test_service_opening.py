@@ -9,7 +9,7 @@ from rankproof.ranking import Ranker
 from rankproof.service import opening
 from rankproof.service.limits import Limits
 from rankproof.service.opening import open_database, open_service
-from rankproof.target import preprocess_of
+from rankproof.target import open_subject, preprocess_of
 
 TRIED = [16, 4, 8, 12]  # passes that show how an encoder rounds
 
@@ -76,7 +76,7 @@ def test_a_folder_belongs_to_one_model_and_one_data_set(new_service, models, tmp
         case "jpeg":
             options = {"preprocess": preprocess_of(None, None, 90)}
     with pytest.raises(RankproofError, match="made by another model, other settings or from other data"):
-        open_service(str(model), None, tmp_path, **options)
+        open_service(open_subject(str(model), None, **options), tmp_path)
 
 
 def test_unknown_indexes(tmp_path):

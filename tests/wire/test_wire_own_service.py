@@ -7,7 +7,7 @@ import torch
 
 from rankproof import LocalOracle, Reorder, Threat, attack
 from rankproof.models import new_encoder, save_checkpoint
-from rankproof.target import open_target
+from rankproof.target import open_subject, open_target
 from rankproof.wire import OWN, Client, HttpOracle, Ledger, Pace, QuotaExhaustedError, allowed
 from rankproof.wire.http_oracle import answered
 from rankproof.wire.picture import png
@@ -37,7 +37,8 @@ def running(model, tmp_path):
     with contextlib.ExitStack() as stack:
 
         def start(**limits):
-            service = open_service(model, None, tmp_path / "service", limits=Limits(min_side=0, **limits))
+            subject = open_subject(model, None)
+            service = open_service(subject, tmp_path / "service", limits=Limits(min_side=0, **limits))
             door = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
             server = uvicorn.Server(uvicorn.Config(create_app(service), log_level="warning"))
             thread = Thread(target=lambda: server.run(sockets=[door]), daemon=True)

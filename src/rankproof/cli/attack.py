@@ -40,7 +40,7 @@ from rankproof.cli.options import (
     Trust,
 )
 from rankproof.cli.visible import Visible
-from rankproof.console import at_least_one, print_attack, print_json, reported, say, writable
+from rankproof.console import at_least_one, print_attack, print_json, progress, reported, say, writable
 from rankproof.errors import RankproofError
 
 MOST_QUERIES = 1_000_000
@@ -209,7 +209,8 @@ def attack(
         left_out("a running service, which --target names", of_service)
         if model is None:
             raise RankproofError("--model: name what is attacked, or a running service by --target")
-        target = opened(model, data, device, size, divide, trust=trust, resize=resize, crop=crop, jpeg=jpeg)
+        subject = opened(model, data, device, size, divide, trust=trust, resize=resize, crop=crop, jpeg=jpeg)
+        target = subject.embedded(progress)
         say(target.dataset.note)
         result, costs = attack_model(target, asked, trials, order=order, own_copy=own_copy)
         context: dict[str, Any] = {"model": model, "data": data or EMBEDDED, **costs}

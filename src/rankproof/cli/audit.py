@@ -83,7 +83,8 @@ def audit(
         from rankproof.threat import Threat, parse_eps
 
         threat = Threat(parse_eps(eps))
-        target = opened(model, data, device, size, divide, trust=trust, resize=resize, crop=crop, jpeg=jpeg)
+        subject = opened(model, data, device, size, divide, trust=trust, resize=resize, crop=crop, jpeg=jpeg)
+        target = subject.embedded(progress)
         gallery, pictures = target.gallery, target.dataset.pictures
         if limit is not None and trials is None and (kept := stopped_trials(out / JOURNAL)):
             say(f"going on with the {kept} trials of the stopped audit; remove {out / JOURNAL} to plan anew")

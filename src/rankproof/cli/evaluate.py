@@ -78,7 +78,8 @@ def evaluate(
         from rankproof.versions import versions
 
         budget = None if eps is None else parse_eps(eps)
-        target = opened(model, data, device, size, divide, trust=trust, resize=resize, crop=crop, jpeg=jpeg)
+        subject = opened(model, data, device, size, divide, trust=trust, resize=resize, crop=crop, jpeg=jpeg)
+        target = subject.embedded(progress)
         say(target.dataset.note)
         gallery, attacked = target.gallery, None
         with progress("measuring retrieval") as tell:

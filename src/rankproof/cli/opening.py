@@ -6,7 +6,7 @@ from rankproof.cli.surroundings import data_root
 from rankproof.console import progress
 
 if TYPE_CHECKING:
-    from rankproof.target import Target
+    from rankproof.target import Stage, Subject
 
 
 def opened(
@@ -20,11 +20,12 @@ def opened(
     resize: int | None,
     crop: int | None,
     jpeg: int | None,
-) -> "Target":
-    """The embedded test split of what `--model` and `--data` name; the arguments are options as they came."""
-    from rankproof.target import open_target, preprocess_of
+    stage: "Stage" = progress,
+) -> "Subject":
+    """What `--model` and `--data` name; the arguments are options as they came."""
+    from rankproof.target import open_subject, preprocess_of
 
-    return open_target(
+    return open_subject(
         model,
         data,
         device=device,
@@ -33,5 +34,5 @@ def opened(
         root=data_root(),
         trust=trust,
         preprocess=preprocess_of(resize, crop, jpeg),
-        stage=progress,
+        stage=stage,
     )

@@ -1,14 +1,17 @@
 """`rankproof serve` and `rankproof keys`: a search by image of your own, and who may use it."""
 
-from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rankproof.cli.opening import opened
 from rankproof.cli.options import Crop, Data, Device, Divide, Jpeg, Model, Resize, Size, Trust
-from rankproof.cli.surroundings import data_root
 from rankproof.console import progress, reported, say, writable
+
+if TYPE_CHECKING:
+    from rankproof.service.service import Service
+    from rankproof.target import Stage
 
 SERVICE = Path("runs/service")
 
@@ -88,7 +91,6 @@ def serve(
         from rankproof.service.opening import open_service
         from rankproof.service.serve import check_lab, is_loopback
         from rankproof.service.serve import serve as run
-        from rankproof.target import preprocess_of
 
         if lab:
             check_lab(host, for_all=lab_for_all)
@@ -101,23 +103,31 @@ def serve(
             per_second=per_second,
             window=window / 1000,
         )
-        open_it = partial(
-            open_service,
-            model,
-            data,
-            folder,
-            index=index,
-            limits=limits,
-            exact=exact,
-            anonymous=is_loopback(host),
-            device=device,
-            size=size,
-            divide=divide,
-            root=data_root(),
-            trust=trust,
-            preprocess=preprocess_of(resize, crop, jpeg),
-        )
-        service = aside(lambda stage: open_it(stage=stage), progress)
+
+        def open_it(stage: "Stage") -> "Service":
+            subject = opened(
+                model,
+                data,
+                device,
+                size,
+                divide,
+                trust=trust,
+                resize=resize,
+                crop=crop,
+                jpeg=jpeg,
+                stage=stage,
+            )
+            return open_service(
+                subject,
+                folder,
+                index=index,
+                limits=limits,
+                exact=exact,
+                anonymous=is_loopback(host),
+                stage=stage,
+            )
+
+        service = aside(open_it, progress)
         run(service, host, port, folder=folder, lab=lab, say=say)
 
 

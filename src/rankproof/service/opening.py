@@ -1,10 +1,10 @@
-"""A service from what a command line names: a model, a data set, an index, a folder.
+"""A service from a model with the pictures of its gallery, an index, a folder.
 
 The folder belongs to one model and one data set. What was embedded once is found there again, and a start
 that was stopped goes on.
 """
 
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,7 +12,6 @@ import torch
 
 from rankproof.data import Dataset
 from rankproof.errors import RankproofError
-from rankproof.models import Preprocess
 from rankproof.ranking import Ranker
 from rankproof.service.database import Database, Sqlite
 from rankproof.service.database.postgres import Postgres, start_embedded
@@ -27,50 +26,33 @@ from rankproof.service.limits import Limits
 from rankproof.service.quota import Quota
 from rankproof.service.service import Service
 from rankproof.service.steady import steady_step
-from rankproof.target import Stage, Subject, Tell, open_subject
+from rankproof.target import Stage, Subject, Tell, silent
 
 FILE, EMBEDDED = "service.sqlite", "postgres"
 MADE_BY, FILLED = "made by", "filled"
 
 
 def open_service(
-    model: str,
-    data: str | None,
+    subject: Subject,
     folder: Path,
     *,
     index: str = "faiss",
     limits: Limits | None = None,
     exact: bool = False,
     anonymous: bool = True,
-    device: str = "auto",
-    size: int | None = None,
-    divide: str = "auto",
-    root: Path | None = None,
-    trust: bool = False,
-    preprocess: Preprocess | None = None,
-    stage: Stage = lambda what: nullcontext(lambda done, total: None),
+    stage: Stage = silent,
 ) -> Service:
-    """Load a model and a gallery, embed what is not embedded yet, and open the rest of a service.
+    """Embed what is not embedded yet, and open the rest of a service.
 
     Args:
-        model, data, device, size, divide, root, trust, preprocess, stage: as for `open_subject`.
+        subject: the model and the gallery's pictures.
         folder: where everything is kept that must survive a restart.
         index: "faiss", "pgvector" (with its own PostgreSQL) or postgresql://...
         limits: what is allowed; None are the published limits.
         exact: whether every item is looked at however many there are.
         anonymous: whether callers without a key may call as long as no key was made.
+        stage: given a name, opens a display of progress for one stage of the work.
     """
-    subject = open_subject(
-        model,
-        data,
-        device=device,
-        size=size,
-        divide=divide,
-        root=root,
-        trust=trust,
-        preprocess=preprocess,
-        stage=stage,
-    )
     ranker, dataset = subject.ranker, subject.dataset
     limits, hnsw_from = limits or Limits(), None if exact else HNSW_FROM
     with ExitStack() as stack:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from rankproof.experiments.reproduce.recipe import ModelSpec
 from rankproof.files import write_atomically
 from rankproof.models import ARCHITECTURES, load_checkpoint, zoo_names
 from rankproof.models.checkpoint import RECORD
-from rankproof.target import Target, find_device, open_target
+from rankproof.target import Stage, Target, find_device, open_target, silent
 from rankproof.training.health import TrainingFailedError
 from rankproof.training.options import Options, recipe_of
 from rankproof.training.recipe import Recipe
@@ -25,13 +24,7 @@ FAILED, INGREDIENTS = "failed.txt", "ingredients.json"
 KEY = 16  # hexadecimal digits of a key
 PHOTOGRAPH = 224  # side of pictures for an encoder that takes any
 
-Stage = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 Say = Callable[[str], None]
-
-
-def silent(what: str) -> AbstractContextManager[Callable[[int, int], None]]:
-    """A stage that shows nothing."""
-    return nullcontext(lambda done, total: None)
 
 
 @dataclass(frozen=True, kw_only=True)

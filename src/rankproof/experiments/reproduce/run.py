@@ -18,7 +18,7 @@ from rankproof.experiments.reproduce.cells import (
 from rankproof.experiments.reproduce.drawing import Drawing
 from rankproof.experiments.reproduce.estimate import Pace, cell_seconds, pace_of, training_seconds
 from rankproof.experiments.reproduce.journal import Record
-from rankproof.experiments.reproduce.model_cache import Planned, Say, Stage
+from rankproof.experiments.reproduce.model_cache import Planned, Say
 from rankproof.experiments.reproduce.order import Order
 from rankproof.experiments.reproduce.plan import Estimate, Step, Task, Training
 from rankproof.experiments.reproduce.recipe import TableRecipe
@@ -26,7 +26,7 @@ from rankproof.experiments.reproduce.shop import Done, Workshop, hired
 from rankproof.experiments.reproduce.table import Table
 from rankproof.experiments.reproduce.verdict import Mark, Row, row_of
 from rankproof.parallel import Job, in_turn, side_by_side
-from rankproof.target import find_device
+from rankproof.target import Stage, find_device
 
 
 class Reproduction:

@@ -12,10 +12,11 @@ from rankproof.experiments.reproduce.cells import model_specs
 from rankproof.experiments.reproduce.journal import Journal, Record, identity
 from rankproof.experiments.reproduce.measure import Bench
 from rankproof.experiments.reproduce.measured import Measured
-from rankproof.experiments.reproduce.model_cache import Models, Planned, Say, Stage, silent
+from rankproof.experiments.reproduce.model_cache import Models, Planned, Say
 from rankproof.experiments.reproduce.order import Order
 from rankproof.experiments.reproduce.plan import Step, Task
 from rankproof.experiments.reproduce.recipe import Recipe, find_recipe, read_recipe
+from rankproof.target import Stage, silent
 from rankproof.training.health import TrainingFailedError
 from rankproof.versions import versions
 
