@@ -28,6 +28,7 @@ from rankproof.memory import keep_freed_memory
 from rankproof.models import new_encoder
 from rankproof.ranking import Ranker
 from rankproof.training import EmbeddingShift, InBatch, Inner, Training, published
+from rankproof.training.loop import LowPrecision
 from rankproof.training.recipe import Recipe
 from rankproof.versions import versions
 
@@ -38,6 +39,7 @@ RECIPES = {
     "CC": published(loss="contrastive"),
     "ET": published("euclidean"),
     "CT, batches of 200": replace(published(), sampler=InBatch(batch=200)),
+    "CT, bf16": replace(published(), precision="bf16"),
     "CTD, fast": replace(published(), sampler=InBatch(batch=200), defense=EmbeddingShift(inner=INNER)),
 }
 
@@ -85,7 +87,8 @@ def bare_seconds(ranker: Ranker, data: Dataset, test: Dataset, recipe: Recipe) -
 def row(name: str, data: Dataset, test: Dataset) -> dict[str, Any]:
     """One recipe: seconds of an epoch over those of its passes."""
     recipe = RECIPES[name]
-    ranker = Ranker(new_encoder("c2f1"), recipe.distance)
+    encoder = new_encoder("c2f1")
+    ranker = Ranker(LowPrecision(encoder) if recipe.precision == "bf16" else encoder, recipe.distance)
     training = Training(ranker, data, test, recipe)
     times = []
     for _ in range(EPOCHS):

@@ -107,5 +107,9 @@ Shift = Annotated[
 ]
 Flip = Annotated[bool, typer.Option("--flip", metavar="", help="Mirror half of the pictures.")]
 Precision = Annotated[
-    str, typer.Option(metavar="single|bf16", help="Of the encoder's passes; bf16 is faster on most GPUs.")
+    str,
+    typer.Option(
+        metavar="single|bf16",
+        help="Of the encoder's passes; bf16 is faster on most GPUs and some processors.",
+    ),
 ]

@@ -43,7 +43,8 @@ def reproduce(
         str,
         typer.Option(
             metavar="single|bf16",
-            help="Of the encoder's passes in a training; bf16 is quicker on a GPU. Attacks are single.",
+            help="Of the encoder's passes in a training; bf16 is faster on most GPUs and some processors. "
+            "Attacks are single.",
         ),
     ] = "single",
     data: Annotated[
