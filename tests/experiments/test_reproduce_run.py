@@ -420,6 +420,14 @@ def test_fewer_trials_take_what_is_there_and_more_are_measured(again, nothing_is
     assert "measured a second time" in str(result.exception)
 
 
+def test_a_model_that_is_gone_is_told_from_its_records(again, nothing_is_measured):
+    before = again.table(1)["models"]["ct"]
+    shutil.rmtree("runs/models")
+    again.run(1)
+    assert again.table(1)["models"]["ct"] == before
+    assert before["recall_at_1"] > 50
+
+
 def test_a_cell_that_another_table_measured_is_copied(again, nothing_is_measured):
     again.recipe(3, [{**CT, "name": "the-same"}], [EPS.format(model="the-same")])
     again.run(3)

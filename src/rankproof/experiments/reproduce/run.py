@@ -138,9 +138,18 @@ class Reproduction:
         return "training failed" if failed else "not run"
 
     def _facts(self) -> dict[str, dict[str, Any] | None]:
+        """What is known of each model; of one that is not here what its cells recorded."""
         models = self.shop.models
         plans = {name: models.planned(name) for cell in self.printed for name in cell.models}
-        return {name: None if planned is None else models.sheet(planned) for name, planned in plans.items()}
+        records = filter(None, map(self._kept, self.printed))
+        recorded = {sheet["key"]: sheet for record in records for sheet in record["models"]}
+
+        def known(name: str, planned: Planned) -> dict[str, Any]:
+            if models.source(planned) is None and planned.key in recorded:
+                return {**recorded[planned.key], "name": name}
+            return models.sheet(planned)
+
+        return {name: None if planned is None else known(name, planned) for name, planned in plans.items()}
 
     def _task(self, cell: Cell, same: str, plans: tuple[Planned, Planned]) -> Task:
         target = plans[1]
