@@ -28,7 +28,7 @@ from rankproof.memory import keep_freed_memory
 from rankproof.models import new_encoder
 from rankproof.ranking import Ranker
 from rankproof.training import EmbeddingShift, InBatch, Inner, Training, published
-from rankproof.training.loop import LowPrecision
+from rankproof.training.loop import in_precision
 from rankproof.training.recipe import Recipe
 from rankproof.versions import versions
 
@@ -87,8 +87,7 @@ def bare_seconds(ranker: Ranker, data: Dataset, test: Dataset, recipe: Recipe) -
 def row(name: str, data: Dataset, test: Dataset) -> dict[str, Any]:
     """One recipe: seconds of an epoch over those of its passes."""
     recipe = RECIPES[name]
-    encoder = new_encoder("c2f1")
-    ranker = Ranker(LowPrecision(encoder) if recipe.precision == "bf16" else encoder, recipe.distance)
+    ranker = Ranker(in_precision(new_encoder("c2f1"), recipe.precision), recipe.distance)
     training = Training(ranker, data, test, recipe)
     times = []
     for _ in range(EPOCHS):

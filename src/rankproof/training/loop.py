@@ -222,6 +222,11 @@ class Training:
                 part["lr"] = self.recipe.learning_rate * (1 + math.cos(math.pi * share)) / 2
 
 
+def in_precision(encoder: nn.Module, precision: str) -> nn.Module:
+    """The encoder with passes in "single" precision or in "bf16"."""
+    return LowPrecision(encoder) if precision == "bf16" else encoder
+
+
 class LowPrecision(nn.Module):
     """An encoder whose passes run in bfloat16 where that is safe; weights and embeddings stay in single.
 

@@ -22,7 +22,7 @@ from rankproof.training import state
 from rankproof.training.group import ALONE, Group
 from rankproof.training.health import TrainingFailedError
 from rankproof.training.log import forget_events, write_events, write_table
-from rankproof.training.loop import Epoch, LowPrecision, Training
+from rankproof.training.loop import Epoch, Training, in_precision
 from rankproof.training.recipe import PUBLISHED_SIZE, Recipe
 from rankproof.versions import versions
 
@@ -127,7 +127,7 @@ def _ranker(run: Run) -> tuple[Ranker, nn.Module]:
             f"arch {run.arch} wants pictures of {architecture.wanted}, {run.data.name} has {shape}{hint}"
         )
     encoder = encoder.to(run.device)
-    passes = LowPrecision(encoder) if run.recipe.precision == "bf16" else encoder
+    passes = in_precision(encoder, run.recipe.precision)
     ranker = Ranker(
         passes,
         run.recipe.distance,

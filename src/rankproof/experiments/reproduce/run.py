@@ -1,7 +1,7 @@
 """A whole table or figure: its models, its cells, and what is made of them."""
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -101,10 +101,12 @@ class Reproduction:
                 for cell in (*self.printed, *strong_cells(self.printed))
                 for row in self._rows(recipe, cell)
             ]
-            made = Table(recipe=recipe, rows=rows, models=self._facts(), command=command)
+            models = self._facts(row.record for row in rows if row.record is not None)
+            made = Table(recipe=recipe, rows=rows, models=models, command=command)
         else:
             parts = [(cell, self._kept(cell) or self._missing(cell)) for cell in self.printed]
-            made = Drawing(recipe=recipe, parts=parts, models=self._facts(), command=command)
+            models = self._facts(part for _, part in parts if not isinstance(part, str))
+            made = Drawing(recipe=recipe, parts=parts, models=models, command=command)
         made.save(self.out)
         return made
 
@@ -137,11 +139,10 @@ class Reproduction:
         failed = any(self.shop.models.failure(planned) for planned in plans)
         return "training failed" if failed else "not run"
 
-    def _facts(self) -> dict[str, dict[str, Any] | None]:
+    def _facts(self, records: Iterable[Record]) -> dict[str, dict[str, Any] | None]:
         """What is known of each model; of one that is not here what its cells recorded."""
         models = self.shop.models
         plans = {name: models.planned(name) for cell in self.printed for name in cell.models}
-        records = filter(None, map(self._kept, self.printed))
         recorded = {sheet["key"]: sheet for record in records for sheet in record["models"]}
 
         def known(name: str, planned: Planned) -> dict[str, Any]:
