@@ -20,15 +20,16 @@ def cells(paper, table):
 def measured(put):
     """A function that puts the record of a cell: its mean, half its interval and its schedule."""
 
-    def write(cell, mean, half=0.5, schedule="fast"):
+    def write(cell, mean, half=0.5, schedule="fast", values=(), sha256="a"):
         (figure, *_) = cell.figures
         record = {
             "cell": cell.name,
             "identity": "-",
             "trials_asked": 300,
-            "trials": 300,
+            "trials": len(values) or 300,
             "figures": {figure.name: [mean, mean - half, mean + half]},
-            "models": [{"name": cell.model, **FACTS, "schedule": schedule}],
+            "values": {figure.name: list(values)},
+            "models": [{"name": cell.model, **FACTS, "schedule": schedule, "sha256": sha256}],
         }
         paper, table = cell.name.split("-")[:2]
         put(f"{paper}/{table}/{cell.name}", record)
@@ -85,6 +86,44 @@ def test_our_own_search_is_told_apart(measured):
         measured(cell, mean)
     text = papers.summary()  # printed: 3.7, 87.2, 1.3 and 28.5
     assert "at least as strong as printed for 1 of 3 figures of undefended models and 1 of 1 figures" in text
+
+
+def test_our_own_search_is_found_where_the_model_was_trained_as_published(measured):
+    recipe, found = cells("eccv20", "3")
+    (slow,) = strong_cells(by_published_schedule(recipe, [found["ctd-ca+-w1-eps0.3"]]))
+    measured(slow, 1.0, schedule="published")
+    assert "for 1 of 1 figures of defended models" in papers.summary()
+
+
+def test_our_own_search_is_compared_attack_by_attack(measured):
+    _, found = cells("eccv20", "3")
+    for name, theirs, ours in (
+        ("ct-ca+-w1-eps0.01", (40.0, 20.0, 30.0, 90.0), (39.0, 19.5, 29.0)),  # lower is stronger
+        ("ct-ca--w1-eps0.01", (5.0, 2.0, 3.0), (6.0, 3.1, 4.0)),
+        ("ct-ca--w1-eps0.03", (5.0, 2.0, 3.0), (4.0, 1.1, 2.0)),
+        ("ct-ca+-w1-eps0.1", (5.0, 2.0, 3.0), (9.0, 0.0, 3.0)),
+    ):
+        (strong,) = strong_cells([found[name]])
+        measured(found[name], 1.0, values=theirs)
+        measured(strong, 1.0, values=ours)
+    told = "paired, it is stronger in {} of {} cells, weaker in {}; in the other {} the"
+    assert told.format(2, 4, 1, 1) in papers.summary()
+    measured(strong, 1.0, values=ours, sha256="another")
+    assert told.format(2, 3, 1, 0) in papers.summary()
+
+
+def test_our_own_search_stands_below_the_published_method(measured):
+    _, found = cells("eccv20", "3")
+    for name in ("ct-ca+-w1-eps0.01", "ct-ca+-w1-eps0.03"):
+        measured(found[name], 30.0)
+    (strong,) = strong_cells([found["ct-ca+-w1-eps0.01"]])
+    measured(strong, 34.0)
+    lines = [line.split("|")[1:5] for line in papers.tables().splitlines() if line.startswith("| ct |")]
+    assert [[part.strip() for part in line[1:]] for line in lines] == [
+        ["ca+", "0.01", "30.00 (36.6) +"],
+        ["ca+, strong", "0.01", "34.00 (36.6) +"],
+        ["ca+", "0.03", "30.00 (19.7) −"],
+    ]
 
 
 def test_tables_are_as_compact_as_in_print(measured, rows, tmp_path):

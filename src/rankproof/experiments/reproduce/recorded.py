@@ -29,8 +29,9 @@ def recorded_rows(recipe: TableRecipe, root: Path) -> list[Row]:
 def recorded_strong(recipe: TableRecipe, root: Path) -> list[Row]:
     """The printed figures that our own search was run for, with what it came to."""
     journal, rows = Journal(root, recipe.paper, recipe.part), list[Row]()
-    strong = strong_cells(cells_of(recipe))
-    for cell, slow in zip(strong, by_published_schedule(recipe, strong), strict=True):
+    cells = cells_of(recipe)
+    slower = strong_cells(by_published_schedule(recipe, cells))  # named as they are measured
+    for cell, slow in zip(strong_cells(cells), slower, strict=True):
         record: Record | None = journal.recorded(slow) or journal.recorded(cell)
         if record is not None:
             rows += [row_of(cell, each, record, recipe.tolerance) for each in cell.figures]

@@ -14,14 +14,13 @@ from rankproof.experiments.reproduce.recipe import (
     recipe_folder,
 )
 from rankproof.experiments.reproduce.recorded import recorded_rows, recorded_strong
-from rankproof.experiments.reproduce.verdict import MARKS, Row, larger_is_stronger
-from rankproof.experiments.results import records
+from rankproof.experiments.reproduce.verdict import MARKS, Row
+from rankproof.experiments.results import own_search, records
 from rankproof.experiments.results.section import Section
 from rankproof.experiments.results.tables import table
 
 RUN = "rankproof reproduce PAPER/TABLE"
 PAPERS = ("eccv20", "iccv21")
-ROUNDING = {"rank": 0.05, "tau": 0.0005}  # of a printed figure: half of its last digit
 SPEED_COLUMNS = ("wall_seconds", "seconds", "model_seconds")
 COMPARED = ("agrees", "stronger", "weaker", "too few attacks")
 
@@ -54,7 +53,9 @@ def summary() -> str:
             total += found
             lines.append((f"{paper_name(paper)}, {recipe.table}", *_counts(found)))
     lines.append(("**all**", *_counts(total)))
-    return table(("table", "figures", *MARKS, "agree, of those compared"), lines) + _strong()
+    return table(("table", "figures", *MARKS, "agree, of those compared"), lines) + own_search.told(
+        recipe for paper in PAPERS for recipe in recipes(paper)
+    )
 
 
 def tables() -> str:
@@ -65,7 +66,8 @@ def tables() -> str:
             rows = rows_of(recipe)
             if any(row.record is not None for row in rows):
                 title = f"### {paper_name(paper)}, table {recipe.table}: {recipe.title}"
-                parts.append(f"{title}\n\n{_models(rows)}\n\n{grid(rows, recipe.figure)}")
+                shown = [*rows, *recorded_strong(recipe, records.RECORDS)]
+                parts.append(f"{title}\n\n{_models(shown)}\n\n{grid(shown, recipe.figure)}")
         parts += _differences(paper)
     return "\n\n".join(parts)
 
@@ -74,31 +76,6 @@ def _counts(found: Counter[str]) -> tuple[str, ...]:
     compared = sum(found[mark] for mark in COMPARED)
     share = f"{100 * found['agrees'] / compared:.0f} %" if compared else ""
     return (str(found.total()), *(str(found[mark] or "") for mark in MARKS), share)
-
-
-def _strong() -> str:
-    """How often our own search is at least as strong as the print, for undefended and defended models."""
-    counts = Counter[tuple[str, bool]]()
-    for paper in PAPERS:
-        for recipe in recipes(paper):
-            plain = {spec.name for spec in recipe.models if spec.defense == "none"}
-            for row in recorded_strong(recipe, records.RECORDS):
-                kind = "undefended" if set(row.cell.models) <= plain else "defended"
-                if row.figure.printed is not None:
-                    counts[kind, _as_strong(row, row.figure.printed, ROUNDING[recipe.figure])] += 1
-    told = [
-        f"{counts[kind, True]} of {counts[kind, True] + counts[kind, False]} figures of {kind} models"
-        for kind in ("undefended", "defended")
-        if counts[kind, True] + counts[kind, False]
-    ]
-    return f"\n\nOur own search is at least as strong as printed for {' and '.join(told)}." if told else ""
-
-
-def _as_strong(row: Row, printed: float, rounding: float) -> bool:
-    own = row.measured(row.figure.name)
-    assert own is not None  # only rows with records are asked
-    gap = own[0] - printed
-    return (gap if larger_is_stronger(row.cell) else -gap) >= -rounding
 
 
 def _models(rows: Sequence[Row]) -> str:
