@@ -1,16 +1,12 @@
-"""Records recomputed from what `--save` keeps, by double loops that share no code with the library's ranking.
-
-Of the library only the pictures are taken; the encoder is written out once more, in double precision.
-"""
+"""Records recomputed from what `--save` keeps; of the library only the pictures are taken."""
 
 import json
 from collections import Counter
 
 import numpy as np
 import pytest
-import torch
+import recompute
 from safetensors.torch import load_file
-from torch.nn import functional
 from typer.testing import CliRunner
 
 from rankproof import load
@@ -58,6 +54,17 @@ k = 5
 eps = ["16/255"]
 tau = [0.4]
 """
+UNIVERSAL = """
+[[blocks]]
+kind = "universal"
+model = "{model}"
+goal = "{goal}"
+eps = 0.2
+seen_before = 50
+seen = 30.0
+unseen_before = 50
+unseen = 30.0
+"""
 TRANSFER = """
 [[blocks]]
 kind = "transfer"
@@ -95,123 +102,87 @@ def recipe():
     for source, target, goal in (("ct", "et", "ca+"), ("et", "ct", "sp-qa-"), ("ct", "et", "qa+")):
         xi = "xi = 100.0" if goal == "sp-qa-" else ""
         parts.append(TRANSFER.format(source=source, target=target, goal=goal, xi=xi))
+    for model, goal in (("ct", "ca+"), ("et", "ca-"), ("ct", "qa-")):
+        parts.append(UNIVERSAL.format(model=model, goal=goal))
     return "\n".join(parts)
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """Every record, with the attack that was saved beside it and the weights of the model that ranks."""
+def made(tmp_path_factory):
+    """The folder of a run that saved its attacks."""
     folder = tmp_path_factory.mktemp("recomputed")
     (folder / "recipes" / "own").mkdir(parents=True)
     (folder / "recipes" / "own" / "table1.toml").write_text(recipe())
-    patch = pytest.MonkeyPatch()
-    patch.chdir(folder)
-    words = ["reproduce", "own/table1", "--recipes", "recipes", "--save"]
-    result = CliRunner().invoke(app, words, catch_exceptions=False)
-    patch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        words = ["reproduce", "own/table1", "--recipes", "recipes", "--save"]
+        result = CliRunner().invoke(app, words, catch_exceptions=False)
     assert result.exit_code == 0, result.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def saved(made):
+    """Every record, with the attacks that were saved and the weights of the model that ranks."""
     found = {}
-    for path in sorted((folder / "records" / "own" / "table1").glob("*.json")):
+    for path in sorted((made / "records" / "own" / "table1").glob("*.json")):
         record = json.loads(path.read_text())
-        with np.load(folder / "runs/reproduce/own-table1/attacks" / record["cell"] / "attack.npz") as arrays:
-            attack = dict(arrays)
+        attacks = {}
+        for file in sorted((made / "runs/reproduce/own-table1/attacks" / record["cell"]).rglob("attack.npz")):
+            with np.load(file) as arrays:
+                attacks[file.parent.name] = dict(arrays)
         (key,) = [model["key"] for model in record["models"] if model["name"] == record["model"]]
-        weights = load_file(folder / "runs" / "models" / key / "model.safetensors")
-        found[record["cell"]] = record, attack, weights
+        weights = load_file(made / "runs" / "models" / key / "model.safetensors")
+        found[record["cell"]] = record, attacks, weights
     return found
-
-
-def embedding(pictures, weights, distance):
-    """The encoder of the digits, written out: two convolutions, pooling, one linear layer."""
-    z = torch.as_tensor(pictures).double()
-    for layer in (0, 2):
-        kernel, bias = (weights[f"features.{layer}.{part}"].double() for part in ("weight", "bias"))
-        z = functional.conv2d(z, kernel, bias, padding=1).clamp(min=0)
-    z = functional.max_pool2d(z, 2).flatten(1)
-    z = (z @ weights["embedding.weight"].double().T + weights["embedding.bias"].double()).numpy()
-    return z / np.sqrt((z**2).sum(1, keepdims=True)) if distance == "cosine" else z
-
-
-def apart(a, b, distance):
-    return 1 - a @ b if distance == "cosine" else np.sqrt(((a - b) ** 2).sum())
-
-
-def place(own, others):
-    """How many distances are smaller."""
-    nearer = 0
-    for other in others:
-        if other < own:
-            nearer += 1
-    return nearer
-
-
-def recomputed(record, attack, weights):
-    """The figures of each attack of a cell."""
-    distance = "cosine" if record["model"] == "ct" else "euclidean"
-    database = embedding(load(None, "test").pictures / 255, weights, distance)
-    moved = embedding(attack["adversarial"], weights, distance)
-    figures = {"rank": [], "sp_rank": [], "tau": [], "mean_rank": []}
-    for number in range(len(moved)):
-        ranks, kept, places = [], [], []
-        own = [apart(moved[number], x, distance) for x in database]
-        for chosen in attack["targets"][number]:
-            if record["goal"].startswith("ca"):  # the chosen is the query, the picture itself is ranked
-                query = database[chosen]
-                others = [apart(query, x, distance) for x in database]
-                ranks.append(place(apart(query, moved[number], distance), others))
-            else:
-                ranks.append(place(own[chosen], own))
-                places.append(ranks[-1])
-        for item in attack["preserved"][number]:
-            kept.append(place(own[item], own))
-        figures["rank"].append(100 * np.mean(ranks) / len(database))
-        figures["sp_rank"].append(100 * np.mean(kept) / len(database) if kept else None)
-        figures["tau"].append(agreement(places, record) if record["goal"] == "oa" else None)
-        figures["mean_rank"].append(np.mean(places) if record["goal"] == "oa" else None)
-    return figures
-
-
-def agreement(places, record):
-    """tau_S: a pair counts if both are in sight and in the wanted order, else against."""
-    seen = record["count"] if record["visible"] == "k" else np.inf
-    total, pairs = 0, 0
-    for first in range(len(places)):
-        for second in range(first + 1, len(places)):
-            right = places[first] < places[second] < seen
-            total, pairs = total + (1 if right else -1), pairs + 1
-    return total / pairs
 
 
 def test_three_cells_of_each_kind_are_there(saved):
     kinds = Counter()
     for record, _, _ in saved.values():
-        kinds["transfer" if record["run"] == "transfer" else record["goal"].rstrip("+-")] += 1
-    assert kinds == {"ca": 3, "qa": 3, "sp-qa": 3, "oa": 3, "transfer": 3}
+        own_kind = record["run"] in ("transfer", "universal")
+        kinds[record["run"] if own_kind else record["goal"].rstrip("+-")] += 1
+    assert kinds == {"ca": 3, "qa": 3, "sp-qa": 3, "oa": 3, "transfer": 3, "universal": 3}
 
 
 def test_records_are_what_the_saved_attacks_come_to(saved):
-    step = 100 / 797  # one place; single precision may see two items the other way round
-    for name, (record, attack, weights) in saved.items():
-        found = recomputed(record, attack, weights)
-        compared = ["tau", "mean_rank"] if record["goal"] == "oa" else ["rank", "sp_rank"]
-        for figure in compared:
-            if figure not in record["values"]:
-                continue
-            ours, recorded = np.array(found[figure], dtype=float), np.array(record["values"][figure])
+    pictures = load(None, "test").pictures / 255
+    step = 100 / len(pictures)  # one place; single precision may see two items the other way round
+    for name, (record, attacks, weights) in saved.items():
+        distance = "cosine" if record["model"] == "ct" else "euclidean"
+        database = recompute.embedding(pictures, weights, "digits", distance)
+        found = recompute.both(record, attacks, weights, "digits", distance, database)
+        assert found.keys() & {"rank", "tau", "seen"}, name
+        for figure, (ours, recorded) in found.items():
             assert len(recorded) == record["trials"] == 7
             assert np.abs(ours - recorded).max() <= 1.01 * step, name
             assert np.abs(ours - recorded).mean() <= 0.2 * step, name
-        mean, low, high = record["figures"][compared[0]]
-        assert mean == pytest.approx(np.mean(found[compared[0]]), abs=0.2 * step)
-        spread = 1.96 * np.std(found[compared[0]], ddof=1) / np.sqrt(7)
-        assert high - low >= 2 * spread - 2 * step, name  # no narrower than the normal interval
+            mean, low, high = record["figures"][figure]
+            assert mean == pytest.approx(ours.mean(), abs=0.2 * step)
+            spread = 1.96 * np.std(ours, ddof=1) / np.sqrt(len(ours))
+            assert high - low >= 2 * spread - 2 * step, name  # no narrower than the normal interval
 
 
 def test_saved_attacks_keep_to_their_budgets(saved):
-    for name, (record, attack, _) in saved.items():
-        moved = np.abs(attack["adversarial"] - attack["original"]).max()
-        assert 0 < moved <= record["eps"] + 1e-6, name
-        assert attack["adversarial"].min() >= 0, name
-        assert attack["adversarial"].max() <= 1, name
-        pictures = (load(None, "test").pictures[attack["index"]] / 255).numpy()
-        assert np.abs(attack["original"] - pictures).max() < 1e-6, name
+    pictures = (load(None, "test").pictures / 255).numpy()
+    for name, (record, attacks, _) in saved.items():
+        for attack in attacks.values():
+            moved = np.abs(attack["adversarial"] - attack["original"]).max()
+            assert 0 < moved <= record["eps"] + 1e-6, name
+            assert attack["adversarial"].min() >= 0, name
+            assert attack["adversarial"].max() <= 1, name
+            assert np.abs(attack["original"] - pictures[attack["index"]]).max() < 1e-6, name
+
+
+def test_one_perturbation_moves_all_pictures(saved):
+    shared = [each for each in saved.values() if each[0]["run"] == "universal"]
+    for record, attacks, _ in shared:
+        assert [name.split("-")[-1] for name in attacks] == ["seen", "unseen"] * 7
+        for number in range(7):
+            seen, unseen = attacks[f"{number}-seen"], attacks[f"{number}-unseen"]
+            assert not set(seen["index"]) & set(unseen["index"])
+            before, after = (np.concatenate([seen[key], unseen[key]]) for key in ("original", "adversarial"))
+            # Where clipping to [0, 1] took nothing away, all pictures were moved alike.
+            free = (after > 1e-6) & (after < 1 - 1e-6)
+            most, least = (np.where(free, after - before, end) for end in (-np.inf, np.inf))
+            assert (most.max(0) - least.min(0)).max() < 1e-6, record["cell"]

@@ -146,6 +146,13 @@ def test_steps_shrink_from_eps_to_the_last_along_half_a_cosine():
     assert visited == pytest.approx([0.5, 0.5 - EPS, 0.5 - EPS + 0.525 * EPS])
 
 
+def test_no_step_is_longer_than_the_longest():
+    for eps, longest, moved in ((EPS, 0.02, 0.02), (0.01, 0.02, 0.01), (EPS, 1.0, EPS)):
+        objective = Script(column([0] * 3), slope=column([1, 1, 1]))
+        run(Strong(steps=3, momentum=0.0, longest=longest), grey(), objective, Threat(eps))
+        assert objective.images[1].item() == pytest.approx(0.5 - moved)
+
+
 def test_momentum_carries_over_one_contrary_gradient():
     def fourth(momentum):
         objective = Script(column([0] * 4), slope=column([1, 1, -1, 1]))
@@ -348,6 +355,12 @@ def test_bad_momentum(momentum):
         Strong(momentum=momentum)
 
 
+@pytest.mark.parametrize("longest", [0.0, -0.1, 1.5, float("nan")])
+def test_bad_longest(longest):
+    with pytest.raises(RankproofError, match=r"longest must be in \(0, 1\]"):
+        Strong(longest=longest)
+
+
 @pytest.mark.parametrize("kind", [PGD, Strong])
 @pytest.mark.parametrize("steps", [0, -3])
 def test_bad_steps(kind, steps):
@@ -394,6 +407,13 @@ def test_strong_reorders_better_and_keeps_the_results_in_sight(shipped):
     assert plain.tau.mean() > 0.05
     assert ours.tau.mean() >= 1.3 * plain.tau.mean()
     assert ours.mean_rank.mean() <= plain.mean_rank.mean()
+
+
+def test_a_larger_budget_never_weakens_an_order(shipped):
+    """Steps as long as a large eps jump over the fine differences that make an order."""
+    taus = [both(shipped, Reorder(k=10), level / 255)[1].tau.mean() for level in (4, 8, 16)]
+    assert taus == sorted(taus)
+    assert taus[-1] > taus[0] + 0.05
 
 
 @pytest.mark.parametrize(

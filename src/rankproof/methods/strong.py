@@ -15,10 +15,11 @@ from rankproof.types import Images, Objective, Outcome, PerAttack
 
 @dataclass(frozen=True, kw_only=True)
 class Strong:
-    """Sign steps on momentum with a step that decays from eps to near 0; the best iterate is returned.
+    """Sign steps on momentum with a step that decays to near 0; the best iterate is returned.
 
     g_t = grad L(x_t) / mean |grad L(x_t)|        v_t = mu v_{t-1} + g_t
-    x_{t+1} = Clip_Gamma( x_t - eps s_t sign(v_t) )        s_t from 1 to `last` along half a cosine
+    x_{t+1} = Clip_Gamma( x_t - min(eps, `longest`) s_t sign(v_t) )
+                                                  s_t from 1 to `last` along half a cosine
 
     Three things make it stronger than the published descent: large first steps reach the far side of the
     ball at once and small last ones settle; momentum damps the zigzag between what is wanted and what is to
@@ -30,7 +31,9 @@ class Strong:
         steps: evaluations; None takes as many as the published descent of `rule`.
         rule: "eccv20" or "iccv21".
         momentum: mu in [0, 1).
-        last: the last step as a share of eps.
+        longest: no step is longer, in [0, 1]. An order is settled by fine differences, which long steps jump
+            over however large eps is.
+        last: the last step as a share of the first.
         emphasis: first factor on the weight of what is to be kept.
         tighten, relax: factors on it after an evaluation beyond and within the tolerable strain.
     """
@@ -38,6 +41,7 @@ class Strong:
     steps: int | None = None
     rule: Rule = "eccv20"
     momentum: float = 0.75
+    longest: float = 1.0
     last: float = 0.05
     emphasis: float = 2.0
     tighten: float = 1.5
@@ -50,6 +54,8 @@ class Strong:
             raise RankproofError(f"steps must be at least 1, got {self.steps}")
         if not 0 <= self.momentum < 1:
             raise RankproofError(f"momentum must be in [0, 1), got {self.momentum}")
+        if not 0 < self.longest <= 1:
+            raise RankproofError(f"longest must be in (0, 1], got {self.longest}")
 
     def passes(self, eps: float) -> int:
         """As many as the published descent."""
@@ -80,11 +86,12 @@ class Strong:
                 emphasis = emphasis * torch.where(outcome.strain > 1, self.tighten, self.relax)
             scale = gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
             velocity = self.momentum * velocity + gradient / scale
-            point = ball.project(point - threat.eps * self._share(number, passes) * velocity.sign(), original)
+            step = min(threat.eps, self.longest) * self._share(number, passes)
+            point = ball.project(point - step * velocity.sign(), original)
         return Found(best.images, passes, silent)
 
     def _share(self, number: int, passes: int) -> float:
-        """The step after evaluation `number` as a share of eps."""
+        """The step after evaluation `number` as a share of the first."""
         progress = number / max(1, passes - 1)
         return self.last + (1 - self.last) * (1 + math.cos(math.pi * progress)) / 2
 

@@ -9,6 +9,7 @@ Run = (
     Literal["white-box", "transfer", "universal", "black-box", "seconds", "src", "service"]
     | Literal["strip", "order-strip", "losses", "weights"]
 )
+STRONG = "strong"  # the method that is our own search
 
 
 @dataclass(frozen=True, kw_only=True)

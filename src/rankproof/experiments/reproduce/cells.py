@@ -17,12 +17,11 @@ from rankproof.experiments.reproduce.blocks import (
     UniversalBlock,
     XiBlock,
 )
-from rankproof.experiments.reproduce.cell import Cell, Figure, letter_of, level_word, named
+from rankproof.experiments.reproduce.cell import STRONG, Cell, Figure, letter_of, level_word, named
 from rankproof.experiments.reproduce.figure_cells import figure_cells
 from rankproof.experiments.reproduce.readers import ABSENT, LOST, Typed
 from rankproof.experiments.reproduce.recipe import ModelSpec, Recipe, TableRecipe
 
-STRONG = "strong"
 CAN_BE_STRONG = ("white-box", "transfer")  # runs with gradients and one perturbation for each image
 TARGETS = 10  # of a universal cell; the paper has one for every ten images
 STAND_IN = ModelSpec(

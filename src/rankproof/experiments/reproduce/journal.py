@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rankproof.experiments.reproduce.cell import Cell
+from rankproof.experiments.reproduce.cell import STRONG, Cell
 from rankproof.files import write_atomically
 
-PROTOCOL = 1  # one more whenever what a cell measures changes, so that no older record is taken for a new one
+# One more whenever what a cell measures changes, so that no older record is taken for a new one.
+PROTOCOL, ORDER_BY_STRONG = 1, 2
 
 Record = dict[str, Any]
 
@@ -24,7 +25,7 @@ def identity(cell: Cell, models: Mapping[str, Any], seed: int) -> str:
         models: key and data of each model by its part: "model" and, in a transfer, "source".
     """
     parts = {
-        "protocol": PROTOCOL,
+        "protocol": ORDER_BY_STRONG if (cell.goal, cell.method) == ("oa", STRONG) else PROTOCOL,
         **{name: getattr(cell, name) for name in ("run", "goal", "eps", "letter", "count", "xi", "method")},
         **{name: getattr(cell, name) for name in ("visible", "budget", "grid")},
         "models": models,

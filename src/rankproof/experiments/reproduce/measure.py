@@ -127,7 +127,7 @@ class Bench:
             gallery_size=result.gallery_size,
             device=result.device,
             notes=(*result.notes, *target.notes, *_silent(result)),
-            result=result,
+            attacks={"": result},
         )
 
     def _universal(self, cell: Cell, target: Target, tell: Tell) -> Measured:
@@ -144,6 +144,7 @@ class Bench:
             gallery_size=len(target.gallery),
             device=target.gallery.ranker.device.type,
             notes=(*shared.notes, *target.notes),
+            attacks=shared.attacks,
         )
 
     def _searched(self, cell: Cell, target: Target, tell: Tell) -> Measured:

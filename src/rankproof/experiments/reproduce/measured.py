@@ -1,6 +1,7 @@
 """What came of a cell: one value for each attack, and their mean with its interval."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,7 +28,8 @@ class Measured:
         gallery_size: |X|.
         device: where it ran.
         notes: what a reader should know.
-        result: the attack itself where there is one that can be saved.
+        attacks: the attacks themselves, by the folder below the cell's where each is saved: "" of a single
+            one; none of timed cells.
         drawing: of a figure's cell, what is drawn, as plain values.
     """
 
@@ -39,7 +41,7 @@ class Measured:
     gallery_size: int
     device: str
     notes: tuple[str, ...]
-    result: AttackResult | None = None
+    attacks: Mapping[str, AttackResult] = field(default_factory=dict)
     drawing: dict[str, Any] | None = None
 
 

@@ -7,9 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from rankproof.experiments.reproduce.cell import Cell
+from rankproof.experiments.reproduce.cell import STRONG, Cell
 from rankproof.experiments.reproduce.cells import (
-    STRONG,
     by_published_schedule,
     cells_of,
     selected,

@@ -98,8 +98,9 @@ class Workshop:
         begin = time.monotonic()
         with self.stage(task.cell.name) as tell:
             measured = self.bench.measure(task.cell, target, source, tell)
-        if self.order.save and measured.result is not None:
-            measured.result.save(self.out / "attacks" / task.cell.name, data=target.dataset.name)
+        if self.order.save:
+            for name, attack in measured.attacks.items():
+                attack.save(self.out / "attacks" / task.cell.name / name, data=target.dataset.name)
         seconds = {"wall_seconds": round(time.monotonic() - begin, 3)}
         record = self._record(task, plans, measured) | seconds
         self.journal.keep(task.cell, record)

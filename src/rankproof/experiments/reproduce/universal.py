@@ -10,6 +10,7 @@ from rankproof.attack import attack
 from rankproof.goals import CandidateLower, Goal, QueryLower, Sum
 from rankproof.methods.universal import Universal
 from rankproof.randomness import generator
+from rankproof.result import AttackResult
 from rankproof.target import Target
 from rankproof.threat import Threat
 from rankproof.transfer import on_unseen
@@ -27,12 +28,14 @@ class Shared:
         images: how many a perturbation was made from.
         steps: evaluations of each of them.
         notes: what is to be told.
+        attacks: on the seen and the unseen images of each target, by its number: "0-seen", "0-unseen".
     """
 
     values: dict[str, list[float]]
     images: int
     steps: int
     notes: tuple[str, ...]
+    attacks: dict[str, AttackResult]
 
 
 def shared_values(
@@ -54,6 +57,7 @@ def shared_values(
     wanted = torch.randperm(size, generator=generator(seed, 0, "universal targets"))[:count]
     lowers = isinstance(goal, CandidateLower | QueryLower)
     values: dict[str, list[float]] = {name: [] for name in ("seen_before", "seen", "unseen_before", "unseen")}
+    attacks: dict[str, AttackResult] = {}
     for number, item in enumerate(wanted.tolist()):
 
         def show(done: int, total: int, number: int = number) -> None:
@@ -72,6 +76,7 @@ def shared_values(
         )
         other = on_unseen(made, gallery, goal, target.dataset.take(unseen), index=unseen)
         for name, result, positions in (("seen", made, seen), ("unseen", other, unseen)):
+            attacks[f"{number}-{name}"] = result
             rows = _nearest(target, item, positions) if lowers else torch.arange(len(positions))
             values[f"{name}_before"].append(_mean(result.headline(after=False)[rows]))
             values[name].append(_mean(result.headline()[rows]))
@@ -80,7 +85,7 @@ def shared_values(
         f"{len(wanted)} targets (published: one for every ten images), each with a perturbation made from "
         f"{each} images and tested on {each} others; {scored} of them scored; one value per target"
     )
-    return Shared(values=values, images=each, steps=method.passes(eps), notes=(note,))
+    return Shared(values=values, images=each, steps=method.passes(eps), notes=(note,), attacks=attacks)
 
 
 def _nearest(target: Target, item: int, positions: Tensor) -> Tensor:

@@ -3,8 +3,7 @@
 from rankproof.errors import RankproofError
 from rankproof.experiments.ordering import METHODS
 from rankproof.experiments.reproduce.blocks import DISTANCE
-from rankproof.experiments.reproduce.cell import Cell
-from rankproof.experiments.reproduce.cells import STRONG
+from rankproof.experiments.reproduce.cell import STRONG, Cell
 from rankproof.goals import (
     CandidateLower,
     CandidateRaise,
