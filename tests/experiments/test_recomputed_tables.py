@@ -101,7 +101,7 @@ def test_records_are_what_the_saved_attacks_come_to(word, tmp_path, monkeypatch)
                 attacks[file.parent.name] = dict(arrays)
         weights, database = model(models[cell.model])
         found = recompute.both(record, attacks, weights, "c2f1", "cosine", database)
-        assert found.keys() & {"rank", "tau", "seen"}, cell.name
+        assert found.keys() & {"rank", "tau", "seen", "mean"}, cell.name
         for figure, (ours, recorded) in found.items():
             assert len(recorded) == trials
             # Ranks in %: single precision may see a few of 10,000 items the other way round.
