@@ -27,6 +27,7 @@ def measured(put):
             "identity": "-",
             "trials_asked": 300,
             "trials": len(values) or 300,
+            "seed": 0,
             "figures": {figure.name: [mean, mean - half, mean + half]},
             "values": {figure.name: list(values)},
             "models": [{"name": cell.model, **FACTS, "schedule": schedule, "sha256": sha256}],

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import torch
 
+from rankproof.experiments.reproduce.cell import STRONG
 from rankproof.experiments.reproduce.recipe import TableRecipe
 from rankproof.experiments.reproduce.recorded import recorded_rows, recorded_strong
 from rankproof.experiments.reproduce.verdict import Row, larger_is_stronger
@@ -35,7 +36,7 @@ def _by_cell(rows: Iterable[Row]) -> dict[str, list[Row]]:
     """The rows of each cell, by the name that the cell has with the published method."""
     found: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(row.cell.name.removesuffix("-strong"), []).append(row)
+        found.setdefault(row.cell.name.removesuffix(f"-{STRONG}"), []).append(row)
     return found
 
 
@@ -47,9 +48,9 @@ def _as_strong(row: Row, printed: float, rounding: float) -> bool:
 
 
 def _paired(strong: Row, published: Row) -> str | None:
-    """How the two compare over the attacks that both have; None where they share no model, or eps is 0."""
+    """How the two compare over the attacks that both have; None where they share none, or eps is 0."""
     ours, theirs = strong.record, published.record
-    if not ours or not theirs or not strong.cell.eps or _weights(ours) != _weights(theirs):
+    if not ours or not theirs or not strong.cell.eps or _made_for(ours) != _made_for(theirs):
         return None
     name, n = strong.figure.name, min(ours["trials"], theirs["trials"])
     gap = torch.tensor(ours["values"][name][:n]) - torch.tensor(theirs["values"][name][:n])
@@ -59,8 +60,9 @@ def _paired(strong: Row, published: Row) -> str | None:
     return "weaker" if found.high < 0 else "level"
 
 
-def _weights(record: records.Record) -> list[tuple[str, str]]:
-    return [(sheet["name"], sheet["sha256"]) for sheet in record["models"]]
+def _made_for(record: records.Record) -> tuple[object, ...]:
+    """Models and seed: which pictures and items are drawn follows from them."""
+    return record["seed"], [(sheet["name"], sheet["sha256"]) for sheet in record["models"]]
 
 
 def _against_print(counts: Counter[tuple[str, bool]]) -> str:
