@@ -10,6 +10,15 @@ from torch.nn import functional
 POOLED = {"digits": (False, True), "c2f1": (True, True)}  # after which convolutions
 
 
+def saved_attacks(folder):
+    """Arrays of each attack.npz of a cell, by the name of its folder."""
+    found = {}
+    for file in sorted(folder.rglob("attack.npz")):
+        with np.load(file) as arrays:
+            found[file.parent.name] = dict(arrays)
+    return found
+
+
 def embedding(pictures, weights, arch, distance):
     """Two convolutions and one linear layer, a few pictures at a time."""
     parts = torch.as_tensor(pictures).split(200)
@@ -95,7 +104,7 @@ def both(record, attacks, weights, arch, distance, database):
     """What the saved attacks come to and what is recorded, by the name of the figure.
 
     Args:
-        attacks: arrays of each attack.npz of the cell, by the name of its folder.
+        attacks: those of `saved_attacks`.
         database: embeddings of X.
     """
     found = {}

@@ -127,10 +127,7 @@ def saved(made):
     found = {}
     for path in sorted((made / "records" / "own" / "table1").glob("*.json")):
         record = json.loads(path.read_text())
-        attacks = {}
-        for file in sorted((made / "runs/reproduce/own-table1/attacks" / record["cell"]).rglob("attack.npz")):
-            with np.load(file) as arrays:
-                attacks[file.parent.name] = dict(arrays)
+        attacks = recompute.saved_attacks(made / "runs/reproduce/own-table1/attacks" / record["cell"])
         (key,) = [model["key"] for model in record["models"] if model["name"] == record["model"]]
         weights = load_file(made / "runs" / "models" / key / "model.safetensors")
         found[record["cell"]] = record, attacks, weights

@@ -18,7 +18,7 @@ import rankproof
 from rankproof import load
 from rankproof.cli import app
 from rankproof.experiments.reproduce.cells import cells_of, model_specs
-from rankproof.experiments.reproduce.recipe import find_recipe, known_recipes, read_recipe, recipe_folder
+from rankproof.experiments.results import papers
 
 DATA = os.environ.get("RANKPROOF_DATA")
 ZOO = Path(rankproof.__file__).parent / "zoo"
@@ -53,21 +53,12 @@ def three_cells(recipe):
     return [fit[0], fit[len(fit) // 2], fit[-1]] if len(fit) > 2 else []
 
 
-def tables():
-    recipes = [read_recipe(find_recipe(word, None)) for word in known_recipes(recipe_folder())]
-    return {
-        f"{recipe.paper}/{recipe.part}": recipe
-        for recipe in recipes
-        if recipe.part.startswith("table") and three_cells(recipe)
-    }
-
-
-TABLES = tables()
+EVERY = {f"{each.paper}/{each.part}": each for paper in papers.PAPERS for each in papers.recipes(paper)}
+TABLES = {word: recipe for word, recipe in EVERY.items() if three_cells(recipe)}
 
 
 def test_only_tables_of_other_data_and_of_seconds_are_left_out():
-    everything = {word for word in known_recipes(recipe_folder()) if "/table" in word}
-    assert everything - TABLES.keys() == {
+    assert EVERY.keys() - TABLES.keys() == {
         *("eccv20/table4", "eccv20/table8", "iccv21/table5"),  # Stanford Online Products
         "iccv21/table4",
     }
@@ -95,10 +86,7 @@ def test_records_are_what_the_saved_attacks_come_to(word, tmp_path, monkeypatch)
     for cell in cells:
         record = json.loads((tmp_path / "records" / word / f"{cell.name}.json").read_text())
         folder = tmp_path / "runs/reproduce" / word.replace("/", "-") / "attacks" / cell.name
-        attacks = {}
-        for file in sorted(folder.rglob("attack.npz")):
-            with np.load(file) as arrays:
-                attacks[file.parent.name] = dict(arrays)
+        attacks = recompute.saved_attacks(folder)
         weights, database = model(models[cell.model])
         found = recompute.both(record, attacks, weights, "c2f1", "cosine", database)
         assert found.keys() & {"rank", "tau", "seen", "mean"}, cell.name

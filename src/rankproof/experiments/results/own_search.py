@@ -1,13 +1,13 @@
 """What our own search came to where a paper's attack was run: against the print, and attack by attack."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 
 from rankproof.experiments.reproduce.cell import STRONG
 from rankproof.experiments.reproduce.recipe import TableRecipe
-from rankproof.experiments.reproduce.recorded import recorded_rows, recorded_strong
+from rankproof.experiments.reproduce.recorded import recorded_strong
 from rankproof.experiments.reproduce.verdict import Row, larger_is_stronger
 from rankproof.experiments.results import records
 from rankproof.ranking.metrics import summarise
@@ -16,12 +16,16 @@ ROUNDING = {"rank": 0.05, "tau": 0.0005}  # of a printed figure: half of its las
 KINDS = ("undefended", "defended")
 
 
-def told(recipes: Iterable[TableRecipe]) -> str:
-    """How often it is at least as strong as the print, and as the published method, in sentences."""
+def told(tables: Iterable[tuple[TableRecipe, Sequence[Row]]]) -> str:
+    """How often it is at least as strong as the print, and as the published method, in sentences.
+
+    Args:
+        tables: each with what came of the published method.
+    """
     printed, paired = Counter[tuple[str, bool]](), Counter[str]()
-    for recipe in recipes:
+    for recipe, published in tables:
         plain = {spec.name for spec in recipe.models if spec.defense == "none"}
-        by_published = {row.cell.name: row for row in recorded_rows(recipe, records.RECORDS)}
+        by_published = {row.cell.name: row for row in published}
         for cell, rows in _by_cell(recorded_strong(recipe, records.RECORDS)).items():
             kind = "undefended" if set(rows[0].cell.models) <= plain else "defended"
             for row in rows:

@@ -47,15 +47,13 @@ def rows_of(recipe: TableRecipe) -> list[Row]:
 def summary() -> str:
     """A line for each table: how many printed figures have which mark; then what our own search came to."""
     lines, total = [], Counter[str]()
-    for paper in PAPERS:
-        for recipe in recipes(paper):
-            found = Counter[str](row.mark for row in rows_of(recipe))
-            total += found
-            lines.append((f"{paper_name(paper)}, {recipe.table}", *_counts(found)))
+    found = [(recipe, rows_of(recipe)) for paper in PAPERS for recipe in recipes(paper)]
+    for recipe, rows in found:
+        marks = Counter[str](row.mark for row in rows)
+        total += marks
+        lines.append((f"{paper_name(recipe.paper)}, {recipe.table}", *_counts(marks)))
     lines.append(("**all**", *_counts(total)))
-    return table(("table", "figures", *MARKS, "agree, of those compared"), lines) + own_search.told(
-        recipe for paper in PAPERS for recipe in recipes(paper)
-    )
+    return table(("table", "figures", *MARKS, "agree, of those compared"), lines) + own_search.told(found)
 
 
 def tables() -> str:
