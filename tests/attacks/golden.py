@@ -91,7 +91,8 @@ CASES = {
     "oa pgd digits drop": Case(world="digits", goal=Reorder(k=4), method=PGD(rule="iccv21"), drop=True),
     "oa strong zoo": Case(world="zoo", goal=Reorder(k=5), method=ORDER_STRONG),
     "oa explicit digits": Case(
-        world="digits", distance="euclidean", goal=Reorder(k=4), method=PGD(rule="iccv21"), explicit=4, eps=0.2
+        world="digits", distance="euclidean", goal=Reorder(k=4), method=PGD(rule="iccv21"), explicit=4,
+        eps=0.2,
     ),
     "oa given order zoo": Case(
         world="zoo", goal=Reorder(k=4, order=(0, 3, 2, 1)), method=PGD(steps=6, rule="iccv21")
@@ -107,7 +108,9 @@ CASES = {
     "universal digits": Case(
         world="digits", goal=CandidateRaise(w=1), method=None, explicit=1, shared=True
     ),
-    "oa spsa digits": Case(world="digits", goal=Reorder(k=4), method=SPSA(pairs=5, sigma=0.05, step=0.05), visible=20, eps=0.3),
+    "oa spsa digits": Case(
+        world="digits", goal=Reorder(k=4), method=SPSA(pairs=5, sigma=0.05, step=0.05), visible=20, eps=0.3
+    ),
     "oa pso digits drop": Case(
         world="digits", distance="euclidean", goal=Reorder(k=3), method=PSO(particles=10), visible=None,
         drop=True,
