@@ -1,7 +1,9 @@
-"""Files are written to a temporary name and moved."""
+"""How files are written - to a temporary name, then moved - and which software they were made with."""
 
 import os
+import platform
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 from rankproof.errors import RankproofError
@@ -23,3 +25,13 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise RankproofError(f"{path}: cannot be written ({error.strerror})") from None
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that can change a figure."""
+    return {
+        "python": platform.python_version(),
+        "rankproof": version("rankproof"),
+        "torch": version("torch"),
+        "numpy": version("numpy"),
+    }
