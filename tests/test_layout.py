@@ -1,4 +1,4 @@
-"""The rules of the code that no linter knows: where libraries may be imported, sizes, and words that are gone."""
+"""Rules of the code that no linter knows: where libraries may be imported, sizes, words that are gone."""
 
 import ast
 import io
@@ -34,7 +34,7 @@ GONE = {  # identifiers of an earlier dialect, and what is said instead
     "own_copy": "exclude_self", "Seen": "Feedback", "Look": "QueryFn", "Watch": "TrackedItems",
     "Trace": "SearchHistory", "Journal": "what it holds", "Space": "Subspace", "Strong": "MomentumPGD",
     "Thompson": "ThompsonSampling", "yardstick": "reference_method", "Subject": "LoadedTask",
-    "Cell": "AuditTask, TableCell, AttackSummary", "sheet": "page", "knobs": "parameters", "odd": "what it is",
+    "Cell": "AuditTask, TableCell, AttackSummary", "sheet": "page", "knobs": "parameters",
     "Lesson": "StepOutput", "Health": "DivergenceMonitor", "borrowed": "global_rng",
     "later_defenses": "act, hm", "aside": "worker_thread", "steady": "batch_invariance",
     "facts": "metadata_store", "intake": "uploads", "refusal": "errors", "guard": "destination",
