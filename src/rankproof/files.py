@@ -1,8 +1,13 @@
-"""Files are written to a temporary name and moved."""
+"""PNG encoding, and files that are written under a temporary name and then moved."""
 
 import os
 import tempfile
+from io import BytesIO
 from pathlib import Path
+
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
 
 from rankproof.errors import RankproofError
 
@@ -23,3 +28,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise RankproofError(f"{path}: cannot be written ({error.strerror})") from None
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def encode_png(pixels: UInt8[Tensor, "c h w"]) -> bytes:
+    """An image of one channel (grey) or three (colour) as a PNG file."""
+    plane = pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)  # (h, w) or (h, w, c)
+    stream = BytesIO()
+    Image.fromarray(plane.contiguous().numpy()).save(stream, format="PNG")
+    return stream.getvalue()

@@ -95,7 +95,7 @@ def test_without_robustness_nothing_is_attacked(model, monkeypatch):
 def test_more_trials_than_pictures_are_all_of_them(model):
     result = call("evaluate", "--model", model, "--trials", 5000, "--eps", 0, "--json")
     assert told(result)["trials"] == 797
-    assert "5000 trials were asked for: all 797 pictures that fit are attacked" in result.stderr
+    assert "5000 trials were asked for: all 797 images that fit are attacked" in result.stderr
 
 
 def test_a_collapsed_model_is_flagged(tmp_path):

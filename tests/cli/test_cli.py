@@ -12,9 +12,7 @@ from typer.testing import CliRunner
 
 import rankproof
 from rankproof.cli import app
-from rankproof.cli.goal import goal_of, order_of
-from rankproof.cli.method import method_of, space_of
-from rankproof.cli.visible import visible_of
+from rankproof.cli.options import GoalOptions, parse_method, parse_order, parse_space, parse_visible
 from rankproof.data import load
 from rankproof.errors import RankproofError
 from rankproof.goals import (
@@ -37,7 +35,7 @@ CONTRACT = {
     *("tau_before", "tau", "mean_rank_before", "mean_rank", "shift", "seconds", "model_seconds", "peak_mb"),
     *("versions", "gallery_size", "notes", "queries_spent", "queries_max", "curve"),
 }
-COMMANDS = ("train", "attack", "audit", "evaluate", "reproduce", "serve", "data", "zoo")
+COMMANDS = ("train", "attack", "attack-service", "audit", "evaluate", "reproduce", "serve", "data", "zoo")
 
 
 def call(*words):
@@ -115,6 +113,10 @@ def test_public_names():
 # -- what the words mean
 
 
+def goal_of(word, **parameters):
+    return GoalOptions(goal=word, **parameters).parse()
+
+
 def test_words_to_goals():
     assert goal_of("ca+", w=3) == CandidateRaise(w=3)
     assert goal_of("ca-") == CandidateLower(w=1)
@@ -132,12 +134,12 @@ def test_words_to_goals():
     ("word", "knobs", "message"),
     [
         ("ca", {}, "known: ca\\+, ca-, qa\\+"),
-        ("qa+", {"w": 1}, "--w is no knob of goal qa\\+; it has: --m"),
+        ("qa+", {"w": 1}, "--w is no parameter of goal qa\\+; it has: --m"),
         ("shift", {"g": 5}, "it has: none"),
         ("oa", {"m": 5}, "it has: --k, --xi"),
         ("qa+", {"m": 0}, "--m must be at least 1"),
         ("oa", {"xi": float("nan")}, "--xi must be a number of at least 0"),
-        ("qa+", {"order": "1,0"}, "--order is no knob of goal qa\\+; it has: --m"),
+        ("qa+", {"order": "1,0"}, "--order is no parameter of goal qa\\+; it has: --m"),
         ("oa", {"order": "1,1,0"}, "order must be a permutation of 0 .. 2"),
         ("oa", {"order": "1,0", "k": 5}, "order must be a permutation of 0 .. 4"),
         ("oa", {"order": "1,2"}, "order must be a permutation of 0 .. 1"),
@@ -152,26 +154,26 @@ def test_words_that_are_no_goals(word, knobs, message):
 
 
 def test_words_to_methods():
-    assert method_of("pgd", "qa+") == PGD(rule="eccv20")
-    assert method_of("pgd", "oa", 7) == PGD(rule="iccv21", steps=7)
-    assert method_of("auto", "oa") == automatic()
+    assert parse_method("pgd", "qa+") == PGD(rule="eccv20")
+    assert parse_method("pgd", "oa", 7) == PGD(rule="iccv21", steps=7)
+    assert parse_method("auto", "oa") == automatic()
     words = {"rand": Rand(), "beta": Beta(), "pso": PSO(), "nes": NES(), "spsa": SPSA()}
-    assert {word: method_of(word, "oa") for word in words} == words
+    assert {word: parse_method(word, "oa") for word in words} == words
     with pytest.raises(RankproofError, match=r"known: pgd, strong, auto, rand, beta, pso, nes, spsa$"):
-        method_of("best", "oa")
+        parse_method("best", "oa")
 
 
 def test_words_to_what_is_seen_and_searched():
-    assert [visible_of(text, 5) for text in (None, "k", "inf", "797")] == [50, 5, None, 797]
-    assert [space_of(text) for text in (None, "auto", "full")] == [None, None, Space("full")]
-    assert space_of("cosine:16") == Space("cosine", 16)
-    assert order_of(None) is None
+    assert [parse_visible(text, 5) for text in (None, "k", "inf", "797")] == [50, 5, None, 797]
+    assert [parse_space(text) for text in (None, "auto", "full")] == [None, None, Space("full")]
+    assert parse_space("cosine:16") == Space("cosine", 16)
+    assert parse_order(None) is None
     for text in ("", "all", "-1", "5.0", "1_000", " 50", "９", "9" * 30):
         with pytest.raises(RankproofError, match="is no number of results; write 50, k or inf"):
-            visible_of(text, 5)
+            parse_visible(text, 5)
     for text, k in (("4", 5), ("0", 2), (None, 51)):
         with pytest.raises(RankproofError, match=f"k = {k} .* are visible; try --visible {k}$"):
-            visible_of(text, k)
+            parse_visible(text, k)
 
 
 def test_strong_is_offered(model):
@@ -395,7 +397,7 @@ def test_own_copies_can_be_left_out(model, tmp_path, words):
     assert not (dropped == index[:, None]).any()
     np.testing.assert_array_equal(dropped[:, :4], kept[:, 1:])
     notes = seen(*words, "--own-copy", "drop", model=model)["notes"]
-    assert "the own clean copies of the attacked pictures do not count in any ranking" in notes
+    assert "the clean copies of the attacked images do not count in any ranking" in notes
 
 
 def test_nothing_is_sent_where_nothing_may_be_changed(model):
@@ -515,7 +517,7 @@ def test_a_search_system_that_fails_is_one_line(model, monkeypatch):
         (["--visible", "k", "--k", "0"], "--k must be at least 1"),
         (["--visible", "inf", "--k", "798"], "k = 798 is larger than the gallery of 797 items"),
         (["--visible", "k", "--k", "797", "--own-copy", "drop"], "k = 797 is larger than the gallery of 796"),
-        (["--visible", "k", "--m", "2"], "--m is no knob of goal oa; it has: --k, --xi, --order"),
+        (["--visible", "k", "--m", "2"], "--m is no parameter of goal oa; it has: --k, --xi, --order"),
         (["--budget", "9", "--space", "cube:3"], "space: 'cube:3' is unknown; write full, blocks:32"),
         (["--budget", "9", "--space", "blocks:0"], "space: the side must be at least 1"),
         (["--budget", "9", "--order", "0,1,2,3,5"], "order must be a permutation of 0 .. 4"),
@@ -567,7 +569,7 @@ def test_a_journal_that_cannot_be_written_or_read(model, tmp_path):
         (["--goal", "sp-qa+", "--g", "0"], "--g must be at least 1"),
         (["--goal", "sp-qa+", "--g", "800"], "g = 800 is larger"),
         (["--goal", "sp-qa+", "--xi", "-1"], "--xi must be a number of at least 0"),
-        (["--k", "5"], "--k is no knob of goal qa+; it has: --m"),
+        (["--k", "5"], "--k is no parameter of goal qa+; it has: --m"),
         (["--model", "nowhere"], "nowhere: not found"),
         (["--model", "zoo:nowhere"], "zoo:nowhere: not in the zoo"),
         (["--data", "nowhere"], "nowhere: no such file or folder"),
