@@ -22,19 +22,19 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from rankproof.attack import attack
-from rankproof.cost import look_seconds
+from rankproof.attacks import attack
+from rankproof.attacks.cost import query_seconds
 from rankproof.experiments.black_box import MODEL
 from rankproof.experiments.ordering import METHODS
-from rankproof.files import write_atomically
+from rankproof.io import write_atomically
 from rankproof.goals import Reorder
-from rankproof.memory import keep_freed_memory
-from rankproof.methods.presets import automatic
-from rankproof.oracle import LocalOracle
+from rankproof.parallel import keep_freed_memory
+from rankproof.methods.defaults import automatic
+from rankproof.oracles import LocalOracle
 from rankproof.ranking.metrics import places_in, short_range_tau
-from rankproof.target import Target, open_target
+from rankproof.system import Target, open_system
 from rankproof.threat import Threat
-from rankproof.versions import versions
+from rankproof.io import versions
 
 ALL = {**METHODS, "auto": automatic()}
 EPS, K, VISIBLE, BUDGET, TRIALS = 4 / 255, 5, 50, 1000, 200
@@ -53,13 +53,13 @@ def attack_row(target: Target, name: str, trials: int, repeats: int) -> dict[str
             Threat(EPS, grid=method.grid),
             method=method,
             budget=BUDGET,
-            index=index,
+            gallery_ids=index,
         )
         for _ in range(repeats)
     ]
     assert results[0].queries is not None
     seconds, queries = min(result.seconds for result in results), int(results[0].queries.sum())
-    bare = look_seconds(target.gallery, images, queries)
+    bare = query_seconds(target.gallery, images, queries)
     row = {"name": name, "method": method.name, "trials": len(index), "repeats": repeats}
     return {**row, "queries": queries, "seconds": seconds, "model_seconds": bare, "ratio": seconds / bare}
 
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="write records/benchmarks/black-box.json")
     options = parser.parse_args()
     root = Path(os.environ.get("RANKPROOF_DATA") or "data")
-    target = open_target(MODEL, options.data, root=root)
+    target = open_system(MODEL, options.data, root=root)
     lists, rows = [tau_row(k) for k in SIZES], []
     scoring = Table(f"{LISTS:,} lists of N = {VISIBLE}", "microseconds per list")
     for row in lists:

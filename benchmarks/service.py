@@ -31,8 +31,8 @@ from rich.table import Table
 from torch.nn import functional
 
 from rankproof.data import Dataset
-from rankproof.files import write_atomically
-from rankproof.memory import keep_freed_memory
+from rankproof.io import write_atomically
+from rankproof.parallel import keep_freed_memory
 from rankproof.models import new_encoder
 from rankproof.ranking import Cosine, Gallery, Ranker
 from rankproof.service.aside import aside
@@ -49,8 +49,8 @@ from rankproof.service.quota import Quota
 from rankproof.service.serve import serve
 from rankproof.service.service import Service, as_png
 from rankproof.service.steady import steady_step
-from rankproof.target import silent
-from rankproof.versions import versions
+from rankproof.system import silent
+from rankproof.io import versions
 
 SIDE, GALLERY, CLIENTS, BATCH, BEST_OF, MOMENTS = 128, 256, 16, 16, 5, 10
 RECORD = Path("records/benchmarks/service.json")

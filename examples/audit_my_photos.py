@@ -36,7 +36,7 @@ def my_encoder() -> torch.nn.Module:
 
 def main() -> None:
     """Load, embed, attack, report."""
-    photos = rp.load(PHOTOS, "test", size=SIZE, divide="none")  # every photo belongs to the gallery
+    photos = rp.load(PHOTOS, "test", size=SIZE, split_by="none")  # every photo belongs to the gallery
     print(photos.note)
     ranker = rp.Ranker(my_encoder(), DISTANCE, mean=MEAN, std=STD, name="my encoder")
     gallery = rp.Gallery.build(ranker, photos.pictures, photos.labels)
@@ -44,7 +44,7 @@ def main() -> None:
         gallery,
         photos.pictures,
         rp.Threat(eps=EPS),
-        index=torch.arange(len(photos)),  # query i is gallery item i
+        gallery_ids=torch.arange(len(photos)),  # query i is gallery item i
         trials=TRIALS,
         seed=SEED,
         data=photos.name,

@@ -18,7 +18,7 @@ from rankproof import (
     attack,
 )
 from rankproof.errors import ThreatViolationError
-from rankproof.methods import Found
+from rankproof.methods import MethodOutput
 
 THREAT = Threat(8 / 255)
 GOALS = {
@@ -65,7 +65,7 @@ def test_integers_that_are_no_8_bit_images_are_refused(target):
 @pytest.mark.parametrize("index", [[0, 1, 60], [-1, 0, 1], [0, 1], [[0, 1, 2]]])
 def test_an_index_that_does_not_fit_is_refused(target, pictures, index):
     with pytest.raises(RankproofError, match=r"index: expected 3 gallery positions in 0 \.\. 59"):
-        attack(target, pictures[:3], MaxShift(), THREAT, index=torch.tensor(index))
+        attack(target, pictures[:3], MaxShift(), THREAT, gallery_ids=torch.tensor(index))
 
 
 @pytest.mark.parametrize(
@@ -88,15 +88,15 @@ def test_an_index_that_does_not_fit_is_refused(target, pictures, index):
 )
 def test_a_count_that_does_not_fit_the_gallery_is_refused_by_its_letter(target, pictures, goal, message):
     with pytest.raises(RankproofError, match=message):
-        attack(target, pictures[:2], goal, THREAT, index=torch.arange(2))
+        attack(target, pictures[:2], goal, THREAT, gallery_ids=torch.arange(2))
 
 
 @pytest.mark.parametrize(
     "goal", [QueryRaise(m=60), CandidateRaise(w=60), QueryLower(m=59), Reorder(k=60)], ids=str
 )
 def test_the_largest_count_that_fits_is_accepted(target, pictures, goal):
-    result = attack(target, pictures[:1], goal, Threat(0.0), index=torch.arange(1))
-    assert result.targets.shape[1] == max(v for v in result.knobs.values() if v and v > 50)
+    result = attack(target, pictures[:1], goal, Threat(0.0), gallery_ids=torch.arange(1))
+    assert result.targets.shape[1] == max(v for v in result.parameters.values() if v and v > 50)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_own_copy_must_be_kept_or_dropped(target, pictures):
 
 def test_dropping_the_own_copy_needs_its_position(target, pictures):
     with pytest.raises(RankproofError, match="own_copy='drop' needs index="):
-        attack(target, pictures[:1], QueryRaise(), THREAT, own_copy="drop")
+        attack(target, pictures[:1], QueryRaise(), THREAT, exclude_self=True)
 
 
 @pytest.mark.parametrize("what", ["targets", "preserved"])
@@ -152,11 +152,11 @@ def test_explicit_items_that_do_not_fit_are_refused_by_name(target, pictures, wh
 
 @every_goal
 def test_without_a_budget_the_originals_come_back_with_unchanged_figures(target, pictures, goal):
-    result = attack(target, pictures[:5], goal, Threat(0.0), index=torch.arange(5))
+    result = attack(target, pictures[:5], goal, Threat(0.0), gallery_ids=torch.arange(5))
     assert torch.equal(result.original, pictures[:5])
     assert torch.equal(result.adversarial, pictures[:5])
     assert result.steps == 0
-    assert not result.silent.any()
+    assert not result.zero_gradient.any()
     assert result.before
     for name, values in result.before.items():
         assert torch.equal(result.after[name], values)
@@ -166,7 +166,7 @@ def test_without_a_budget_the_originals_come_back_with_unchanged_figures(target,
 @every_goal
 def test_the_figures_are_those_of_the_returned_images(target, pictures, goal):
     index = torch.arange(5)
-    result = attack(target, pictures[:5], goal, THREAT, index=index, seed=2)
+    result = attack(target, pictures[:5], goal, THREAT, gallery_ids=index, seed=2)
     again = attack(
         target,
         result.adversarial,
@@ -200,7 +200,7 @@ def test_the_figures_are_those_of_the_returned_images(target, pictures, goal):
     ids=str,
 )
 def test_every_goal_moves_its_headline_the_way_it_wants(target, pictures, goal, better):
-    result = attack(target, pictures[:20], goal, Threat(0.1), index=torch.arange(20))
+    result = attack(target, pictures[:20], goal, Threat(0.1), gallery_ids=torch.arange(20))
     gain = better * (result.headline() - result.headline(after=False))
     assert gain.mean().item() > 4 * gain.std().item() / 20**0.5
 
@@ -210,10 +210,10 @@ def test_every_goal_moves_its_headline_the_way_it_wants(target, pictures, goal, 
 def test_an_attack_does_not_depend_on_the_others_in_the_batch(target, pictures, goal, chunk, monkeypatch):
     monkeypatch.setattr(target.ranker, "chunk", chunk)
     index = torch.tensor([40, 2, 17, 59, 8])
-    together = attack(target, pictures[index], goal, THREAT, index=index, seed=6)
+    together = attack(target, pictures[index], goal, THREAT, gallery_ids=index, seed=6)
     for place in (0, 3, 4):
         own = index[place : place + 1]
-        alone = attack(target, pictures[own], goal, THREAT, index=own, seed=6)
+        alone = attack(target, pictures[own], goal, THREAT, gallery_ids=own, seed=6)
         assert torch.equal(alone.targets, together.targets[place : place + 1])
         assert torch.equal(alone.preserved, together.preserved[place : place + 1])
         torch.testing.assert_close(alone.adversarial, together.adversarial[place : place + 1])
@@ -249,7 +249,9 @@ def test_8_bit_images_are_attacked_as_the_floats_they_stand_for(target, make):
 
 
 def test_a_grid_threat_returns_8_bit_images_near_the_8_bit_originals(target, pictures):
-    result = attack(target, pictures[:4], QueryRaise(), Threat(8 / 255, grid=True), index=torch.arange(4))
+    result = attack(
+        target, pictures[:4], QueryRaise(), Threat(8 / 255, grid=True), gallery_ids=torch.arange(4)
+    )
     for images in (result.original, result.adversarial):
         assert torch.equal(torch.round(images * 255) / 255, images)
     levels = torch.round((result.adversarial - result.original) * 255)
@@ -281,7 +283,7 @@ class Leaper:
         return 1
 
     def run(self, original, initial, objective, threat, *, seed, keys):
-        return Found(original + self.change, 1, torch.zeros(len(original), dtype=torch.bool))
+        return MethodOutput(original + self.change, 1, torch.zeros(len(original), dtype=torch.bool))
 
 
 @pytest.mark.parametrize("change", [8.01 / 255, -8.01 / 255, float("nan")])

@@ -14,13 +14,14 @@ from rankproof import (
     SPSA,
     AttackResult,
     Beta,
+    BudgetedOracle,
     Cached,
     CandidateRaise,
     Gallery,
     ListOracle,
     LocalOracle,
     MaxShift,
-    Metered,
+    MomentumPGD,
     Preserve,
     QueryLower,
     QueryRaise,
@@ -28,7 +29,6 @@ from rankproof import (
     Ranker,
     RankproofError,
     Reorder,
-    Strong,
     Threat,
     attack,
     load,
@@ -36,10 +36,10 @@ from rankproof import (
 from rankproof.experiments import eight_bit
 from rankproof.experiments.eight_bit import saved_and_read, searched_alone
 from rankproof.experiments.ordering import Cell
-from rankproof.methods.search import SearchInterruptedError
-from rankproof.methods.space import Space
-from rankproof.randomness import permutations
-from rankproof.target import Target
+from rankproof.methods.black_box.search import SearchInterruptedError
+from rankproof.methods.black_box.subspace import Space
+from rankproof.rng import permutations
+from rankproof.system import Target
 
 GOAL, THREAT, SHOWN, BUDGET, COUNT = Reorder(k=4), Threat(0.1), 12, 25, 5
 METHODS = {
@@ -59,7 +59,7 @@ def shop(make, pictures):
 
 
 def order_attack(oracle, pictures, goal=GOAL, threat=THREAT, count=COUNT, **options):
-    settings = {"method": METHODS["spsa"], "budget": BUDGET, "index": torch.arange(count), "seed": 2}
+    settings = {"method": METHODS["spsa"], "budget": BUDGET, "gallery_ids": torch.arange(count), "seed": 2}
     return attack(oracle, pictures[:count], goal, threat, **(settings | options))
 
 
@@ -117,7 +117,7 @@ def same(one, other):
     ],
 )
 def test_a_k_that_does_not_fit_is_refused_before_anything_is_sent(shop, pictures, k, visible, message):
-    oracle = Metered(LocalOracle(shop, visible), 99)
+    oracle = BudgetedOracle(LocalOracle(shop, visible), 99)
     with pytest.raises(RankproofError, match=message):
         order_attack(oracle, pictures, Reorder(k=k))
     assert oracle.spent == {}
@@ -127,8 +127,8 @@ def test_a_k_that_does_not_fit_is_refused_before_anything_is_sent(shop, pictures
 def test_a_dropped_copy_is_no_result_to_be_ordered(shop, pictures, visible):
     oracle = LocalOracle(shop, visible)
     with pytest.raises(RankproofError, match="k = 60 is larger than the gallery of 59 items"):
-        order_attack(oracle, pictures, Reorder(k=60), own_copy="drop")
-    assert order_attack(oracle, pictures, Reorder(k=59), own_copy="drop", budget=1).targets.shape == (5, 59)
+        order_attack(oracle, pictures, Reorder(k=60), exclude_self=True)
+    assert order_attack(oracle, pictures, Reorder(k=59), exclude_self=True, budget=1).targets.shape == (5, 59)
     assert order_attack(oracle, pictures, Reorder(k=60), budget=1).targets.shape == (5, 60)
 
 
@@ -157,7 +157,7 @@ def test_an_order_that_is_no_permutation_is_refused(order):
     ],
 )
 def test_explicit_targets_that_do_not_fit_are_refused(shop, pictures, targets, message):
-    oracle = Metered(LocalOracle(shop, SHOWN), 99)
+    oracle = BudgetedOracle(LocalOracle(shop, SHOWN), 99)
     with pytest.raises(RankproofError, match=message):
         order_attack(oracle, pictures, targets=targets)
     assert oracle.spent == {}
@@ -166,7 +166,7 @@ def test_explicit_targets_that_do_not_fit_are_refused(shop, pictures, targets, m
 def test_a_dropped_copy_cannot_be_wanted(shop, pictures):
     targets = torch.tensor([[10, 11, 12, 13]] * 4 + [[10, 11, 12, 4]])
     with pytest.raises(RankproofError, match="targets: an own copy is wanted where own_copy='drop'"):
-        order_attack(LocalOracle(shop, SHOWN), pictures, targets=targets, own_copy="drop")
+        order_attack(LocalOracle(shop, SHOWN), pictures, targets=targets, exclude_self=True)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_other_goals_are_refused(shop, pictures, goal):
         order_attack(LocalOracle(shop, SHOWN), pictures, goal)
 
 
-@pytest.mark.parametrize("method", [PGD(), Strong()], ids=["pgd", "strong"])
+@pytest.mark.parametrize("method", [PGD(), MomentumPGD()], ids=["pgd", "strong"])
 def test_a_method_with_gradients_cannot_ask_an_oracle(shop, pictures, method):
     with pytest.raises(RankproofError, match=f"{method.name} needs gradients, which an oracle does not give"):
         order_attack(LocalOracle(shop, SHOWN), pictures, method=method)
@@ -193,9 +193,9 @@ def test_a_method_without_gradients_cannot_attack_a_gallery(shop, pictures, meth
 
 @pytest.mark.parametrize("index", [[0, 1, 2, 3, 60], [-1, 0, 1, 2, 3], [0, 1]])
 def test_an_index_beyond_the_gallery_behind_an_oracle_is_refused(shop, pictures, index):
-    for oracle in (LocalOracle(shop, SHOWN), Cached(Metered(LocalOracle(shop, SHOWN), 99))):
+    for oracle in (LocalOracle(shop, SHOWN), Cached(BudgetedOracle(LocalOracle(shop, SHOWN), 99))):
         with pytest.raises(RankproofError, match=r"index: expected 5 gallery positions in 0 \.\. 59"):
-            order_attack(oracle, pictures, index=torch.tensor(index))
+            order_attack(oracle, pictures, gallery_ids=torch.tensor(index))
 
 
 def test_a_shared_change_is_refused(shop, pictures):
@@ -291,7 +291,7 @@ def test_the_record_of_saved_digits(digits_target, tmp_path, monkeypatch, capsys
     monkeypatch.setattr(eight_bit, "open_target", lambda *_, **__: digits_target)
     monkeypatch.setattr(eight_bit, "RECORD", tmp_path / "records" / "saved.json")
     monkeypatch.setattr(eight_bit, "PIECE", 4)
-    monkeypatch.setattr(eight_bit, "Cell", lambda **knobs: Cell(**knobs, budget=120))
+    monkeypatch.setattr(eight_bit, "Cell", lambda **parameters: Cell(**parameters, budget=120))
     monkeypatch.setattr("sys.argv", ["eight_bit", "--data", "digits", "--trials", "6"])
     eight_bit.main()
     record = json.loads((tmp_path / "records" / "saved.json").read_text())
@@ -324,7 +324,7 @@ def test_the_wanted_order_is_a_permutation_of_the_first_results(target, pictures
         method=METHODS["spsa"],
         budget=1,
         seed=7,
-        index=index,
+        gallery_ids=index,
         own_copy=own_copy,
     )
     ignored = index if own_copy == "drop" else None
@@ -339,7 +339,7 @@ def test_the_wanted_order_is_a_permutation_of_the_first_results(target, pictures
 
 @every_visible
 def test_a_dropped_copy_counts_neither_in_the_search_nor_in_the_figures(target, pictures, visible):
-    result = order_attack(LocalOracle(target, visible), pictures, own_copy="drop")
+    result = order_attack(LocalOracle(target, visible), pictures, exclude_self=True)
     expected = taus(target, result.adversarial, result.targets, visible, torch.arange(COUNT))
     assert result.tau.tolist() == pytest.approx(expected)
     best = torch.where(result.scores.isnan(), -2.0, result.scores).amax(1)
@@ -358,7 +358,7 @@ def test_every_query_leaves_out_the_dropped_copy_of_its_own_attack(shop, picture
             ignored.append(torch.equal(watch.ignored, index[watch.attacks]))
             return super().__call__(images, watch)
 
-    result = order_attack(Watching(shop), pictures[index], Reorder(k=2), index=index, own_copy="drop")
+    result = order_attack(Watching(shop), pictures[index], Reorder(k=2), gallery_ids=index, exclude_self=True)
     assert result.queries.min() < BUDGET == result.queries.max()  # some left early: rows are not positions
     assert len(ignored) > 3
     assert all(ignored)
@@ -382,7 +382,7 @@ def test_explicit_targets_are_attacked_as_given(target, pictures, visible):
 
 
 def test_a_wanted_order_that_is_there_already_costs_one_query(shop, pictures):
-    oracle = Metered(LocalOracle(shop, SHOWN), 99)
+    oracle = BudgetedOracle(LocalOracle(shop, SHOWN), 99)
     result = order_attack(oracle, pictures, Reorder(k=4, order=(0, 1, 2, 3)))
     assert result.queries.tolist() == [1] * COUNT
     assert result.tau.tolist() == [1.0] * COUNT
@@ -407,10 +407,10 @@ def test_an_attack_does_not_depend_on_the_others_in_the_batch(
 ):
     options = {"method": method, "budget": BUDGET, "seed": 2}
     index, oracle = torch.tensor([40, 2, 17, 59, 8]), LocalOracle(shop, SHOWN)
-    together = attack(oracle, pictures[index], GOAL, THREAT, index=index, **options)
+    together = attack(oracle, pictures[index], GOAL, THREAT, gallery_ids=index, **options)
     monkeypatch.setattr("rankproof.black_box.SIDE_BY_SIDE", side_by_side)
     order = torch.tensor([4, 0, 3])
-    apart = attack(oracle, pictures[index[order]], GOAL, THREAT, index=index[order], **options)
+    apart = attack(oracle, pictures[index[order]], GOAL, THREAT, gallery_ids=index[order], **options)
     assert torch.equal(apart.targets, together.targets[order])
     assert torch.equal(apart.adversarial, together.adversarial[order])
     assert torch.equal(apart.queries, together.queries[order])
@@ -429,7 +429,7 @@ def test_the_progress_counts_queries_up_to_what_was_spent(shop, pictures, side_b
 
 def test_8_bit_images_are_attacked_as_the_floats_they_stand_for(shop, make):
     pixels = torch.randint(256, (3, 1, 4, 4), generator=make.random(0), dtype=torch.uint8)
-    options = {"count": 3, "index": None}
+    options = {"count": 3, "gallery_ids": None}
     oracle = LocalOracle(shop, SHOWN)
     assert same(
         order_attack(oracle, pixels, **options), order_attack(oracle, pixels.double() / 255, **options)
@@ -437,18 +437,21 @@ def test_8_bit_images_are_attacked_as_the_floats_they_stand_for(shop, make):
 
 
 def test_a_search_among_fewer_variables_is_noted(shop, pictures):
-    result = order_attack(LocalOracle(shop, SHOWN), pictures, space=Space("blocks", 2))
+    result = order_attack(LocalOracle(shop, SHOWN), pictures, subspace=Space("blocks", 2))
     note = "searched in blocks:2 among images off the 8-bit grid, which no service would accept as sent"
     assert result.notes == (note,)
     middle = order_attack(
-        LocalOracle(shop, SHOWN), torch.full_like(pictures, 0.5), space=Space("blocks", 2), index=None
+        LocalOracle(shop, SHOWN),
+        torch.full_like(pictures, 0.5),
+        subspace=Space("blocks", 2),
+        gallery_ids=None,
     )
     corners = middle.adversarial[:, :, ::2, ::2]
     assert torch.equal(middle.adversarial, corners.repeat_interleave(2, -1).repeat_interleave(2, -2))
 
 
 def test_a_memory_of_answers_changes_nothing_but_what_is_sent(shop, pictures):
-    inner = Metered(LocalOracle(shop, SHOWN), 10**6)
+    inner = BudgetedOracle(LocalOracle(shop, SHOWN), 10**6)
     oracle = Cached(inner)
     first = order_attack(oracle, pictures)
     sent = sum(inner.spent.values())
@@ -461,7 +464,7 @@ def test_a_metered_oracle_of_ones_own_stops_the_search(shop, pictures):
     with pytest.raises(
         SearchInterruptedError, match=r"after 7 of 25 queries: the budget of 9 queries"
     ) as caught:
-        order_attack(Metered(LocalOracle(shop, SHOWN), 9), pictures)
+        order_attack(BudgetedOracle(LocalOracle(shop, SHOWN), 9), pictures)
     assert caught.value.progress.trace.spent.max() == 7
 
 
@@ -507,9 +510,9 @@ def test_explicit_targets_of_a_service_are_its_own_numbers(shop, pictures):
 def test_ids_of_a_service_may_be_as_large_as_64_bits_allow(shop, pictures):
     index = torch.tensor([2**63 - 1, -(2**63), 5, 2**40, 0])
     oracle = ListOracle(names_of(shop, SHOWN), SHOWN)
-    assert torch.equal(order_attack(oracle, pictures, index=index).index, index)
+    assert torch.equal(order_attack(oracle, pictures, gallery_ids=index).index, index)
     with pytest.raises(RankproofError, match=r"index: expected 5 ids, got \(4,\)"):
-        order_attack(oracle, pictures, index=index[:4])
+        order_attack(oracle, pictures, gallery_ids=index[:4])
 
 
 def test_a_service_that_shows_fewer_than_k_is_named(shop, pictures):
@@ -587,15 +590,17 @@ def test_a_service_that_fails_at_every_round_is_finished_step_by_step(shop, pict
     oracle = Flaky(shop, *[None, OSError("again")] * 3)
     for _ in range(3):
         with pytest.raises(SearchInterruptedError, match="again"):
-            order_attack(oracle, pictures, journal=tmp_path)
-    assert same(order_attack(oracle, pictures, journal=tmp_path), whole)
+            order_attack(oracle, pictures, search_folder=tmp_path)
+    assert same(order_attack(oracle, pictures, search_folder=tmp_path), whole)
     assert list(oracle.answered.values()) == whole.queries.tolist()
 
 
 def test_the_progress_of_a_continued_attack_starts_with_what_was_spent_before(shop, pictures, tmp_path):
     stop(shop, pictures, tmp_path)
     seen = []
-    result = order_attack(Flaky(shop), pictures, journal=tmp_path, progress=lambda *now: seen.append(now))
+    result = order_attack(
+        Flaky(shop), pictures, search_folder=tmp_path, progress=lambda *now: seen.append(now)
+    )
     assert seen[0][0] == 13 * COUNT
     assert seen[-1] == (int(result.queries.sum()), COUNT * BUDGET)
 
@@ -605,10 +610,10 @@ def test_finished_parts_are_not_searched_again(shop, pictures, monkeypatch, tmp_
     whole = order_attack(Flaky(shop), pictures)
     oracle = Flaky(shop, *[None] * 6, OSError("gone"))
     with pytest.raises(SearchInterruptedError):
-        order_attack(oracle, pictures, journal=tmp_path)
+        order_attack(oracle, pictures, search_folder=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["search-000000.npz", "search-000002.npz"]
     before = dict(oracle.answered)
-    assert same(order_attack(oracle, pictures, journal=tmp_path), whole)
+    assert same(order_attack(oracle, pictures, search_folder=tmp_path), whole)
     assert [oracle.answered[attack] for attack in range(COUNT)] == whole.queries.tolist()
     assert all(oracle.answered[attack] == before[attack] for attack in (0, 1))
 
@@ -624,7 +629,7 @@ def test_progress_is_written_between_rounds_too(shop, pictures, tmp_path, monkey
             found.append([path.read_bytes() for path in tmp_path.glob("search-*.npz")])
             return super().__call__(images, watch)
 
-    order_attack(Looking(shop), pictures, journal=tmp_path)
+    order_attack(Looking(shop), pictures, search_folder=tmp_path)
     assert found[0] == []
     assert all(len(contents) == 1 for contents in found[1:])
     assert len({contents[0] for contents in found[1:]}) == len(found) - 1 >= 3
@@ -632,7 +637,7 @@ def test_progress_is_written_between_rounds_too(shop, pictures, tmp_path, monkey
 
 def stop(shop, pictures, folder, **options):
     with pytest.raises(SearchInterruptedError):
-        order_attack(Flaky(shop, None, OSError("gone")), pictures, journal=folder, **options)
+        order_attack(Flaky(shop, None, OSError("gone")), pictures, search_folder=folder, **options)
     (path,) = folder.iterdir()
     return path
 
@@ -648,8 +653,8 @@ def stop(shop, pictures, folder, **options):
         {"method": SPSA(pairs=2)},
         {"method": METHODS["nes"]},
         {"space": Space("blocks", 2)},
-        {"index": torch.tensor([1, 0, 2, 3, 4])},
-        {"index": None},
+        {"gallery_ids": torch.tensor([1, 0, 2, 3, 4])},
+        {"gallery_ids": None},
         {"own_copy": "drop"},
         {"targets": torch.tensor([[10, 11, 12, 13]] * COUNT)},
         {"count": 4},
@@ -659,14 +664,16 @@ def stop(shop, pictures, folder, **options):
 def test_a_journal_of_another_attack_is_refused(shop, pictures, options, tmp_path):
     path = stop(shop, pictures, tmp_path)
     content = path.read_bytes()
-    if options == {"index": None}:  # the keys are then the rows, which are the index here: the same attack
+    if options == {
+        "gallery_ids": None
+    }:  # the keys are then the rows, which are the index here: the same attack
         assert same(
-            order_attack(Flaky(shop), pictures, journal=tmp_path, **options),
+            order_attack(Flaky(shop), pictures, search_folder=tmp_path, **options),
             order_attack(Flaky(shop), pictures),
         )
         return
     with pytest.raises(RankproofError, match=rf"{path.name}: belongs to another attack; choose another"):
-        order_attack(Flaky(shop), pictures, journal=tmp_path, **options)
+        order_attack(Flaky(shop), pictures, search_folder=tmp_path, **options)
     assert path.read_bytes() == content
 
 
@@ -676,7 +683,7 @@ def test_a_journal_of_other_pictures_or_another_n_is_refused(shop, pictures, tmp
     changed[4, 0, 3, 3] += 0.001
     for oracle, images in ((Flaky(shop), changed), (LocalOracle(shop, SHOWN + 1), pictures)):
         with pytest.raises(RankproofError, match="belongs to another attack"):
-            order_attack(oracle, images, journal=tmp_path)
+            order_attack(oracle, images, search_folder=tmp_path)
 
 
 def damaged(content, tmp_path):
@@ -701,11 +708,12 @@ def test_a_damaged_journal_gives_one_line_that_names_the_file(shop, pictures, wh
     with pytest.raises(
         RankproofError, match=rf"{path.name}: cannot be continued \(.*\); delete it"
     ) as caught:
-        order_attack(Flaky(shop), pictures, journal=tmp_path / "search")
+        order_attack(Flaky(shop), pictures, search_folder=tmp_path / "search")
     assert "\n" not in str(caught.value)
     path.unlink()
     assert same(
-        order_attack(Flaky(shop), pictures, journal=tmp_path / "search"), order_attack(Flaky(shop), pictures)
+        order_attack(Flaky(shop), pictures, search_folder=tmp_path / "search"),
+        order_attack(Flaky(shop), pictures),
     )
 
 
@@ -726,18 +734,18 @@ def test_scores_of_queries_that_were_not_spent_are_not_numbers(shop, pictures):
 
 
 def test_a_journal_of_another_model_is_refused(shop, pictures, tmp_path):
-    order_attack(LocalOracle(shop, SHOWN), pictures, journal=tmp_path)
+    order_attack(LocalOracle(shop, SHOWN), pictures, search_folder=tmp_path)
     moved = Gallery(shop.ranker, shop.embeddings.roll(1, 1))
     with pytest.raises(RankproofError, match="belongs to another attack"):
-        order_attack(LocalOracle(moved, SHOWN), pictures, journal=tmp_path)
+        order_attack(LocalOracle(moved, SHOWN), pictures, search_folder=tmp_path)
 
 
 def test_the_time_of_a_search_in_two_sittings_is_the_sum_of_both(shop, pictures, tmp_path):
-    order_attack(LocalOracle(shop, SHOWN), pictures, journal=tmp_path)
+    order_attack(LocalOracle(shop, SHOWN), pictures, search_folder=tmp_path)
     with np.load(tmp_path / "search-000000.npz") as stored:
         first = float(stored["seconds"])
     assert first > 0
-    again = order_attack(LocalOracle(shop, SHOWN), pictures, journal=tmp_path)
+    again = order_attack(LocalOracle(shop, SHOWN), pictures, search_folder=tmp_path)
     assert again.seconds > first
 
 
@@ -745,7 +753,7 @@ def test_the_time_of_a_search_in_two_sittings_is_the_sum_of_both(shop, pictures,
 def test_what_only_a_black_box_has_is_refused_for_a_gallery(shop, pictures, option):
     option = {name: Path(value) if name == "journal" else value for name, value in option.items()}
     with pytest.raises(RankproofError, match=f"{next(iter(option))}: only a search in a black box has one"):
-        attack(shop, pictures[:2], GOAL, THREAT, index=torch.arange(2), **option)
+        attack(shop, pictures[:2], GOAL, THREAT, gallery_ids=torch.arange(2), **option)
 
 
 def test_items_to_keep_are_refused_for_an_oracle(shop, pictures):

@@ -14,7 +14,7 @@ from rankproof import (
     Reorder,
     cost,
 )
-from rankproof.cost import bare_seconds, measure, peak_mb
+from rankproof.attacks.cost import bare_seconds, measure, peak_mb
 
 
 class Counting(nn.Module):

@@ -6,15 +6,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankproof import Cached, Gallery, ListOracle, LocalOracle, Metered, Ranker, RankproofError
-from rankproof.oracle import BudgetExhaustedError, Oracle, Watch
+from rankproof import BudgetedOracle, Cached, Gallery, ListOracle, LocalOracle, Ranker, RankproofError
+from rankproof.oracles import BudgetExhaustedError, Oracle, TrackedItems
 
 SHAPE = (1, 4, 4)
 
 
 def watch(ids, ignored=None):
     ids = torch.as_tensor(ids)
-    return Watch(torch.arange(len(ids)), ids, None if ignored is None else torch.as_tensor(ignored))
+    return TrackedItems(torch.arange(len(ids)), ids, None if ignored is None else torch.as_tensor(ignored))
 
 
 def brute_force(gallery, images, ids, visible, ignored=None):
@@ -223,12 +223,12 @@ class Counting:
 
 
 def rows_watch(attacks, k=2):
-    return Watch(torch.tensor(attacks), torch.arange(k).expand(len(attacks), -1))
+    return TrackedItems(torch.tensor(attacks), torch.arange(k).expand(len(attacks), -1))
 
 
 def test_query_q_plus_1_is_refused_and_neither_sent_nor_counted():
     inner = Counting()
-    oracle = Metered(inner, 10)
+    oracle = BudgetedOracle(inner, 10)
     oracle(torch.zeros(2, 9, *SHAPE), rows_watch([0, 1]))
     for count in (2, 50):
         with pytest.raises(BudgetExhaustedError, match=f"budget of 10 queries does not allow {count} more"):
@@ -243,7 +243,7 @@ def test_query_q_plus_1_is_refused_and_neither_sent_nor_counted():
 
 
 def test_the_clean_query_counts():
-    oracle = Metered(Counting(), 1)
+    oracle = BudgetedOracle(Counting(), 1)
     oracle.top(torch.zeros(2, *SHAPE), 2, rows_watch([4, 7]))
     assert oracle.spent == {4: 1, 7: 1}
     with pytest.raises(BudgetExhaustedError):
@@ -252,7 +252,7 @@ def test_the_clean_query_counts():
 
 def test_each_attack_has_its_own_budget_and_one_that_is_spent_stops_the_whole_call():
     inner = Counting()
-    oracle = Metered(inner, 4)
+    oracle = BudgetedOracle(inner, 4)
     oracle(torch.zeros(1, 4, *SHAPE), rows_watch([3]))
     oracle(torch.zeros(1, 3, *SHAPE), rows_watch([5]))
     with pytest.raises(BudgetExhaustedError):
@@ -264,10 +264,12 @@ def test_each_attack_has_its_own_budget_and_one_that_is_spent_stops_the_whole_ca
 @pytest.mark.parametrize("budget", [0, -5])
 def test_a_budget_below_one_is_refused(budget):
     with pytest.raises(RankproofError, match=f"budget must be at least 1 query, got {budget}"):
-        Metered(Counting(), budget)
+        BudgetedOracle(Counting(), budget)
 
 
-@pytest.mark.parametrize("wrap", [lambda oracle: Metered(oracle, 100), Cached], ids=["metered", "cached"])
+@pytest.mark.parametrize(
+    "wrap", [lambda oracle: BudgetedOracle(oracle, 100), Cached], ids=["metered", "cached"]
+)
 def test_a_wrapped_oracle_tells_the_same(target, pictures, wrap):
     bare = LocalOracle(target, 9)
     wrapped = wrap(bare)
@@ -353,8 +355,8 @@ def test_first_results_and_positions_are_different_questions(target, pictures):
 
 def test_a_budget_around_a_memory_counts_every_picture_and_one_inside_only_what_is_sent(target, pictures):
     images, question = pictures[None, :4], watch([[1, 2]])
-    outside = Metered(Cached(LocalOracle(target, 9)), 8)
-    inside = Metered(LocalOracle(target, 9), 4)
+    outside = BudgetedOracle(Cached(LocalOracle(target, 9)), 8)
+    inside = BudgetedOracle(LocalOracle(target, 9), 4)
     for oracle in (outside, Cached(inside)):
         for _ in range(2):
             oracle(images, question)

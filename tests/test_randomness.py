@@ -1,6 +1,6 @@
 import torch
 
-from rankproof.randomness import generator, integers, permutations, uniforms
+from rankproof.rng import generator, integers, permutations, uniforms
 
 
 def test_rows_depend_on_their_own_key_alone():

@@ -46,7 +46,7 @@ def gallery(make, pictures):
 @pytest.fixture(scope="module", params=GOALS)
 def result(request, gallery, pictures):
     goal = GOALS[request.param]
-    return attack(gallery, pictures[:6], goal, Threat(0.05), index=torch.arange(6), seed=4)
+    return attack(gallery, pictures[:6], goal, Threat(0.05), gallery_ids=torch.arange(6), seed=4)
 
 
 def test_a_saved_result_is_loaded_as_it_was(result, tmp_path):
@@ -86,14 +86,14 @@ def test_the_cell_has_the_agreed_names_and_is_json(result, tmp_path):
 
 def test_the_cell_says_how_the_attack_was_made(result):
     cell = result.cell()
-    knobs = {
+    parameters = {
         "ca+": {"w": 2},
         "sp-qa+": {"m": 2, "g": 3, "xi": 1.5},
         "oa": {"k": 4, "xi": 7.0},
         "shift": {},
     }[cell["goal"]]
     for letter in ("w", "m", "k", "g", "xi"):
-        assert cell[letter] == knobs.get(letter)
+        assert cell[letter] == parameters.get(letter)
     assert (cell["method"], cell["eps"], cell["seed"], cell["trials"]) == ("pgd", 0.05, 4, 6)
     assert (cell["device"], cell["gallery_size"]) == ("cpu", 60)
     assert cell["steps"] == (24 if cell["goal"] == "oa" else 20)
@@ -178,7 +178,7 @@ def searched(request, gallery, pictures):
         Threat(0.1),
         method=SPSA(pairs=3),
         budget=25,
-        index=torch.arange(6),
+        gallery_ids=torch.arange(6),
         seed=4,
     )
 

@@ -50,7 +50,7 @@ def models(data):
 @pytest.mark.parametrize("goal", [*GOALS, *SP], ids=lambda goal: str(goal)[:24])
 def test_a_transfer_to_the_model_itself_changes_nothing(models, data, goal):
     index = torch.arange(0, 60, 3)
-    result = attack(models[0], data.take(index), goal, Threat(EPS), method=PGD(steps=4), index=index)
+    result = attack(models[0], data.take(index), goal, Threat(EPS), method=PGD(steps=4), gallery_ids=index)
     same = transfer(result, models[0], goal)
     for name, values in result.after.items():
         torch.testing.assert_close(same.after[name], values, atol=0.4, rtol=0)  # a pass of another size
@@ -60,7 +60,7 @@ def test_a_transfer_to_the_model_itself_changes_nothing(models, data, goal):
 def test_a_transfer_is_ranked_in_the_other_models_own_embedding(models, data):
     index = torch.arange(40)
     goal = CandidateRaise(w=1)
-    result = attack(models[0], data.take(index), goal, Threat(EPS), method=PGD(steps=8), index=index)
+    result = attack(models[0], data.take(index), goal, Threat(EPS), method=PGD(steps=8), gallery_ids=index)
     moved = transfer(result, models[1], goal)
     other = models[1]
     z = other.ranker.embed_all(result.adversarial).double()
@@ -76,8 +76,8 @@ def test_a_transfer_is_ranked_in_the_other_models_own_embedding(models, data):
 def test_targets_of_one_model_can_be_attacked_through_another(models, data):
     index = torch.arange(20)
     images, goal = data.take(index), SP[1]
-    chosen = choose(models[1], images, goal, index=index, seed=3)
-    direct = attack(models[1], images, goal, Threat(EPS), method=PGD(steps=1), index=index, seed=3)
+    chosen = choose(models[1], images, goal, gallery_ids=index, seed=3)
+    direct = attack(models[1], images, goal, Threat(EPS), method=PGD(steps=1), gallery_ids=index, seed=3)
     assert torch.equal(chosen.targets, direct.targets)
     assert torch.equal(chosen.preserved, direct.preserved)
     through = attack(
@@ -86,7 +86,7 @@ def test_targets_of_one_model_can_be_attacked_through_another(models, data):
         goal,
         Threat(EPS),
         method=PGD(steps=4),
-        index=index,
+        gallery_ids=index,
         targets=chosen.targets,
         preserved=chosen.preserved,
     )
@@ -101,12 +101,12 @@ def test_one_perturbation_moves_seen_and_unseen_images(models, data, goal):
     targets = torch.tensor([[7, 250]]).expand(100, -1)
     threat = Threat(EPS, shared=True)
     result = attack(
-        gallery, data.take(seen), goal, threat, method=Universal(steps=20), index=seen, targets=targets
+        gallery, data.take(seen), goal, threat, method=Universal(steps=20), gallery_ids=seen, targets=targets
     )
     assert result.perturbation.shape == (1, 1, 8, 8)
     assert float(result.perturbation.abs().max()) <= EPS + 1e-7
     assert torch.equal(result.adversarial, (result.original + result.perturbation).clamp(0, 1))
-    other = on_unseen(result, gallery, goal, data.take(unseen), index=unseen)
+    other = on_unseen(result, gallery, goal, data.take(unseen), gallery_ids=unseen)
     assert torch.equal(other.adversarial, (data.take(unseen) + result.perturbation).clamp(0, 1))
     sign = 1 if isinstance(goal, CandidateLower | QueryLower) else -1
     for found in (result, other):
@@ -125,7 +125,7 @@ def test_the_shared_step_is_the_sign_of_the_mean_gradient(models, data):
         goal,
         Threat(EPS, shared=True),
         method=Universal(steps=1, step=0.01),
-        index=seen,
+        gallery_ids=seen,
         targets=target.expand(30, -1),
     )
     total = torch.zeros(1, 8, 8)
@@ -148,7 +148,7 @@ def test_a_universal_attack_is_saved_with_its_perturbation(models, data, tmp_pat
         QueryRaise(m=1),
         Threat(EPS, shared=True),
         method=Universal(steps=2),
-        index=seen,
+        gallery_ids=seen,
         targets=torch.tensor([[4]]).expand(10, -1),
     )
     result.save(tmp_path)
@@ -174,7 +174,9 @@ def test_what_cannot_be_shared_is_refused(models, data, threat, method, targets,
 
 def test_bad_transfers_are_refused(models, data):
     index = torch.arange(5)
-    result = attack(models[0], data.take(index), GOALS[0], Threat(EPS), method=PGD(steps=1), index=index)
+    result = attack(
+        models[0], data.take(index), GOALS[0], Threat(EPS), method=PGD(steps=1), gallery_ids=index
+    )
     small = Gallery(models[1].ranker, models[1].embeddings[:50])
     with pytest.raises(RankproofError, match="same items"):
         transfer(result, small, GOALS[0])

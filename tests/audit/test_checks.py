@@ -83,7 +83,7 @@ def test_the_attacked_items_are_looked_at_wherever_they_stand(make):
 def result(make):
     pictures = make.images(60)
     gallery = Gallery.build(make.ranker(), pictures)
-    return attack(gallery, pictures, QueryRaise(), Threat(0.0), index=torch.arange(60))
+    return attack(gallery, pictures, QueryRaise(), Threat(0.0), gallery_ids=torch.arange(60))
 
 
 def with_values(result, values, metric="rank"):
@@ -94,12 +94,12 @@ def with_values(result, values, metric="rank"):
         metric=metric,
         original=result.original[:1].expand(n, -1, -1, -1),
         after={metric: values[:, None] if metric == "rank" else values},
-        silent=torch.zeros(n, dtype=torch.bool),
+        zero_gradient=torch.zeros(n, dtype=torch.bool),
     )
 
 
 def test_silent_gradients_are_told(result):
-    some = replace(result, silent=torch.arange(60) < 2)
+    some = replace(result, zero_gradient=torch.arange(60) < 2)
     flags = check_attack(some, "qa+ at 8/255", headline=False)
     assert kinds(flags) == ["silent-gradient"]
     assert flags[0].cell == "qa+ at 8/255"
@@ -109,7 +109,7 @@ def test_silent_gradients_are_told(result):
 def test_one_silent_attack_in_a_hundred_is_no_reason_to_doubt(result):
     many = with_values(result, [3.0] * 100)
     for silent, expected in ((1, []), (2, ["silent-gradient"])):
-        some = replace(many, silent=torch.arange(100) < silent)
+        some = replace(many, zero_gradient=torch.arange(100) < silent)
         assert kinds(check_attack(some, "qa+", headline=True)) == expected
 
 
@@ -120,7 +120,7 @@ def test_an_encoder_without_a_gradient_is_flagged(make, pictures):
 
     gallery = Gallery.build(Ranker(Stepped(torch.randn(3, 16).double()), "euclidean"), pictures)
     for goal in (QueryRaise(), MaxShift()):
-        found = attack(gallery, pictures[:4], goal, Threat(0.03), index=torch.arange(4))
+        found = attack(gallery, pictures[:4], goal, Threat(0.03), gallery_ids=torch.arange(4))
         assert "silent-gradient" in kinds(check_attack(found, "x", headline=False))
 
 
@@ -309,5 +309,5 @@ def test_real_baselines_are_right(make):
     pictures = make.images(150)
     gallery = Gallery.build(make.ranker(), pictures)
     for goal in (QueryRaise(), MaxShift()):
-        found = attack(gallery, pictures, goal, Threat(0.0), index=torch.arange(150))
+        found = attack(gallery, pictures, goal, Threat(0.0), gallery_ids=torch.arange(150))
         assert check_baseline(found.cell()) == []

@@ -6,7 +6,7 @@ import pytest
 from rankproof import Gallery, RankproofError, Threat
 from rankproof.audit import plan
 from rankproof.audit.plan import DEFAULT_TRIALS, LEAST_TRIALS, standard_cells
-from rankproof.goals.names import goal_name
+from rankproof.goals.registry import goal_name
 from rankproof.methods import SPSA
 
 GOALS = {"ca+", "ca-", "qa+", "qa-", "sp-qa+", "sp-qa-", "oa", "shift"}
@@ -104,7 +104,7 @@ def test_black_boxes_reorder_five_and_ten_of_fifty_as_far_as_there_are(size, ks,
     cells = seen(standard_cells(size, Threat(8 / 255), 300))
     assert [cell.goal.k for cell in cells] == [k for k in ks for _ in range(2)]
     assert [cell.method.name for cell in cells] == ["spsa", "own"] * len(ks)
-    assert [cell.yardstick for cell in cells] == [True, False] * len(ks)
+    assert [cell.reference_method for cell in cells] == [True, False] * len(ks)
     assert {(cell.visible, cell.budget, cell.eps, cell.trials) for cell in cells} == {
         (visible, 61, 8 / 255, 30)
     }
@@ -135,7 +135,7 @@ def test_a_search_among_8_bit_images_stays_there_and_the_yardstick_as_published(
 def test_a_yardstick_that_is_the_search_itself_is_run_once(monkeypatch):
     monkeypatch.setattr(sys.modules["rankproof.audit.plan"], "automatic", SPSA)
     cells = seen(standard_cells(797, Threat(0.03), 300))
-    assert [(cell.goal.k, cell.method.name, cell.yardstick) for cell in cells] == [
+    assert [(cell.goal.k, cell.method.name, cell.reference_method) for cell in cells] == [
         (5, "spsa", False),
         (10, "spsa", False),
     ]

@@ -175,7 +175,7 @@ def test_a_yardstick_is_mentioned_in_the_row_of_its_attack_and_has_none_of_its_o
     result = audit(cells=[cell("qa+"), cell("qa+", method="pgd", after=4.56), cell("ca+", method="pgd")])
     shown = table.rows(result)
     assert [(row.cell["goal"], row.cell["method"]) for row in shown] == [("ca+", "pgd"), ("qa+", "strong")]
-    assert shown[1].yardstick["after"] == 4.56
+    assert shown[1].reference_method["after"] == 4.56
     assert "plain PGD: 4.6 %" in Page(report.render_html(result)).text.replace("\N{NO-BREAK SPACE}", " ")
 
 
@@ -303,7 +303,7 @@ def test_both_methods_of_a_black_box_are_drawn_over_the_queries(both):
 
 def test_a_yardstick_without_another_search_has_its_own_row():
     (row,) = table.rows(audit(cells=[seen(method="spsa")]))
-    assert (row.cell["method"], row.yardstick) == ("spsa", None)
+    assert (row.cell["method"], row.reference_method) == ("spsa", None)
     assert (
         "are measured by; here it is the method itself."
         in Page(report.render_html(audit(cells=[seen(method="spsa")]))).text
@@ -317,17 +317,17 @@ def test_white_and_black_boxes_are_not_mixed_up():
     assert [row.cell["goal"] for row in shown] == [*table.ORDER, "oa", "oa"]
     assert [row.cell["k"] for row in shown[-2:]] == [5, 10]
     by_setting = {(row.cell["k"], row.cell["budget"]): row for row in shown if row.cell["goal"] == "oa"}
-    assert by_setting[5, None].yardstick["method"] == "pgd"
-    assert by_setting[5, 1000].yardstick["after"] == 0.22
-    assert by_setting[10, 1000].yardstick["after"] == 0.19
-    found = table.verdict(audit(cells=cells)).replace("\N{NO-BREAK SPACE}", " ")
+    assert by_setting[5, None].reference_method["method"] == "pgd"
+    assert by_setting[5, 1000].reference_method["after"] == 0.22
+    assert by_setting[10, 1000].reference_method["after"] == 0.19
+    found = table.metrics(audit(cells=cells)).replace("\N{NO-BREAK SPACE}", " ")
     assert "the attacks went between 28 % (SP-QA−) and 94 % (CA+) of the way" in found
     assert "sees only the first 50 results of each query went between 30 % (10 results) and 36 % (5" in found
     assert "Kendall tau of 0.81" in Page(report.render_html(audit(cells=cells))).text
 
 
 def test_a_black_box_alone_is_told_of_as_such():
-    found = table.verdict(audit(cells=[seen()])).replace("\N{NO-BREAK SPACE}", " ")
+    found = table.metrics(audit(cells=[seen()])).replace("\N{NO-BREAK SPACE}", " ")
     assert found == (
         "With at most 4/255 per pixel somebody who sees only the first 50 results went 36 % (5 results) "
         "of the way to all that the attacker wants."
@@ -362,7 +362,7 @@ def test_reach_is_the_share_of_the_way_to_what_is_wanted():
     assert share("qa-", 50.0, 60.0) == pytest.approx(20)
     assert share("oa", 0.0, 0.25) == pytest.approx(25)
     assert share("shift", 0.0, 0.25) is None
-    assert "between 28 % (SP-QA−) and 94 % (CA+)" in table.verdict(audit()).replace("\N{NO-BREAK SPACE}", " ")
+    assert "between 28 % (SP-QA−) and 94 % (CA+)" in table.metrics(audit()).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_numbers_are_printed_without_a_negative_zero():

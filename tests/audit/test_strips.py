@@ -32,7 +32,7 @@ def gallery(request, make):
 
 
 def strip(gallery, goal, row=ROW, **options):
-    result = attack(gallery, gallery.pictures[row], goal, Threat(EPS), index=row, **options)
+    result = attack(gallery, gallery.pictures[row], goal, Threat(EPS), gallery_ids=row, **options)
     return result, strip_of(result, gallery, CLASSES)
 
 
@@ -182,7 +182,7 @@ def test_what_a_black_box_shows_no_longer_is_marked_and_counts_as_lost(gallery):
 
 def test_no_strip_without_pictures_and_none_of_a_shift(gallery):
     bare = Gallery(gallery.ranker, gallery.embeddings)
-    result = attack(bare, gallery.pictures[ROW], QueryRaise(), Threat(EPS), index=ROW)
+    result = attack(bare, gallery.pictures[ROW], QueryRaise(), Threat(EPS), gallery_ids=ROW)
     assert strip_of(result, bare) is None
     picture, chosen = gallery.pictures[7], torch.tensor([1, 2])
     assert order_strip(picture, picture, chosen, bare, eps=EPS, visible=9, budget=9) is None
@@ -192,7 +192,7 @@ def test_no_strip_without_pictures_and_none_of_a_shift(gallery):
 def test_8_bit_pictures_and_missing_classes(gallery):
     eight = (gallery.pictures * 255).round().to(torch.uint8)
     coarse = Gallery(gallery.ranker, gallery.embeddings, None, eight)
-    result = attack(coarse, eight[ROW], QueryRaise(), Threat(EPS), index=ROW)
+    result = attack(coarse, eight[ROW], QueryRaise(), Threat(EPS), gallery_ids=ROW)
     tiles = strip_of(result, coarse, CLASSES).before
     for tile in tiles:
         assert tile.label is None

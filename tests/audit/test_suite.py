@@ -9,8 +9,8 @@ from rankproof import Gallery, Ranker, RankproofError, Threat, attack, audit
 from rankproof.audit import plan
 from rankproof.audit.suite import stopped_trials
 from rankproof.goals import Reorder
-from rankproof.goals.names import goal_name
-from rankproof.oracle import LocalOracle
+from rankproof.goals.registry import goal_name
+from rankproof.oracles import LocalOracle
 
 THREAT = Threat(8 / 255)
 GOALS = ["ca+", "ca-", "qa+", "qa-", "sp-qa+", "sp-qa-", "oa", "shift"]
@@ -32,7 +32,7 @@ def gallery(make):
 
 
 def run(gallery, **options):
-    options = {"index": torch.arange(len(gallery)), "trials": 4, "model": "mine", **options}
+    options = {"gallery_ids": torch.arange(len(gallery)), "trials": 4, "model": "mine", **options}
     return audit(gallery, gallery.pictures, THREAT, **options)
 
 
@@ -107,7 +107,7 @@ def test_a_figure_is_that_of_the_attack_alone(gallery, whole):
             planned.goal,
             Threat(planned.eps),
             method=planned.method,
-            index=chosen,
+            gallery_ids=chosen,
         )
         assert whole.cells[number]["after"] == pytest.approx(float(alone.headline().mean()))
 
@@ -122,7 +122,7 @@ def test_a_black_box_figure_is_that_of_the_attack_on_the_first_results(gallery, 
         Threat(THREAT.eps, grid=grid),
         method=plan(gallery, gallery.pictures, THREAT, trials=4).cells[number].method,
         budget=61,
-        index=chosen,
+        gallery_ids=chosen,
     )
     cell = whole.cells[number]
     assert (cell["visible"], cell["budget"], cell["k"]) == (24, 61, k)
@@ -141,7 +141,7 @@ def test_a_black_box_shows_fifty_results_of_a_larger_gallery(make):
 
 def test_without_labels_and_pictures(make, gallery):
     bare = Gallery(gallery.ranker, gallery.embeddings)
-    result = audit(bare, gallery.pictures, THREAT, trials=2, index=torch.arange(24))
+    result = audit(bare, gallery.pictures, THREAT, trials=2, gallery_ids=torch.arange(24))
     assert result.recall_at_1 is None
     assert result.strips == []
     assert result.model == "encoder"
@@ -255,7 +255,7 @@ def test_a_journal_of_another_audit_is_not_used(make, gallery, attacks, tmp_path
     assert first_made(gallery) == [("ca-", THREAT.eps, "strong")]  # the fourth: three are kept
     other = Gallery.build(make.ranker(seed=1), gallery.pictures, gallery.labels)
     changed = Gallery(gallery.ranker, gallery.embeddings, gallery.labels, gallery.pictures.flip(0))
-    seed, shifted, unknown = {"seed": 1}, {"index": (torch.arange(24) + 1) % 24}, {"index": None}
+    seed, shifted, unknown = {"seed": 1}, {"gallery_ids": (torch.arange(24) + 1) % 24}, {"gallery_ids": None}
     others = (gallery, seed), (other, {}), (changed, {}), (gallery, shifted), (gallery, unknown)
     for of, options in (*others, (gallery, {"trials": 3})):
         journal.write_text(kept)
@@ -291,8 +291,8 @@ def test_a_torn_journal_loses_only_the_torn_line(gallery, whole, attacks, tmp_pa
     [
         ({"trials": 4, "time_limit": 60.0}, "not both"),
         ({"trials": 0}, "trials must be at least 1"),
-        ({"index": torch.arange(5)}, "index: expected 24 gallery positions"),
-        ({"index": torch.arange(24) + 1, "trials": 24}, "index: expected gallery positions in 0 .. 23"),
+        ({"gallery_ids": torch.arange(5)}, "index: expected 24 gallery positions"),
+        ({"gallery_ids": torch.arange(24) + 1, "trials": 24}, "index: expected gallery positions in 0 .. 23"),
     ],
 )
 def test_what_does_not_fit_is_refused(gallery, options, message):

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import rankproof
 from rankproof.cli import app
-from rankproof.cli.options import GoalOptions, parse_method, parse_order, parse_space, parse_visible
+from rankproof.cli.options import GoalOptions, parse_order, parse_subspace, parse_visible
 from rankproof.data import load
 from rankproof.errors import RankproofError
 from rankproof.goals import (
@@ -25,15 +25,31 @@ from rankproof.goals import (
     Reorder,
 )
 from rankproof.methods import NES, PGD, PSO, SPSA, Beta, Rand
-from rankproof.methods.presets import automatic
-from rankproof.methods.space import Space
+from rankproof.methods.black_box.subspace import Subspace
+from rankproof.methods.defaults import automatic
+from rankproof.methods.registry import parse as parse_method
 from rankproof.models import load_checkpoint, new_encoder, save_checkpoint
 
 CONTRACT = {
-    *("goal", "method", "eps", "w", "m", "k", "g", "xi", "steps", "visible", "budget", "trials", "seed"),
+    *(
+        "schema",
+        "goal",
+        "method",
+        "eps",
+        "w",
+        "m",
+        "k",
+        "g",
+        "xi",
+        "steps",
+        "visible",
+        "budget",
+        "trials",
+        "seed",
+    ),
     *("device", "model", "data", "metric", "before", "after", "ci95", "rank_before", "rank_after", "sp_rank"),
     *("tau_before", "tau", "mean_rank_before", "mean_rank", "shift", "seconds", "model_seconds", "peak_mb"),
-    *("versions", "gallery_size", "notes", "queries_spent", "queries_max", "curve"),
+    *("schema", "versions", "gallery_size", "notes", "queries_spent", "queries_max", "curve"),
 }
 COMMANDS = ("train", "attack", "attack-service", "audit", "evaluate", "reproduce", "serve", "data", "zoo")
 
@@ -148,25 +164,27 @@ def test_words_to_goals():
         ("oa", {"order": ""}, "--order '' is no order"),
     ],
 )
-def test_words_that_are_no_goals(word, knobs, message):
+def test_words_that_are_no_goals(word, parameters, message):
     with pytest.raises(RankproofError, match=message):
-        goal_of(word, **knobs)
+        goal_of(word, **parameters)
 
 
 def test_words_to_methods():
-    assert parse_method("pgd", "qa+") == PGD(rule="eccv20")
-    assert parse_method("pgd", "oa", 7) == PGD(rule="iccv21", steps=7)
-    assert parse_method("auto", "oa") == automatic()
+    assert parse_method("pgd", "rank") == PGD(rule="eccv20")
+    assert parse_method("pgd", "tau", 7) == PGD(rule="iccv21", steps=7)
+    assert parse_method("auto", "tau") == automatic()
     words = {"rand": Rand(), "beta": Beta(), "pso": PSO(), "nes": NES(), "spsa": SPSA()}
-    assert {word: parse_method(word, "oa") for word in words} == words
-    with pytest.raises(RankproofError, match=r"known: pgd, strong, auto, rand, beta, pso, nes, spsa$"):
-        parse_method("best", "oa")
+    assert {word: parse_method(word, "tau") for word in words} == words
+    with pytest.raises(
+        RankproofError, match=r"known: pgd, strong, auto, thompson, rand, beta, pso, nes, spsa$"
+    ):
+        parse_method("best", "tau")
 
 
 def test_words_to_what_is_seen_and_searched():
     assert [parse_visible(text, 5) for text in (None, "k", "inf", "797")] == [50, 5, None, 797]
-    assert [parse_space(text) for text in (None, "auto", "full")] == [None, None, Space("full")]
-    assert parse_space("cosine:16") == Space("cosine", 16)
+    assert [parse_subspace(text) for text in (None, "auto", "full")] == [None, None, Subspace("full")]
+    assert parse_subspace("cosine:16") == Subspace("cosine", 16)
     assert parse_order(None) is None
     for text in ("", "all", "-1", "5.0", "1_000", " 50", "９", "9" * 30):
         with pytest.raises(RankproofError, match="is no number of results; write 50, k or inf"):
@@ -177,7 +195,7 @@ def test_words_to_what_is_seen_and_searched():
 
 
 def test_strong_is_offered(model):
-    pytest.importorskip("rankproof.methods.strong")
+    pytest.importorskip("rankproof.methods.white_box.momentum_pgd")
     cell = json.loads(attack("--method", "strong", "--steps", 5, "--json", model=model).stdout)
     assert (cell["method"], cell["steps"]) == ("strong", 5)
 
@@ -440,7 +458,7 @@ def test_a_search_goes_on_from_its_journal(model, tmp_path, monkeypatch):
 
     words = "--method", "nes", "--budget", 400, "--seed", 2
     whole = stable(seen(*words, model=model))
-    oracle, calls = sys.modules["rankproof.oracle"].LocalOracle, []
+    oracle, calls = sys.modules["rankproof.oracles"].LocalOracle, []
     look = oracle.__call__
 
     def third_time_stops(*args):
@@ -466,7 +484,7 @@ def test_ctrl_c_without_a_journal_tells_of_it(model, monkeypatch):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["rankproof.attack"], "attack", stop)
+    monkeypatch.setattr(sys.modules["rankproof.attacks"], "attack", stop)
     for words in (["--budget", 10], ["--method", "rand"]):
         result = attack(*words, model=model, goal="oa")
         assert result.exit_code == 130
@@ -479,7 +497,7 @@ def test_a_search_system_that_fails_is_one_line(model, monkeypatch):
     def fail(*args):
         raise ConnectionError("no answer")
 
-    monkeypatch.setattr(sys.modules["rankproof.oracle"].LocalOracle, "__call__", fail)
+    monkeypatch.setattr(sys.modules["rankproof.oracles"].LocalOracle, "__call__", fail)
     result = attack("--budget", 10, model=model, goal="oa")
     assert_refused(result, "the search system failed after 1 of 10 queries: no answer")
 
@@ -885,7 +903,7 @@ def test_ctrl_c_during_an_attack(model, tmp_path, monkeypatch):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["rankproof.attack"], "attack", stop)
+    monkeypatch.setattr(sys.modules["rankproof.attacks"], "attack", stop)
     result = attack("--save", tmp_path / "out", model=model)
     assert result.exit_code == 130
     assert result.stderr.splitlines()[-1].startswith("stopped: nothing was written")

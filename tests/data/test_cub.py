@@ -74,8 +74,8 @@ def test_labels_are_joined_by_id_and_not_by_line(make, tmp_path):
 
 def test_another_division_can_be_asked_for(make, tmp_path):
     birds(make, tmp_path)
-    assert len(load(tmp_path, size=5, divide="none")) == 5
-    assert load(tmp_path, "test", size=5, divide="items").files != load(tmp_path, "test", size=5).files
+    assert len(load(tmp_path, size=5, split_by="none")) == 5
+    assert load(tmp_path, "test", size=5, split_by="items").files != load(tmp_path, "test", size=5).files
 
 
 @pytest.mark.parametrize("missing", ["images", "image_class_labels", "classes"])

@@ -8,8 +8,8 @@ from rankproof.data.pictures import Form
 from rankproof.errors import RankproofError
 
 
-def read(folder, split="test", *, size=None, divide="none", progress=None):
-    return gather(list_folder(folder), split, size=size, divide=divide, progress=progress)
+def read(folder, split="test", *, size=None, split_by="none", progress=None):
+    return gather(list_folder(folder), split, size=size, split_by=split_by, progress=progress)
 
 
 def test_pixels_labels_and_files_belong_together(make, tmp_path):
@@ -25,7 +25,7 @@ def test_pixels_labels_and_files_belong_together(make, tmp_path):
 def test_one_coloured_picture_makes_all_coloured_in_both_splits(make, tmp_path):
     files = {f"{part}/{name}/1.png": make.flat(9) for part in ("train", "test") for name in "ab"}
     make.tree(tmp_path, files | {"train/b/2.png": make.flat((1, 2, 3))})
-    train, test = (read(tmp_path, split, divide="auto") for split in ("train", "test"))
+    train, test = (read(tmp_path, split, split_by="auto") for split in ("train", "test"))
     assert train.pictures.shape[1] == test.pictures.shape[1] == 3
     assert train.pictures[-1, :, 0, 0].tolist() == [1, 2, 3]
 
@@ -48,7 +48,7 @@ def test_equal_sizes_stay(make, tmp_path):
 
 def test_labels_mean_the_same_class_in_both_splits(make, tmp_path):
     make.classes(tmp_path, 6, each=2)
-    train, test = (read(tmp_path, split, divide="classes") for split in ("train", "test"))
+    train, test = (read(tmp_path, split, split_by="classes") for split in ("train", "test"))
     assert set(train.labels.tolist()) == {0, 1, 2}
     assert set(test.labels.tolist()) == {3, 4, 5}
     assert train.classes == test.classes == tuple(f"a0{number}" for number in range(6))
@@ -63,7 +63,7 @@ def test_progress_counts_every_picture(make, tmp_path):
 
 def test_a_half_with_one_class_is_refused(make, tmp_path):
     with pytest.raises(RankproofError, match="train split: one class only"):
-        read(make.classes(tmp_path, 3), "train", divide="classes")
+        read(make.classes(tmp_path, 3), "train", split_by="classes")
 
 
 def test_what_does_not_fit_into_memory_is_refused(make, tmp_path, monkeypatch):

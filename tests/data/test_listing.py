@@ -17,8 +17,8 @@ def listing(counts, given=None):
     )
 
 
-def both(found, divide):
-    (train, rule), (test, again) = choose(found, "train", divide), choose(found, "test", divide)
+def both(found, split_by):
+    (train, rule), (test, again) = choose(found, "train", split_by), choose(found, "test", split_by)
     assert rule == again
     return train, test, rule
 

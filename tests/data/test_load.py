@@ -46,7 +46,7 @@ def test_tells_the_kinds_apart(make, tmp_path):
     assert load(idx).note.startswith("idx files")
     assert load(folder).note.startswith("folder of classes")
     assert load(str(archive)).note.startswith("zip with metadata.csv")
-    assert load(table, divide="none").note.startswith("folder with metadata.csv")
+    assert load(table, split_by="none").note.startswith("folder with metadata.csv")
 
 
 def test_finds_names_below_the_root(make, tmp_path):
@@ -98,15 +98,15 @@ def test_every_kind_honours_size(kind, make, tmp_path):
 def test_the_note_tells_the_rule_and_divide_overrules_it(make, tmp_path):
     make.classes(tmp_path, 4)
     assert "divided by picture" in load(tmp_path).note
-    assert "divided by class" in load(tmp_path, divide="classes").note
-    assert "not divided" in load(tmp_path, divide="none").note
-    assert (len(load(tmp_path)), len(load(tmp_path, divide="none"))) == (8, 16)
+    assert "divided by class" in load(tmp_path, split_by="classes").note
+    assert "not divided" in load(tmp_path, split_by="none").note
+    assert (len(load(tmp_path)), len(load(tmp_path, split_by="none"))) == (8, 16)
 
 
 @pytest.mark.parametrize("path", [None, "idx"])
 def test_sets_with_their_own_split_refuse_another(path, tmp_path):
     with pytest.raises(RankproofError, match="own split"):
-        load(path and idx_folder(tmp_path / path), divide="items")
+        load(path and idx_folder(tmp_path / path), split_by="items")
 
 
 def test_progress_reaches_the_end(make, tmp_path):

@@ -91,7 +91,7 @@ def search_for_pml(gallery):
     def search(query, k, reference, ref_includes_query):
         assert ref_includes_query
         everyone = torch.arange(len(gallery))
-        return torch.zeros(len(gallery), k), gallery.search(gallery.embeddings, k, dropped=everyone)
+        return torch.zeros(len(gallery), k), gallery.search(gallery.embeddings, k, excluded=everyone)
 
     return search
 

@@ -11,10 +11,10 @@ from rankproof import (
     CandidateRaise,
     Gallery,
     MaxShift,
+    MomentumPGD,
     QueryLower,
     Ranker,
     RankproofError,
-    Strong,
     Threat,
     attack,
     load,
@@ -23,8 +23,8 @@ from rankproof.evaluation import Robustness, default_eps, robustness_score
 from rankproof.evaluation.robustness import TERMS, has_company
 from rankproof.goals import LeaveTop, Mismatch, Misrank, NearestOther
 from rankproof.models.c2f1 import DigitsEncoder
-from rankproof.randomness import draw
-from rankproof.ranking.metrics import recall_at, summarise
+from rankproof.ranking.metrics import mean_interval, recall_at
+from rankproof.rng import draw
 
 T = 30
 RECALLS = ("shift-recall", "misrank", "nearest-other")
@@ -45,7 +45,7 @@ def scored(digits):
 
 def made(values, **changes):
     """A result of given values, the same picture in each row of all ten terms."""
-    plain = {"moved": torch.rand(len(values["ca+"])), "index": torch.arange(len(values["ca+"]))}
+    plain = {"moved": torch.rand(len(values["ca+"])), "gallery_ids": torch.arange(len(values["ca+"]))}
     rest = {"eps": 0.1, "method": "pgd", "steps": 3, "seed": 0, "flags": (), "notes": (), "seconds": 1.0}
     return Robustness(values=values, **{**plain, **rest, **changes})
 
@@ -61,7 +61,7 @@ def test_every_term_is_that_of_its_own_attack(digits, scored):
     method, threat = PGD(steps=6, step=3 / 255), Threat(16 / 255)
 
     def run(goal):
-        return attack(gallery, data.take(index), goal, threat, method=method, seed=5, index=index)
+        return attack(gallery, data.take(index), goal, threat, method=method, seed=5, gallery_ids=index)
 
     def unit(pictures):
         return functional.normalize(gallery.ranker.embed_all(pictures).double())
@@ -114,10 +114,10 @@ def test_nothing_is_lost_where_nothing_may_change(digits):
     result = robustness_score(gallery, data.pictures, eps=0.0, trials=200, seed=1)
     terms = {name: term.mean for name, term in result.terms.items()}
     for name in ("ca+", "qa+"):  # 2 x 50 %
-        summary = summarise(result.values[name])
+        summary = mean_interval(result.values[name])
         assert abs(summary.mean - 100) < 2.1 * summary.half_width
         assert terms[name] <= 100
-    found = 100 * float(recall_at(gallery, 1)[result.index].mean())
+    found = 100 * float(recall_at(gallery, 1)[result.gallery_ids].mean())
     assert [terms[name] for name in RECALLS] == pytest.approx([found] * 3)
     assert found > 90
     assert terms["top4"] == 100
@@ -144,7 +144,7 @@ def test_the_score_is_the_mean_of_ten_and_its_interval_that_of_the_pictures(make
     values["qa+"] = 100 - values["ca+"]
     result = made(values)
     own = [sum(float(values[name][i]) for name in TERMS) / 10 for i in range(40)]
-    expected = summarise(torch.tensor(own, dtype=torch.float64))
+    expected = mean_interval(torch.tensor(own, dtype=torch.float64))
     assert result.ers.mean == pytest.approx(expected.mean)
     assert (result.ers.low, result.ers.high) == pytest.approx((expected.low, expected.high), rel=1e-5)
     apart = math.sqrt(sum(term.half_width**2 for term in result.terms.values())) / 10
@@ -205,7 +205,7 @@ def test_the_budget_goes_by_the_size_of_the_pictures(side, eps):
 
 def test_another_method_takes_its_place(digits):
     data, gallery = digits
-    result = robustness_score(gallery, data.pictures, eps=0.1, trials=4, method=Strong(steps=5))
+    result = robustness_score(gallery, data.pictures, eps=0.1, trials=4, method=MomentumPGD(steps=5))
     assert (result.method, result.steps) == ("strong", 5)
 
 
@@ -286,7 +286,7 @@ def test_pictures_alone_in_their_class_are_left_out_and_told(digits):
     lone = dataclasses.replace(gallery, labels=labels)
     assert has_company(lone).logical_not().nonzero().flatten().tolist() == sorted(drawn[[2, 9]].tolist())
     result = robustness_score(lone, data.pictures, eps=0.05, trials=12, steps=1)
-    assert result.index.tolist() == [x for i, x in enumerate(drawn.tolist()) if i not in (2, 9)]
+    assert result.gallery_ids.tolist() == [x for i, x in enumerate(drawn.tolist()) if i not in (2, 9)]
     assert any(note.startswith("2 of the pictures drawn are alone") for note in result.notes)
 
 

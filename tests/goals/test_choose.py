@@ -7,15 +7,15 @@ from hypothesis import strategies as st
 
 from rankproof import RankproofError
 from rankproof.goals import (
+    AttackContext,
     CandidateLower,
     CandidateRaise,
     Preserve,
     QueryLower,
     QueryRaise,
     Reorder,
-    Scene,
 )
-from rankproof.goals.choose import pool_note, pool_size
+from rankproof.goals.selection import pool_note, pool_size
 
 SIZE, PERCENT = 2700, 27  # enough for m = 3 and 5 others to come from the nearest percent
 OTHERS = PERCENT - 1  # the own copy is one of the nearest 1 %, and is left out
@@ -30,12 +30,12 @@ def everybody(make, size, distance="euclidean", **options):
     """Every item of a random gallery as an attacked image."""
     gallery = make.gallery(distance, size, 4, seed=5)
     everyone = torch.arange(size)
-    return Scene(
+    return AttackContext(
         gallery=gallery,
         clean=gallery.embeddings,
-        keys=everyone.tolist(),
+        rng_keys=everyone.tolist(),
         seed=options.pop("seed", 0),
-        index=everyone,
+        gallery_ids=everyone,
         **options,
     )
 
@@ -121,10 +121,10 @@ def test_the_reordered_are_the_nearest_with_the_own_copy(scene, ranked):
 
 
 def test_the_reordered_leave_a_dropped_own_copy_out(make):
-    scene = everybody(make, 30, own_copy="drop")
+    scene = everybody(make, 30, exclude_self=True)
     bound = Reorder(k=4).bind(scene)
     assert not bool((bound.targets == scene.index[:, None]).any())
-    assert bound.verdict(scene.clean)["mean_rank"].tolist() == [1.5] * 30
+    assert bound.metrics(scene.clean)["mean_rank"].tolist() == [1.5] * 30
 
 
 def test_a_given_order_is_by_present_places(make):
@@ -143,7 +143,7 @@ def test_an_order_that_is_no_permutation_is_refused(order):
 def test_without_an_own_copy_nothing_is_left_out(make):
     gallery = make.gallery("euclidean", 40, 4)
     strangers = make.embeddings("euclidean", 6, 4, seed=9)
-    scene = Scene(gallery=gallery, clean=strangers, keys=range(6), seed=0)
+    scene = AttackContext(gallery=gallery, clean=strangers, rng_keys=range(6), seed=0)
     bound = (QueryRaise() + 1.0 * Preserve(g=3)).bind(scene)
     assert torch.equal(bound.preserved, torch.cdist(strangers, gallery.embeddings).argsort(dim=1)[:, :3])
 
@@ -151,7 +151,9 @@ def test_without_an_own_copy_nothing_is_left_out(make):
 def test_an_own_copy_behind_its_duplicates_is_still_the_one_left_out(make):
     gallery = make.raw("euclidean", torch.tensor([[0.0]] * 4 + [[1.0]] * 4, dtype=torch.float64))
     index = torch.tensor([3])
-    scene = Scene(gallery=gallery, clean=gallery.embeddings[index], keys=[3], seed=0, index=index)
+    scene = AttackContext(
+        gallery=gallery, clean=gallery.embeddings[index], rng_keys=[3], seed=0, gallery_ids=index
+    )
     assert (QueryRaise() + 1.0 * Preserve(g=2)).bind(scene).preserved.tolist() == [[0, 1]]
 
 
@@ -199,7 +201,9 @@ GOALS = [
 def test_choices_depend_on_the_item_and_the_seed_and_not_on_the_batch(make, goal, rows, seed):
     whole = everybody(make, 50, seed=seed)
     index = torch.tensor(rows)
-    part = Scene(gallery=whole.gallery, clean=whole.clean[index], keys=rows, seed=seed, index=index)
+    part = AttackContext(
+        gallery=whole.gallery, clean=whole.clean[index], rng_keys=rows, seed=seed, gallery_ids=index
+    )
     alone, together = goal.bind(part), goal.bind(whole)
     assert torch.equal(alone.targets, together.targets[index])
     assert torch.equal(alone.preserved, together.preserved[index])

@@ -29,7 +29,7 @@ def digits(request):
 
 def clean(digits, goal):
     images, gallery = digits
-    return attack(gallery, images, goal, Threat(0.0), index=torch.arange(len(images)), seed=3)
+    return attack(gallery, images, goal, Threat(0.0), gallery_ids=torch.arange(len(images)), seed=3)
 
 
 def within_four_errors(values, expected):

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from rankproof.errors import RankproofError
 from rankproof.goals import (
+    AttackContext,
     CandidateLower,
     CandidateRaise,
     MaxShift,
@@ -16,7 +17,6 @@ from rankproof.goals import (
     QueryLower,
     QueryRaise,
     Reorder,
-    Scene,
     hinge,
 )
 
@@ -64,12 +64,12 @@ class World:
         self.raw.requires_grad_(True)
         self.index = torch.randint(n, (b,), generator=make.random(seed + 2))
         self.clean = self.gallery.embeddings[self.index]
-        self.scene = Scene(
+        self.scene = AttackContext(
             gallery=self.gallery,
             clean=self.clean,
-            keys=self.index.tolist(),
+            rng_keys=self.index.tolist(),
             seed=seed,
-            index=self.index,
+            gallery_ids=self.index,
             **{what: ids for what, ids in chosen.items() if ids is not None},
         )
 
@@ -131,7 +131,7 @@ def test_query_goal_equals_the_double_loop(make, distance, form, direction, n, d
     world = World(make, distance, n, d, b, seed, targets=chosen_items(make, explicit, n, b, m, seed))
     goal = (QueryRaise if direction == "+" else QueryLower)(m=m, form=form)
     bound = goal.bind(world.scene)
-    outcome = bound.outcome(world.z)
+    outcome = bound.evaluate(world.z)
     losses, merits, ranks = [], [], []
     for i in range(b):
         distances = world.from_image(i)
@@ -141,9 +141,9 @@ def test_query_goal_equals_the_double_loop(make, distance, form, direction, n, d
         merits.append(-np.mean(ahead) / n)
         ranks.append([100 * nearer(distances, own) / n for own in owns])
     world.check(outcome, losses)
-    assert outcome.merit.tolist() == pytest.approx(merits)
-    assert outcome.strain is None
-    torch.testing.assert_close(bound.verdict(world.z)["rank"], torch.tensor(ranks, dtype=torch.float64))
+    assert outcome.fitness.tolist() == pytest.approx(merits)
+    assert outcome.constraint_violation is None
+    torch.testing.assert_close(bound.metrics(world.z)["rank"], torch.tensor(ranks, dtype=torch.float64))
 
 
 def test_preserve_alone_is_refused(make):
@@ -173,7 +173,9 @@ def test_sum_equals_the_weighted_means_and_emphasis_scales_what_is_kept(
     )
     goal = (QueryRaise if direction == "+" else QueryLower)(m=m, form=form)
     bound = (goal + xi * Preserve(g=g)).bind(world.scene)
-    emphasis = torch.rand(b, generator=make.random(seed), dtype=torch.float64) * 3 if emphasised else None
+    penalty_weight = (
+        torch.rand(b, generator=make.random(seed), dtype=torch.float64) * 3 if emphasised else None
+    )
     losses, ranks, merits = [], [], []
     for i in range(b):
         distances = world.from_image(i)
@@ -185,12 +187,12 @@ def test_sum_equals_the_weighted_means_and_emphasis_scales_what_is_kept(
         price = 1.5 * xi * lost if direction == "+" else 0.018 * xi / m**0.5 * lost * (1 + lost / 0.02)
         merits.append(-np.mean(ahead) - price)
         kept = mean([raised(distances[c], distances) for c in bound.preserved[i]])
-        losses.append(own + xi * (emphasis[i] if emphasised else 1) * kept)
+        losses.append(own + xi * (penalty_weight[i] if emphasised else 1) * kept)
         ranks.append([100 * nearer(distances, distances[c]) / n for c in bound.preserved[i]])
-    outcome = bound.outcome(world.z, emphasis)
+    outcome = bound.evaluate(world.z, penalty_weight)
     world.check(outcome, losses)
-    assert outcome.merit.tolist() == pytest.approx(merits)
-    verdict = bound.verdict(world.z)
+    assert outcome.fitness.tolist() == pytest.approx(merits)
+    verdict = bound.metrics(world.z)
     assert verdict["rank"].shape == (b, m)
     torch.testing.assert_close(verdict["sp_rank"], torch.tensor(ranks, dtype=torch.float64))
 
@@ -205,7 +207,7 @@ def test_candidate_goal_equals_the_double_loop(
     world = World(make, distance, n, d, b, seed, targets=chosen_items(make, explicit, n, b, m, seed))
     goal = (CandidateRaise if direction == "+" else CandidateLower)(w=m, form=form)
     bound = goal.bind(world.scene)
-    outcome = bound.outcome(world.z)
+    outcome = bound.evaluate(world.z)
     losses, merits, ranks = [], [], []
     for i in range(b):
         terms, ahead, row = [], [], []
@@ -218,8 +220,8 @@ def test_candidate_goal_equals_the_double_loop(
         merits.append(-np.mean(ahead) / n)
         ranks.append(row)
     world.check(outcome, losses)
-    assert outcome.merit.tolist() == pytest.approx(merits)
-    torch.testing.assert_close(bound.verdict(world.z)["rank"], torch.tensor(ranks, dtype=torch.float64))
+    assert outcome.fitness.tolist() == pytest.approx(merits)
+    torch.testing.assert_close(bound.metrics(world.z)["rank"], torch.tensor(ranks, dtype=torch.float64))
 
 
 @both_distances
@@ -232,7 +234,9 @@ def test_reorder_equals_the_double_loop(make, distance, emphasised, n, d, b, m, 
         wanted = torch.stack([torch.randperm(n, generator=make.random(seed + i))[:k] for i in range(b)])
     world = World(make, distance, n, d, b, seed, targets=wanted)
     bound = Reorder(k=k, xi=xi, sight=10).bind(world.scene)
-    emphasis = torch.rand(b, generator=make.random(seed), dtype=torch.float64) * 3 if emphasised else None
+    penalty_weight = (
+        torch.rand(b, generator=make.random(seed), dtype=torch.float64) * 3 if emphasised else None
+    )
     losses, taus, places = [], [], []
     for i in range(b):
         distances = world.from_image(i)
@@ -240,14 +244,14 @@ def test_reorder_equals_the_double_loop(make, distance, emphasised, n, d, b, m, 
         pairs = [(owns[s], owns[t]) for s in range(k) for t in range(s + 1, k)]
         order = sum(functional.relu(first - second) for first, second in pairs) / k**2
         sight = mean([raised(own, distances) for own in owns])
-        losses.append(order + xi * (emphasis[i] if emphasised else 1) * sight)
+        losses.append(order + xi * (penalty_weight[i] if emphasised else 1) * sight)
         taus.append(np.mean([1 if first < second else -1 for first, second in pairs]))
         places.append([nearer(distances, own) for own in owns])
-    outcome = bound.outcome(world.z, emphasis)
+    outcome = bound.evaluate(world.z, penalty_weight)
     world.check(outcome, losses)
-    assert outcome.merit.tolist() == pytest.approx(taus)
-    assert outcome.strain.tolist() == pytest.approx([(max(row) + 1) / 10 for row in places])
-    verdict = bound.verdict(world.z)
+    assert outcome.fitness.tolist() == pytest.approx(taus)
+    assert outcome.constraint_violation.tolist() == pytest.approx([(max(row) + 1) / 10 for row in places])
+    verdict = bound.metrics(world.z)
     assert verdict["tau"].tolist() == pytest.approx(taus)
     assert verdict["mean_rank"].tolist() == pytest.approx([np.mean(row) for row in places])
     expected = torch.tensor(places, dtype=torch.float64) * 100 / n
@@ -259,11 +263,11 @@ def test_reorder_equals_the_double_loop(make, distance, emphasised, n, d, b, m, 
 def test_max_shift_is_minus_the_distance_moved(make, distance, n, d, b, m, g, explicit, seed):
     world = World(make, distance, n, d, b, seed)
     bound = MaxShift().bind(world.scene)
-    outcome = bound.outcome(world.z)
+    outcome = bound.evaluate(world.z)
     moved = [far(distance, world.raw[i], world.clean[i]) for i in range(b)]
     world.check(outcome, [-own for own in moved])
-    torch.testing.assert_close(outcome.merit, torch.stack(moved).detach())
-    torch.testing.assert_close(bound.verdict(world.z.detach())["shift"], torch.stack(moved).detach())
+    torch.testing.assert_close(outcome.fitness, torch.stack(moved).detach())
+    torch.testing.assert_close(bound.metrics(world.z.detach())["shift"], torch.stack(moved).detach())
     assert bound.targets.shape == bound.preserved.shape == (b, 0)
 
 
@@ -272,16 +276,16 @@ def test_max_shift_is_minus_the_distance_moved(make, distance, n, d, b, m, g, ex
 def test_a_dropped_own_copy_does_not_count_in_any_rank(make, distance, goal):
     kept, dropped = (
         goal.bind(
-            Scene(
+            AttackContext(
                 gallery=world.gallery,
                 clean=world.clean,
-                keys=world.index.tolist(),
+                rng_keys=world.index.tolist(),
                 seed=0,
-                index=world.index,
+                gallery_ids=world.index,
                 targets=torch.tensor([[3, 8, 11][: 3 if isinstance(goal, Reorder) else 2]] * 4),
                 own_copy=own_copy,
             )
-        ).verdict(world.z)["rank"]
+        ).metrics(world.z)["rank"]
         for world in [World(make, distance, 20, 3, 4, 7)]
         for own_copy in ("keep", "drop")
     )
@@ -303,9 +307,9 @@ def test_the_gradient_follows_an_incoming_scale(make):
     """Losses may be weighted one by one before the backward pass."""
     world = World(make, "euclidean", 15, 3, 2, 0)
     bound = QueryRaise(m=2).bind(world.scene)
-    (once,) = torch.autograd.grad(bound.outcome(world.z).loss.sum(), world.raw)
+    (once,) = torch.autograd.grad(bound.evaluate(world.z).loss.sum(), world.raw)
     scale = torch.tensor([3.0, 0.0], dtype=torch.float64)
-    (scaled,) = torch.autograd.grad((bound.outcome(world.z).loss * scale).sum(), world.raw)
+    (scaled,) = torch.autograd.grad((bound.evaluate(world.z).loss * scale).sum(), world.raw)
     torch.testing.assert_close(scaled, once * scale[:, None])
     assert bool((once != 0).any(1).all())
 
@@ -313,12 +317,12 @@ def test_the_gradient_follows_an_incoming_scale(make):
 def test_more_rows_than_one_block_of_rows_are_all_counted(make):
     world = World(make, "cosine", 15, 3, 40, 1)
     bound = QueryRaise(m=2).bind(world.scene)
-    together = bound.outcome(world.z)
+    together = bound.evaluate(world.z)
     for i in (0, 15, 16, 31, 32, 39):
         distances = world.from_image(i)
         expected = mean([raised(distances[c], distances) for c in bound.targets[i]])
         assert together.loss[i].item() == pytest.approx(expected.item())
-        assert together.merit[i].item() == pytest.approx(
+        assert together.fitness[i].item() == pytest.approx(
             -np.mean([nearer(distances, distances[c]) for c in bound.targets[i]]) / 15
         )
 
@@ -327,19 +331,21 @@ def test_more_rows_than_one_block_of_rows_are_all_counted(make):
 def test_a_goal_keeps_single_precision_while_the_attack_runs(make, goal):
     world = World(make, "cosine", 15, 3, 2, 0)
     gallery = make.raw("cosine", world.gallery.embeddings.float())
-    scene = Scene(gallery=gallery, clean=world.clean.float(), keys=[0, 1], seed=0)
-    outcome = goal.bind(scene).outcome(world.z.detach().float())
-    assert outcome.loss.dtype == outcome.merit.dtype == torch.float32
-    assert all(v.dtype == torch.float64 for v in goal.bind(scene).verdict(world.z.detach().float()).values())
+    scene = AttackContext(gallery=gallery, clean=world.clean.float(), rng_keys=[0, 1], seed=0)
+    outcome = goal.bind(scene).evaluate(world.z.detach().float())
+    assert outcome.loss.dtype == outcome.fitness.dtype == torch.float32
+    assert all(v.dtype == torch.float64 for v in goal.bind(scene).metrics(world.z.detach().float()).values())
 
 
 @pytest.mark.parametrize(
-    ("goal", "merit", "slope"), [(CandidateRaise(), -2 / 5, 2 / 5), (CandidateLower(), -1 / 5, -1 / 5)]
+    ("goal", "fitness", "slope"), [(CandidateRaise(), -2 / 5, 2 / 5), (CandidateLower(), -1 / 5, -1 / 5)]
 )
-def test_an_equally_far_item_is_neither_ahead_of_a_candidate_nor_behind_it(make, goal, merit, slope):
+def test_an_equally_far_item_is_neither_ahead_of_a_candidate_nor_behind_it(make, goal, fitness, slope):
     gallery = make.raw("euclidean", torch.tensor([[0.0], [1.0], [2.0], [2.0], [3.0]], dtype=torch.float64))
     z = torch.tensor([[2.0]], dtype=torch.float64, requires_grad=True)
-    scene = Scene(gallery=gallery, clean=z.detach(), keys=[0], seed=0, targets=torch.tensor([[0]]))
-    outcome = goal.bind(scene).outcome(z)
-    assert outcome.merit.item() == pytest.approx(merit)
+    scene = AttackContext(
+        gallery=gallery, clean=z.detach(), rng_keys=[0], seed=0, targets=torch.tensor([[0]])
+    )
+    outcome = goal.bind(scene).evaluate(z)
+    assert outcome.fitness.item() == pytest.approx(fitness)
     assert torch.autograd.grad(outcome.loss.sum(), z)[0].item() == pytest.approx(slope)

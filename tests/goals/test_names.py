@@ -9,7 +9,7 @@ from rankproof.goals import (
     QueryRaise,
     Reorder,
 )
-from rankproof.goals.names import goal_knobs, goal_name
+from rankproof.goals.registry import goal_knobs, goal_name
 
 NOTHING = dict.fromkeys(("w", "m", "k", "g", "xi"))
 
@@ -29,6 +29,6 @@ NOTHING = dict.fromkeys(("w", "m", "k", "g", "xi"))
         (QueryLower(form="distance") + 1.0 * Preserve(), "sp-qa--distance", {"m": 1, "g": 5, "xi": 1.0}),
     ],
 )
-def test_a_goal_is_told_by_the_papers_letters(goal, name, knobs):
+def test_a_goal_is_told_by_the_papers_letters(goal, name, parameters):
     assert goal_name(goal) == name
-    assert goal_knobs(goal) == NOTHING | knobs
+    assert goal_knobs(goal) == NOTHING | parameters

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankproof import PGD, Gallery, Preserve, Ranker, RankproofError, Threat, attack, load
-from rankproof.goals import LeaveTop, Mismatch, Misrank, NearestOther, Scene
-from rankproof.goals.names import goal_knobs, goal_name
+from rankproof.attacks.result import AttackResult
+from rankproof.goals import AttackContext, LeaveTop, Mismatch, Misrank, NearestOther
+from rankproof.goals.registry import goal_knobs, goal_name
 from rankproof.models.c2f1 import DigitsEncoder
 from rankproof.ranking import gallery as gallery_room
-from rankproof.result import AttackResult
 
 CLASSES = 3
 GOALS = [Mismatch(), NearestOther(), Misrank(), LeaveTop()]
@@ -40,7 +40,7 @@ class World:
     """A labelled gallery, the items attacked, and embeddings somewhere else that they are moved to."""
 
     distance: str
-    scene: Scene
+    scene: AttackContext
     raw: torch.Tensor
 
     @classmethod
@@ -51,7 +51,9 @@ class World:
         index = torch.randint(n, (b,), generator=make.random(seed + 2))
         clean = gallery.embeddings[index]
         raw = torch.randn(b, d, generator=make.random(seed + 1), dtype=torch.float64).requires_grad_(True)
-        scene = Scene(gallery=gallery, clean=clean, keys=index.tolist(), seed=seed, index=index, **chosen)
+        scene = AttackContext(
+            gallery=gallery, clean=clean, rng_keys=index.tolist(), seed=seed, gallery_ids=index, **chosen
+        )
         return cls(distance, scene, raw)
 
     @property
@@ -78,10 +80,10 @@ class World:
         return float(labels[nearest] == labels[self.scene.index[i]])
 
     def check(self, bound, losses, merits):
-        outcome, expected = bound.outcome(self.z), torch.stack(losses)
+        outcome, expected = bound.evaluate(self.z), torch.stack(losses)
         torch.testing.assert_close(outcome.loss, expected)
-        torch.testing.assert_close(outcome.merit, torch.stack(merits).detach())
-        assert outcome.strain is None
+        torch.testing.assert_close(outcome.fitness, torch.stack(merits).detach())
+        assert outcome.constraint_violation is None
         assert not bound.stationary
         assert bound.preserved.shape == (len(losses), 0)
         weights = torch.arange(1.0, len(losses) + 1, dtype=torch.float64)
@@ -107,22 +109,22 @@ def test_mismatch_equals_the_loop(make, distance, n, d, b, seed):
     assert bool((bound.targets[:, 0] != world.scene.index).all())
     distances = [world.to(i, c) for i, c in enumerate(bound.targets[:, 0])]
     world.check(bound, distances, [-own for own in distances])
-    torch.testing.assert_close(bound.verdict(world.z)["distance"], torch.stack(distances))
+    torch.testing.assert_close(bound.metrics(world.z)["distance"], torch.stack(distances))
 
 
 def test_mismatch_draws_every_other_item_about_as_often(make):
     bare = make.gallery("cosine", 6)
-    scene = Scene(
+    scene = AttackContext(
         gallery=bare,
         clean=bare.embeddings[torch.full((3000,), 2)],
-        keys=range(3000),
+        rng_keys=range(3000),
         seed=1,
-        index=torch.full((3000,), 2),
+        gallery_ids=torch.full((3000,), 2),
     )
     counts = Mismatch().bind(scene).targets.flatten().bincount(minlength=6).tolist()
     assert counts[2] == 0
     assert all(500 < count < 700 for item, count in enumerate(counts) if item != 2)
-    stranger = Scene(gallery=bare, clean=scene.clean, keys=range(3000), seed=1)
+    stranger = AttackContext(gallery=bare, clean=scene.clean, rng_keys=range(3000), seed=1)
     assert Mismatch().bind(stranger).targets.flatten().bincount(minlength=6).min() > 400
 
 
@@ -135,7 +137,7 @@ def test_nearest_other_equals_the_loop(make, distance, n, d, b, seed):
     assert bound.targets[:, 0].tolist() == nearest
     distances = [world.to(i, c) for i, c in enumerate(nearest)]
     world.check(bound, distances, [-own for own in distances])
-    verdict = bound.verdict(world.z)
+    verdict = bound.metrics(world.z)
     assert verdict["hit"].tolist() == [world.still_found(i) for i in range(b)]
     torch.testing.assert_close(verdict["distance"], torch.stack(distances))
 
@@ -152,7 +154,7 @@ def test_misrank_equals_the_loop(make, distance, n, d, b, seed):
     assert bound.targets.tolist() == pairs
     gaps = [world.to(i, negative) - world.to(i, positive) for i, (negative, positive) in enumerate(pairs)]
     world.check(bound, [gap.relu() for gap in gaps], [-gap for gap in gaps])
-    assert bound.verdict(world.z)["hit"].tolist() == [world.still_found(i) for i in range(b)]
+    assert bound.metrics(world.z)["hit"].tolist() == [world.still_found(i) for i in range(b)]
 
 
 @both_distances
@@ -172,7 +174,7 @@ def test_leave_top_equals_the_loop(make, distance, own_copy, n, d, b, seed):
         order = [x for _, x in world.others(i, world.raw.detach())]
         kept.append(float(order.index(c) < 4))
     world.check(bound, losses, merits)
-    assert bound.verdict(world.z)["kept"].tolist() == kept
+    assert bound.metrics(world.z)["kept"].tolist() == kept
 
 
 def test_a_duplicate_of_the_query_is_another_item(make):
@@ -180,13 +182,15 @@ def test_a_duplicate_of_the_query_is_another_item(make):
     line = torch.tensor([[0.0], [0.0], [1.0], [2.0], [3.0], [4.0]], dtype=torch.float64)
     bare = make.raw("euclidean", line)
     gallery = Gallery(bare.ranker, line, torch.tensor([0, 0, 0, 1, 1, 1]))
-    scene = Scene(gallery=gallery, clean=line[:1], keys=[0], seed=0, index=torch.tensor([0]))
+    scene = AttackContext(
+        gallery=gallery, clean=line[:1], rng_keys=[0], seed=0, gallery_ids=torch.tensor([0])
+    )
     assert Misrank().bind(scene).targets.tolist() == [[5, 1]]
     assert LeaveTop().bind(scene).targets.tolist() == [[1]]
-    assert NearestOther().bind(scene).verdict(line[:1])["hit"].tolist() == [1.0]
+    assert NearestOther().bind(scene).metrics(line[:1])["hit"].tolist() == [1.0]
     # At 3.5 the items stand 4 5 3 2 and then the two copies: the nearest fell to place 4, counted from 0.
-    assert LeaveTop().bind(scene).verdict(line[:1] + 3.5)["kept"].tolist() == [0.0]
-    assert LeaveTop().bind(scene).verdict(line[:1] + 1.5)["kept"].tolist() == [1.0]
+    assert LeaveTop().bind(scene).metrics(line[:1] + 3.5)["kept"].tolist() == [0.0]
+    assert LeaveTop().bind(scene).metrics(line[:1] + 1.5)["kept"].tolist() == [1.0]
 
 
 @all_goals
@@ -204,17 +208,21 @@ def test_a_goal_keeps_single_precision_while_the_attack_runs(make, goal):
     scene = World.of(make, "cosine", 12, 3, 2, 0).scene
     gallery = Gallery(scene.gallery.ranker, scene.gallery.embeddings.float(), scene.gallery.labels)
     clean = scene.clean.float()
-    bound = goal.bind(Scene(gallery=gallery, clean=clean, keys=[0, 1], seed=0, index=scene.index))
-    outcome = bound.outcome(clean)
-    assert outcome.loss.dtype == outcome.merit.dtype == torch.float32
-    assert all(values.dtype == torch.float64 for values in bound.verdict(clean).values())
+    bound = goal.bind(
+        AttackContext(gallery=gallery, clean=clean, rng_keys=[0, 1], seed=0, gallery_ids=scene.index)
+    )
+    outcome = bound.evaluate(clean)
+    assert outcome.loss.dtype == outcome.fitness.dtype == torch.float32
+    assert all(values.dtype == torch.float64 for values in bound.metrics(clean).values())
 
 
 @pytest.mark.parametrize("goal", [NearestOther(), Misrank()], ids=goal_name)
 def test_goals_about_classes_need_them(make, goal):
     scene = World.of(make, "cosine", 12, 3, 2, 0).scene
     for gallery, index in ((make.gallery("cosine", 12, 3), scene.index), (scene.gallery, None)):
-        lacking = Scene(gallery=gallery, clean=scene.clean, keys=[0, 1], seed=0, index=index)
+        lacking = AttackContext(
+            gallery=gallery, clean=scene.clean, rng_keys=[0, 1], seed=0, gallery_ids=index
+        )
         with pytest.raises(RankproofError, match=r"labels, and index="):
             goal.bind(lacking)
 
@@ -231,17 +239,21 @@ def test_a_missing_positive_or_negative_is_named(make, goal, labels, reason):
     bare = make.gallery("euclidean", 6)
     gallery = Gallery(bare.ranker, bare.embeddings, torch.tensor(labels))
     index = torch.tensor([4, 1] if labels[1] else [1])
-    scene = Scene(gallery=gallery, clean=bare.embeddings[index], keys=index.tolist(), seed=0, index=index)
+    scene = AttackContext(
+        gallery=gallery, clean=bare.embeddings[index], rng_keys=index.tolist(), seed=0, gallery_ids=index
+    )
     with pytest.raises(RankproofError, match=reason):
         goal.bind(scene)
 
 
 def test_leaving_the_first_four_takes_more_than_four_others(make):
     bare = make.gallery("cosine", 5)
-    scene = Scene(gallery=bare, clean=bare.embeddings[:1], keys=[0], seed=0, index=torch.tensor([0]))
+    scene = AttackContext(
+        gallery=bare, clean=bare.embeddings[:1], rng_keys=[0], seed=0, gallery_ids=torch.tensor([0])
+    )
     with pytest.raises(RankproofError, match="more than 4 other items"):
         LeaveTop().bind(scene)
-    LeaveTop().bind(Scene(gallery=bare, clean=bare.embeddings[:1], keys=[0], seed=0))
+    LeaveTop().bind(AttackContext(gallery=bare, clean=bare.embeddings[:1], rng_keys=[0], seed=0))
 
 
 def test_names_and_knobs(make):
@@ -270,11 +282,18 @@ def test_descent_gets_every_goal_further(digits, goal, monkeypatch):
     index = torch.arange(0, 797, 12)
     method = PGD(steps=16, step=3 / 255)
     result = attack(
-        gallery, data.take(index), goal, Threat(0.2), method=method, index=index, seed=2, own_copy="drop"
+        gallery,
+        data.take(index),
+        goal,
+        Threat(0.2),
+        method=method,
+        gallery_ids=index,
+        seed=2,
+        exclude_self=True,
     )
     before, after = result.headline(after=False), result.headline()
     assert after.mean() < 0.7 * before.mean()
-    assert result.silent.float().mean() < 0.1
+    assert result.zero_gradient.float().mean() < 0.1
     if goal.metric == "kept":
         assert before.tolist() == [1.0] * len(index)
     if goal.metric == "hit":
@@ -284,7 +303,7 @@ def test_descent_gets_every_goal_further(digits, goal, monkeypatch):
 def test_a_result_is_kept_in_files(digits, tmp_path):
     data, gallery = digits
     index = torch.arange(3)
-    result = attack(gallery, data.take(index), NearestOther(), Threat(8 / 255), index=index)
+    result = attack(gallery, data.take(index), NearestOther(), Threat(8 / 255), gallery_ids=index)
     again = AttackResult.load(result.save(tmp_path))
     assert (again.metric, again.goal) == ("hit", "nearest-other")
     assert again.after["hit"].tolist() == result.after["hit"].tolist()

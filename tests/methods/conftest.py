@@ -2,9 +2,10 @@ import pytest
 import torch
 
 from rankproof import Threat
-from rankproof.methods.search import Problem, Search
-from rankproof.methods.space import Space
-from rankproof.types import Seen
+from rankproof.methods.black_box.base import Problem
+from rankproof.methods.black_box.search import Search
+from rankproof.methods.black_box.subspace import Space
+from rankproof.types import Feedback
 
 
 class Bench:
@@ -23,7 +24,7 @@ class Bench:
     @staticmethod
     def told(score):
         """What a method is told of scores (b, p)."""
-        return Seen(torch.zeros(*score.shape, 2, dtype=torch.int64), score)
+        return Feedback(torch.zeros(*score.shape, 2, dtype=torch.int64), score)
 
     @staticmethod
     def problem(count=1, eps=0.1, shape=shape):
@@ -33,7 +34,7 @@ class Bench:
             low=-bound,
             high=bound,
             eps=eps,
-            keys=torch.arange(count),
+            rng_keys=torch.arange(count),
             seed=Bench.seed,
             budget=1000,
             visible=9,
@@ -53,9 +54,9 @@ class Bench:
             method=method,
             original=original,
             threat=Threat(eps),
-            space=space or Space("full"),
+            subspace=space or Space("full"),
             look=look,
-            keys=torch.arange(len(original)) if keys is None else keys,
+            rng_keys=torch.arange(len(original)) if keys is None else keys,
             seed=Bench.seed,
             budget=budget,
             visible=9,

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from rankproof import NES, SPSA, RankproofError
-from rankproof.methods.space import Space
-from rankproof.randomness import generator
+from rankproof.methods.black_box.subspace import Space
+from rankproof.rng import generator
 
 METHODS = {"spsa": SPSA(), "nes": NES(), "spsa, 7 pairs": SPSA(pairs=7, sigma=0.01, step=0.02)}
 METHODS |= {"nes, 7 pairs": NES(pairs=7, sigma=0.4, step=0.02, decay=(0.5, 0.9))}

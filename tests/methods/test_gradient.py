@@ -14,8 +14,8 @@ from rankproof import (
     Threat,
     attack,
 )
-from rankproof.methods.gradient import ascend
-from rankproof.types import Outcome
+from rankproof.methods.white_box.pgd import ascend
+from rankproof.types import Evaluation
 
 EPS = 0.1
 
@@ -23,9 +23,9 @@ EPS = 0.1
 def objective_of(loss):
     """What a method sees: losses of images, and nothing behind them."""
 
-    def objective(images, emphasis=None):
+    def objective(images, penalty_weight=None):
         values = loss(images)
-        return Outcome(values, -values.detach(), torch.zeros_like(values.detach()))
+        return Evaluation(values, -values.detach(), torch.zeros_like(values.detach()))
 
     return objective
 
@@ -33,7 +33,9 @@ def objective_of(loss):
 def run(loss, original, threat, method=None, initial=None):
     start = original if initial is None else initial
     method = method or PGD()
-    return method.run(original, start, objective_of(loss), threat, seed=0, keys=list(range(len(original))))
+    return method.run(
+        original, start, objective_of(loss), threat, seed=0, rng_keys=list(range(len(original)))
+    )
 
 
 # -- the optimum of a linear ranker is known -------------------------------------------------------
@@ -66,7 +68,7 @@ def test_pgd_reaches_the_optimum_of_a_linear_ranker(linear, goal, sign):
     gallery, images, direction = linear
     rows = torch.arange(1, 13)
     targets = torch.zeros(12, 1, dtype=torch.int64)
-    result = attack(gallery, images[1:], goal, Threat(EPS), index=rows, targets=targets)
+    result = attack(gallery, images[1:], goal, Threat(EPS), gallery_ids=rows, targets=targets)
     best = (images[1:] + sign * EPS * direction).clamp(0, 1)
     torch.testing.assert_close(result.adversarial, best)
 
@@ -75,12 +77,12 @@ def test_max_shift_reaches_one_of_the_two_optima_of_a_linear_ranker(make):
     w = torch.randn(1, 16, generator=make.random(4), dtype=torch.float64)
     images = make.images(8) * 0.8 + 0.1  # away from the borders: both ends are equally far
     gallery = Gallery.build(Ranker(make.flat(w), "euclidean"), images)
-    result = attack(gallery, images, MaxShift(), Threat(EPS), index=torch.arange(8))
+    result = attack(gallery, images, MaxShift(), Threat(EPS), gallery_ids=torch.arange(8))
     assert result.shift.tolist() == pytest.approx([EPS * float(w.abs().sum())] * 8)
 
 
 def test_max_shift_leaves_the_stationary_clean_image(target, pictures):
-    result = attack(target, pictures[:6], MaxShift(), Threat(EPS), index=torch.arange(6))
+    result = attack(target, pictures[:6], MaxShift(), Threat(EPS), gallery_ids=torch.arange(6))
     assert result.before["shift"].abs().max().item() < 1e-7
     step = (result.adversarial - result.original).abs().flatten(1)
     assert bool((step.mean(1) > EPS / 2).all())  # nearly all pixels at the border of the ball
@@ -149,7 +151,7 @@ def test_steps_below_one_level_still_add_up_on_the_grid(make):
 @pytest.mark.parametrize("goal", [QueryRaise(), MaxShift(), Reorder(k=3), CandidateRaise()])
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(target, pictures, goal):
     def bytes_of(seed):
-        result = attack(target, pictures[:5], goal, Threat(EPS), seed=seed, index=torch.arange(5))
+        result = attack(target, pictures[:5], goal, Threat(EPS), seed=seed, gallery_ids=torch.arange(5))
         return result.adversarial.numpy().tobytes()
 
     assert bytes_of(1) == bytes_of(1)
@@ -180,14 +182,14 @@ def test_an_encoder_without_a_gradient_is_told_as_silent(make, pictures, forward
             return forward(self.weight, images)
 
     gallery = Gallery.build(Ranker(Dull(), "euclidean"), pictures)
-    result = attack(gallery, pictures[:3], goal, Threat(EPS), index=torch.arange(3))
-    assert result.silent.tolist() == [True] * 3
+    result = attack(gallery, pictures[:3], goal, Threat(EPS), gallery_ids=torch.arange(3))
+    assert result.zero_gradient.tolist() == [True] * 3
 
 
 def test_a_working_gradient_is_not_silent(target, pictures):
     for goal in (QueryRaise(), MaxShift()):
-        result = attack(target, pictures[:3], goal, Threat(EPS), index=torch.arange(3))
-        assert result.silent.tolist() == [False] * 3
+        result = attack(target, pictures[:3], goal, Threat(EPS), gallery_ids=torch.arange(3))
+        assert result.zero_gradient.tolist() == [False] * 3
 
 
 def test_silence_is_told_for_each_attack_and_one_usable_gradient_ends_it():
@@ -203,7 +205,11 @@ def test_silence_is_told_for_each_attack_and_one_usable_gradient_ends_it():
         awake = wake * torch.tensor([1.0, float(len(calls) > 1), 1.0], dtype=torch.float64)
         return flat * awake
 
-    assert run(loss, original, Threat(EPS), PGD(steps=3), initial).silent.tolist() == [True, False, False]
+    assert run(loss, original, Threat(EPS), PGD(steps=3), initial).zero_gradient.tolist() == [
+        True,
+        False,
+        False,
+    ]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -211,7 +217,7 @@ def test_a_gradient_that_is_no_number_counts_as_none(value):
     original = torch.full((2, 1, 1, 2), 0.5, dtype=torch.float64)
     slope = torch.tensor([[value, value], [value, 1.0]], dtype=torch.float64)
     found = run(lambda x: (x.flatten(1) * slope).sum(1), original, Threat(EPS), PGD(steps=2))
-    assert found.silent.tolist() == [True, False]
+    assert found.zero_gradient.tolist() == [True, False]
     assert found.images.flatten().tolist() == pytest.approx([0.5, 0.5, 0.5, 0.48])
 
 

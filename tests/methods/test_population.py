@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from rankproof import PSO, Beta, Rand, RankproofError
-from rankproof.methods.space import Space
-from rankproof.randomness import generator
+from rankproof.methods.black_box.subspace import Space
+from rankproof.rng import generator
 
 METHODS = {"rand": Rand(population=9), "beta": Beta(population=9), "pso": PSO(particles=9)}
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())

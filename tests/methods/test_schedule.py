@@ -1,7 +1,7 @@
 import pytest
 
 from rankproof import PGD, RankproofError
-from rankproof.methods.schedule import eccv20, iccv21
+from rankproof.methods.white_box.pgd import eccv20, iccv21
 
 
 @pytest.mark.parametrize(

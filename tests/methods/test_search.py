@@ -6,12 +6,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankproof import NES, PSO, SPSA, Beta, Gallery, Rand, Ranker, Reorder, Thompson, Threat
-from rankproof.methods import BlackBox
-from rankproof.methods.search import Progress, Search, SearchInterruptedError
-from rankproof.methods.space import Space
-from rankproof.oracle import LocalOracle, Metered, Watch
-from rankproof.types import Look, Seen
+from rankproof import NES, PSO, SPSA, Beta, Gallery, Rand, Ranker, Reorder, ThompsonSampling, Threat
+from rankproof.methods import BlackBoxMethod
+from rankproof.methods.black_box.search import Progress, Search, SearchInterruptedError
+from rankproof.methods.black_box.subspace import Space
+from rankproof.oracles import BudgetedOracle, LocalOracle, TrackedItems
+from rankproof.types import Feedback, QueryFn
 
 SHAPE = (1, 4, 4)
 EPS = 16 / 255
@@ -21,7 +21,7 @@ METHODS = {
     "pso": PSO(particles=6),
     "nes": NES(pairs=3),
     "spsa": SPSA(pairs=3),
-    "auto": Thompson(population=6),
+    "auto": ThompsonSampling(population=6),
 }
 PUBLISHED = {"rand": Rand(), "beta": Beta(), "pso": PSO(), "nes": NES(), "spsa": SPSA()}
 SPACES = [Space("full"), Space("blocks", 2), Space("bilinear", 3), Space("cosine", 3)]
@@ -44,7 +44,7 @@ class Stub:
     def __call__(self, images, attacks):
         self.images.append(images.clone())
         self.attacks.append(attacks.tolist())
-        return Seen(torch.zeros(*images.shape[:2], 2, dtype=torch.int64), self.score(images, attacks))
+        return Feedback(torch.zeros(*images.shape[:2], 2, dtype=torch.int64), self.score(images, attacks))
 
     def spent(self, attack):
         return 1 + sum(i.shape[1] for i, a in zip(self.images, self.attacks, strict=True) if attack in a)
@@ -67,7 +67,7 @@ class Table(Stub):
         return super().__call__(images, attacks)
 
     def clean(self):
-        return Seen(torch.zeros(len(self.table), 1, 2, dtype=torch.int64), self.table[:, :1])
+        return Feedback(torch.zeros(len(self.table), 1, 2, dtype=torch.int64), self.table[:, :1])
 
 
 def search(method, original, look, *, eps=EPS, budget=40, space=SPACES[0], grid=False, seed=3, keys=None):
@@ -75,9 +75,9 @@ def search(method, original, look, *, eps=EPS, budget=40, space=SPACES[0], grid=
         method=method,
         original=original,
         threat=Threat(eps, grid=grid),
-        space=space,
+        subspace=space,
         look=look,
-        keys=torch.arange(len(original)) if keys is None else torch.as_tensor(keys),
+        rng_keys=torch.arange(len(original)) if keys is None else torch.as_tensor(keys),
         seed=seed,
         budget=budget,
         visible=9,
@@ -86,7 +86,7 @@ def search(method, original, look, *, eps=EPS, budget=40, space=SPACES[0], grid=
 
 
 def clean_of(original):
-    return Seen(torch.zeros(len(original), 1, 2, dtype=torch.int64), hilly(original[:, None]))
+    return Feedback(torch.zeros(len(original), 1, 2, dtype=torch.int64), hilly(original[:, None]))
 
 
 def finish(work, clean):
@@ -204,9 +204,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_others(make, method,
 @every_space
 def test_the_make_up_of_the_batch_does_not_change_an_attack(make, method, space):
     original, keys = make.images(5, dtype=torch.float32), torch.tensor([70, 3, 12, 5, 9])
-    together = run(method, original, keys=keys, space=space)
+    together = run(method, original, rng_keys=keys, space=space)
     for rows in ([2], [4, 0], [3, 2, 1]):
-        apart = run(method, original[rows], keys=keys[rows], space=space)
+        apart = run(method, original[rows], rng_keys=keys[rows], space=space)
         assert same(apart, together.take(torch.tensor(rows)))
 
 
@@ -275,7 +275,7 @@ def test_those_that_stay_do_not_notice_that_others_left(make, method):
 
     together = run(method, original, Stub(but_one))
     assert together.spent.tolist() == [40, 7, 40]
-    apart = run(method, original[[0, 2]], keys=[0, 2])
+    apart = run(method, original[[0, 2]], rng_keys=[0, 2])
     assert same(apart, together.take(torch.tensor([0, 2])))
 
 
@@ -332,8 +332,8 @@ def test_an_interrupt_is_not_swallowed(make):
 def test_a_table_of_scores_is_all_a_method_needs(make, method):
     table = 2 * torch.rand(2, 40, generator=make.random(0), dtype=torch.float64) - 1
     stub = Table(table)
-    assert isinstance(stub, Look)
-    assert isinstance(method, BlackBox)
+    assert isinstance(stub, QueryFn)
+    assert isinstance(method, BlackBoxMethod)
     trace = run(method, make.images(2), stub, stub.clean())
     torch.testing.assert_close(trace.score, table.max(1).values)
 
@@ -384,18 +384,18 @@ class Spy:
 
 @every_method
 def test_neither_a_gallery_nor_a_ranker_can_be_reached_from_what_a_method_is_given(target, pictures, method):
-    oracle, goal = Metered(LocalOracle(target, 9), 40), Reorder(k=2)
+    oracle, goal = BudgetedOracle(LocalOracle(target, 9), 40), Reorder(k=2)
     ids = target.search(target.embeddings[:2], 60)[:, [50, 40]]  # out of sight: no attack is done early
 
     def look(images, attacks):
-        places = oracle(images, Watch(attacks, ids[attacks]))
-        return Seen(places, goal.score(places, 9))
+        places = oracle(images, TrackedItems(attacks, ids[attacks]))
+        return Feedback(places, goal.score(places, 9))
 
     spy = Spy(method)
     work = search(spy, pictures[:2], look)
     finish(work, look(pictures[:2, None], torch.arange(2)))
     assert len(spy.given) > 5
-    hidden = Gallery | Ranker | LocalOracle | Metered | torch.nn.Module
+    hidden = Gallery | Ranker | LocalOracle | BudgetedOracle | torch.nn.Module
     assert any(isinstance(thing, Gallery) for thing in reachable(work))  # the walk does find what is there
     assert not any(isinstance(thing, hidden) for thing in reachable(spy))
     secret = {target.embeddings.data_ptr(), target.pictures.data_ptr()}

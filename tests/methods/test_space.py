@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from rankproof import NES, PSO, SPSA, Beta, Rand, RankproofError
-from rankproof.methods.space import Space, parse_space, published_space
+from rankproof.methods.black_box.subspace import Space, parse_subspace, published_subspace
 
 KINDS = ["blocks", "bilinear", "cosine"]
 sizes = st.integers(1, 13)
@@ -112,7 +112,7 @@ def test_enlarging_keeps_the_precision(kind, dtype):
     "space", [Space("full"), Space("blocks", 32), Space("bilinear", 7), Space("cosine", 1)], ids=str
 )
 def test_a_space_is_read_back_from_its_name(space):
-    assert parse_space(space.name) == space
+    assert parse_subspace(space.name) == space
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_space_is_read_back_from_its_name(space):
 )
 def test_a_text_that_names_no_space_is_refused_with_the_known_ones(text):
     with pytest.raises(RankproofError, match=r"space: .* is unknown; write full, blocks:32, bilinear:7"):
-        parse_space(text)
+        parse_subspace(text)
 
 
 @pytest.mark.parametrize("kind", ["full", *KINDS])
@@ -144,7 +144,7 @@ def test_a_side_below_one_is_refused(kind, side):
 
 def test_a_side_of_zero_is_refused_from_text_too():
     with pytest.raises(RankproofError, match="side must be at least 1, got 0"):
-        parse_space("blocks:0")
+        parse_subspace("blocks:0")
 
 
 @pytest.mark.parametrize(
@@ -158,6 +158,6 @@ def test_a_side_of_zero_is_refused_from_text_too():
     ],
 )
 def test_the_published_methods_search_every_pixel_up_to_1000_values_and_32_blocks_above(picture, name):
-    assert published_space(picture).name == name
+    assert published_subspace(picture).name == name
     for method in (Rand(), Beta(), PSO(), NES(), SPSA()):
         assert method.space(picture).name == name

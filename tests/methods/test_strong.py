@@ -23,20 +23,20 @@ from rankproof import (
     attack,
     load,
 )
-from rankproof.methods import Method, Strong
-from rankproof.methods.presets import published, strong
+from rankproof.methods import Method, MomentumPGD
+from rankproof.methods.defaults import published, strong
 from rankproof.models import load_checkpoint
-from rankproof.randomness import draw
-from rankproof.ranking.metrics import recall_at, summarise
-from rankproof.types import Outcome
+from rankproof.ranking.metrics import mean_interval, recall_at
+from rankproof.rng import draw
+from rankproof.types import Evaluation
 
 EPS = 0.1
 METHODS = {
     "pgd": PGD(),
     "pgd, iccv21": PGD(rule="iccv21"),
-    "strong": Strong(),
-    "strong, iccv21": Strong(rule="iccv21"),
-    "strong, 5 steps": Strong(steps=5),
+    "strong": MomentumPGD(),
+    "strong, iccv21": MomentumPGD(rule="iccv21"),
+    "strong, 5 steps": MomentumPGD(steps=5),
 }
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
 
@@ -44,40 +44,46 @@ every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.k
 class Stub:
     """An objective that is a call and nothing else; remembers what it was asked."""
 
-    def __init__(self, loss, strain=None):
-        self.loss, self.strain = loss, strain
+    def __init__(self, loss, constraint_violation=None):
+        self.loss, self.constraint_violation = loss, constraint_violation
         self.images, self.emphases = [], []
 
-    def __call__(self, images, emphasis=None):
+    def __call__(self, images, penalty_weight=None):
         self.images.append(images.detach().clone())
-        self.emphases.append(None if emphasis is None else emphasis.clone())
+        self.emphases.append(None if penalty_weight is None else penalty_weight.clone())
         loss = self.loss(images)
-        return Outcome(loss, -loss.detach(), None if self.strain is None else self.strain(images))
+        return Evaluation(
+            loss,
+            -loss.detach(),
+            None if self.constraint_violation is None else self.constraint_violation(images),
+        )
 
 
 class Script(Stub):
-    """An objective whose gradient, merit, loss and strain at each call are given: (calls, attacks) each."""
+    """An objective whose gradient, fitness, loss and constraint_violation at each call are given: (calls, attacks) each."""
 
-    def __init__(self, merit, *, loss=None, strain=None, slope=None):
+    def __init__(self, fitness, *, loss=None, constraint_violation=None, slope=None):
         super().__init__(None)
         self.script = [
             None if rows is None else torch.tensor(rows, dtype=torch.float64)
-            for rows in (merit, loss, strain, slope)
+            for rows in (fitness, loss, constraint_violation, slope)
         ]
 
-    def __call__(self, images, emphasis=None):
+    def __call__(self, images, penalty_weight=None):
         call = len(self.images)
         self.images.append(images.detach().clone())
-        self.emphases.append(None if emphasis is None else emphasis.clone())
-        merit, loss, strain, slope = (None if rows is None else rows[call] for rows in self.script)
+        self.emphases.append(None if penalty_weight is None else penalty_weight.clone())
+        fitness, loss, constraint_violation, slope = (
+            None if rows is None else rows[call] for rows in self.script
+        )
         values = images.flatten(1).sum(1) * (1 if slope is None else slope)
         values = values - values.detach() + (0 if loss is None else loss)
-        return Outcome(values, merit, strain)
+        return Evaluation(values, fitness, constraint_violation)
 
 
 def run(method, original, objective, threat, initial=None):
     start = original if initial is None else initial
-    return method.run(original, start, objective, threat, seed=0, keys=list(range(len(original))))
+    return method.run(original, start, objective, threat, seed=0, rng_keys=list(range(len(original))))
 
 
 def grey(count=1, value=0.5):
@@ -114,8 +120,8 @@ def test_reaches_the_optimum_of_a_linear_ranker(make, distance, goal, sign):
         images[1:],
         goal,
         Threat(EPS),
-        method=Strong(),
-        index=torch.arange(1, 13),
+        method=MomentumPGD(),
+        gallery_ids=torch.arange(1, 13),
         targets=targets,
     )
     best = (images[1:] + sign * EPS * w.sign().view(1, 1, 4, 4)).clamp(0, 1)
@@ -132,8 +138,8 @@ def test_small_last_steps_settle_where_constant_ones_jump_to_and_fro():
 
         return loss(run(method, grey(9), Stub(loss), Threat(EPS)).images).mean().item()
 
-    assert error(Strong(momentum=0.0)) < 0.7 * error(PGD())
-    assert error(Strong(momentum=0.0)) < 0.7 * error(Strong(momentum=0.0, last=0.5))
+    assert error(MomentumPGD(momentum=0.0)) < 0.7 * error(PGD())
+    assert error(MomentumPGD(momentum=0.0)) < 0.7 * error(MomentumPGD(momentum=0.0, last=0.5))
 
 
 # -- steps -----------------------------------------------------------------------------------------
@@ -141,7 +147,7 @@ def test_small_last_steps_settle_where_constant_ones_jump_to_and_fro():
 
 def test_steps_shrink_from_eps_to_the_last_along_half_a_cosine():
     objective = Script(column([0] * 3), slope=column([1, -1, 1]))
-    run(Strong(steps=3, momentum=0.0, last=0.05), grey(), objective, Threat(EPS))
+    run(MomentumPGD(steps=3, momentum=0.0, last=0.05), grey(), objective, Threat(EPS))
     visited = [image.item() for image in objective.images]
     assert visited == pytest.approx([0.5, 0.5 - EPS, 0.5 - EPS + 0.525 * EPS])
 
@@ -149,14 +155,14 @@ def test_steps_shrink_from_eps_to_the_last_along_half_a_cosine():
 def test_no_step_is_longer_than_the_longest():
     for eps, longest, moved in ((EPS, 0.02, 0.02), (0.01, 0.02, 0.01), (EPS, 1.0, EPS)):
         objective = Script(column([0] * 3), slope=column([1, 1, 1]))
-        run(Strong(steps=3, momentum=0.0, longest=longest), grey(), objective, Threat(eps))
+        run(MomentumPGD(steps=3, momentum=0.0, longest=longest), grey(), objective, Threat(eps))
         assert objective.images[1].item() == pytest.approx(0.5 - moved)
 
 
 def test_momentum_carries_over_one_contrary_gradient():
     def fourth(momentum):
         objective = Script(column([0] * 4), slope=column([1, 1, -1, 1]))
-        run(Strong(steps=4, momentum=momentum), grey(), objective, Threat(EPS))
+        run(MomentumPGD(steps=4, momentum=momentum), grey(), objective, Threat(EPS))
         return objective.images[3].item()
 
     assert fourth(0.75) == pytest.approx(0.5 - EPS)
@@ -172,11 +178,11 @@ def test_the_scale_of_a_loss_does_not_matter(make):
         def loss(x):
             return (x - towards).square().flatten(1).sum(1) * torch.tensor(scales, dtype=x.dtype)
 
-        return run(Strong(), original, Stub(loss), Threat(EPS)).images
+        return run(MomentumPGD(), original, Stub(loss), Threat(EPS)).images
 
     torch.testing.assert_close(images(1, 1, 1), images(1e-6, 1, 1e6))
     objective = Script(column([0] * 4), slope=column([1000, -1, -1, 1]))
-    run(Strong(steps=4), grey(), objective, Threat(EPS))
+    run(MomentumPGD(steps=4), grey(), objective, Threat(EPS))
     assert objective.images[2].item() > 0.5 - EPS + 0.01
 
 
@@ -184,7 +190,7 @@ def test_the_scale_of_a_loss_does_not_matter(make):
 
 
 @pytest.mark.parametrize(
-    ("merit", "loss", "strain", "best"),
+    ("fitness", "loss", "constraint_violation", "best"),
     [
         ([1, 5, 3, 2], None, None, 1),
         ([1, 2, 3, 4], None, None, 3),
@@ -198,24 +204,24 @@ def test_the_scale_of_a_loss_does_not_matter(make):
         ([1, 9, 3, 0.1], None, [3.0, 2.0, 1.5, 0.5], 3),
     ],
     ids=[
-        "largest merit",
+        "largest fitness",
         "the last",
         "the first",
         "ties by loss",
         "equal loss: the earlier",
-        "too much strain",
+        "too much constraint_violation",
         "just tolerable",
         "any tolerable one",
         "all strained",
         "late relief",
     ],
 )
-def test_the_best_eligible_iterate_is_returned(merit, loss, strain, best):
+def test_the_best_eligible_iterate_is_returned(fitness, loss, constraint_violation, best):
     script = Script(
-        column(merit), loss=None if loss is None else column(loss), strain=strain and column(strain),
+        column(fitness), loss=None if loss is None else column(loss), constraint_violation=constraint_violation and column(constraint_violation),
         slope=column([1, -1, -1, 1]),
     )  # fmt: skip
-    found = run(Strong(steps=4, momentum=0.0, last=0.3), grey(), script, Threat(EPS))
+    found = run(MomentumPGD(steps=4, momentum=0.0, last=0.3), grey(), script, Threat(EPS))
     visited = [image.item() for image in script.images]
     assert len({round(value, 6) for value in visited}) == 4
     assert found.images.item() == visited[best]
@@ -224,10 +230,10 @@ def test_the_best_eligible_iterate_is_returned(merit, loss, strain, best):
 def test_each_attack_keeps_its_own_best():
     script = Script(
         [[1, 3, 0], [2, 2, 0], [3, 1, 0]],
-        strain=[[0, 0, 5], [0, 0, 0.5], [0, 0, 2]],
+        constraint_violation=[[0, 0, 5], [0, 0, 0.5], [0, 0, 2]],
         slope=[[1] * 3, [-1] * 3, [1] * 3],
     )
-    found = run(Strong(steps=3, momentum=0.0), grey(3), script, Threat(EPS))
+    found = run(MomentumPGD(steps=3, momentum=0.0), grey(3), script, Threat(EPS))
     assert [float(image) for image in found.images] == [
         float(script.images[call][attack]) for attack, call in enumerate([2, 0, 1])
     ]
@@ -238,15 +244,15 @@ def test_each_attack_keeps_its_own_best():
 
 def test_emphasis_rises_beyond_the_tolerable_strain_and_falls_within_it():
     strains = [[2.0, 0.5], [0.5, 0.5], [1.0, 1.01], [1.5, 0.0]]
-    script = Script([[0, 0]] * 4, strain=strains)
-    run(Strong(steps=4, emphasis=2.0, tighten=1.5, relax=0.8), grey(2), script, Threat(EPS))
+    script = Script([[0, 0]] * 4, constraint_violation=strains)
+    run(MomentumPGD(steps=4, penalty_weight=2.0, tighten=1.5, relax=0.8), grey(2), script, Threat(EPS))
     expected = [[2, 2], [2 * 1.5, 2 * 0.8], [3 * 0.8, 1.6 * 0.8], [2.4 * 0.8, 1.28 * 1.5]]
     torch.testing.assert_close(torch.stack(script.emphases), torch.tensor(expected, dtype=torch.float64))
 
 
 def test_emphasis_stays_where_there_is_no_strain():
     script = Script([[0, 0]] * 5)
-    run(Strong(steps=5, emphasis=3.0), grey(2), script, Threat(EPS))
+    run(MomentumPGD(steps=5, penalty_weight=3.0), grey(2), script, Threat(EPS))
     assert torch.stack(script.emphases).tolist() == [[3.0, 3.0]] * 5
 
 
@@ -286,7 +292,9 @@ def test_never_leaves_the_threat_set(method, seed, eps, grid):
 @every_method
 def test_the_same_seed_gives_the_same_bytes(target, pictures, method):
     def images(goal):
-        result = attack(target, pictures[:4], goal, Threat(EPS), method=method, seed=3, index=torch.arange(4))
+        result = attack(
+            target, pictures[:4], goal, Threat(EPS), method=method, seed=3, gallery_ids=torch.arange(4)
+        )
         assert not torch.equal(result.adversarial, result.original)
         return result.adversarial.numpy().tobytes()
 
@@ -302,7 +310,7 @@ def test_spends_the_passes_it_promises_and_needs_nothing_but_a_call(make, method
     assert len(objective.images) == found.passes == method.passes(eps)
     assert found.images.shape == (2, 1, 4, 4)
     assert not found.images.requires_grad
-    assert found.silent.tolist() == [False, False]
+    assert found.zero_gradient.tolist() == [False, False]
     assert isinstance(method, Method)
 
 
@@ -328,9 +336,9 @@ def test_strong_spends_exactly_what_the_published_descent_spends(make, metric, s
 def test_an_attack_does_not_depend_on_its_neighbours(target, pictures, method, goal):
     index = torch.arange(5)
     options = {"method": method, "seed": 2}
-    together = attack(target, pictures[:5], goal, Threat(EPS), index=index, **options)
+    together = attack(target, pictures[:5], goal, Threat(EPS), gallery_ids=index, **options)
     order = torch.tensor([4, 1])
-    apart = attack(target, pictures[order], goal, Threat(EPS), index=order, **options)
+    apart = attack(target, pictures[order], goal, Threat(EPS), gallery_ids=order, **options)
     # Where a gradient is nothing but rounding, its sign depends on how many rows the processor multiplies at
     # once, and single pixels may go the other way.
     gaps = (apart.adversarial - together.adversarial[order]).abs()
@@ -342,7 +350,7 @@ def test_an_attack_does_not_depend_on_its_neighbours(target, pictures, method, g
 def test_silence_is_told_for_each_attack(method):
     slopes = torch.tensor([0.0, 1.0, float("nan")], dtype=torch.float64)
     found = run(method, grey(3), Stub(lambda x: x.flatten(1).sum(1) * slopes), Threat(EPS))
-    assert found.silent.tolist() == [True, False, True]
+    assert found.zero_gradient.tolist() == [True, False, True]
     assert found.images.flatten().tolist()[::2] == [0.5, 0.5]
 
 
@@ -352,16 +360,16 @@ def test_silence_is_told_for_each_attack(method):
 @pytest.mark.parametrize("momentum", [-0.1, 1.0, 1.5, float("nan")])
 def test_bad_momentum(momentum):
     with pytest.raises(RankproofError, match=r"momentum must be in \[0, 1\)"):
-        Strong(momentum=momentum)
+        MomentumPGD(momentum=momentum)
 
 
 @pytest.mark.parametrize("longest", [0.0, -0.1, 1.5, float("nan")])
 def test_bad_longest(longest):
     with pytest.raises(RankproofError, match=r"longest must be in \(0, 1\]"):
-        Strong(longest=longest)
+        MomentumPGD(longest=longest)
 
 
-@pytest.mark.parametrize("kind", [PGD, Strong])
+@pytest.mark.parametrize("kind", [PGD, MomentumPGD])
 @pytest.mark.parametrize("steps", [0, -3])
 def test_bad_steps(kind, steps):
     with pytest.raises(RankproofError, match=f"steps must be at least 1, got {steps}"):
@@ -397,7 +405,7 @@ def both(gallery, goal, eps):
     index = draw(len(gallery), QUERIES, 0)
     images = gallery.pictures[index]
     return [
-        attack(gallery, images, goal, Threat(eps), method=preset(goal.metric), index=index)
+        attack(gallery, images, goal, Threat(eps), method=preset(goal.metric), gallery_ids=index)
         for preset in (published, strong)
     ]
 
@@ -422,7 +430,7 @@ def test_a_larger_budget_never_weakens_an_order(shipped):
 def test_strong_moves_candidates_no_less_far(shipped, goal, sign):
     plain, ours = both(shipped, goal, 0.03)
     assert sign * (plain.headline() - plain.headline(after=False)).mean() > 5
-    assert summarise(sign * (ours.headline() - plain.headline())).mean >= 0
+    assert mean_interval(sign * (ours.headline() - plain.headline())).mean >= 0
 
 
 @pytest.mark.slow

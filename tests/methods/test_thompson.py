@@ -3,10 +3,11 @@ import math
 import pytest
 import torch
 
-from rankproof import RankproofError, Thompson, Threat
-from rankproof.methods.search import Problem, Search
-from rankproof.methods.space import Space
-from rankproof.types import Seen
+from rankproof import RankproofError, ThompsonSampling, Threat
+from rankproof.methods.black_box.base import Problem
+from rankproof.methods.black_box.search import Search
+from rankproof.methods.black_box.subspace import Space
+from rankproof.types import Feedback
 
 EPS = 8 / 255
 
@@ -17,7 +18,7 @@ def problem(shape=(1, 6, 6), *, k=3, visible=20, budget=200, count=2, seed=0):
         low=-bound,
         high=bound,
         eps=EPS,
-        keys=torch.arange(count),
+        rng_keys=torch.arange(count),
         seed=seed,
         budget=budget,
         visible=visible,
@@ -30,7 +31,7 @@ def seen(places, visible=20):
     later = places.masked_fill(places >= visible, -1)
     i, j = torch.triu_indices(places.shape[-1], places.shape[-1], offset=1)
     score = (places[..., i] < later[..., j]).double().mean(-1) * 2 - 1
-    return Seen(places, score)
+    return Feedback(places, score)
 
 
 class Linear:
@@ -60,9 +61,9 @@ def run(method, original, *, budget=100, eps=EPS, seed=0, look=None):
         method=method,
         original=original,
         threat=Threat(eps, grid=method.grid),
-        space=Space("full"),
+        subspace=Space("full"),
         look=look,
-        keys=torch.arange(len(original)),
+        rng_keys=torch.arange(len(original)),
         seed=seed,
         budget=budget,
         visible=20,
@@ -77,14 +78,14 @@ def run(method, original, *, budget=100, eps=EPS, seed=0, look=None):
 def test_a_linear_search_system_is_learned_within_a_hundred_queries():
     original = torch.full((4, 1, 8, 8), 0.5) + 0.002 * torch.arange(4)[:, None, None, None]
     original = torch.round(original * 255) / 255
-    trace = run(Thompson(), original)
+    trace = run(ThompsonSampling(), original)
     assert trace.scores[:, 0].tolist() == [-1] * 4
     assert trace.score.tolist() == [1] * 4
     assert int(trace.spent.max()) < 100
 
 
 def test_the_belief_is_the_ridge_regression_of_the_scaled_places():
-    method, task = Thompson(noise=0.4), problem(count=1)
+    method, task = ThompsonSampling(noise=0.4), problem(count=1)
     places = torch.randint(20, (1, 30, 3), generator=torch.Generator().manual_seed(1))
     asked = EPS * task.uniform(0, "points", 30)
     clean = seen([[[0, 1, 2]]])
@@ -102,7 +103,7 @@ def test_the_belief_is_the_ridge_regression_of_the_scaled_places():
 
 def test_the_slope_is_that_of_the_smoothed_goal():
     for visible in (20, None):
-        method, task = Thompson(temperature=0.7), problem((2, 5, 4), visible=visible, count=1)
+        method, task = ThompsonSampling(temperature=0.7), problem((2, 5, 4), visible=visible, count=1)
         waves = method._waves(task)
         source = torch.Generator().manual_seed(2)
         point = (torch.rand(1, 2, 2, 5, 4, generator=source) - 0.5).double() * EPS
@@ -131,7 +132,7 @@ def test_the_slope_is_that_of_the_smoothed_goal():
 
 
 def test_the_first_round_tries_every_amplitude_and_half_of_each_round_the_whole_ball():
-    method, task = Thompson(), problem(budget=1000)
+    method, task = ThompsonSampling(), problem(budget=1000)
     belief = method.begin(task, seen([[[2, 1, 0]]] * 2))
     first = method.ask(task, belief, 0).abs().amax((2, 3, 4)) / EPS
     assert first.shape == (2, 10)
@@ -143,7 +144,7 @@ def test_the_first_round_tries_every_amplitude_and_half_of_each_round_the_whole_
 
 
 def test_amplitudes_follow_the_best_answer():
-    method, task = Thompson(), problem(count=1)
+    method, task = ThompsonSampling(), problem(count=1)
     belief = method.begin(task, seen([[[2, 1, 0]]]))
     small = torch.full((1, 1, 1, 6, 6), 0.2 * EPS)
     belief = method.tell(task, belief, 0, small, seen([[[0, 1, 2]]]))
@@ -156,13 +157,13 @@ def test_amplitudes_follow_the_best_answer():
 
 @pytest.mark.parametrize(("budget", "rounds"), [(1000, [10, 20, 30, 40, 50, 50]), (100, [10] * 6)])
 def test_small_budgets_get_small_rounds(budget, rounds):
-    method, task = Thompson(), problem(budget=budget)
+    method, task = ThompsonSampling(), problem(budget=budget)
     assert [method._round(task, number) for number in range(6)] == rounds
 
 
 def test_small_budgets_explore_less():
     # The same belief, random numbers and size of a round under every budget.
-    method, belief = Thompson(population=10), None
+    method, belief = ThompsonSampling(population=10), None
 
     def draws(budget):
         task = problem(budget=budget)
@@ -183,7 +184,7 @@ def test_a_service_that_shows_nothing_leaves_the_clean_image_as_the_best():
     def blind(images, attacks):
         return seen(torch.full((*images.shape[:2], 3), 20))
 
-    trace = run(Thompson(), original, look=blind, budget=60)
+    trace = run(ThompsonSampling(), original, look=blind, budget=60)
     assert torch.equal(trace.images, original)
     assert trace.spent.tolist() == [60, 60]
 
@@ -192,7 +193,10 @@ def test_a_service_that_shows_nothing_leaves_the_clean_image_as_the_best():
 def test_any_form_of_picture_is_searched(shape):
     original = torch.full((1, *shape), 100 / 255)
     trace = run(
-        Thompson(), original, budget=30, look=lambda images, _: seen(torch.ones(1, images.shape[1], 3).long())
+        ThompsonSampling(),
+        original,
+        budget=30,
+        look=lambda images, _: seen(torch.ones(1, images.shape[1], 3).long()),
     )
     assert trace.spent.tolist() == [30]
 
@@ -201,6 +205,6 @@ def test_any_form_of_picture_is_searched(shape):
     "knobs",
     [{"noise": 0.0}, {"population": 0}, {"side": 0}, {"momentum": 1.0}, {"steps": 0}, {"temperature": -1.0}],
 )
-def test_impossible_knobs_are_refused(knobs):
-    with pytest.raises(RankproofError, match=next(iter(knobs))):
-        Thompson(**knobs)
+def test_impossible_knobs_are_refused(parameters):
+    with pytest.raises(RankproofError, match=next(iter(parameters))):
+        ThompsonSampling(**parameters)

@@ -113,7 +113,7 @@ def test_an_attack_sees_what_the_service_does(photos):
     encoder = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 64, 6))
     chain = Preprocess(resize=10, crop=10, jpeg=75)
     gallery = Gallery.build(Ranker(encoder, preprocess=chain), photos)
-    result = attack(gallery, photos, CandidateRaise(w=2), Threat(16 / 255), index=torch.arange(6))
+    result = attack(gallery, photos, CandidateRaise(w=2), Threat(16 / 255), gallery_ids=torch.arange(6))
     assert result.adversarial.shape == photos.shape
     assert float((result.adversarial - photos).abs().max()) <= 16 / 255 + 1e-6
     assert result.rank_after.mean() < result.rank_before.mean()

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from rankproof.models import load_checkpoint, new_encoder
-from rankproof.randomness import generator
+from rankproof.rng import generator
 from rankproof.ranking import Ranker
 from rankproof.training import InBatch
 from rankproof.training.defenses import Step

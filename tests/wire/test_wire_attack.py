@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from rankproof import AttackResult, LocalOracle, RankproofError, Reorder, Thompson, Threat, attack
+from rankproof import AttackResult, LocalOracle, RankproofError, Reorder, ThompsonSampling, Threat, attack
 from rankproof.cli import app
 from rankproof.wire import CapReachedError, QuotaExhaustedError, RateLimit, UnreachableError
 from rankproof.wire.attack import ServiceAttack, attack_service, find_images, pad_and_stack, read_image
@@ -52,7 +52,7 @@ def go(service, clock, photos):
             "environment": {},
             "queries": [photos],
             "goal": GOAL,
-            "method": Thompson(),
+            "method": ThompsonSampling(),
             "budget": BUDGET,
             "eps": EPS,
             "rate_limit": RateLimit(concurrency=2),
@@ -83,7 +83,7 @@ def test_the_report_is_that_of_the_local_attack_with_null_where_nothing_is_known
         LocalOracle(collection, 12), pictures[:COUNT].float(), GOAL, Threat(EPS, grid=True), budget=BUDGET
     )
     assert torch.equal(report.result.adversarial, local.adversarial)
-    cell, expected = report.cell, local.cell()
+    cell, expected = report.to_json(), local.summary.to_json()
     for key in ("tau_before", "tau", "after", "ci95", "curve", "queries_spent", "queries_max", "trials", "k"):
         assert cell[key] == expected[key]
     assert {*cell} - {*expected} == {"service", "attacks"}
@@ -101,7 +101,7 @@ def test_what_is_saved(go, service, collection):
     names = {path.name for path in Path("out").iterdir()}
     files = {f"photo-{number}-adversarial.png" for number in range(COUNT)}
     assert names == {"result.json", "strips.json", "attack.npz", *files}
-    assert json.loads(Path("out/result.json").read_text()) == report.cell
+    assert json.loads(Path("out/result.json").read_text()) == report.to_json()
     for number, strip in enumerate(json.loads(Path("out/strips.json").read_text())):
         sent = Path("out", strip["adversarial"]).read_bytes()
         assert sent in service.answered
@@ -115,7 +115,7 @@ def test_what_is_saved(go, service, collection):
 def test_a_quota_on_the_third_of_five_attacks(go, service, pictures):
     five = [filled(Path("five"), pictures[:5])]
     uninterrupted = go(queries=five, journal=Path("other"))
-    for_two = sum(uninterrupted.result.queries.tolist()[:2])
+    for_two = sum(uninterrupted.result.log.spent.tolist()[:2])
     service.sent.clear()
     service.answered.clear()
     service.faults = [None] * (for_two + 4) + [USED_UP]
@@ -128,10 +128,10 @@ def test_a_quota_on_the_third_of_five_attacks(go, service, pictures):
     done = len(service.answered)
     report = go(queries=five)
     assert torch.equal(report.result.adversarial, uninterrupted.result.adversarial)
-    assert torch.equal(report.result.queries, uninterrupted.result.queries)
+    assert torch.equal(report.result.log.spent, uninterrupted.result.log.spent)
     assert distinct(service)
     assert for_two + 4 <= done < len(service.answered) <= BUDGET * 5
-    assert report.cell["service"]["calls"] == len(service.sent)
+    assert report.to_json()["service"]["calls"] == len(service.sent)
 
 
 def test_a_quota_that_is_used_up_from_the_start(go, service):
@@ -269,7 +269,7 @@ def test_the_command(serve, service, photos):
     done = call(*live(port, photos, "--json", "--save", "out", "--i-am-authorised", "Ann, my own test"))
     assert done.exit_code == 0, done.stderr
     cell = json.loads(done.stdout)
-    assert (cell["trials"], cell["budget"], cell["visible"], cell["method"]) == (COUNT, BUDGET, 12, "auto")
+    assert (cell["trials"], cell["budget"], cell["visible"], cell["method"]) == (COUNT, BUDGET, 12, "thompson")
     assert "authorised: Ann, my own test" in cell["notes"]
     assert len(list(Path("out").glob("*-adversarial.png"))) == COUNT
     again = call(*live(port, photos))
@@ -309,7 +309,7 @@ def test_an_adapter_may_name_the_place(serve, service, photos):
         (("--trials", "3"), "--trials: a model is attacked by `rankproof attack"),
         (("--grid",), "--grid: a model is attacked by `rankproof attack"),
         (("--steps=9",), "--steps: a model is attacked by `rankproof attack"),
-        (("--method", "pgd"), "--method pgd needs gradients, which a service does not give"),
+        (("--method", "pgd"), "--method 'pgd' needs gradients; known: auto, "),
         (("--method", "best"), "--method 'best' is unknown"),
         (("--visible", "inf"), "--visible inf: a running service shows no whole ranking"),
         (("--concurrency", "0"), "--concurrency must be at least 1"),

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from rankproof import SPSA, ListOracle, LocalOracle, RankproofError, Reorder, Thompson, Threat, attack
-from rankproof.methods.search import SearchInterruptedError
-from rankproof.oracle import Oracle
+from rankproof import SPSA, ListOracle, LocalOracle, RankproofError, Reorder, ThompsonSampling, Threat, attack
+from rankproof.methods.black_box.search import SearchInterruptedError
+from rankproof.oracles import Oracle
 from rankproof.wire import CapReachedError, HttpOracle, QuotaExhaustedError
 from rankproof.wire.http_oracle import exact_png
 
@@ -36,8 +36,8 @@ def ordered(oracle, pictures, method=None, count=3, **options):
 
 def same(one, other):
     assert torch.equal(one.adversarial, other.adversarial)
-    assert torch.equal(one.scores.nan_to_num(9), other.scores.nan_to_num(9))
-    assert torch.equal(one.queries, other.queries)
+    assert torch.equal(one.log.scores.nan_to_num(9), other.log.scores.nan_to_num(9))
+    assert torch.equal(one.log.spent, other.log.spent)
     return True
 
 
@@ -64,7 +64,7 @@ def test_twenty_attacks_over_the_wire_are_the_local_ones(collection, pictures, s
     assert float((found.tau - found.tau_before).mean()) > 0.1
 
 
-@pytest.mark.parametrize("method", [Thompson(), SPSA(pairs=3)], ids=["auto", "spsa"])
+@pytest.mark.parametrize("method", [ThompsonSampling(), SPSA(pairs=3)], ids=["auto", "spsa"])
 def test_a_list_of_ids_is_all_it_takes(collection, pictures, oracle, service, method):
     plain = ListOracle(lambda images: [service.ids(file) for file in map(oracle_file, images)], SHOWN)
     assert same(ordered(oracle(), pictures, method), ordered(plain, pictures, method))
@@ -93,7 +93,7 @@ def test_faults_change_nothing_but_the_time(collection, pictures, oracle, servic
     wired = oracle(concurrency=3)
     found = ordered(wired, pictures)
     assert same(found, ordered(LocalOracle(collection, SHOWN), pictures))
-    assert int(found.queries.max()) <= BUDGET
+    assert int(found.log.spent.max()) <= BUDGET
     assert len(service.answered) == len(set(service.answered))
     assert wired.cache.calls == len(service.sent) > len(service.answered)
     assert clock.now > 0
@@ -103,11 +103,11 @@ def test_a_quota_stops_it_and_the_same_call_goes_on(collection, pictures, oracle
     service.faults = [None] * 40 + [(429, {}, '{"reason": "quota"}')]
     journal = tmp_path / "search"
     with pytest.raises(SearchInterruptedError) as caught:
-        ordered(oracle(), pictures, journal=journal)
+        ordered(oracle(), pictures, search_folder=journal)
     assert isinstance(caught.value.__cause__, QuotaExhaustedError)
     assert len(service.answered) == 40
     wired = oracle()
-    found = ordered(wired, pictures, journal=journal)
+    found = ordered(wired, pictures, search_folder=journal)
     local = ordered(LocalOracle(collection, SHOWN), pictures)
     assert same(found, local)
     # The journal kept numbers of ids: they mean the same items in the new process.

@@ -7,7 +7,7 @@ import torch
 
 from rankproof import LocalOracle, Reorder, Threat, attack
 from rankproof.models import new_encoder, save_checkpoint
-from rankproof.target import open_subject, open_target
+from rankproof.system import load_task, open_system
 from rankproof.wire import (
     RANKPROOF_SERVICE,
     Client,
@@ -44,7 +44,7 @@ def running(model, tmp_path):
     with contextlib.ExitStack() as stack:
 
         def start(**limits):
-            subject = open_subject(model, None)
+            subject = load_task(model, None)
             service = open_service(subject, tmp_path / "service", limits=Limits(min_side=0, **limits))
             door = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
             server = uvicorn.Server(uvicorn.Config(create_app(service), log_level="warning"))
@@ -83,7 +83,7 @@ def connected(clock):
 
 
 def test_twenty_attacks_on_the_service_are_the_local_ones(running, connected, model):
-    target = open_target(model, None)
+    target = open_system(model, None)
     pictures = target.dataset.take(torch.arange(COUNT))
     goal, threat = Reorder(k=5), Threat(16 / 255, grid=True)
     client, cache = connected(running(per_day=10_000, per_second=10_000))
@@ -91,10 +91,10 @@ def test_twenty_attacks_on_the_service_are_the_local_ones(running, connected, mo
     found = attack(wired, pictures, goal, threat, budget=BUDGET, seed=3)
     local = attack(LocalOracle(target.gallery, 50), pictures, goal, threat, budget=BUDGET, seed=3)
     assert torch.equal(found.adversarial, local.adversarial)
-    assert torch.equal(found.scores.nan_to_num(9), local.scores.nan_to_num(9))
+    assert torch.equal(found.log.scores.nan_to_num(9), local.log.scores.nan_to_num(9))
     ids = [[int(str(wired.name(number))) for number in row] for row in found.targets.tolist()]
     assert ids == local.targets.tolist()
-    assert cache.calls == int(found.queries.sum())
+    assert cache.calls == int(found.log.spent.sum())
 
 
 def test_its_quota_is_understood(running, connected):

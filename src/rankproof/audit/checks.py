@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
+from rankproof.attacks.result import AttackResult
 from rankproof.audit.result import Flag
 from rankproof.ranking.gallery import Gallery
-from rankproof.ranking.metrics import summarise
-from rankproof.result import AttackResult
+from rankproof.ranking.metrics import mean_interval
 
 SAMPLE = 200  # gallery items looked at
 COLLAPSED = 0.01  # spread of all distances relative to the length of the embeddings
@@ -76,7 +76,7 @@ def check_attack(result: AttackResult, label: str, *, headline: bool) -> list[Fl
         headline: whether the figure is one of the headline figures, whose interval must be narrow.
     """
     flags = []
-    silent = int(result.silent.sum())
+    silent = int(result.zero_gradient.sum())
     if silent > SILENT * len(result):
         flags.append(
             Flag(
@@ -118,10 +118,10 @@ def check_weaker(
     wish = WISHED.get(goal)
     if wish is None or len(strong["values"]) < 2:
         return []
-    gain = summarise(wish * (torch.tensor(strong["values"]) - torch.tensor(weak["values"])))
+    gain = mean_interval(wish * (torch.tensor(strong["values"]) - torch.tensor(weak["values"])))
     if gain.high >= 0:
         return []
-    if strong["kept"] and summarise(torch.tensor(strong["kept"]) - torch.tensor(weak["kept"])).high < 0:
+    if strong["kept"] and mean_interval(torch.tensor(strong["kept"]) - torch.tensor(weak["kept"])).high < 0:
         return []
     text = (
         f"{own} does worse than {plain} on the same attacks: its figure understates the danger; "
@@ -142,7 +142,7 @@ def check_knowledge(seen: dict[str, Any], known: dict[str, Any], label: str) -> 
     """
     pairs = zip(seen["values"], known["values"], seen["targets"], known["targets"], strict=False)
     gains = [black - white for black, white, wanted, other in pairs if wanted == other]
-    if len(gains) < 2 or not summarise(torch.tensor(gains, dtype=torch.float64)).low > 0:
+    if len(gains) < 2 or not mean_interval(torch.tensor(gains, dtype=torch.float64)).low > 0:
         return []
     text = (
         "the black box goes further than the white-box attack on the same pictures, which knows more: "

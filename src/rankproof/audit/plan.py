@@ -7,8 +7,9 @@ from math import ceil
 
 import torch
 
-from rankproof.attack import BUDGET, attack
-from rankproof.cost import bare_seconds
+from rankproof.attacks import attack
+from rankproof.attacks.black_box import BUDGET
+from rankproof.attacks.cost import bare_seconds
 from rankproof.errors import RankproofError
 from rankproof.goals import (
     CandidateLower,
@@ -21,13 +22,13 @@ from rankproof.goals import (
     Reorder,
     Sum,
 )
-from rankproof.goals.names import goal_name
 from rankproof.goals.order import VISIBLE
+from rankproof.goals.registry import goal_name
 from rankproof.methods import SPSA
-from rankproof.methods.base import Method
-from rankproof.methods.presets import automatic, published, strong
-from rankproof.methods.search import BlackBox
-from rankproof.oracle import LocalOracle
+from rankproof.methods.black_box.base import BlackBoxMethod
+from rankproof.methods.defaults import automatic, published, strong
+from rankproof.methods.white_box.base import Method
+from rankproof.oracles import LocalOracle
 from rankproof.ranking.gallery import Gallery
 from rankproof.threat import Threat, format_eps
 
@@ -66,9 +67,9 @@ class Cell:
 
     goal: Goal | Sum
     eps: float
-    method: Method | BlackBox
+    method: Method | BlackBoxMethod
     trials: int
-    yardstick: bool = False
+    reference_method: bool = False
     visible: int | None = None
     budget: int | None = None
 
@@ -78,7 +79,7 @@ class Cell:
         setting = ""
         if self.budget is not None and isinstance(self.goal, Reorder):
             setting = f" k = {self.goal.k}, N = {self.visible}, Q = {self.budget:,}"
-        note = f" ({self.method.name})" if self.yardstick else ""
+        note = f" ({self.method.name})" if self.reference_method else ""
         return f"{goal_name(self.goal)}{setting} at {format_eps(self.eps)}{note}"
 
     @property
@@ -86,7 +87,7 @@ class Cell:
         """Forward and gradient evaluations of each attack, queries where it is a black box."""
         if self.eps == 0:
             return 0
-        if isinstance(self.method, BlackBox):
+        if isinstance(self.method, BlackBoxMethod):
             return self.budget or 0
         return self.method.passes(self.eps)
 
@@ -96,7 +97,7 @@ class Cell:
 
     def threat(self, audited: Threat) -> Threat:
         """What may be changed; a method that searches among 8-bit images stays there."""
-        grid = audited.grid or (isinstance(self.method, BlackBox) and self.method.grid)
+        grid = audited.grid or (isinstance(self.method, BlackBoxMethod) and self.method.grid)
         return replace(audited, eps=self.eps, grid=grid)
 
     def seconds(self, pace: Pace) -> float:
@@ -135,7 +136,7 @@ def standard_cells(size: int, threat: Threat, trials: int) -> tuple[Cell, ...]:
     goals = standard_goals(size)
     for goal in goals:
         whole = Cell(goal=goal, eps=threat.eps, method=strong(goal.metric), trials=trials)
-        cells += [replace(whole, method=published(goal.metric), yardstick=True), whole]
+        cells += [replace(whole, method=published(goal.metric), reference_method=True), whole]
     others = [eps for eps in CURVE if abs(eps - threat.eps) > 1e-9]
     cells += [
         Cell(goal=goal, eps=eps, method=strong(goal.metric), trials=few) for goal in goals for eps in others
@@ -152,7 +153,7 @@ def seen_cells(size: int, threat: Threat, trials: int) -> Iterator[Cell]:
             goal=Reorder(k=k), eps=threat.eps, method=own, trials=few, visible=visible, budget=BUDGET
         )
         if own != plain:
-            yield replace(whole, method=plain, yardstick=True)
+            yield replace(whole, method=plain, reference_method=True)
         yield whole
 
 
@@ -208,7 +209,7 @@ def _seconds_per_query(gallery: Gallery, images: torch.Tensor, threat: Threat) -
     if threat.eps == 0:
         return 0.0  # none is sent
     *_, cell = seen_cells(len(gallery), threat, LEAST_TRIALS)
-    assert isinstance(cell.method, BlackBox)
+    assert isinstance(cell.method, BlackBoxMethod)
     target, images = cell.target(gallery), images[:SAMPLE]
     times = []
     for _ in range(REPEATS):

@@ -18,7 +18,7 @@ from rankproof.audit.result import AuditResult, Strip, grouped
 from rankproof.audit.table import Cell, Row
 from rankproof.errors import RankproofError
 from rankproof.figures import SCALE, Line, Point, curve_svg, eps_text, goal_name, query_svg, strip_png
-from rankproof.files import write_atomically
+from rankproof.io import write_atomically
 
 PAGE, FIGURES, PICTURES = "report.html", "report.json", "pictures"
 HEADLINES = ("qa+", "qa-", "ca+", "ca-", "oa")
@@ -113,7 +113,7 @@ def _page(result: AuditResult, pictures: list[bytes]) -> str:
         eps=eps_text,
         curve=_curve,
         queries=_queries,
-        plain=table.YARDSTICKS,
+        plain=table.REFERENCE_METHODS,
     )
     shown, record = table.rows(result), _plain(result.model_record)
     known = [row for row in shown if not table.is_seen(row.cell)]
@@ -121,7 +121,7 @@ def _page(result: AuditResult, pictures: list[bytes]) -> str:
     strips = [_Shown.of(strip, png) for strip, png in zip(result.strips, pictures, strict=True)]
     return environment.get_template("report.html.jinja").render(
         result=result,
-        verdict=table.verdict(result),
+        verdict=table.metrics(result),
         rows=known,
         seen=seen,
         first=table.first_results(seen[0].cell) if seen else "",
@@ -220,7 +220,7 @@ def _queries(row: Row) -> Markup:
     """What the row's method and its yardstick reached, over the queries spent."""
     lines = [
         Line(cell["method"], [(queries, value) for queries, value in cell["curve"] if value is not None])
-        for cell in (row.cell, row.yardstick)
+        for cell in (row.cell, row.reference_method)
         if cell and cell.get("curve")
     ]
     ends = ", ".join(

@@ -6,10 +6,10 @@ from string import ascii_uppercase
 import torch
 from torch import Tensor
 
+from rankproof.attacks.result import AttackResult
 from rankproof.audit.result import Strip, Tile
 from rankproof.ranking.gallery import Gallery
 from rankproof.ranking.metrics import short_range_tau
-from rankproof.result import AttackResult
 
 TOP = 6  # places shown from the first on
 AROUND = 1  # places shown on either side of a chosen item

@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankproof.attack import attack
+from rankproof.attacks import attack
+from rankproof.attacks.cost import measure_result
+from rankproof.attacks.result import AttackResult
 from rankproof.audit.checks import (
     check_attack,
     check_baseline,
@@ -26,16 +28,13 @@ from rankproof.audit.checks import (
 from rankproof.audit.plan import Cell, Plan, plan
 from rankproof.audit.result import AuditResult, Flag, Strip
 from rankproof.audit.strips import order_strip, strip_of
-from rankproof.cost import measure_result
 from rankproof.errors import RankproofError
-from rankproof.files import write_atomically
-from rankproof.goals.names import goal_name
-from rankproof.randomness import draw
+from rankproof.goals.registry import goal_name
+from rankproof.io import versions, write_atomically
 from rankproof.ranking.gallery import Gallery
 from rankproof.ranking.metrics import recall_at
-from rankproof.result import AttackResult
+from rankproof.rng import draw
 from rankproof.threat import Threat, format_eps
-from rankproof.versions import versions
 
 NAMED = {True: ("the strong method", "plain PGD"), False: ("the search of this audit", "SPSA")}
 
@@ -104,7 +103,7 @@ def audit(
                 method=cell.method,
                 budget=cell.budget,
                 seed=seed,
-                index=None if positions is None else positions[: cell.trials],
+                gallery_ids=None if positions is None else positions[: cell.trials],
                 progress=tell,
             )
             costs = measure_result(gallery, images[: cell.trials], cell.goal, result)
@@ -164,7 +163,7 @@ def _strips(
     """For each headline figure the attack whose outcome is nearest to the median, made again on its own."""
     strips = []
     for cell in todo.cells:
-        if cell.eps != threat.eps or cell.yardstick or cell.goal.metric == "shift":
+        if cell.eps != threat.eps or cell.reference_method or cell.goal.metric == "shift":
             continue
         entry = store.entries[cell.label]
         if cell.budget is not None:
@@ -180,7 +179,7 @@ def _strips(
             threat,
             method=cell.method,
             seed=seed,
-            index=None if index is None else index[row, None],
+            gallery_ids=None if index is None else index[row, None],
             targets=torch.tensor(entry["targets"][row])[None],
             preserved=kept if kept.numel() else None,
         )
@@ -229,13 +228,13 @@ def _unpacked(text: str, like: Tensor) -> Tensor:
 def _flags(todo: Plan, store: "_Journal") -> list[Flag]:
     """All flags of the cells, and those that only several cells together give away."""
     flags = [Flag(**flag) for cell in todo.cells for flag in store.entries[cell.label]["flags"]]
-    weak = {_setting(cell): cell for cell in todo.cells if cell.yardstick}
-    main = {_setting(cell): cell for cell in todo.cells if not cell.yardstick}
+    weak = {_setting(cell): cell for cell in todo.cells if cell.reference_method}
+    main = {_setting(cell): cell for cell in todo.cells if not cell.reference_method}
     curves: dict[str, list[dict[str, Any]]] = {}
     for cell in todo.cells:
         entry, name = store.entries[cell.label], goal_name(cell.goal)
         flags += check_baseline(entry["cell"])
-        if cell.yardstick:
+        if cell.reference_method:
             continue
         if cell.budget is None:
             curves.setdefault(name, []).append(entry["cell"])

@@ -12,7 +12,7 @@ from rankproof.figures import eps_text, goal_name
 
 Cell = dict[str, Any]
 
-YARDSTICKS = {"pgd": "plain PGD", "spsa": "SPSA"}
+REFERENCE_METHODS = {"pgd": "plain PGD", "spsa": "SPSA"}
 ORDER = ("ca+", "ca-", "qa+", "qa-", "sp-qa+", "sp-qa-", "oa", "shift")
 NOTHING, PERCENT = "–", "\N{NO-BREAK SPACE}%"
 
@@ -28,24 +28,24 @@ class Row:
     """
 
     cell: Cell
-    yardstick: Cell | None
+    reference_method: Cell | None
     curve: tuple[Cell, ...]
 
 
 def rows(result: AuditResult) -> list[Row]:
     """One row per attack that was run at the audited budget, in the order of the papers."""
     shown = [cell for cell in result.cells if same_eps(cell["eps"], result.eps)]
-    own = {_setting(cell) for cell in shown if cell["method"] not in YARDSTICKS}
-    kept = [cell for cell in shown if cell["method"] not in YARDSTICKS or _setting(cell) not in own]
+    own = {_setting(cell) for cell in shown if cell["method"] not in REFERENCE_METHODS}
+    kept = [cell for cell in shown if cell["method"] not in REFERENCE_METHODS or _setting(cell) not in own]
     return [_row(cell, result.cells) for cell in sorted(kept, key=place)]
 
 
 def _row(cell: Cell, cells: list[Cell]) -> Row:
     alike = [other for other in cells if _setting(other) == _setting(cell)]
     curve = sorted((c for c in alike if c["method"] == cell["method"]), key=lambda c: float(c["eps"]))
-    plain = [c for c in alike if c["method"] in YARDSTICKS and same_eps(c["eps"], cell["eps"])]
-    yardstick = plain[0] if plain and cell["method"] not in YARDSTICKS else None
-    return Row(cell=cell, yardstick=yardstick, curve=tuple(curve))
+    plain = [c for c in alike if c["method"] in REFERENCE_METHODS and same_eps(c["eps"], cell["eps"])]
+    reference_method = plain[0] if plain and cell["method"] not in REFERENCE_METHODS else None
+    return Row(cell=cell, reference_method=reference_method, curve=tuple(curve))
 
 
 def _setting(cell: Cell) -> tuple[Any, ...]:
@@ -174,12 +174,12 @@ def extra_text(cell: Cell) -> tuple[str, str] | None:
 
 def setting_text(cell: Cell) -> str:
     """The knobs of a cell, by the papers' letters."""
-    knobs = [f"{key} = {cell[key]:g}" for key in ("w", "m", "k", "g") if cell.get(key) is not None]
-    knobs += [f"ξ = {cell['xi']:g}"] if cell.get("xi") is not None else []
+    parameters = [f"{key} = {cell[key]:g}" for key in ("w", "m", "k", "g") if cell.get(key) is not None]
+    parameters += [f"ξ = {cell['xi']:g}"] if cell.get("xi") is not None else []
     if (visible := cell.get("visible")) is not None:
-        knobs.append("N = ∞" if visible == "inf" else f"N = {visible:,}")
-    knobs += [f"Q = {cell['budget']:,}"] if cell.get("budget") is not None else []
-    return ", ".join(knobs)
+        parameters.append("N = ∞" if visible == "inf" else f"N = {visible:,}")
+    parameters += [f"Q = {cell['budget']:,}"] if cell.get("budget") is not None else []
+    return ", ".join(parameters)
 
 
 def reach(cell: Cell) -> float | None:

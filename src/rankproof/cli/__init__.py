@@ -11,13 +11,13 @@ from rankproof.cli.attack_service import attack_service
 from rankproof.cli.audit import audit
 from rankproof.cli.data import data
 from rankproof.cli.evaluate import evaluate
-from rankproof.cli.options import expanded
+from rankproof.cli.options import RegistryCommand, expanded
 from rankproof.cli.reproduce import reproduce
 from rankproof.cli.serve import keys, serve
 from rankproof.cli.terminal import FAILED, say
 from rankproof.cli.train import train
 from rankproof.cli.zoo import zoo
-from rankproof.memory import keep_freed_memory
+from rankproof.parallel import keep_freed_memory
 
 # In the order of the help page.
 COMMANDS: tuple[Callable[..., None], ...] = (
@@ -66,7 +66,7 @@ def rankproof() -> None:
     """
 
 
-class OneOfTwoAttacks(TyperCommand):
+class AttackCommand(RegistryCommand):
     """`attack` or `attack-service`: answers an option of the other command with the name of that command."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -96,5 +96,5 @@ def _option_names(command: TyperCommand) -> set[str]:
 
 
 for command in COMMANDS:
-    kind = OneOfTwoAttacks if command in (attack, attack_service) else TyperCommand
+    kind = AttackCommand if command in (attack, attack_service) else TyperCommand
     app.command(cls=kind)(expanded(command))

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rankproof.cli.options import (
+    BLACK_BOX,
     BLACK_BOX_PANEL,
-    METHODS,
+    WHITE_BOX,
     AsJson,
     Eps,
     GoalOptions,
@@ -17,8 +18,8 @@ from rankproof.cli.options import (
     SpaceName,
     SystemOptions,
     Trials,
-    parse_method,
-    parse_space,
+    about_option,
+    parse_subspace,
     parse_visible,
 )
 from rankproof.cli.terminal import (
@@ -33,11 +34,12 @@ from rankproof.cli.terminal import (
 from rankproof.errors import RankproofError
 
 if TYPE_CHECKING:
-    from rankproof.goals import Goal, Sum
-    from rankproof.methods import BlackBox, Method
-    from rankproof.oracle import Oracle
+    from rankproof.attacks.result import AttackResult
+    from rankproof.goals.base import Goal
+    from rankproof.methods.black_box.base import BlackBoxMethod
+    from rankproof.methods.white_box.base import Method
+    from rankproof.oracles import Oracle
     from rankproof.ranking import Gallery
-    from rankproof.result import AttackResult
 
 TRIALS, MAX_BUDGET = 1000, 1_000_000
 
@@ -51,9 +53,9 @@ def attack(
     method: Annotated[
         str | None,
         typer.Option(
-            metavar=METHODS,
-            help="How the attacker searches. With gradients: pgd, as published, or strong, ours. As a black "
-            "box: auto, ours, or the published others. Default: pgd; auto with --visible or --budget.",
+            metavar="METHOD",
+            help=f"How the attacker searches. With gradients: {WHITE_BOX}. As a black box: {BLACK_BOX}. "
+            "Default: pgd; auto with --visible or --budget.",
             show_default=False,
         ),
     ] = None,
@@ -125,13 +127,7 @@ def attack(
     The gallery is the whole test split; T of its images are attacked, each once. Ranks are in % of the
     gallery, 0 is first; an order is measured by Kendall's tau, 1 is the wanted one. The goals:
 
-    - **ca+, ca-**: change a candidate so that it rises, or sinks, for w queries
-    - **qa+, qa-**: change a query so that m chosen candidates rise, or sink
-    - **sp-qa+, sp-qa-**: the same, while the g best other results stay in place
-    - **oa**: change a query so that its k best results come in a chosen order
-    - **shift**: change an image so that its embedding moves as far as possible
-    - **mismatch, nearest-other**: move a query towards a random item, or the nearest one of another class
-    - **misrank, top4**: rank other classes before its own, push its nearest item out of the first four
+    {goal list}
 
     With --visible, --budget or a method without gradients, oa is a black-box attack: the attacker sees only
     the order of the first N results, and sends at most Q images in each attack. `rankproof attack-service`
@@ -155,18 +151,21 @@ def attack(
         for folder in (save, journal):
             if folder is not None:
                 writable(folder)
-        from rankproof.attack import attack as run
-        from rankproof.cost import measure_result
-        from rankproof.methods import BlackBox
+        from rankproof.attacks import attack as run
+        from rankproof.attacks.cost import measure_result
+        from rankproof.methods import registry
+        from rankproof.methods.black_box.base import BlackBoxMethod
         from rankproof.threat import Threat, parse_eps
 
-        wanted, search = goal.parse(), parse_method(name, goal.goal, steps)
+        wanted = goal.parse()
+        with about_option():
+            search = registry.parse(name, wanted.metric, steps)
         _check_combination(wanted, search, black_box, {"steps": steps, "xi": goal.xi})
         if own_copy not in ("keep", "drop"):
             raise RankproofError(f"--own-copy must be keep or drop, got {own_copy!r}")
-        published_grid = isinstance(search, BlackBox) and search.grid
+        published_grid = isinstance(search, BlackBoxMethod) and search.grid
         threat = Threat(parse_eps(eps), grid=published_grid if grid is None else grid)
-        subspace = parse_space(space)
+        subspace = parse_subspace(space)
         target = system.embed()
         index = target.draw(trials or TRIALS, seed)
         if trials is not None and trials > len(index):
@@ -180,26 +179,35 @@ def attack(
                 threat,
                 method=search,
                 budget=budget,
-                space=subspace,
+                subspace=subspace,
                 seed=seed,
-                index=index,
-                own_copy=own_copy,
-                journal=journal,
+                gallery_ids=index,
+                exclude_self=own_copy == "drop",
+                search_folder=journal,
                 progress=tell,
             )
         with progress("timing the bare work") as tell:
-            costs = measure_result(target.gallery, images, wanted, result, progress=tell)
+            cost = measure_result(target.gallery, images, wanted, result, progress=tell)
         notes = _notes(result, grid=threat.grid, order=goal.order, own_copy=own_copy)
         result = replace(result, notes=(*result.notes, *target.notes, *notes))
-        context = {"model": system.model, "data": system.data_name, **costs}
+        summary = replace(
+            result.summary,
+            model=system.model,
+            data=system.data_name,
+            model_seconds=cost.model_seconds,
+            peak_mb=cost.peak_mb,
+        )
         if save is not None:
-            result.save(save, **context)
-        (print_json if as_json else print_attack)(result.cell(**context))
+            result.save(save, summary)
+        if as_json:
+            print_json(summary.to_json())
+        else:
+            print_attack(summary)
 
 
 def _check_combination(
-    goal: "Goal | Sum",
-    method: "Method | BlackBox",
+    goal: "Goal",
+    method: "Method | BlackBoxMethod",
     black_box: Mapping[str, object],
     white_box: Mapping[str, object],
 ) -> None:
@@ -211,10 +219,10 @@ def _check_combination(
         white_box: options that have no meaning in a black box.
     """
     from rankproof.goals import Reorder
-    from rankproof.methods import BlackBox
+    from rankproof.methods.black_box.base import BlackBoxMethod
 
     given = [option for option, value in black_box.items() if value is not None]
-    if not isinstance(method, BlackBox):
+    if not isinstance(method, BlackBoxMethod):
         if options := [option for option in given if option != "method"]:
             raise RankproofError(
                 f"--{options[0]} is for black-box attacks and {method.name} needs gradients; "
@@ -236,14 +244,14 @@ def _check_combination(
 
 
 def _attacked(
-    gallery: "Gallery", goal: "Goal | Sum", method: "Method | BlackBox", visible: str | None
+    gallery: "Gallery", goal: "Goal", method: "Method | BlackBoxMethod", visible: str | None
 ) -> "Gallery | Oracle":
     """The gallery, or in a black box an oracle that shows its first results."""
     from rankproof.goals import Reorder
-    from rankproof.methods import BlackBox
-    from rankproof.oracle import LocalOracle
+    from rankproof.methods.black_box.base import BlackBoxMethod
+    from rankproof.oracles import LocalOracle
 
-    if not isinstance(method, BlackBox) or not isinstance(goal, Reorder):
+    if not isinstance(method, BlackBoxMethod) or not isinstance(goal, Reorder):
         return gallery
     count = parse_visible(visible, goal.k)
     if visible is None and count is not None:
@@ -253,14 +261,14 @@ def _attacked(
 
 def _notes(result: "AttackResult", *, grid: bool, order: str | None, own_copy: str) -> Iterator[str]:
     """Notes for the reader beside those of the attack itself."""
-    if grid and result.queries is None:
+    if grid and result.log is None:
         yield "searched among 8-bit images"
     if order is not None:
         yield f"the wanted order is {order} for every query, by present places from 0"
     if own_copy == "drop":
         yield "the clean copies of the attacked images do not count in any ranking"
-    if (silent := int(result.silent.sum())) > len(result) // 100:
-        yield f"{silent} of {len(result)} attacks never saw a usable gradient: this figure may be false"
+    if (count := int(result.zero_gradient.sum())) > len(result) // 100:
+        yield f"{count} of {len(result)} attacks never saw a usable gradient: this figure may be false"
 
 
 def _interrupted(method: str, journal: Path | None) -> str:

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rankproof.cli.options import (
-    BLACK_BOX_METHODS,
+    BLACK_BOX,
     BLACK_BOX_PANEL,
+    GOAL_PANEL,
     AsJson,
     Eps,
-    GoalName,
     GoalOptions,
     K,
     Order,
     Seed,
     SpaceName,
-    parse_method,
-    parse_space,
+    about_option,
+    parse_subspace,
     parse_visible,
 )
 from rankproof.cli.terminal import (
@@ -35,7 +35,6 @@ from rankproof.errors import RankproofError
 
 if TYPE_CHECKING:
     from rankproof.goals import Reorder
-    from rankproof.methods import BlackBox
 
 SERVICE_PANEL = "Service"
 
@@ -127,7 +126,15 @@ class ServiceOptions:
 
 
 def attack_service(
-    goal: GoalName,
+    goal: Annotated[
+        str,
+        typer.Option(
+            metavar="oa",
+            help="What the attacker wants: oa, the one goal that is measured by the order of results alone.",
+            show_default=False,
+            rich_help_panel=GOAL_PANEL,
+        ),
+    ],
     eps: Eps,
     service: ServiceOptions,
     query: Annotated[
@@ -144,8 +151,8 @@ def attack_service(
     method: Annotated[
         str,
         typer.Option(
-            metavar=BLACK_BOX_METHODS,
-            help="How the attacker searches: auto, ours, or one of the published others.",
+            metavar="METHOD",
+            help=f"How the attacker searches: {BLACK_BOX}.",
             rich_help_panel=BLACK_BOX_PANEL,
         ),
     ] = "auto",
@@ -209,12 +216,15 @@ def attack_service(
         for folder in (save, journal):
             if folder is not None:
                 writable(folder)
-        wanted, search = _goal(GoalOptions(goal=goal, k=k, order=order)), _method(method)
+        from rankproof.methods.registry import parse_black_box
         from rankproof.threat import parse_eps
         from rankproof.wire.attack import BUDGET, ServiceAttack
         from rankproof.wire.attack import attack_service as run
         from rankproof.wire.rate_limit import CONCURRENCY, RateLimit
 
+        wanted = _order_goal(GoalOptions(goal=goal, k=k, order=order))
+        with about_option():
+            search = parse_black_box(method)
         request = ServiceAttack(
             url=service.target,
             adapter=service.adapter,
@@ -223,7 +233,7 @@ def attack_service(
             queries=query or [],
             goal=wanted,
             method=search,
-            space=parse_space(space),
+            subspace=parse_subspace(space),
             seed=seed,
             budget=budget or BUDGET,
             eps=parse_eps(eps),
@@ -239,10 +249,13 @@ def attack_service(
             result = run(request, say, tell)
         if save is not None:
             result.save(save)
-        (print_json if as_json else print_attack)(result.cell)
+        if as_json:
+            print_json(result.to_json())
+        else:
+            print_attack(result.summary)
 
 
-def _goal(options: GoalOptions) -> "Reorder":
+def _order_goal(options: GoalOptions) -> "Reorder":
     """The order goal; a list of results shows nothing that another goal could be measured by."""
     from rankproof.goals import Reorder
 
@@ -253,19 +266,6 @@ def _goal(options: GoalOptions) -> "Reorder":
             f"choose --goal oa"
         )
     return goal
-
-
-def _method(name: str) -> "BlackBox":
-    """The black-box method of a name."""
-    from rankproof.methods import BlackBox
-
-    method = parse_method(name, "oa")
-    if not isinstance(method, BlackBox):
-        raise RankproofError(
-            f"--method {name} needs gradients, which a service does not give; "
-            f"choose one of {BLACK_BOX_METHODS.replace('|', ', ')}"
-        )
-    return method
 
 
 def _visible(text: str | None, k: int) -> int | None:

@@ -51,8 +51,8 @@ def evaluate(
         from rankproof.evaluation import accuracy, robustness_score
         from rankproof.evaluation.report import as_json as plain
         from rankproof.evaluation.robustness import TRIALS
+        from rankproof.io import versions
         from rankproof.threat import parse_eps
-        from rankproof.versions import versions
 
         budget = None if eps is None else parse_eps(eps)
         target = system.embed()

@@ -6,13 +6,13 @@ from rankproof.cli.options import SystemOptions
 from rankproof.cli.terminal import progress
 
 if TYPE_CHECKING:
-    from rankproof.target import Stage, Subject
+    from rankproof.system import LoadedTask, Stage
 
 
 def opened(
-    model: str, data: str | None, device: str, size: int | None, divide: str, **options: Any
-) -> "Subject":
+    model: str, data: str | None, device: str, size: int | None, split_by: str, **options: Any
+) -> "LoadedTask":
     """The model and the test split that the options name; see `SystemOptions.open`."""
     stage: Stage = options.pop("stage", progress)
-    system = SystemOptions(model=model, data=data, device=device, size=size, divide=divide, **options)
+    system = SystemOptions(model=model, data=data, device=device, size=size, split_by=split_by, **options)
     return system.open(stage)

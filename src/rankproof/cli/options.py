@@ -4,26 +4,33 @@ import functools
 import inspect
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
 from rankproof.cli.terminal import at_least_one, not_below_zero, progress, say
 from rankproof.errors import RankproofError
 
 if TYPE_CHECKING:
-    from rankproof.goals import Goal, Sum
-    from rankproof.methods import BlackBox, Method
-    from rankproof.methods.space import Space
-    from rankproof.target import Stage, Subject, Target
+    from rankproof.goals.base import Goal
+    from rankproof.methods.black_box.subspace import Subspace
+    from rankproof.methods.registry import Kind
+    from rankproof.system import LoadedTask, Stage, Target
 
 SYSTEM_PANEL, GOAL_PANEL, BLACK_BOX_PANEL = "Model and data", "Goal", "Black box"
-GOALS = "ca+|ca-|qa+|qa-|sp-qa+|sp-qa-|oa|shift|mismatch|misrank|nearest-other|top4"
-BLACK_BOX_METHODS = "auto|rand|beta|pso|nes|spsa"
-METHODS = f"pgd|strong|{BLACK_BOX_METHODS}"
+
+# What help pages write in place of these; see `RegistryCommand`.
+GOALS, GOAL_LIST, WHITE_BOX, BLACK_BOX = (
+    "{goals}",
+    "{goal list}",
+    "{white-box methods}",
+    "{black-box methods}",
+)
 
 # -- the retrieval system
 
@@ -57,9 +64,10 @@ Size = Annotated[
         rich_help_panel=SYSTEM_PANEL,
     ),
 ]
-Divide = Annotated[
+SplitBy = Annotated[
     str,
     typer.Option(
+        "--divide",
         metavar="HOW",
         help="How data without splits is divided: by classes, by items of each class, none (all is both "
         "train and test), or auto (classes from 20 on).",
@@ -142,7 +150,7 @@ GoalName = Annotated[
     str,
     typer.Option(
         metavar="GOAL",
-        help=f"What the attacker wants: {GOALS.replace('|', ', ')}.",
+        help=f"What the attacker wants: {GOALS}.",
         show_default=False,
         rich_help_panel=GOAL_PANEL,
     ),
@@ -174,28 +182,28 @@ SpaceName = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class SystemOptions:
-    """The options that name a retrieval system: its model, its images, and what happens to an image first."""
+    """The options that name a retrieval system: its model, its images, and their preprocessing."""
 
     model: Model
     data: Data = None
     device: Device = "auto"
     size: Size = None
-    divide: Divide = "auto"
+    split_by: SplitBy = "auto"
     jpeg: Jpeg = None
     resize: Resize = None
     crop: Crop = None
     trust: Trust = False
 
-    def open(self, stage: "Stage" = progress) -> "Subject":
+    def open(self, stage: "Stage" = progress) -> "LoadedTask":
         """Load the model and the test split."""
-        from rankproof.target import open_subject, preprocess_of
+        from rankproof.system import load_task, preprocess_of
 
-        return open_subject(
+        return load_task(
             self.model,
             self.data,
             device=self.device,
             size=self.size,
-            divide=self.divide,
+            split_by=self.split_by,
             root=data_root(),
             trust=self.trust,
             preprocess=preprocess_of(self.resize, self.crop, self.jpeg),
@@ -249,60 +257,31 @@ class GoalOptions:
         ),
     ] = None
 
-    def parse(self) -> "Goal | Sum":
-        """The goal; an option that is left out takes its default, one of another goal is an error."""
+    def parse(self) -> "Goal":
+        """The goal. An option that is left out has its default; one of another goal is an error."""
+        from rankproof.goals import registry
+
         for letter in ("w", "m", "k", "g"):
             at_least_one(letter, getattr(self, letter))
         not_below_zero("xi", self.xi)
-        given = {letter: getattr(self, letter) for letter in ("w", "m", "k", "g", "xi")}
-        return _goal_of(self.goal, {**given, "order": parse_order(self.order)})
+        values = {letter: getattr(self, letter) for letter in ("w", "m", "k", "g", "xi")}
+        values["order"] = parse_order(self.order)
+        given = {letter: value for letter, value in values.items() if value is not None}
+        with about_option():
+            known = registry.spec(self.goal).parameters
+        if unknown := [letter for letter in given if letter not in known]:
+            letters = ", ".join(f"--{letter}" for letter in known) or "none"
+            raise RankproofError(f"--{unknown[0]} is no parameter of goal {self.goal}; it has: {letters}")
+        return registry.parse(self.goal, **given)
 
 
-def _goal_of(name: str, given: dict[str, Any]) -> "Goal | Sum":
-    """The goal of a name, with the parameters that are not None."""
-    from rankproof import CandidateLower, CandidateRaise, MaxShift, Preserve, QueryLower, QueryRaise, Reorder
-    from rankproof.goals import LeaveTop, Mismatch, Misrank, NearestOther
-
-    known: list[str] = []
-
-    def parameter(letter: str, default: int | float | None) -> Any:
-        known.append(letter)
-        value = given.pop(letter)
-        return default if value is None else value
-
-    goal: Goal | Sum
-    match name:
-        case "ca+":
-            goal = CandidateRaise(w=parameter("w", 1))
-        case "ca-":
-            goal = CandidateLower(w=parameter("w", 1))
-        case "qa+":
-            goal = QueryRaise(m=parameter("m", 1))
-        case "qa-":
-            goal = QueryLower(m=parameter("m", 1))
-        case "sp-qa+":
-            goal = QueryRaise(m=parameter("m", 1)) + parameter("xi", 1.0) * Preserve(g=parameter("g", 5))
-        case "sp-qa-":
-            goal = QueryLower(m=parameter("m", 1)) + parameter("xi", 100.0) * Preserve(g=parameter("g", 5))
-        case "oa":
-            size = 5 if given["order"] is None else len(given["order"])
-            goal = Reorder(k=parameter("k", size), xi=parameter("xi", 10.0), order=parameter("order", None))
-        case "shift":
-            goal = MaxShift()
-        case "mismatch":
-            goal = Mismatch()
-        case "misrank":
-            goal = Misrank()
-        case "nearest-other":
-            goal = NearestOther()
-        case "top4":
-            goal = LeaveTop()
-        case _:
-            raise RankproofError(f"--goal {name!r} is unknown; known: {GOALS.replace('|', ', ')}")
-    if unknown := [letter for letter, value in given.items() if value is not None]:
-        letters = ", ".join(f"--{letter}" for letter in known) or "none"
-        raise RankproofError(f"--{unknown[0]} is no parameter of goal {name}; it has: {letters}")
-    return goal
+@contextmanager
+def about_option() -> Iterator[None]:
+    """Name the option in an error of a registry: "goal 'x' is unknown" is about --goal."""
+    try:
+        yield
+    except RankproofError as error:
+        raise RankproofError(f"--{error}") from None
 
 
 def parse_order(text: str | None) -> tuple[int, ...] | None:
@@ -314,38 +293,11 @@ def parse_order(text: str | None) -> tuple[int, ...] | None:
     return tuple(int(place) for place in text.split(","))
 
 
-def parse_method(name: str, goal: str, steps: int | None = None) -> "Method | BlackBox":
-    """The method of a name; one with gradients has the steps of the goal's paper unless `steps` are given."""
-    from rankproof.methods import NES, PSO, SPSA, Beta, Rand
-    from rankproof.methods.presets import automatic, published, strong
+def parse_subspace(text: str | None) -> "Subspace | None":
+    """The subspace in which a black-box method searches; None is the method's own choice."""
+    from rankproof.methods.black_box import subspace
 
-    metric = {"oa": "tau", "shift": "shift"}.get(goal, "rank")
-    match name:
-        case "pgd":
-            return published(metric, steps)
-        case "strong":
-            return strong(metric, steps)
-        case "auto":
-            return automatic()
-        case "rand":
-            return Rand()
-        case "beta":
-            return Beta()
-        case "pso":
-            return PSO()
-        case "nes":
-            return NES()
-        case "spsa":
-            return SPSA()
-        case _:
-            raise RankproofError(f"--method {name!r} is unknown; known: {METHODS.replace('|', ', ')}")
-
-
-def parse_space(text: str | None) -> "Space | None":
-    """The search space of a black-box method; None is the method's own choice."""
-    from rankproof.methods import space
-
-    return None if text in (None, "auto") else space.parse_space(text)
+    return None if text is None or text == "auto" else subspace.parse_subspace(text)
 
 
 def parse_visible(text: str | None, k: int) -> int | None:
@@ -406,3 +358,35 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
 
     vars(call)["__signature__"] = inspect.Signature(options)
     return call
+
+
+class RegistryCommand(TyperCommand):
+    """A command whose help page lists the goals and methods that are registered."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help page; only this needs the registries, which import torch."""
+        from rankproof.goals import registry as goals
+
+        names = goals.names()
+        texts = {
+            GOALS: ", ".join(names),
+            GOAL_LIST: "\n".join(f"- **{name}**: {goals.spec(name).describe({})}" for name in names),
+            WHITE_BOX: _method_list("white-box"),
+            BLACK_BOX: _method_list("black-box"),
+        }
+        for part in (self, *self.params):
+            for placeholder, text in texts.items():
+                part.help = part.help and part.help.replace(placeholder, text)
+        super().format_help(ctx, formatter)
+
+
+def _method_list(kind: "Kind") -> str:
+    """The methods of a kind, the published ones first."""
+    from rankproof.methods import registry
+
+    names = registry.names(kind)
+    parts = [
+        (", ".join(name for name in names if registry.spec(name).published is published), label)
+        for published, label in ((True, "as published"), (False, "ours"))
+    ]
+    return "; ".join(f"{text} ({label})" for text, label in parts if text)

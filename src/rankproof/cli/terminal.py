@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -27,6 +27,9 @@ from rich.progress import (
 from rich.table import Table
 
 from rankproof.errors import RankproofError
+
+if TYPE_CHECKING:
+    from rankproof.attacks.summary import AttackSummary
 
 FAILED, INTERRUPTED = 2, 130
 SECONDS = {"s": 1, "m": 60, "h": 3600}
@@ -145,51 +148,41 @@ def print_json(value: dict[str, Any]) -> None:
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
-FIGURES = {
-    "rank": "rank of the chosen",
-    "shift": "distance moved",
-    "distance": "distance to the target",
-    "hit": "R@1, as a share",
-    "kept": "nearest still in sight, as a share",
-}
-
-
-def print_attack(cell: dict[str, Any]) -> None:
+def print_attack(summary: "AttackSummary") -> None:
     """Print the figures of one attack as a table, with its notes."""
-    from rankproof.audit.table import explain, figure, interval_text, setting_text, value_text
-    from rankproof.figures import eps_text, goal_name
+    from rankproof.audit.table import figure, interval_text, setting_text, value_text
+    from rankproof.figures import eps_text
 
-    black_box = cell["budget"] is not None
-    name = " ".join(filter(None, (goal_name(cell["goal"]), setting_text({**cell, "budget": None}))))
-    spent = f"{cell['steps']} steps"
-    if black_box:
-        spent = "1 query each" if cell["budget"] == 1 else f"{cell['budget']:,} queries each"
-    how = f"{cell['method']}, {spent}, {cell['trials']:,} trials, seed {cell['seed']}"
-    typer.echo(f"{name} at {eps_text(cell['eps'])}: {how}\n{explain(cell)}")
+    cell = summary.to_json()
+    name = " ".join(filter(None, (summary.spec.title, setting_text({**cell, "budget": None}))))
+    spent = f"{summary.steps} steps"
+    if summary.budget is not None:
+        spent = "1 query each" if summary.budget == 1 else f"{summary.budget:,} queries each"
+    how = f"{summary.method}, {spent}, {summary.trials:,} trials, seed {summary.seed}"
+    typer.echo(f"{name} at {eps_text(summary.eps)}: {how}\n{summary.sentence}")
     table = Table()
     table.add_column("figure", no_wrap=True)
     for column in ("before", "after", "95 % interval"):
         table.add_column(column, justify="right", no_wrap=True)
-    order = "tau_S of what is seen" if black_box else "Kendall's tau"
-    label = FIGURES.get(cell["metric"], order)
+    label = "tau_S of what is seen" if summary.black_box else summary.spec.figure_label
     table.add_row(label, value_text(cell, "before"), value_text(cell, "after"), escape(interval_text(cell)))
-    if cell["sp_rank"] is not None:
-        table.add_row("rank of those to keep", "", f"{figure(cell['sp_rank'])} %", "")
-    if cell["metric"] == "tau":
-        table.add_row("mean rank mR", figure(cell["mean_rank_before"]), figure(cell["mean_rank"]), "")
+    if summary.sp_rank is not None:
+        table.add_row("rank of those to keep", "", f"{figure(summary.sp_rank)} %", "")
+    if summary.metric == "tau":
+        table.add_row("mean rank mR", figure(summary.mean_rank_before), figure(summary.mean_rank), "")
     Console().print(table)
-    if black_box:
-        typer.echo(f"{cell['queries_spent']:,.1f} queries on average, {cell['queries_max']:,} at most")
-        typer.echo(_curve_text(cell["curve"]))
-    times = (
-        f"{cell['seconds'] / cell['model_seconds']:.2f} times the bare work" if cell["model_seconds"] else ""
-    )
-    typer.echo(", ".join(filter(None, (f"{cell['seconds']:.2f} s", times, f"{cell['peak_mb']:,.0f} MB"))))
-    for note in cell["notes"]:
+    if summary.curve is not None:
+        typer.echo(f"{summary.queries_spent:,.1f} queries on average, {summary.queries_max:,} at most")
+        typer.echo(_curve_text(summary.curve))
+    times = f"{summary.seconds:.2f} s"
+    if summary.model_seconds:
+        times += f", {summary.seconds / summary.model_seconds:.2f} times the bare work"
+    typer.echo(f"{times}, {summary.peak_mb:,.0f} MB")
+    for note in summary.notes:
         typer.echo(f"note: {note}")
 
 
-def _curve_text(curve: list[list[int | float]]) -> str:
+def _curve_text(curve: tuple[tuple[int, float], ...]) -> str:
     """The best tau_S after 10, 50, 100, 200, 500, ... queries, and after the last."""
     from rankproof.audit.table import figure
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from rankproof.data.dataset import Dataset, as_labels
-from rankproof.data.listing import Divide, Listed, Listing, choose, demand_classes
+from rankproof.data.listing import SplitBy, Listed, Listing, choose, demand_classes
 from rankproof.data.pictures import Form, Progress, decode, peek
 from rankproof.errors import RankproofError
 
@@ -19,7 +19,7 @@ def gather(
     split: str,
     *,
     size: tuple[int, int] | None,
-    divide: Divide,
+    split_by: SplitBy,
     progress: Progress | None,
 ) -> Dataset:
     """Read one split of the list.
@@ -27,7 +27,7 @@ def gather(
     Labels and number of channels come from the whole list, so that both splits agree on them.
     """
     demand_classes([picture.key for picture in listing.pictures], listing.name)
-    chosen, rule = choose(listing, split, divide)
+    chosen, rule = choose(listing, split, split_by)
     demand_classes([picture.key for picture in chosen], f"{listing.name}, {split} split")
     form, resized = common_form(listing, size)
     number = {key: position for position, key in enumerate(listing.classes)}

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from rankproof.errors import RankproofError
 
-Divide = Literal["auto", "classes", "items", "none"]
+SplitBy = Literal["auto", "classes", "items", "none"]
 SPLITS = ("train", "test")
 ENOUGH_CLASSES = 20
 
@@ -48,20 +48,20 @@ class Listing:
     remarks: tuple[str, ...] = ()
 
 
-def choose(listing: Listing, split: str, divide: Divide) -> tuple[list[Listed], str]:
+def choose(listing: Listing, split: str, split_by: SplitBy) -> tuple[list[Listed], str]:
     """The pictures of one split, and the rule that chose them in words.
 
     "auto" takes the splits the source gives; without them, halves of the classes where there are at
     least 20, else halves of each class.
     """
-    if divide not in get_args(Divide):
-        raise RankproofError(f"divide must be one of {', '.join(get_args(Divide))}, got {divide!r}")
+    if split_by not in get_args(SplitBy):
+        raise RankproofError(f"split_by must be one of {', '.join(get_args(SplitBy))}, got {split_by!r}")
     pictures = listing.pictures
-    if divide == "none":
+    if split_by == "none":
         return list(pictures), "not divided, every picture is in both splits"
-    if divide == "auto" and pictures and all(picture.given for picture in pictures):
+    if split_by == "auto" and pictures and all(picture.given for picture in pictures):
         return [picture for picture in pictures if picture.given == split], "divided as the source says"
-    if divide == "classes" or (divide == "auto" and len(listing.classes) >= ENOUGH_CLASSES):
+    if split_by == "classes" or (split_by == "auto" and len(listing.classes) >= ENOUGH_CLASSES):
         train, rule = _half_the_classes(listing)
     else:
         train, rule = _half_of_each_class(listing)

@@ -11,7 +11,7 @@ from rankproof.data.download import SOURCES, where_to_put
 from rankproof.data.folder import list_folder
 from rankproof.data.gather import gather
 from rankproof.data.idx import holds_idx, load_idx
-from rankproof.data.listing import SPLITS, Divide, Listing, demand_classes
+from rankproof.data.listing import SPLITS, SplitBy, Listing, demand_classes
 from rankproof.data.pictures import Progress, as_size, resize
 from rankproof.data.sop import holds_sop, list_sop
 from rankproof.errors import RankproofError
@@ -24,7 +24,7 @@ def load(
     split: str = "test",
     *,
     size: int | tuple[int, int] | None = None,
-    divide: Divide = "auto",
+    split_by: SplitBy = "auto",
     root: Path | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
@@ -50,8 +50,8 @@ def load(
     wanted = as_size(size)
     place = None if path is None or str(path) == EMBEDDED else find(path, root)
     if place is not None and not holds_idx(place):
-        return _load_listed(place, split, wanted, divide, progress)
-    if divide != "auto":
+        return _load_listed(place, split, wanted, split_by, progress)
+    if split_by != "auto":
         raise RankproofError(f"{path or EMBEDDED}: comes with its own split; leave `divide` at auto")
     dataset = load_digits(split) if place is None else load_idx(place, split)
     demand_classes(dataset.labels.tolist(), f"{dataset.name}, {split} split")
@@ -74,13 +74,13 @@ def find(path: str | Path, root: Path | None) -> Path:
 
 
 def _load_listed(
-    place: Path, split: str, size: tuple[int, int] | None, divide: Divide, progress: Progress | None
+    place: Path, split: str, size: tuple[int, int] | None, split_by: SplitBy, progress: Progress | None
 ) -> Dataset:
     """A data set of single picture files, listed by tables or by their folders."""
     if place.is_file() or (place / TABLE).is_file():
         with opened_listing(place) as listing:
-            return gather(listing, split, size=size, divide=divide, progress=progress)
-    return gather(_listed(place), split, size=size, divide=divide, progress=progress)
+            return gather(listing, split, size=size, split_by=split_by, progress=progress)
+    return gather(_listed(place), split, size=size, split_by=split_by, progress=progress)
 
 
 def _listed(folder: Path) -> Listing:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rankproof.evaluation.precision import average_precisions
 from rankproof.ranking.gallery import Gallery
-from rankproof.ranking.metrics import Summary, known_labels, recalls_at, summarise
+from rankproof.ranking.metrics import Summary, known_labels, mean_interval, recalls_at
 
 KS = (1, 2, 4, 8)
 RESTARTS = 3  # k-means runs, of which the tightest counts
@@ -38,7 +38,7 @@ class Accuracy:
 
     def summary(self, name: str) -> Summary:
         """The mean of a figure over all items, in %, with its 95 % interval."""
-        return summarise(self.values[name])
+        return mean_interval(self.values[name])
 
     def as_dict(self) -> dict[str, Any]:
         """The means and "nmi" by name in %, the intervals in "ci95", and "notes"."""

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rankproof.attack import attack
+from rankproof.attacks import attack
+from rankproof.attacks.result import AttackResult
 from rankproof.audit.checks import check_attack, check_gallery
 from rankproof.audit.result import Flag
 from rankproof.errors import RankproofError
@@ -27,11 +28,10 @@ from rankproof.goals import (
     QueryRaise,
 )
 from rankproof.methods import PGD
-from rankproof.methods.base import Method
-from rankproof.randomness import draw
+from rankproof.methods.white_box.base import Method
 from rankproof.ranking.gallery import Gallery
-from rankproof.ranking.metrics import Summary, hit, known_labels, summarise
-from rankproof.result import AttackResult
+from rankproof.ranking.metrics import Summary, hit, known_labels, mean_interval
+from rankproof.rng import draw
 from rankproof.threat import Threat
 
 TRIALS, STEPS, STEP = 1000, 32, 3 / 255
@@ -88,7 +88,7 @@ class Robustness:
     @property
     def terms(self) -> dict[str, Summary]:
         """The mean of each term with its 95 % interval, clipped to [0, 100]."""
-        return {name: _clipped(summarise(values)) for name, values in self.values.items()}
+        return {name: _clipped(mean_interval(values)) for name, values in self.values.items()}
 
     @property
     def ers(self) -> Summary:
@@ -98,13 +98,13 @@ class Robustness:
         terms have in common. Means are clipped, never single values: half of all 2 CA+ lie above 100.
         """
         mean = sum(term.mean for term in self.terms.values()) / len(self.values)
-        half = summarise(torch.stack(list(self.values.values())).mean(0)).half_width
+        half = mean_interval(torch.stack(list(self.values.values())).mean(0)).half_width
         return Summary(mean, mean - half, mean + half)
 
     @property
     def shift(self) -> Summary:
         """The mean distance moved by the max-shift attack, in the ranker's own distance."""
-        return summarise(self.moved)
+        return mean_interval(self.moved)
 
     def as_dict(self) -> dict[str, Any]:
         """The figures by name, their intervals in "ci95", and how they were made."""
@@ -237,7 +237,9 @@ def _attacks(
         def tell(done: int, total: int, before: int = number * work) -> None:
             progress(before + done, len(GOALS) * work)
 
-        yield attack(gallery, images, goal, threat, method=method, seed=seed, index=index, progress=tell)
+        yield attack(
+            gallery, images, goal, threat, method=method, seed=seed, gallery_ids=index, progress=tell
+        )
 
 
 def _terms(gallery: Gallery, result: AttackResult, index: Tensor) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from rankproof.errors import RankproofError
-from rankproof.files import write_atomically
+from rankproof.io import write_atomically
 from rankproof.models.architectures import new_encoder
 from rankproof.models.weights import check_finite, check_floating, check_plain, compare
 

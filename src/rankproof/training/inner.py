@@ -11,7 +11,7 @@ from rankproof.errors import RankproofError
 from rankproof.methods import PGD
 from rankproof.ranking.ranker import Ranker
 from rankproof.threat import Threat
-from rankproof.types import Outcome
+from rankproof.types import Evaluation
 
 SMALL_PICTURE = 32  # side up to which the papers' settings for 28x28 pictures apply
 
@@ -61,13 +61,13 @@ class Inner:
         noise = torch.rand(images.shape, generator=source).mul_(2).sub_(1).to(images)
         initial = images + noise * min(self.start, threat.eps)
 
-        def objective(images: Tensor, emphasis: Tensor | None = None) -> Outcome:
+        def objective(images: Tensor, penalty_weight: Tensor | None = None) -> Evaluation:
             value = loss(ranker.embed(images))
-            return Outcome(value, -value.detach())
+            return Evaluation(value, -value.detach())
 
         method = PGD(steps=self.steps, step=self.step * strength)
         with ranker.frozen():
-            found = method.run(images, initial, objective, threat, seed=0, keys=range(len(images)))
+            found = method.run(images, initial, objective, threat, seed=0, rng_keys=range(len(images)))
         return found.images.detach()
 
     def settings(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from rankproof.files import write_atomically
+from rankproof.io import write_atomically
 
 TABLE, EVENTS = "log.csv", "events"
 

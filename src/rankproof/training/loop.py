@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rankproof.data.dataset import Dataset
 from rankproof.errors import NotFiniteError, RankproofError
-from rankproof.randomness import generator
+from rankproof.rng import generator
 from rankproof.ranking.gallery import Gallery
 from rankproof.ranking.metrics import recall_at
 from rankproof.ranking.ranker import Ranker

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rankproof.errors import RankproofError
-from rankproof.randomness import generator
+from rankproof.rng import generator
 from rankproof.ranking.distances import Distance
 from rankproof.training.borrowed import global_numbers
 

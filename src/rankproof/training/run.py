@@ -24,7 +24,7 @@ from rankproof.training.health import TrainingFailedError
 from rankproof.training.log import forget_events, write_events, write_table
 from rankproof.training.loop import Epoch, Training, in_precision
 from rankproof.training.recipe import PUBLISHED_SIZE, Recipe
-from rankproof.versions import versions
+from rankproof.io import versions
 
 Tell = Callable[[int, int], None]
 Say = Callable[[str], None]

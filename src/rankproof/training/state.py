@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from rankproof.errors import RankproofError
-from rankproof.files import write_atomically
+from rankproof.io import write_atomically
 from rankproof.training.losses import Loss
 
 FOLDER = "state"

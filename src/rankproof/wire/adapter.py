@@ -10,8 +10,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from rankproof.config_table import Read, read_table
 from rankproof.errors import RankproofError
-from rankproof.tables import Read, read_table
 from rankproof.wire.json_path import parse_path, values_at
 
 FORMS = ("multipart", "raw", "json")

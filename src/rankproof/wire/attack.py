@@ -13,18 +13,19 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from rankproof.attack import attack
-from rankproof.cost import peak_mb
+from rankproof.attacks import AttackBatch, AttackResult, AttackSummary, SearchOptions, attack_batch
+from rankproof.attacks.cost import peak_mb
+from rankproof.attacks.result import SUMMARY
 from rankproof.data.folder import PICTURE_ENDINGS
 from rankproof.data.pictures import MAX_BYTES, decode, opened, peek
 from rankproof.errors import RankproofError
-from rankproof.files import write_atomically
 from rankproof.goals import Reorder
-from rankproof.methods import BlackBox
-from rankproof.methods.search import SearchInterruptedError
-from rankproof.methods.space import Space
-from rankproof.result import SUMMARY, AttackResult
+from rankproof.io import write_atomically
+from rankproof.methods.black_box.base import BlackBoxMethod
+from rankproof.methods.black_box.search import SearchInterruptedError
+from rankproof.methods.black_box.subspace import Subspace
 from rankproof.threat import LEVELS, Threat
+from rankproof.types import ProgressCallback
 from rankproof.wire.adapter import KEY, RANKPROOF_SERVICE, Adapter
 from rankproof.wire.client import USER_AGENT, Client
 from rankproof.wire.destination import check_destination
@@ -40,8 +41,6 @@ JOURNALS, CACHE, STRIPS = Path("runs", "wire"), "answers.sqlite", "strips.json"
 BUDGET = 100  # queries of the published attack on a service
 SPARE_CALLS = 20  # that the default cap adds to the budgets and a tenth of them, for retries
 
-Progress = Callable[[int, int], None]
-
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceAttack:
@@ -53,7 +52,7 @@ class ServiceAttack:
         key: the user's key for the service, or None.
         environment: values of the adapter's ${NAME} placeholders.
         queries: images to attack, and folders of images.
-        goal, method, space, seed: as in `rankproof.attack`.
+        goal, method, subspace, seed: as in `rankproof.attack`.
         budget: Q, queries for each image.
         eps: perturbation budget, in [0, 1].
         visible: N, the number of results that count; None is the length of the first answer.
@@ -69,8 +68,8 @@ class ServiceAttack:
     environment: Mapping[str, str]
     queries: list[Path]
     goal: Reorder
-    method: BlackBox
-    space: Space | None = None
+    method: BlackBoxMethod
+    subspace: Subspace | None = None
     seed: int = 0
     budget: int = BUDGET
     eps: float
@@ -101,7 +100,7 @@ class ServiceAttack:
         """The journal; equal for equal settings and images, whatever the rate limit and the cap."""
         if self.journal is not None:
             return self.journal
-        settings = (self.goal, self.eps, self.method, self.space, self.budget, self.seed, self.visible)
+        settings = (self.goal, self.eps, self.method, self.subspace, self.budget, self.seed, self.visible)
         digest = hashlib.sha256(f"{client.service}/{settings!r}".encode())
         for image in images:
             digest.update(hashlib.sha256(exact_png(image)).digest())
@@ -117,29 +116,35 @@ class ServiceResult:
 
     Args:
         result: all attacks together; images of different sizes are padded with black.
+        summary: its means; None for what a service does not show.
+        service: the service, the authorisation, and the number of calls.
         images: adversarial PNGs by file name.
         strips: for each attack, in the service's own ids: the wanted order, the results before and after.
-        cell: the object that `rankproof attack-service --json` prints.
     """
 
     result: AttackResult
+    summary: AttackSummary
+    service: dict[str, Any]
     images: dict[str, bytes]
     strips: list[dict[str, Any]]
-    cell: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `rankproof attack-service --json` prints."""
+        return self.summary.to_json() | {"service": self.service, "attacks": self.strips}
 
     def save(self, folder: Path) -> None:
         """Write the images, `strips.json`, `attack.npz` and `result.json`."""
         for name, png in self.images.items():
             write_atomically(folder / name, png)
         self.result.save(folder)
-        for name, value in ((STRIPS, self.strips), (SUMMARY, self.cell)):
+        for name, value in ((STRIPS, self.strips), (SUMMARY, self.to_json())):
             write_atomically(folder / name, f"{json.dumps(value, indent=2, allow_nan=False)}\n".encode())
 
 
 def attack_service(
     request: ServiceAttack,
     say: Callable[[str], None],
-    progress: Progress,
+    progress: ProgressCallback,
     *,
     transport: "httpx.BaseTransport | None" = None,
     sleep: Sleep | None = None,
@@ -178,25 +183,29 @@ def attack_service(
 
 
 def _attack_one(
-    request: ServiceAttack, oracle: HttpOracle, image: Tensor, number: int, folder: Path, progress: Progress
+    request: ServiceAttack,
+    oracle: HttpOracle,
+    image: Tensor,
+    number: int,
+    folder: Path,
+    progress: ProgressCallback,
 ) -> AttackResult:
     """The attack on one image (c, h, w)."""
-    return attack(
+    return attack_batch(
         oracle,
-        image[None],
+        AttackBatch(images=image[None], rng_keys=torch.tensor([number])),
         request.goal,
         Threat(request.eps, grid=True),
         method=request.method,
-        budget=request.budget,
-        space=request.space,
+        search=SearchOptions(
+            budget=request.budget, subspace=request.subspace, folder=folder / f"{number:04d}"
+        ),
         seed=request.seed,
-        index=torch.tensor([number]),  # the key of the attack's random generator
-        journal=folder / f"{number:04d}",
         progress=progress,
     )
 
 
-def _offset(progress: Progress, before: int, total: int) -> Progress:
+def _offset(progress: ProgressCallback, before: int, total: int) -> ProgressCallback:
     """The progress of one attack as part of the whole."""
     return lambda done, _: progress(before + done, total)
 
@@ -269,7 +278,13 @@ def read_image(path: Path) -> Float[Tensor, "c h w"]:
 
 def _report(queries: list[Path], results: list[AttackResult], oracle: HttpOracle) -> ServiceResult:
     """The attacks on some files as one value; what a service does not show is null in it."""
-    result, service = _joined(results), _service_facts(oracle)
+    originals = pad_and_stack([result.original[0] for result in results])
+    adversarial = pad_and_stack([result.adversarial[0] for result in results])
+    padded = [
+        replace(result, original=original[None], adversarial=changed[None])
+        for result, original, changed in zip(results, originals, adversarial, strict=True)
+    ]
+    result, service = AttackResult.concat(padded), _service_facts(oracle)
     notes = [f"{service['calls']} calls to {service['url']}, {service['calls_today']} of them today"]
     if service["authorised"] is not None:
         notes.append(f"authorised: {service['authorised']}")
@@ -279,32 +294,8 @@ def _report(queries: list[Path], results: list[AttackResult], oracle: HttpOracle
         file = f"{name}-adversarial.png"
         images[file] = exact_png(attacked.adversarial[0])
         strips.append({"query": str(query), "adversarial": file, **_strip(attacked, oracle)})
-    context = {"model": None, "data": ", ".join(map(str, queries)), "peak_mb": peak_mb()}
-    cell = result.cell(**context) | {"service": service, "attacks": strips}
-    return ServiceResult(result=result, images=images, strips=strips, cell=cell)
-
-
-def _joined(results: list[AttackResult]) -> AttackResult:
-    """Attacks of one kind on one image each, as one result."""
-
-    def figures(when: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        return {name: torch.cat([each[name] for each in when]) for name in when[0]}
-
-    return replace(
-        results[0],
-        original=pad_and_stack([result.original[0] for result in results]),
-        adversarial=pad_and_stack([result.adversarial[0] for result in results]),
-        index=None,
-        targets=torch.cat([result.targets for result in results]),
-        preserved=torch.cat([result.preserved for result in results]),
-        silent=torch.cat([result.silent for result in results]),
-        before=figures([result.before for result in results]),
-        after=figures([result.after for result in results]),
-        steps=max(result.steps for result in results),
-        seconds=sum(result.seconds for result in results),
-        queries=torch.cat([result.queries for result in results if result.queries is not None]),
-        scores=torch.cat([result.scores for result in results if result.scores is not None]),
-    )
+    summary = replace(result.summary, data=", ".join(map(str, queries)), peak_mb=peak_mb())
+    return ServiceResult(result=result, summary=summary, service=service, images=images, strips=strips)
 
 
 def pad_and_stack(images: list[Tensor]) -> Tensor:

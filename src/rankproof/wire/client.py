@@ -9,7 +9,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from rankproof.errors import RankproofError
-from rankproof.versions import versions
+from rankproof.io import versions
 from rankproof.wire.adapter import KEY, KEY_PLACEHOLDER, Adapter, ResponseKind, excerpt
 from rankproof.wire.destination import Destination
 from rankproof.wire.errors import QuotaExhaustedError, UnreachableError

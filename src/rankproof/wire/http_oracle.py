@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rankproof.errors import RankproofError
-from rankproof.files import encode_png
-from rankproof.oracle import ListOracle, Watch
+from rankproof.io import encode_png
+from rankproof.oracles import ListOracle, TrackedItems
 from rankproof.threat import LEVELS
-from rankproof.types import Ids, Images, Pictures, Places
+from rankproof.types import Ids, Images, ImageSets, Places
 from rankproof.wire.client import Client
 from rankproof.wire.errors import StoppedError
 from rankproof.wire.response_cache import ResponseCache
@@ -41,13 +41,13 @@ class HttpOracle:
         """N, the number of results that count."""
         return self._lists.visible
 
-    def top(self, images: Images, count: int, watch: Watch) -> Ids:
+    def top(self, images: Images, count: int, tracked: TrackedItems) -> Ids:
         """The first results as numbers; `name` translates them back into the ids of the service."""
-        return self._lists.top(images, count, watch)
+        return self._lists.top(images, count, tracked)
 
-    def __call__(self, images: Pictures, watch: Watch) -> Places:
-        """Positions of the watched items in each list."""
-        return self._lists(images, watch)
+    def __call__(self, images: ImageSets, tracked: TrackedItems) -> Places:
+        """Positions of the tracked items in each list."""
+        return self._lists(images, tracked)
 
     def name(self, number: int) -> Hashable:
         """The service's id behind a number."""

@@ -1,4 +1,4 @@
-"""Projected gradient descent as published, and the gradient both it and its stronger kin take."""
+"""Projected gradient descent as published, and the gradient that every white-box method takes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,29 +8,53 @@ import torch
 from torch import Tensor
 
 from rankproof.errors import RankproofError
-from rankproof.methods.base import Found
-from rankproof.methods.schedule import Schedule, eccv20, iccv21
+from rankproof.methods.white_box.base import MethodOutput
 from rankproof.threat import Threat
-from rankproof.types import Images, Objective, Outcome, PerAttack
+from rankproof.types import Evaluation, Images, Objective, PerAttack
 
 Rule = Literal["eccv20", "iccv21"]
 
+ROUNDING = 1e-9
 
-def ascend(objective: Objective, images: Images, emphasis: PerAttack | None = None) -> tuple[Tensor, Outcome]:
+
+@dataclass(frozen=True)
+class Schedule:
+    """A number of steps of one size in [0, 1]."""
+
+    steps: int
+    step: float
+
+
+def eccv20(eps: float) -> Schedule:
+    """alpha = min(max(eps/10, 1/255), 0.01), steps = int(min(max(10, 2 eps/alpha), 30)) (ECCV section 4)."""
+    alpha = min(max(eps / 10, 1 / 255), 0.01)
+    return Schedule(int(min(max(10, 2 * eps / alpha + ROUNDING), 30)), alpha)
+
+
+def iccv21(eps: float) -> Schedule:
+    """24 steps of 1/255 at any eps (ICCV section 4)."""
+    return Schedule(24, 1 / 255)
+
+
+def ascend(
+    objective: Objective, images: Images, penalty_weight: PerAttack | None = None
+) -> tuple[Tensor, Evaluation]:
     """One forward and one backward pass.
 
     Returns:
         the gradient of each attack's loss with respect to its image (b, c, h, w), not finite values
-        replaced by 0, and the outcome without its graph.
+        replaced by 0, and the evaluation without its graph.
     """
     images = images.detach().requires_grad_(True)
-    outcome = objective(images, emphasis)
+    evaluation = objective(images, penalty_weight)
     gradient = torch.zeros_like(images)
-    if outcome.loss.requires_grad:  # an encoder may cut the gradient off
-        (gradient,) = torch.autograd.grad(outcome.loss.sum(), images, materialize_grads=True)
+    if evaluation.loss.requires_grad:  # an encoder may cut the gradient off
+        (gradient,) = torch.autograd.grad(evaluation.loss.sum(), images, materialize_grads=True)
         gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
-    strain = None if outcome.strain is None else outcome.strain.detach()
-    return gradient, Outcome(outcome.loss.detach(), outcome.merit.detach(), strain)
+    constraint_violation = (
+        None if evaluation.constraint_violation is None else evaluation.constraint_violation.detach()
+    )
+    return gradient, Evaluation(evaluation.loss.detach(), evaluation.fitness.detach(), constraint_violation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,16 +96,16 @@ class PGD:
         threat: Threat,
         *,
         seed: int,
-        keys: Sequence[int],
-    ) -> Found:
+        rng_keys: Sequence[int],
+    ) -> MethodOutput:
         """Attack a batch; uses no random numbers."""
         schedule, ball = self.schedule(threat.eps), Threat(threat.eps)
         point, images = initial, threat.project(initial, original)
-        silent = torch.ones(len(initial), dtype=torch.bool, device=initial.device)
+        zero_gradient = torch.ones(len(initial), dtype=torch.bool, device=initial.device)
         for _ in range(schedule.steps):
             gradient, _ = ascend(objective, images)
-            silent &= (gradient == 0).flatten(1).all(1)
+            zero_gradient &= (gradient == 0).flatten(1).all(1)
             # The point moves freely in the ball; what is scored and returned lies on the threat's grid.
             point = ball.project(point - schedule.step * gradient.sign(), original)
             images = threat.project(point, original)
-        return Found(images, schedule.steps, silent)
+        return MethodOutput(images, schedule.steps, zero_gradient)

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from rankproof.data import Dataset, load
-from rankproof.data.listing import Divide
+from rankproof.data.listing import SplitBy
 from rankproof.errors import RankproofError
 from rankproof.models import GreyToColour, Preprocess, Source, open_encoder
 from rankproof.models.source import COLOUR
-from rankproof.randomness import draw
+from rankproof.rng import draw
 from rankproof.ranking import Gallery, Ranker
 from rankproof.ranking.distances import distance_by_name
 from rankproof.ranking.ranker import pass_size
@@ -29,7 +29,7 @@ def silent(what: str) -> AbstractContextManager[Tell]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class LoadedTask:
     """A model and the test split it is to rank, with nothing embedded yet.
 
     Args:
@@ -77,36 +77,36 @@ class Target:
         return draw(len(self.gallery), trials, seed)
 
 
-class SubjectOptions(TypedDict, total=False):
+class SystemOptions(TypedDict, total=False):
     """The options of `open_subject`, told there."""
 
     device: str
     size: int | None
-    divide: str
+    split_by: str
     root: Path | None
     trust: bool
     preprocess: Preprocess | None
 
 
-def open_target(
-    model: str, data: str | None, *, stage: Stage = silent, **options: Unpack[SubjectOptions]
+def open_system(
+    model: str, data: str | None, *, stage: Stage = silent, **options: Unpack[SystemOptions]
 ) -> Target:
     """Load a model, the test split of a data set, and embed it; the arguments are those of `open_subject`."""
-    return open_subject(model, data, stage=stage, **options).embedded(stage)
+    return load_task(model, data, stage=stage, **options).embedded(stage)
 
 
-def open_subject(
+def load_task(
     model: str,
     data: str | None,
     *,
     device: str = "auto",
     size: int | None = None,
-    divide: str = "auto",
+    split_by: str = "auto",
     root: Path | None = None,
     trust: bool = False,
     preprocess: Preprocess | None = None,
     stage: Stage = silent,
-) -> Subject:
+) -> LoadedTask:
     """Load a model and the test split of a data set.
 
     Args:
@@ -131,7 +131,7 @@ def open_subject(
     own = None if size is not None or reshaped or source.input is None else source.input[1:]
     wanted = size if own is None else own
     with stage("reading pictures") as tell:
-        dataset = load(data, "test", size=wanted, divide=as_divide(divide), root=root, progress=tell)
+        dataset = load(data, "test", size=wanted, split_by=as_split_by(split_by), root=root, progress=tell)
     if own is not None:
         dataset = replace(dataset, note=dataset.note.replace(" as asked", f", the size of {model}"))
     chain, notes, form = _chain(dataset, source, preprocess)
@@ -145,7 +145,7 @@ def open_subject(
         name=model,
         chunk=_chunk(tuple(dataset.pictures.shape[1:]), form),
     )
-    return Subject(source=source, ranker=ranker, dataset=dataset, notes=notes)
+    return LoadedTask(source=source, ranker=ranker, dataset=dataset, notes=notes)
 
 
 def find_device(word: str) -> str:
@@ -162,11 +162,11 @@ def find_device(word: str) -> str:
     return "cuda" if available else "cpu"
 
 
-def as_divide(word: str) -> Divide:
+def as_split_by(word: str) -> SplitBy:
     """The checked value of `--divide`."""
-    if word not in get_args(Divide):
-        raise RankproofError(f"--divide must be one of {', '.join(get_args(Divide))}, got {word!r}")
-    return cast(Divide, word)
+    if word not in get_args(SplitBy):
+        raise RankproofError(f"--divide must be one of {', '.join(get_args(SplitBy))}, got {word!r}")
+    return cast(SplitBy, word)
 
 
 def preprocess_of(resize: int | None, crop: int | None, jpeg: int | None) -> Preprocess | None:

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from rankproof.attacks.batch import AttackBatch, make_batch
+from rankproof.attacks.result import AttackResult
 from rankproof.errors import RankproofError
-from rankproof.goals.base import Bound, Goal, Scene, Sum
-from rankproof.goals.names import goal_name
+from rankproof.goals.base import BoundGoal, Goal
 from rankproof.ranking.gallery import Gallery
-from rankproof.result import AttackResult
 from rankproof.threat import Threat
 from rankproof.types import Ids, Images, Kept
 
@@ -30,26 +30,26 @@ class Chosen:
 def choose(
     gallery: Gallery,
     images: Images,
-    goal: Goal | Sum,
+    goal: Goal,
     *,
-    index: Tensor | None = None,
+    gallery_ids: Tensor | None = None,
     seed: int = 0,
-    own_copy: str = "keep",
+    exclude_self: bool = False,
 ) -> Chosen:
     """The items a goal would choose in a gallery, to attack them through another model.
 
     Args:
         images: (b, c, h, w) clean images in [0, 1].
-        index: (b,) gallery positions of their own clean copies, or None.
-        seed, own_copy: as for `rankproof.attack`.
+        gallery_ids: (b,) gallery positions of their own clean copies, or None.
+        seed, exclude_self: as for `rankproof.attack`.
     """
-    empty = torch.empty(len(images), 0, dtype=torch.int64)
-    bound, _ = _bound(gallery, images, goal, index, seed, own_copy, Chosen(empty, empty))
+    batch = make_batch(gallery, images, gallery_ids=gallery_ids, exclude_self=exclude_self)
+    bound, _ = _bound(gallery, batch, goal, seed)
     return Chosen(bound.targets.cpu(), bound.preserved.cpu())
 
 
 def transfer(
-    result: AttackResult, gallery: Gallery, goal: Goal | Sum, *, own_copy: str = "keep"
+    result: AttackResult, gallery: Gallery, goal: Goal, *, exclude_self: bool = False
 ) -> AttackResult:
     """The same images and items, ranked by another model with its own embeddings (ECCV section 5.1).
 
@@ -57,7 +57,7 @@ def transfer(
         result: an attack on one model.
         gallery: the other model's, with the same items in the same places.
         goal: what was attacked.
-        own_copy: as for `rankproof.attack`.
+        exclude_self: as for `rankproof.attack`.
     Returns:
         the result with the figures of the other ranking.
     Raises:
@@ -68,24 +68,25 @@ def transfer(
             f"transfer: the gallery has {len(gallery)} items, the attacked one had {result.gallery_size}; "
             "both models must rank the same items"
         )
-    return _ranked(result, gallery, goal, own_copy, f"made for another model ({result.method})")
+    return _ranked(result, gallery, goal, exclude_self, f"made for another model ({result.method})")
 
 
 def on_unseen(
     result: AttackResult,
     gallery: Gallery,
-    goal: Goal | Sum,
+    goal: Goal,
     images: Images,
     *,
-    index: Tensor | None = None,
-    own_copy: str = "keep",
+    gallery_ids: Tensor | None = None,
+    exclude_self: bool = False,
 ) -> AttackResult:
     """A shared perturbation on images it was not made from (ECCV section 5.2).
 
     Args:
         result: a universal attack, all of whose images had the same chosen items.
         images: (b, c, h, w) other clean images in [0, 1].
-        index: (b,) gallery positions of their own clean copies, or None.
+        gallery_ids: (b,) gallery positions of their own clean copies, or None.
+        exclude_self: as for `rankproof.attack`.
     Returns:
         the figures of the other images with the same perturbation and the same chosen items.
     Raises:
@@ -103,54 +104,44 @@ def on_unseen(
         result,
         original=images,
         adversarial=threat.apply(result.perturbation.to(images), images),
-        index=index,
+        gallery_ids=gallery_ids,
         targets=first.expand(count, -1),
         preserved=first.new_empty(count, 0),
-        silent=torch.zeros(count, dtype=torch.bool),
+        zero_gradient=torch.zeros(count, dtype=torch.bool),
     )
-    return _ranked(other, gallery, goal, own_copy, "images the perturbation was not made from")
+    return _ranked(other, gallery, goal, exclude_self, "images the perturbation was not made from")
 
 
 def _ranked(
-    result: AttackResult, gallery: Gallery, goal: Goal | Sum, own_copy: str, note: str
+    result: AttackResult, gallery: Gallery, goal: Goal, exclude_self: bool, note: str
 ) -> AttackResult:
     """The figures of a result's images in a gallery."""
-    if goal_name(goal) != result.goal:
-        raise RankproofError(f"the attack was {result.goal}, not {goal_name(goal)}; give the same goal")
-    chosen = Chosen(result.targets, result.preserved)
-    bound, clean = _bound(gallery, result.original, goal, result.index, result.seed, own_copy, chosen)
+    if goal.spec.name != result.goal:
+        raise RankproofError(f"the attack was {result.goal}, not {goal.spec.name}; give the same goal")
+    device = gallery.embeddings.device
+    ids = None if result.gallery_ids is None else result.gallery_ids.to(device)
+    batch = AttackBatch(
+        images=result.original,
+        rng_keys=torch.arange(len(result)) if ids is None else ids,
+        gallery_ids=ids,
+        targets=_given(result.targets, device),
+        preserved=_given(result.preserved, device),
+        exclude_self=exclude_self,
+    )
+    bound, clean = _bound(gallery, batch, goal, result.seed)
     with torch.no_grad():
-        before, after = bound.verdict(clean), bound.verdict(gallery.ranker.embed_all(result.adversarial))
+        before, after = bound.metrics(clean), bound.metrics(gallery.ranker.embed_all(result.adversarial))
     figures = [{name: values.cpu() for name, values in part.items()} for part in (before, after)]
     return replace(result, before=figures[0], after=figures[1], notes=(*result.notes, note), seconds=0.0)
 
 
-def _bound(
-    gallery: Gallery,
-    images: Images,
-    goal: Goal | Sum,
-    index: Tensor | None,
-    seed: int,
-    own_copy: str,
-    chosen: Chosen,
-) -> tuple[Bound, Tensor]:
-    """A goal in a gallery's scene, and the clean embeddings (b, d); empty columns are chosen as published."""
-    device = gallery.embeddings.device
-    clean = gallery.ranker.embed_all(images)
-    place = None if index is None else index.to(device)
-    keys = (torch.arange(len(images)) if index is None else index).tolist()
-    targets, preserved = (
-        ids.to(device) if ids.shape[1] else None for ids in (chosen.targets, chosen.preserved)
-    )
+def _given(ids: Ids, device: torch.device) -> Ids | None:
+    """Items to take as they are; where there are no columns they are chosen as published."""
+    return ids.to(device) if ids.shape[1] else None
+
+
+def _bound(gallery: Gallery, batch: AttackBatch, goal: Goal, seed: int) -> tuple[BoundGoal, Tensor]:
+    """A goal bound to a batch, and the clean embeddings (b, d)."""
+    clean = gallery.ranker.embed_all(batch.images)
     with torch.no_grad():
-        scene = Scene(
-            gallery=gallery,
-            clean=clean,
-            keys=keys,
-            seed=seed,
-            index=place,
-            targets=targets,
-            preserved=preserved,
-            own_copy=own_copy,
-        )
-        return goal.bind(scene), clean
+        return batch.bind(goal, gallery, clean, seed), clean

@@ -12,19 +12,19 @@ from rankproof.types import Images, Objective
 
 
 @dataclass(frozen=True)
-class Found:
+class MethodOutput:
     """What a method came back with.
 
     Args:
         images: (b, c, h, w) the adversarial images.
         passes: forward and gradient evaluations spent on each attack.
-        silent: (b,) attacks whose gradient was zero or not finite in every pass.
+        zero_gradient: (b,) attacks whose gradient was zero or not finite in every pass.
         perturbation: (1, c, h, w) what all images share in a universal attack, else None.
     """
 
     images: Images
     passes: int
-    silent: Bool[Tensor, " b"]
+    zero_gradient: Bool[Tensor, " b"]
     perturbation: Float[Tensor, "1 c h w"] | None = None
 
 
@@ -49,8 +49,8 @@ class Method(Protocol):
         threat: Threat,
         *,
         seed: int,
-        keys: Sequence[int],
-    ) -> Found:
+        rng_keys: Sequence[int],
+    ) -> MethodOutput:
         """Attack a batch.
 
         Args:
@@ -58,6 +58,6 @@ class Method(Protocol):
             initial: (b, c, h, w) where to start, inside the threat sets.
             objective: scores images.
             threat: what may be changed.
-            seed, keys: random numbers of attack i come from `seed` and `keys[i]` alone.
+            seed, rng_keys: random numbers of attack i come from `seed` and `rng_keys[i]` alone.
         """
         ...

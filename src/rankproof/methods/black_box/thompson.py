@@ -15,10 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rankproof.errors import RankproofError
-from rankproof.methods.estimate import check_positive
-from rankproof.methods.search import Problem, Value
-from rankproof.methods.space import Space, Variables, frequencies, published_space
-from rankproof.types import Seen
+from rankproof.methods.black_box.base import AttackTensors, BlackBoxMethod, Problem, check_positive
+from rankproof.methods.black_box.subspace import Latents, frequencies
+from rankproof.types import Feedback
 
 Features = Float[Tensor, "b p f"]
 """Weighted frequencies of a change, its mean square, and 1."""
@@ -28,10 +27,11 @@ LEAST_SPREAD = 0.05  # variance of the scaled places below which nothing is know
 TOGETHER = 8  # attacks whose answers are sought side by side: they fit the caches of a processor
 FREE = 1e-3  # precision of the prior of what is not a frequency
 UNHURRIED = 1000  # queries that leave time for all the exploring the belief asks for
+NOISE = "auto"  # names the random numbers of a round: another word would give other numbers
 
 
 @dataclass(frozen=True)
-class Belief(Value):
+class Belief(AttackTensors):
     """Sufficient statistics of the linear model of each attack.
 
     Args:
@@ -50,7 +50,7 @@ class Belief(Value):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Thompson:
+class ThompsonSampling(BlackBoxMethod):
     """Thompson sampling with a Bayesian linear model of the places of the chosen items.
 
     y_c(r) = w_c . phi(r) + e,   y = place^(1/2),   phi(r) = ( a_f DCT(r / eps)_f, mean (r / eps)^2, 1 )
@@ -89,7 +89,7 @@ class Thompson:
     first: float = 0.1
     wander: float = 0.25
 
-    name = "auto"
+    name = "thompson"
     grid = True
 
     def __post_init__(self) -> None:
@@ -100,11 +100,7 @@ class Thompson:
         if not 0 <= self.momentum < 1:
             raise RankproofError(f"momentum must be in [0, 1), got {self.momentum}")
 
-    def space(self, picture: tuple[int, int, int]) -> Space:
-        """The papers' rule; what is modelled is smooth, what is sent has corners at every pixel or block."""
-        return published_space(picture)
-
-    def begin(self, problem: Problem, clean: Seen) -> Belief:
+    def begin(self, problem: Problem, clean: Feedback) -> Belief:
         """What the clean image tells."""
         count = problem.shape[0] * self._waves(problem).weights.numel() + 2
         zero = problem.low.new_zeros
@@ -118,11 +114,13 @@ class Thompson:
         )
         return self.tell(problem, empty, 0, torch.zeros_like(problem.low)[:, None], clean)
 
-    def tell(self, problem: Problem, state: Belief, number: int, asked: Variables, seen: Seen) -> Belief:
-        """Add what was seen to the statistics."""
+    def tell(
+        self, problem: Problem, state: Belief, number: int, asked: Latents, feedback: Feedback
+    ) -> Belief:
+        """Add what was feedback to the statistics."""
         phi = self._waves(problem).features(asked)
-        y = _scaled(seen.places).to(phi)
-        score, place = seen.score.to(phi).max(1)
+        y = _scaled(feedback.places).to(phi)
+        score, place = feedback.score.to(phi).max(1)
         shares = asked.abs().amax((2, 3, 4)) / problem.eps
         share = shares.gather(1, place[:, None])[:, 0].clamp(self.first, 1)
         better = score > state.best
@@ -134,10 +132,10 @@ class Thompson:
             share=torch.where(better, share, state.share),
         )
 
-    def ask(self, problem: Problem, state: Belief, number: int) -> Variables:
+    def ask(self, problem: Problem, state: Belief, number: int) -> Latents:
         """The best answers to draws from the belief, each within its own share of the ball."""
         parts = []
-        for rows in torch.arange(len(problem.keys)).split(TOGETHER):
+        for rows in torch.arange(len(problem.rng_keys)).split(TOGETHER):
             some, belief = problem.take(rows), state.take(rows)
             draws, shares = self._draws(some, belief, number), self._shares(some, belief, number)
             parts.append(self._answers(some, draws, shares))
@@ -169,7 +167,7 @@ class Thompson:
         mean = torch.cholesky_solve(state.cross, factor)  # (b, f, k)
         noise = problem.draw(
             number,
-            self.name,
+            NOISE,
             lambda source: torch.randn(mean.shape[1], count * problem.k, generator=source),
         )
         spread: Tensor = torch.linalg.solve_triangular(factor.mT, noise, upper=True)
@@ -180,17 +178,17 @@ class Thompson:
 
     def _precision(self, state: Belief) -> tuple[Tensor, Tensor]:
         """phi^T phi with the prior added (b, f, f), and the deviation of the noise (b,)."""
-        seen = state.gram[:, -1, -1, None]  # (b, 1) queries told of; the last feature is 1
-        variance = state.squares / seen - (state.cross[:, -1] / seen).square()  # (b, k)
+        feedback = state.gram[:, -1, -1, None]  # (b, 1) queries told of; the last feature is 1
+        variance = state.squares / feedback - (state.cross[:, -1] / feedback).square()  # (b, k)
         spread = variance.mean(1).clamp(min=LEAST_SPREAD)
-        length = state.gram.diagonal(dim1=1, dim2=2)[:, :-2].sum(1) / seen[:, 0]  # mean |phi|^2
+        length = state.gram.diagonal(dim1=1, dim2=2)[:, :-2].sum(1) / feedback[:, 0]  # mean |phi|^2
         # The weights' prior variance is spread / |phi|^2: a typical change explains a typical spread.
         prior = self.noise * length.clamp(min=0.3)
         added = torch.full_like(state.gram[:, 0], FREE)
         added[:, :-2] = prior[:, None]
         return state.gram + torch.diag_embed(added), (self.noise * spread).sqrt()
 
-    def _answers(self, problem: Problem, draws: "_Draws", shares: Float[Tensor, "b p"]) -> Variables:
+    def _answers(self, problem: Problem, draws: "_Draws", shares: Float[Tensor, "b p"]) -> Latents:
         """The points that put the chosen into the wanted order if a draw is the truth."""
         bound = problem.eps * shares[:, :, None, None, None]
         low, high = torch.maximum(problem.low[:, None], -bound), torch.minimum(problem.high[:, None], bound)
@@ -204,7 +202,7 @@ class Thompson:
             point = torch.clamp(point.addcmul_(velocity.sign(), bound, value=length), low, high)
         return point
 
-    def _slope(self, problem: Problem, waves: "_Waves", point: Variables, draws: "_Draws") -> Tensor:
+    def _slope(self, problem: Problem, waves: "_Waves", point: Latents, draws: "_Draws") -> Tensor:
         """The gradient of the smoothed goal with respect to the points (b, p, c, s, s)."""
         phi = waves.features(point)
         y = (phi[:, :, None] @ draws.forward)[:, :, 0]  # (b, p, k)
@@ -252,14 +250,14 @@ class _Waves:
     weights: Tensor
     eps: float
 
-    def features(self, point: Variables) -> Features:
-        """phi of points of the search space."""
+    def features(self, point: Latents) -> Features:
+        """phi of points of the search subspace."""
         change = point / self.eps
         waves = (self.rows.t() @ change @ self.columns) * self.weights
         power = change.square().mean((2, 3, 4))
         return torch.cat([waves.flatten(2), power[..., None], torch.ones_like(power)[..., None]], dim=2)
 
-    def slope(self, upstream: Features, point: Variables) -> Variables:
+    def slope(self, upstream: Features, point: Latents) -> Latents:
         """The gradient with respect to the points from the one with respect to phi."""
         shape = (*upstream.shape[:2], point.shape[2], *self.weights.shape)
         waves = self.rows @ (upstream[..., :-2].reshape(shape) * self.weights) @ self.columns.t()

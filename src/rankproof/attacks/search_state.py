@@ -14,15 +14,18 @@ import torch
 from torch import Tensor
 
 from rankproof.errors import RankproofError
-from rankproof.files import write_atomically
-from rankproof.methods.search import Progress, Value
-from rankproof.types import Ids, Seen
+from rankproof.io import write_atomically
+from rankproof.methods.black_box.base import AttackTensors
+from rankproof.methods.black_box.search import SearchState
+from rankproof.types import Feedback, Ids
 
-Kind = TypeVar("Kind", bound=Value)
+WRITE_EVERY = 10.0  # seconds between two writings of a search in progress
+
+Kind = TypeVar("Kind", bound=AttackTensors)
 
 
 @dataclass(frozen=True)
-class Journal:
+class SearchStateFile:
     """What a file holds of a search, and where to write what comes.
 
     Args:
@@ -38,7 +41,7 @@ class Journal:
     stored: dict[str, Tensor]
 
     @classmethod
-    def open(cls, path: Path | None, name: str, every: float) -> "Journal":
+    def open(cls, path: Path | None, name: str, every: float) -> "SearchStateFile":
         """Read what is there.
 
         Raises:
@@ -57,11 +60,11 @@ class Journal:
         return cls(path, name, every, arrays)
 
     @property
-    def clean(self) -> tuple[Seen, Ids] | None:
+    def clean(self) -> tuple[Feedback, Ids] | None:
         """What the clean images showed, and the wanted ids; None for a fresh search."""
         if not self.stored:
             return None
-        return Seen(self.stored["clean_places"], self.stored["clean_score"]), self.stored["wanted"]
+        return Feedback(self.stored["clean_places"], self.stored["clean_score"]), self.stored["wanted"]
 
     @property
     def seconds(self) -> float:
@@ -69,16 +72,16 @@ class Journal:
         return float(self.stored["seconds"]) if self.stored else 0.0
 
     @contextmanager
-    def keeping(self, clean: Seen, wanted: Ids, start: Progress) -> Iterator["Keeper"]:
+    def writing(self, clean: Feedback, wanted: Ids, start: SearchState) -> Iterator["SearchStateWriter"]:
         """Whatever ends the search, its last finished round is in the file."""
-        keeper = Keeper(self, clean, wanted, self._continued(start))
+        writer = SearchStateWriter(self, clean, wanted, self._continued(start))
         try:
-            yield keeper
+            yield writer
         finally:
-            keeper.write()
+            writer.write()
 
-    def _continued(self, start: Progress) -> Progress:
-        """The stored progress in the shape of a fresh one."""
+    def _continued(self, start: SearchState) -> SearchState:
+        """The stored state in the shape of a fresh one."""
         if not self.stored:
             return start
 
@@ -86,43 +89,43 @@ class Journal:
             found = {name: self.stored[f"{prefix}_{name}"] for name in value.arrays()}
             return replace(value, **found)
 
-        return Progress(
-            part(start.trace, "trace"),
-            part(start.state, "state"),
+        return SearchState(
+            part(start.history, "trace"),
+            part(start.method_state, "state"),
             self.stored["running"],
             int(self.stored["number"]),
         )
 
 
-class Keeper:
-    """The newest progress of a search, written now and then."""
+class SearchStateWriter:
+    """The newest state of a search, written now and then."""
 
-    def __init__(self, journal: Journal, clean: Seen, wanted: Ids, progress: Progress) -> None:
-        self.journal, self.clean, self.wanted, self.progress = journal, clean, wanted, progress
+    def __init__(self, file: SearchStateFile, clean: Feedback, wanted: Ids, state: SearchState) -> None:
+        self.file, self.clean, self.wanted, self.state = file, clean, wanted, state
         self.begun = self.written = time.monotonic()
 
-    def keep(self, progress: Progress) -> None:
+    def keep(self, state: SearchState) -> None:
         """Take note of a finished round."""
-        self.progress = progress
-        if time.monotonic() - self.written >= self.journal.every:
+        self.state = state
+        if time.monotonic() - self.written >= self.file.every:
             self.write()
 
     def write(self) -> None:
         """Put it into the file."""
-        if self.journal.path is None:
+        if self.file.path is None:
             return
         arrays: dict[str, Any] = {
-            "name": np.frombuffer(bytes.fromhex(self.journal.name), dtype=np.uint8),
+            "name": np.frombuffer(bytes.fromhex(self.file.name), dtype=np.uint8),
             "clean_places": self.clean.places.numpy(),
             "clean_score": self.clean.score.numpy(),
             "wanted": self.wanted.numpy(),
-            "running": self.progress.running.numpy(),
-            "number": np.int64(self.progress.number),
-            "seconds": np.float64(self.journal.seconds + time.monotonic() - self.begun),
+            "running": self.state.running.numpy(),
+            "number": np.int64(self.state.number),
+            "seconds": np.float64(self.file.seconds + time.monotonic() - self.begun),
         }
-        for prefix, value in (("trace", self.progress.trace), ("state", self.progress.state)):
+        for prefix, value in (("trace", self.state.history), ("state", self.state.method_state)):
             arrays |= {f"{prefix}_{name}": tensor.numpy() for name, tensor in value.arrays().items()}
         stream = io.BytesIO()
         np.savez(stream, **arrays)
-        write_atomically(self.journal.path, stream.getvalue())
+        write_atomically(self.file.path, stream.getvalue())
         self.written = time.monotonic()

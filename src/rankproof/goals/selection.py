@@ -2,8 +2,8 @@
 
 import torch
 
-from rankproof.goals.base import Scene
-from rankproof.randomness import integers, permutations
+from rankproof.goals.base import AttackContext
+from rankproof.rng import integers, permutations
 from rankproof.types import Ids, Kept, Pool
 
 TOP_SHARE = 0.01  # "-" attacks choose among the nearest 1 % (ECCV section 4)
@@ -30,24 +30,26 @@ def pool_note(size: int, needed: int) -> str:
     )
 
 
-def uniform(scene: Scene, count: int, purpose: str) -> Ids:
+def uniform(context: AttackContext, count: int, purpose: str) -> Ids:
     """(b, count) items drawn uniformly from the whole gallery, with replacement."""
-    return integers(scene.seed, scene.keys, purpose, scene.size, count)
+    return integers(context.seed, context.rng_keys, purpose, context.size, count)
 
 
-def nearest_others(scene: Scene, count: int) -> Ids:
+def nearest_others(context: AttackContext, count: int) -> Ids:
     """(b, count) the items nearest to each clean image, nearest first, its own copy left out."""
-    return scene.gallery.search(scene.clean, count, dropped=scene.index)
+    return context.gallery.search(context.clean, count, excluded=context.gallery_ids)
 
 
-def from_pool_with_replacement(scene: Scene, pool: Pool, count: int, purpose: str) -> Ids:
+def from_pool_with_replacement(context: AttackContext, pool: Pool, count: int, purpose: str) -> Ids:
     """(b, count) draws from each row's pool (b, p), uniform and with replacement."""
-    return pool.gather(1, integers(scene.seed, scene.keys, purpose, pool.shape[1], count).to(pool.device))
+    return pool.gather(
+        1, integers(context.seed, context.rng_keys, purpose, pool.shape[1], count).to(pool.device)
+    )
 
 
-def from_pool_shuffled(scene: Scene, pool: Pool, count: int, purpose: str) -> Ids:
+def from_pool_shuffled(context: AttackContext, pool: Pool, count: int, purpose: str) -> Ids:
     """(b, count) the first items of a random permutation of each row's pool (b, p)."""
-    order = permutations(scene.seed, scene.keys, purpose, pool.shape[1])[:, :count].to(pool.device)
+    order = permutations(context.seed, context.rng_keys, purpose, pool.shape[1])[:, :count].to(pool.device)
     return pool.gather(1, order)
 
 

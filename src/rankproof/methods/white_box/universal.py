@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from rankproof.errors import RankproofError
-from rankproof.methods.base import Found
-from rankproof.methods.gradient import ascend
+from rankproof.methods.white_box.base import MethodOutput
+from rankproof.methods.white_box.pgd import ascend
 from rankproof.threat import Threat
 from rankproof.types import Images, Objective
 
@@ -46,16 +46,16 @@ class Universal:
         threat: Threat,
         *,
         seed: int,
-        keys: Sequence[int],
-    ) -> Found:
+        rng_keys: Sequence[int],
+    ) -> MethodOutput:
         """Attack all images at once; uses no random numbers."""
         perturbation = torch.zeros_like(original[:1])
-        silent = torch.ones(len(original), dtype=torch.bool, device=original.device)
+        zero_gradient = torch.ones(len(original), dtype=torch.bool, device=original.device)
         for _ in range(self.steps):
             moved = original + perturbation
             gradient, _ = ascend(objective, moved.clamp(0, 1))
-            silent &= (gradient == 0).flatten(1).all(1)
+            zero_gradient &= (gradient == 0).flatten(1).all(1)
             felt = gradient * ((moved >= 0) & (moved <= 1))
             step = self.step * felt.mean(0, keepdim=True).sign()
             perturbation = threat.perturbation(perturbation - step)
-        return Found(threat.apply(perturbation, original), self.steps, silent, perturbation)
+        return MethodOutput(threat.apply(perturbation, original), self.steps, zero_gradient, perturbation)

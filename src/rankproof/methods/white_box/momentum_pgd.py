@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 
 from rankproof.errors import RankproofError
-from rankproof.methods.base import Found
-from rankproof.methods.gradient import PGD, Rule, ascend
+from rankproof.methods.white_box.base import MethodOutput
+from rankproof.methods.white_box.pgd import PGD, Rule, ascend
 from rankproof.threat import Threat
-from rankproof.types import Images, Objective, Outcome, PerAttack
+from rankproof.types import Evaluation, Images, Objective, PerAttack
 
 
 @dataclass(frozen=True, kw_only=True)
-class Strong:
+class MomentumPGD:
     """Sign steps on momentum with a step that decays to near 0; the best iterate is returned.
 
     g_t = grad L(x_t) / mean |grad L(x_t)|        v_t = mu v_{t-1} + g_t
@@ -24,7 +24,7 @@ class Strong:
     Three things make it stronger than the published descent: large first steps reach the far side of the
     ball at once and small last ones settle; momentum damps the zigzag between what is wanted and what is to
     be kept; and the iterate that is best by the goal's own figure, not the last one, is returned. Where a
-    goal tells how much strain is tolerable, the weight of what is to be kept is adapted for each attack, and
+    goal tells how much constraint_violation is tolerable, the weight of what is to be kept is adapted for each attack, and
     only iterates within it are eligible.
 
     Args:
@@ -34,8 +34,8 @@ class Strong:
         longest: no step is longer, in [0, 1]. An order is settled by fine differences, which long steps jump
             over however large eps is.
         last: the last step as a share of the first.
-        emphasis: first factor on the weight of what is to be kept.
-        tighten, relax: factors on it after an evaluation beyond and within the tolerable strain.
+        penalty_weight: first factor on the weight of what is to be kept.
+        tighten, relax: factors on it after an evaluation beyond and within the tolerable constraint_violation.
     """
 
     steps: int | None = None
@@ -43,7 +43,7 @@ class Strong:
     momentum: float = 0.75
     longest: float = 1.0
     last: float = 0.05
-    emphasis: float = 2.0
+    penalty_weight: float = 2.0
     tighten: float = 1.5
     relax: float = 0.8
 
@@ -69,26 +69,28 @@ class Strong:
         threat: Threat,
         *,
         seed: int,
-        keys: Sequence[int],
-    ) -> Found:
+        rng_keys: Sequence[int],
+    ) -> MethodOutput:
         """Attack a batch; uses no random numbers."""
         passes, ball = self.passes(threat.eps), Threat(threat.eps)
         point, velocity = initial, torch.zeros_like(initial)
         best = _Best(threat.project(initial, original))
-        emphasis = initial.new_full((len(initial),), self.emphasis)
-        silent = torch.ones(len(initial), dtype=torch.bool, device=initial.device)
+        penalty_weight = initial.new_full((len(initial),), self.penalty_weight)
+        zero_gradient = torch.ones(len(initial), dtype=torch.bool, device=initial.device)
         for number in range(passes):
             images = threat.project(point, original)
-            gradient, outcome = ascend(objective, images, emphasis)
-            best.consider(images, outcome)
-            silent &= (gradient == 0).flatten(1).all(1)
-            if outcome.strain is not None:
-                emphasis = emphasis * torch.where(outcome.strain > 1, self.tighten, self.relax)
+            gradient, evaluation = ascend(objective, images, penalty_weight)
+            best.consider(images, evaluation)
+            zero_gradient &= (gradient == 0).flatten(1).all(1)
+            if evaluation.constraint_violation is not None:
+                penalty_weight = penalty_weight * torch.where(
+                    evaluation.constraint_violation > 1, self.tighten, self.relax
+                )
             scale = gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
             velocity = self.momentum * velocity + gradient / scale
             step = min(threat.eps, self.longest) * self._share(number, passes)
             point = ball.project(point - step * velocity.sign(), original)
-        return Found(best.images, passes, silent)
+        return MethodOutput(best.images, passes, zero_gradient)
 
     def _share(self, number: int, passes: int) -> float:
         """The step after evaluation `number` as a share of the first."""
@@ -97,24 +99,26 @@ class Strong:
 
 
 class _Best:
-    """The best image of each attack so far: within the tolerable strain, then by merit, then by loss."""
+    """The best image of each attack so far: within the tolerable constraint_violation, then by fitness, then by loss."""
 
     def __init__(self, images: Images) -> None:
         self.images = images.clone()
-        self.merit = images.new_full((len(images),), -math.inf)
+        self.fitness = images.new_full((len(images),), -math.inf)
         self.loss = images.new_full((len(images),), math.inf)
 
-    def consider(self, images: Images, outcome: Outcome) -> None:
+    def consider(self, images: Images, evaluation: Evaluation) -> None:
         """Keep what is better."""
-        merit = _eligible(outcome)
-        better = (merit > self.merit) | ((merit == self.merit) & (outcome.loss < self.loss))
-        self.merit = torch.where(better, merit, self.merit)
-        self.loss = torch.where(better, outcome.loss, self.loss)
+        fitness = _eligible(evaluation)
+        better = (fitness > self.fitness) | ((fitness == self.fitness) & (evaluation.loss < self.loss))
+        self.fitness = torch.where(better, fitness, self.fitness)
+        self.loss = torch.where(better, evaluation.loss, self.loss)
         self.images = torch.where(better[:, None, None, None], images, self.images)
 
 
-def _eligible(outcome: Outcome) -> PerAttack:
-    """The merit; beyond the tolerable strain something lower than any merit, worse the larger the strain."""
-    if outcome.strain is None:
-        return outcome.merit
-    return torch.where(outcome.strain > 1, -1e6 - outcome.strain, outcome.merit)
+def _eligible(evaluation: Evaluation) -> PerAttack:
+    """The fitness; beyond the tolerable constraint_violation something lower than any fitness, worse the larger the constraint_violation."""
+    if evaluation.constraint_violation is None:
+        return evaluation.fitness
+    return torch.where(
+        evaluation.constraint_violation > 1, -1e6 - evaluation.constraint_violation, evaluation.fitness
+    )

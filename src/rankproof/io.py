@@ -1,7 +1,9 @@
-"""PNG encoding, and files that are written under a temporary name and then moved."""
+"""Atomic writing of files, PNG encoding, and the versions of the software."""
 
 import os
+import platform
 import tempfile
+from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 
@@ -36,3 +38,13 @@ def encode_png(pixels: UInt8[Tensor, "c h w"]) -> bytes:
     stream = BytesIO()
     Image.fromarray(plane.contiguous().numpy()).save(stream, format="PNG")
     return stream.getvalue()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that can change a figure."""
+    return {
+        "python": platform.python_version(),
+        "rankproof": version("rankproof"),
+        "torch": version("torch"),
+        "numpy": version("numpy"),
+    }

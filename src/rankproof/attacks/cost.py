@@ -4,19 +4,26 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from rankproof.attack import chunk_rows
-from rankproof.goals import Goal, Sum
-from rankproof.oracle import PASS
-from rankproof.ranking import Gallery
-from rankproof.result import AttackResult
+from rankproof.attacks.result import AttackResult
+from rankproof.attacks.white_box import chunk_rows
+from rankproof.goals.base import Goal
+from rankproof.oracles.local import PASS
+from rankproof.ranking.gallery import Gallery
+from rankproof.types import ProgressCallback, no_progress
 
 REPEATS = 5  # the best of so many counts: the others were disturbed
 
-Progress = Callable[[int, int], None]
+
+class AttackCost(NamedTuple):
+    """What an attack cost: seconds of the bare work it could not avoid, and the most memory held, in MB."""
+
+    model_seconds: float
+    peak_mb: float
 
 
 def bare_seconds(
@@ -26,7 +33,7 @@ def bare_seconds(
     *,
     whole_gallery: bool,
     chunk: int | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: ProgressCallback = no_progress,
 ) -> float:
     """Time of the bare work of an attack: the encoder's passes and, where needed, products with the gallery.
 
@@ -41,7 +48,7 @@ def bare_seconds(
         passes: forward and gradient evaluations of each attack.
         whole_gallery: whether each pass compares with the whole gallery (`Goal.whole_gallery`); else the
             encoder alone is timed.
-        chunk: attacks side by side (`attack.chunk_rows`); None is the ranker's own.
+        chunk: attacks side by side (`chunk_rows`); None is the ranker's own.
         progress: called with passes timed and passes to time.
     Returns:
         seconds for all images and passes.
@@ -60,7 +67,7 @@ def bare_seconds(
     return seconds
 
 
-def look_seconds(gallery: Gallery, images: Tensor, queries: int) -> float:
+def query_seconds(gallery: Gallery, images: Tensor, queries: int) -> float:
     """Time of the bare work of a black-box attack: the forward passes of all its queries.
 
     seconds = queries x the best of five times of [ encoder(x) for a pass of x ] / images in the pass
@@ -68,7 +75,7 @@ def look_seconds(gallery: Gallery, images: Tensor, queries: int) -> float:
     Args:
         gallery: what is searched; the products with it can be avoided and do not count.
         images: (b, c, h, w) the attacked images, in [0, 1].
-        queries: pictures sent in all.
+        queries: images sent in all.
     """
     ranker = gallery.ranker
     pixels = ranker.as_input(images)
@@ -81,12 +88,12 @@ def look_seconds(gallery: Gallery, images: Tensor, queries: int) -> float:
 def measure(
     gallery: Gallery,
     images: Tensor,
-    goal: Goal | Sum,
+    goal: Goal,
     passes: int,
     *,
-    progress: Progress = lambda done, total: None,
-) -> dict[str, float]:
-    """What `AttackResult.cell` cannot know of an attack that just ran: "peak_mb" and "model_seconds"."""
+    progress: ProgressCallback = no_progress,
+) -> AttackCost:
+    """The cost of an attack that just ran, which its result cannot know."""
     peak = peak_mb(gallery.ranker.device.type)  # first, since timing takes memory too
     seconds = bare_seconds(
         gallery,
@@ -96,22 +103,22 @@ def measure(
         chunk=chunk_rows(gallery, goal),
         progress=progress,
     )
-    return {"model_seconds": seconds, "peak_mb": peak}
+    return AttackCost(seconds, peak)
 
 
 def measure_result(
     gallery: Gallery,
     images: Tensor,
-    goal: Goal | Sum,
+    goal: Goal,
     result: AttackResult,
     *,
-    progress: Progress = lambda done, total: None,
-) -> dict[str, float]:
+    progress: ProgressCallback = no_progress,
+) -> AttackCost:
     """The same of a result: of its passes in a white box, of the queries really spent in a black box."""
-    if result.queries is None:
+    if result.log is None:
         return measure(gallery, images, goal, result.steps, progress=progress)
     peak = peak_mb(gallery.ranker.device.type)
-    return {"model_seconds": look_seconds(gallery, images, int(result.queries.sum())), "peak_mb": peak}
+    return AttackCost(query_seconds(gallery, images, int(result.log.spent.sum())), peak)
 
 
 def peak_mb(device: str = "cpu") -> float:
