@@ -37,7 +37,7 @@ from rankproof.experiments import eight_bit
 from rankproof.experiments.eight_bit import saved_and_read, searched_alone
 from rankproof.experiments.ordering import Cell
 from rankproof.methods.black_box.search import SearchInterruptedError
-from rankproof.methods.black_box.subspace import Space
+from rankproof.methods.black_box.subspace import Subspace
 from rankproof.rng import permutations
 from rankproof.system import Target
 
@@ -437,13 +437,13 @@ def test_8_bit_images_are_attacked_as_the_floats_they_stand_for(shop, make):
 
 
 def test_a_search_among_fewer_variables_is_noted(shop, pictures):
-    result = order_attack(LocalOracle(shop, SHOWN), pictures, subspace=Space("blocks", 2))
+    result = order_attack(LocalOracle(shop, SHOWN), pictures, subspace=Subspace("blocks", 2))
     note = "searched in blocks:2 among images off the 8-bit grid, which no service would accept as sent"
     assert result.notes == (note,)
     middle = order_attack(
         LocalOracle(shop, SHOWN),
         torch.full_like(pictures, 0.5),
-        subspace=Space("blocks", 2),
+        subspace=Subspace("blocks", 2),
         gallery_ids=None,
     )
     corners = middle.adversarial[:, :, ::2, ::2]
@@ -465,7 +465,7 @@ def test_a_metered_oracle_of_ones_own_stops_the_search(shop, pictures):
         SearchInterruptedError, match=r"after 7 of 25 queries: the budget of 9 queries"
     ) as caught:
         order_attack(BudgetedOracle(LocalOracle(shop, SHOWN), 9), pictures)
-    assert caught.value.progress.trace.spent.max() == 7
+    assert caught.value.progress.history.spent.max() == 7
 
 
 # -- a service of lists ----------------------------------------------------------------------------
@@ -574,7 +574,7 @@ def test_an_interrupted_attack_goes_on_where_it_stopped(shop, pictures, method, 
     with pytest.raises(kind) as caught:
         order_attack(oracle, pictures, **options)
     if kind is SearchInterruptedError:
-        assert caught.value.progress.trace.spent.max() == 1 + 6 * at
+        assert caught.value.progress.history.spent.max() == 1 + 6 * at
         assert f"after {1 + 6 * at} of {BUDGET} queries: gone away" in str(caught.value)
     assert max(oracle.answered.values()) == 1 + 6 * at
     assert same(order_attack(oracle, pictures, **options), whole)
@@ -652,7 +652,7 @@ def stop(shop, pictures, folder, **options):
         {"goal": Reorder(k=5)},
         {"method": SPSA(pairs=2)},
         {"method": METHODS["nes"]},
-        {"space": Space("blocks", 2)},
+        {"space": Subspace("blocks", 2)},
         {"gallery_ids": torch.tensor([1, 0, 2, 3, 4])},
         {"gallery_ids": None},
         {"own_copy": "drop"},
@@ -749,7 +749,7 @@ def test_the_time_of_a_search_in_two_sittings_is_the_sum_of_both(shop, pictures,
     assert again.seconds > first
 
 
-@pytest.mark.parametrize("option", [{"budget": 100}, {"space": Space("full")}, {"journal": "somewhere"}])
+@pytest.mark.parametrize("option", [{"budget": 100}, {"space": Subspace("full")}, {"journal": "somewhere"}])
 def test_what_only_a_black_box_has_is_refused_for_a_gallery(shop, pictures, option):
     option = {name: Path(value) if name == "journal" else value for name, value in option.items()}
     with pytest.raises(RankproofError, match=f"{next(iter(option))}: only a search in a black box has one"):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict, Unpack, cast, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,18 +14,18 @@ from rankproof.data.listing import SplitBy
 from rankproof.errors import RankproofError
 from rankproof.models import GreyToColour, Preprocess, Source, open_encoder
 from rankproof.models.source import COLOUR
-from rankproof.rng import draw
 from rankproof.ranking import Gallery, Ranker
 from rankproof.ranking.distances import distance_by_name
 from rankproof.ranking.ranker import pass_size
+from rankproof.rng import draw
+from rankproof.types import ProgressCallback, no_progress
 
-Tell = Callable[[int, int], None]
-Stage = Callable[[str], AbstractContextManager[Tell]]
+Stage = Callable[[str], AbstractContextManager[ProgressCallback]]
 
 
-def silent(what: str) -> AbstractContextManager[Tell]:
+def silent(what: str) -> AbstractContextManager[ProgressCallback]:
     """A stage that shows nothing."""
-    return nullcontext(lambda done, total: None)
+    return nullcontext(no_progress)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +34,9 @@ class LoadedTask:
 
     Args:
         source: the encoder as it was opened.
-        ranker: the same with its distance and all that happens to pictures before it.
-        dataset: the pictures.
-        notes: what happens to the pictures on their way to the encoder.
+        ranker: the same with its distance and all that happens to images before it.
+        dataset: the images.
+        notes: what happens to the images on their way to the encoder.
     """
 
     source: Source
@@ -44,22 +44,24 @@ class LoadedTask:
     dataset: Dataset
     notes: tuple[str, ...]
 
-    def embedded(self, stage: Stage = silent) -> "Target":
+    def embedded(self, stage: Stage = silent) -> "RetrievalSystem":
         """The same with its gallery."""
         with stage("embedding the gallery") as tell:
             gallery = Gallery.build(self.ranker, self.dataset.pictures, self.dataset.labels, tell)
-        return Target(gallery=gallery, dataset=self.dataset, record=self.source.record, notes=self.notes)
+        return RetrievalSystem(
+            gallery=gallery, dataset=self.dataset, record=self.source.record, notes=self.notes
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
+class RetrievalSystem:
     """A model and the test split it ranks.
 
     Args:
         gallery: the embedded test split.
-        dataset: its pictures, in the same order.
+        dataset: its images, in the same order.
         record: what is known of the model.
-        notes: what happens to the pictures on their way to the encoder.
+        notes: what happens to the images on their way to the encoder.
     """
 
     gallery: Gallery
@@ -77,52 +79,52 @@ class Target:
         return draw(len(self.gallery), trials, seed)
 
 
-class SystemOptions(TypedDict, total=False):
-    """The options of `open_subject`, told there."""
+@dataclass(frozen=True, kw_only=True)
+class SystemOptions:
+    """How a model and its data are opened.
 
-    device: str
-    size: int | None
-    split_by: str
-    root: Path | None
-    trust: bool
-    preprocess: Preprocess | None
+    Args:
+        device: "auto" (a GPU where there is one), "cpu" or "cuda".
+        size: side every image is resized to; None takes the model's own where it has one, unless
+            `preprocess` gives images another size.
+        split_by: who gets which image of a data set without splits.
+        root: folder that holds data sets by name.
+        trust: whether a model that is a program may be opened, which can run code.
+        preprocess: what is done to images before the encoder, as part of what is attacked.
+    """
+
+    device: str = "auto"
+    size: int | None = None
+    split_by: str = "auto"
+    root: Path | None = None
+    trust: bool = False
+    preprocess: Preprocess | None = None
+
+
+DEFAULTS = SystemOptions()
 
 
 def open_system(
-    model: str, data: str | None, *, stage: Stage = silent, **options: Unpack[SystemOptions]
-) -> Target:
-    """Load a model, the test split of a data set, and embed it; the arguments are those of `open_subject`."""
-    return load_task(model, data, stage=stage, **options).embedded(stage)
+    model: str, data: str | None, options: SystemOptions = DEFAULTS, *, stage: Stage = silent
+) -> RetrievalSystem:
+    """Load a model and the test split of a data set, and embed it; the arguments are those of `load_task`."""
+    return load_task(model, data, options, stage=stage).embedded(stage)
 
 
 def load_task(
-    model: str,
-    data: str | None,
-    *,
-    device: str = "auto",
-    size: int | None = None,
-    split_by: str = "auto",
-    root: Path | None = None,
-    trust: bool = False,
-    preprocess: Preprocess | None = None,
-    stage: Stage = silent,
+    model: str, data: str | None, options: SystemOptions = DEFAULTS, *, stage: Stage = silent
 ) -> LoadedTask:
     """Load a model and the test split of a data set.
 
     Args:
         model: a name for `open_encoder`: a folder with a checkpoint, "zoo:" and a name, and so on.
         data: as for `rankproof.load`; None is the embedded digits.
-        device: "auto" (a GPU where there is one), "cpu" or "cuda".
-        size: side every picture is resized to; None takes the model's own where it has one, unless
-            `preprocess` gives pictures another size.
-        divide: who gets which picture of a data set without splits.
-        root: folder that holds data sets by name.
-        trust: whether a model that is a program may be opened, which can run code.
-        preprocess: what is done to pictures before the encoder, as part of what is attacked.
+        options: how they are opened.
         stage: given a name, opens a display of progress for one stage of the work.
     """
-    place = find_device(device)
-    source = open_encoder(model, trust=trust, device=place)
+    size, preprocess = options.size, options.preprocess
+    place = find_device(options.device)
+    source = open_encoder(model, trust=options.trust, device=place)
     try:
         distance = distance_by_name(source.distance)
     except ValueError as error:
@@ -130,8 +132,15 @@ def load_task(
     reshaped = preprocess is not None and (preprocess.resize or preprocess.crop)
     own = None if size is not None or reshaped or source.input is None else source.input[1:]
     wanted = size if own is None else own
-    with stage("reading pictures") as tell:
-        dataset = load(data, "test", size=wanted, split_by=as_split_by(split_by), root=root, progress=tell)
+    with stage("reading images") as tell:
+        dataset = load(
+            data,
+            "test",
+            size=wanted,
+            split_by=as_split_by(options.split_by),
+            root=options.root,
+            progress=tell,
+        )
     if own is not None:
         dataset = replace(dataset, note=dataset.note.replace(" as asked", f", the size of {model}"))
     chain, notes, form = _chain(dataset, source, preprocess)
@@ -177,10 +186,10 @@ def preprocess_of(resize: int | None, crop: int | None, jpeg: int | None) -> Pre
 def _chain(
     dataset: Dataset, source: Source, preprocess: Preprocess | None
 ) -> tuple[nn.Module | None, tuple[str, ...], tuple[int, int, int]]:
-    """What pictures pass before the encoder, what to tell about it, and the form (c, h, w) they come out in.
+    """What images pass before the encoder, what to tell about it, and the form (c, h, w) they come out in.
 
     Raises:
-        RankproofError: the encoder was made for pictures of another form than comes out.
+        RankproofError: the encoder was made for images of another form than comes out.
     """
     channels, height, width = (int(side) for side in dataset.pictures.shape[1:])
     steps: list[nn.Module] = []
@@ -188,19 +197,17 @@ def _chain(
     if preprocess is not None:
         height, width = preprocess.sides(height, width)
         steps.append(preprocess)
-        notes.append(f"every picture passes {preprocess.extra_repr()} before the encoder")
+        notes.append(f"every image passes {preprocess.extra_repr()} before the encoder")
     if channels == 1 and source.channels == COLOUR:
         channels = COLOUR
         steps.append(GreyToColour())
-        notes.append("grey pictures are given to the encoder in three equal channels")
+        notes.append("grey images are given to the encoder in three equal channels")
     if source.input is not None and source.input != (channels, height, width):
         shape, expected = ("x".join(map(str, form)) for form in ((channels, height, width), source.input))
         option = "--size" if preprocess is None else "--resize"
         fits = source.input[0] == channels
         hint = f"try {option} {source.input[-1]}" if fits else "choose other data or another model"
-        raise RankproofError(
-            f"{source.name}: wants pictures of {expected}, {dataset.name} has {shape}; {hint}"
-        )
+        raise RankproofError(f"{source.name}: wants images of {expected}, {dataset.name} has {shape}; {hint}")
     return (nn.Sequential(*steps) if steps else None), tuple(notes), (channels, height, width)
 
 

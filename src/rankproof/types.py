@@ -77,8 +77,8 @@ class Evaluation:
     Args:
         loss: (b,) what a gradient lowers; differentiable.
         fitness: (b,) the goal's own figure; higher is better.
-        constraint_violation: (b,) how far what was to be kept has moved, in units of what is tolerable: above 1 is too far;
-            None where nothing has to be kept, or where `fitness` weighs it already.
+        constraint_violation: (b,) how far what was to be kept has moved, in units of what is tolerable: above
+            1 is too far; None where nothing has to be kept, or where `fitness` weighs it already.
     """
 
     loss: PerAttack
@@ -91,7 +91,7 @@ class Objective(Protocol):
     """What a white-box method may ask: how near images are to the goal, with a gradient."""
 
     def __call__(self, images: Images, penalty_weight: PerAttack | None = None) -> Evaluation:
-        """The evaluation of images (b, c, h, w); `penalty_weight` (b,) scales the weight of what is to be kept."""
+        """Evaluate images (b, c, h, w); `penalty_weight` (b,) scales the weight of what is to be kept."""
         ...
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import rankproof
 from rankproof.cli import app
-from rankproof.cli.options import GoalOptions, parse_order, parse_subspace, parse_visible
+from rankproof.cli.options import GoalArguments, parse_order, parse_subspace, parse_visible
 from rankproof.data import load
 from rankproof.errors import RankproofError
 from rankproof.goals import (
@@ -130,7 +130,7 @@ def test_public_names():
 
 
 def goal_of(word, **parameters):
-    return GoalOptions(goal=word, **parameters).parse()
+    return GoalArguments(goal=word, **parameters).parse()
 
 
 def test_words_to_goals():
@@ -147,7 +147,7 @@ def test_words_to_goals():
 
 
 @pytest.mark.parametrize(
-    ("word", "knobs", "message"),
+    ("word", "parameters", "message"),
     [
         ("ca", {}, "known: ca\\+, ca-, qa\\+"),
         ("qa+", {"w": 1}, "--w is no parameter of goal qa\\+; it has: --m"),
@@ -593,7 +593,7 @@ def test_a_journal_that_cannot_be_written_or_read(model, tmp_path):
         (["--data", "nowhere"], "nowhere: no such file or folder"),
         (["--data", "fashion-mnist"], "`rankproof data fashion-mnist` downloads it"),
         (["--size", "0"], "size 0x0"),
-        (["--size", "28"], "wants pictures of 1x8x8, digits has 1x28x28; try --size 8"),
+        (["--size", "28"], "wants images of 1x8x8, digits has 1x28x28; try --size 8"),
     ],
 )
 def test_bad_options_of_attack(model, tmp_path, words, fragment):
@@ -669,7 +669,7 @@ def colour(folder):
         (stray_file, "notes.doc: not a picture"),
         (huge, "0.png: claims more than 50 megapixels"),
         (damaged_idx, "t10k-images-idx3-ubyte"),
-        (colour, "wants pictures of 1x8x8, bad has 3x8x8"),
+        (colour, "wants images of 1x8x8, bad has 3x8x8"),
     ],
 )
 def test_bad_data(model, tmp_path, make, fragment):
@@ -857,7 +857,7 @@ def test_ctrl_c_during_an_audit_keeps_what_is_finished(model, tmp_path, monkeypa
         (["--data", "nowhere"], "nowhere: no such file or folder"),
         (["--device", "abacus"], "--device must be auto, cpu or cuda"),
         (["--divide", "half"], "--divide must be one of"),
-        (["--size", "28"], "wants pictures of 1x8x8, digits has 1x28x28"),
+        (["--size", "28"], "wants images of 1x8x8, digits has 1x28x28"),
     ],
 )
 def test_bad_options_of_audit(model, tmp_path, words, fragment):

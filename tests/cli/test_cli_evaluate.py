@@ -119,7 +119,7 @@ def test_a_collapsed_model_is_flagged(tmp_path):
         (["--no-robustness", "--eps", "8/255"], "--eps is about attacks"),
         (["--no-robustness", "--trials", "9"], "--trials is about attacks"),
         (["--device", "abacus"], "--device must be"),
-        (["--size", "28"], "wants pictures of 1x8x8"),
+        (["--size", "28"], "wants images of 1x8x8"),
     ],
 )
 def test_bad_words_are_refused_in_one_line(model, words, reason):

@@ -4,7 +4,7 @@ import torch
 from rankproof import Threat
 from rankproof.methods.black_box.base import Problem
 from rankproof.methods.black_box.search import Search
-from rankproof.methods.black_box.subspace import Space
+from rankproof.methods.black_box.subspace import Subspace
 from rankproof.types import Feedback
 
 
@@ -42,7 +42,7 @@ class Bench:
         )
 
     @staticmethod
-    def walk(method, original, score=hilly, *, eps=8 / 255, budget=1000, keys=None, space=None):
+    def walk(method, original, score=hilly, *, eps=8 / 255, budget=1000, keys=None, subspace=None):
         """What was sent, round by round, where the method stood before each, and what was found."""
         sent = []
 
@@ -54,8 +54,8 @@ class Bench:
             method=method,
             original=original,
             threat=Threat(eps),
-            subspace=space or Space("full"),
-            look=look,
+            subspace=space or Subspace("full"),
+            query=look,
             rng_keys=torch.arange(len(original)) if keys is None else keys,
             seed=Bench.seed,
             budget=budget,
@@ -67,7 +67,7 @@ class Bench:
         while not search.done(progress):
             progress = search.step(progress)
             states.append(progress.state)
-        return sent, states, progress.trace
+        return sent, states, progress.history
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rankproof import PSO, Beta, Rand, RankproofError
-from rankproof.methods.black_box.subspace import Space
+from rankproof.methods.black_box.subspace import Subspace
 from rankproof.rng import generator
 
 METHODS = {"rand": Rand(population=9), "beta": Beta(population=9), "pso": PSO(particles=9)}
@@ -229,7 +229,7 @@ def test_speeds_start_with_up_to_the_width_of_the_ball_and_are_not_clipped(bench
 @every_method
 def test_with_fewer_variables_everything_is_drawn_there(bench, method):
     original = torch.full((1, 1, 8, 8), 0.5, dtype=torch.float64)
-    sent, states, _ = bench.walk(method, original, budget=40, space=Space("blocks", 2))
+    sent, states, _ = bench.walk(method, original, budget=40, subspace=Subspace("blocks", 2))
     assert len(sent) > 3
     for images in sent:
         corners = images[..., ::4, ::4]

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from rankproof import NES, PSO, SPSA, Beta, Gallery, Rand, Ranker, Reorder, ThompsonSampling, Threat
 from rankproof.methods import BlackBoxMethod
-from rankproof.methods.black_box.search import Progress, Search, SearchInterruptedError
-from rankproof.methods.black_box.subspace import Space
+from rankproof.methods.black_box.search import SearchState, Search, SearchInterruptedError
+from rankproof.methods.black_box.subspace import Subspace
 from rankproof.oracles import BudgetedOracle, LocalOracle, TrackedItems
 from rankproof.types import Feedback, QueryFn
 
@@ -24,7 +24,7 @@ METHODS = {
     "auto": ThompsonSampling(population=6),
 }
 PUBLISHED = {"rand": Rand(), "beta": Beta(), "pso": PSO(), "nes": NES(), "spsa": SPSA()}
-SPACES = [Space("full"), Space("blocks", 2), Space("bilinear", 3), Space("cosine", 3)]
+SPACES = [Subspace("full"), Subspace("blocks", 2), Subspace("bilinear", 3), Subspace("cosine", 3)]
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
 every_space = pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
 
@@ -70,13 +70,13 @@ class Table(Stub):
         return Feedback(torch.zeros(len(self.table), 1, 2, dtype=torch.int64), self.table[:, :1])
 
 
-def search(method, original, look, *, eps=EPS, budget=40, space=SPACES[0], grid=False, seed=3, keys=None):
+def search(method, original, look, *, eps=EPS, budget=40, subspace=SPACES[0], grid=False, seed=3, keys=None):
     return Search(
         method=method,
         original=original,
         threat=Threat(eps, grid=grid),
         subspace=space,
-        look=look,
+        query=look,
         rng_keys=torch.arange(len(original)) if keys is None else torch.as_tensor(keys),
         seed=seed,
         budget=budget,
@@ -96,9 +96,9 @@ def finish(work, clean):
     return progress
 
 
-def run(method, original, look=None, clean=None, **options):
+def run(method, original, query=None, clean=None, **options):
     look = Stub() if look is None else look
-    return finish(search(method, original, look, **options), clean or clean_of(original)).trace
+    return finish(search(method, original, look, **options), clean or clean_of(original)).history
 
 
 def same(a, b):
@@ -120,7 +120,7 @@ def test_stays_in_the_threat_set_with_every_picture_it_sends(make, method, space
     images[0, 0, 0] = torch.tensor([0.0, 1.0, 0.001, 0.999])
     original = Threat(EPS, grid=grid).start(images)
     stub = Stub()
-    trace = run(method, original, stub, space=space, grid=grid, eps=EPS)
+    trace = run(method, original, stub, subspace=space, grid=grid, eps=EPS)
     assert len(stub.images) > 4
     for sent in [*stub.images, trace.images[:, None]]:
         flat = sent.flatten(0, 1)
@@ -192,7 +192,7 @@ def test_nothing_happens_without_room_or_without_a_second_query(make, method):
 def test_the_same_seed_gives_the_same_bytes_and_another_one_others(make, method, space):
     original, stubs = make.images(2), [Stub(), Stub(), Stub()]
     traces = [
-        run(method, original, stub, seed=seed, space=space, budget=21)
+        run(method, original, stub, seed=seed, subspace=space, budget=21)
         for stub, seed in zip(stubs, (3, 3, 4), strict=True)
     ]
     assert same(traces[0], traces[1])
@@ -204,9 +204,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_others(make, method,
 @every_space
 def test_the_make_up_of_the_batch_does_not_change_an_attack(make, method, space):
     original, keys = make.images(5, dtype=torch.float32), torch.tensor([70, 3, 12, 5, 9])
-    together = run(method, original, rng_keys=keys, space=space)
+    together = run(method, original, rng_keys=keys, subspace=space)
     for rows in ([2], [4, 0], [3, 2, 1]):
-        apart = run(method, original[rows], rng_keys=keys[rows], space=space)
+        apart = run(method, original[rows], rng_keys=keys[rows], subspace=space)
         assert same(apart, together.take(torch.tensor(rows)))
 
 
@@ -233,17 +233,17 @@ def test_a_search_stopped_after_any_round_goes_on_as_if_it_had_not(make, method)
     assert len(steps) == 9
     for start in steps:  # what was kept is a value: later rounds did not change it
         look = Table(table)
-        look.next = {attack: int(spent) for attack, spent in enumerate(start.trace.spent)}
+        look.next = {attack: int(spent) for attack, spent in enumerate(start.history.spent)}
         again = search(method, original, look, budget=45)
-        progress = Progress(
-            replace(start.trace),
+        progress = SearchState(
+            replace(start.history),
             start.state.take(torch.arange(len(start.running))),
             start.running,
             start.number,
         )
         while not again.done(progress):
             progress = again.step(progress)
-        assert same(progress.trace, steps[-1].trace)
+        assert same(progress.history, steps[-1].history)
 
 
 # -- perfect attacks are finished ------------------------------------------------------------------
@@ -310,12 +310,12 @@ def test_a_failure_carries_what_was_found_before_and_the_search_goes_on_from_the
     with pytest.raises(SearchInterruptedError, match="failed after 13 of 40 queries: gone away") as caught:
         finish(work, clean_of(original))
     progress = caught.value.progress
-    assert progress.trace.spent.tolist() == [13, 13]
+    assert progress.history.spent.tolist() == [13, 13]
     stub = Stub()
     again = search(method, original, stub)
     while not again.done(progress):
         progress = again.step(progress)
-    assert same(progress.trace, run(method, original))
+    assert same(progress.history, run(method, original))
     assert stub.spent(0) == 40 - 13 + 1
 
 

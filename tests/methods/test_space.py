@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from rankproof import NES, PSO, SPSA, Beta, Rand, RankproofError
-from rankproof.methods.black_box.subspace import Space, parse_subspace, published_subspace
+from rankproof.methods.black_box.subspace import Subspace, parse_subspace, published_subspace
 
 KINDS = ["blocks", "bilinear", "cosine"]
 sizes = st.integers(1, 13)
 
 
 def variables(make, side, picture, seed=0, kind="blocks"):
-    shape = Space(kind, side).shape(picture)
+    shape = Subspace(kind, side).shape(picture)
     return 2 * torch.rand(2, 3, *shape, generator=make.random(seed), dtype=torch.float64) - 1
 
 
@@ -45,7 +45,7 @@ def test_enlarging_equals_a_loop_over_pixels_and_variables(make, kind, side, hei
                     factor = weight(kind, height, rows, y, i) * weight(kind, width, columns, x, j)
                     if factor:
                         expected[..., y, x] += factor * v[..., i, j]
-    torch.testing.assert_close(Space(kind, side).expand(v, picture), expected)
+    torch.testing.assert_close(Subspace(kind, side).expand(v, picture), expected)
 
 
 @pytest.mark.parametrize(("kind", "mode"), [("bilinear", "bilinear"), ("blocks", "nearest")])
@@ -55,39 +55,39 @@ def test_enlarging_equals_torch(make, kind, mode, side, height, width, seed):
     v = variables(make, side, picture, seed)
     options = {"align_corners": False} if mode == "bilinear" else {}
     expected = functional.interpolate(v.flatten(0, 1), size=(height, width), mode=mode, **options)
-    torch.testing.assert_close(Space(kind, side).expand(v, picture), expected.view(2, 3, *picture))
+    torch.testing.assert_close(Subspace(kind, side).expand(v, picture), expected.view(2, 3, *picture))
 
 
 def test_published_blocks_of_a_large_picture_are_seven_pixels_wide(make):
     v = variables(make, 32, (3, 224, 224))
-    large = Space("blocks", 32).expand(v, (3, 224, 224))
+    large = Subspace("blocks", 32).expand(v, (3, 224, 224))
     assert torch.equal(large, v.repeat_interleave(7, -1).repeat_interleave(7, -2))
 
 
 def test_full_resolution_changes_nothing_whatever_its_side(make):
     v = variables(make, 99, (2, 5, 7))
-    assert Space("full", 3).expand(v, (2, 5, 7)) is v
-    assert Space("full", 3).shape((2, 5, 7)) == (2, 5, 7)
+    assert Subspace("full", 3).expand(v, (2, 5, 7)) is v
+    assert Subspace("full", 3).shape((2, 5, 7)) == (2, 5, 7)
 
 
 @pytest.mark.parametrize("kind", ["blocks", "bilinear"])
 @given(side=sizes, height=sizes, width=sizes, seed=st.integers(0, 99))
 def test_changes_stay_within_the_bound_of_their_variables(make, kind, side, height, width, seed):
     v = variables(make, side, (1, height, width), seed)
-    assert float(Space(kind, side).expand(v, (1, height, width)).abs().max()) <= float(v.abs().max()) + 1e-12
+    assert float(Subspace(kind, side).expand(v, (1, height, width)).abs().max()) <= float(v.abs().max()) + 1e-12
 
 
 @pytest.mark.parametrize("kind", ["blocks", "bilinear"])
 @given(side=sizes, height=sizes, width=sizes)
 def test_equal_variables_give_an_even_change(kind, side, height, width):
-    space, picture = Space(kind, side), (1, height, width)
+    space, picture = Subspace(kind, side), (1, height, width)
     v = torch.full((1, 1, *space.shape(picture)), 0.3, dtype=torch.float64)
     torch.testing.assert_close(space.expand(v, picture), torch.full((1, 1, *picture), 0.3).double())
 
 
 @pytest.mark.parametrize("size", [4, 9])
 def test_each_cosine_picture_reaches_at_most_one_and_all_are_orthogonal(size):
-    space, picture = Space("cosine", 4), (1, size, size)
+    space, picture = Subspace("cosine", 4), (1, size, size)
     basis = space.expand(torch.eye(16, dtype=torch.float64).view(1, 16, 1, 4, 4), picture)[0].flatten(1)
     assert float(basis.abs().max()) <= 1 + 1e-12
     assert torch.equal(basis[0], torch.ones(size**2, dtype=torch.float64))
@@ -100,7 +100,7 @@ def test_each_cosine_picture_reaches_at_most_one_and_all_are_orthogonal(size):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_enlarging_keeps_the_precision(kind, dtype):
     v = torch.ones(1, 2, 3, 2, 2, dtype=dtype)
-    large = Space(kind, 2).expand(v, (3, 5, 6))
+    large = Subspace(kind, 2).expand(v, (3, 5, 6))
     assert large.dtype == dtype
     assert large.shape == (1, 2, 3, 5, 6)
 
@@ -109,7 +109,7 @@ def test_enlarging_keeps_the_precision(kind, dtype):
 
 
 @pytest.mark.parametrize(
-    "space", [Space("full"), Space("blocks", 32), Space("bilinear", 7), Space("cosine", 1)], ids=str
+    "space", [Subspace("full"), Subspace("blocks", 32), Subspace("bilinear", 7), Subspace("cosine", 1)], ids=str
 )
 def test_a_space_is_read_back_from_its_name(space):
     assert parse_subspace(space.name) == space
@@ -139,7 +139,7 @@ def test_a_text_that_names_no_space_is_refused_with_the_known_ones(text):
 @pytest.mark.parametrize("side", [0, -1])
 def test_a_side_below_one_is_refused(kind, side):
     with pytest.raises(RankproofError, match=f"side must be at least 1, got {side}"):
-        Space(kind, side)
+        Subspace(kind, side)
 
 
 def test_a_side_of_zero_is_refused_from_text_too():

@@ -6,7 +6,7 @@ import torch
 from rankproof import RankproofError, ThompsonSampling, Threat
 from rankproof.methods.black_box.base import Problem
 from rankproof.methods.black_box.search import Search
-from rankproof.methods.black_box.subspace import Space
+from rankproof.methods.black_box.subspace import Subspace
 from rankproof.types import Feedback
 
 EPS = 8 / 255
@@ -55,14 +55,14 @@ class Linear:
         return seen(places[..., self.order].clamp(max=20))
 
 
-def run(method, original, *, budget=100, eps=EPS, seed=0, look=None):
+def run(method, original, *, budget=100, eps=EPS, seed=0, query=None):
     look = look or Linear(original)
     search = Search(
         method=method,
         original=original,
         threat=Threat(eps, grid=method.grid),
-        subspace=Space("full"),
-        look=look,
+        subspace=Subspace("full"),
+        query=look,
         rng_keys=torch.arange(len(original)),
         seed=seed,
         budget=budget,
@@ -72,7 +72,7 @@ def run(method, original, *, budget=100, eps=EPS, seed=0, look=None):
     progress = search.begin(look(original[:, None], torch.arange(len(original))))
     while not search.done(progress):
         progress = search.step(progress)
-    return progress.trace
+    return progress.history
 
 
 def test_a_linear_search_system_is_learned_within_a_hundred_queries():
@@ -184,7 +184,7 @@ def test_a_service_that_shows_nothing_leaves_the_clean_image_as_the_best():
     def blind(images, attacks):
         return seen(torch.full((*images.shape[:2], 3), 20))
 
-    trace = run(ThompsonSampling(), original, look=blind, budget=60)
+    trace = run(ThompsonSampling(), original, query=blind, budget=60)
     assert torch.equal(trace.images, original)
     assert trace.spent.tolist() == [60, 60]
 
@@ -196,7 +196,7 @@ def test_any_form_of_picture_is_searched(shape):
         ThompsonSampling(),
         original,
         budget=30,
-        look=lambda images, _: seen(torch.ones(1, images.shape[1], 3).long()),
+        query=lambda images, _: seen(torch.ones(1, images.shape[1], 3).long()),
     )
     assert trace.spent.tolist() == [30]
 

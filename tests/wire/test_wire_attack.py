@@ -269,7 +269,12 @@ def test_the_command(serve, service, photos):
     done = call(*live(port, photos, "--json", "--save", "out", "--i-am-authorised", "Ann, my own test"))
     assert done.exit_code == 0, done.stderr
     cell = json.loads(done.stdout)
-    assert (cell["trials"], cell["budget"], cell["visible"], cell["method"]) == (COUNT, BUDGET, 12, "thompson")
+    assert (cell["trials"], cell["budget"], cell["visible"], cell["method"]) == (
+        COUNT,
+        BUDGET,
+        12,
+        "thompson",
+    )
     assert "authorised: Ann, my own test" in cell["notes"]
     assert len(list(Path("out").glob("*-adversarial.png"))) == COUNT
     again = call(*live(port, photos))

@@ -55,7 +55,7 @@ def attack(
         budget: Q, queries of each black-box attack, the clean image included; None is 1,000.
         subspace: where a black-box method searches; None is the method's own rule.
         seed: all choices and random numbers come from it; attack i depends on nothing else in the batch.
-        gallery_ids: (b,) gallery positions of the images' own clean copies; None: they are not in the gallery.
+        gallery_ids: (b,) positions of the images' own clean copies; None: they are not in the gallery.
         targets: (b, m) explicitly chosen items, not the published choice; for `Reorder` in wanted order.
         preserved: (b, g) explicitly chosen items to keep in place.
         queries: (w, d) embeddings that CA+ and CA- take as their queries instead of gallery items, for every

@@ -19,7 +19,7 @@ class AttackBatch:
     Args:
         images: (b, c, h, w) images to perturb, in [0, 1]: candidates for CA, queries for QA and OA.
         rng_keys: (b,) names the random numbers of each attack, so that they do not depend on the batch.
-        gallery_ids: (b,) gallery positions of the images' own clean copies; None: they are not in the gallery.
+        gallery_ids: (b,) positions of the images' own clean copies; None: they are not in the gallery.
         targets: (b, m) explicitly chosen items; None chooses as published.
         preserved: (b, g) explicitly chosen items to keep in place; None chooses as published.
         queries: (w, d) embeddings that CA+ and CA- take as their queries instead of gallery items, or None.

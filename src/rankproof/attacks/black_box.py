@@ -73,7 +73,7 @@ def run(
     seed: int,
     progress: ProgressCallback,
 ) -> AttackResult:
-    """Attack every image of a batch with a budget of queries; the arguments are those of `rankproof.attack`."""
+    """Attack every image with a budget of queries; the arguments are those of `rankproof.attack`."""
     goal = _checked(oracle, batch, goal, threat)
     # The search itself lives on the CPU; only the encoder's passes run where the gallery is.
     batch = batch.cpu()

@@ -3,7 +3,7 @@
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,16 @@ class QueryLog:
     budget: int
     spent: Tensor
     scores: Tensor
+
+    def take(self, rows: Tensor) -> "QueryLog":
+        """The attacks at some rows."""
+        return replace(self, spent=self.spent[rows], scores=self.scores[rows])
+
+    @classmethod
+    def concat(cls, logs: Sequence["QueryLog"]) -> "QueryLog":
+        """One log of several parts of the same attack."""
+        spent, scores = ([getattr(log, name) for log in logs] for name in ("spent", "scores"))
+        return replace(logs[0], spent=torch.cat(spent), scores=torch.cat(scores))
 
     def curve(self) -> tuple[tuple[int, float], ...]:
         """The mean best score after so many queries: ((1, tau), (2, tau), (5, tau), ...)."""
@@ -113,14 +123,12 @@ class AttackResult:
         def part(values: Tensor) -> Tensor:
             return values[chosen.to(values.device)]
 
-        per_attack = (*STORED, *(("gallery_ids",) if self.gallery_ids is not None else ()))
-        log = self.log
-        return replace(
-            self,
+        return self._with(
+            {name: part(getattr(self, name)) for name in STORED},
+            gallery_ids=None if self.gallery_ids is None else part(self.gallery_ids),
             before={name: part(values) for name, values in self.before.items()},
             after={name: part(values) for name, values in self.after.items()},
-            log=log and replace(log, spent=part(log.spent), scores=part(log.scores)),
-            **{name: part(getattr(self, name)) for name in per_attack},
+            log=None if self.log is None else self.log.take(chosen),
         )
 
     @classmethod
@@ -137,26 +145,25 @@ class AttackResult:
         if any(getattr(part, name) != getattr(first, name) for part in parts for name in same):
             raise RankproofError("these results are of different attacks: they cannot be joined")
         logs = [part.log for part in parts if part.log is not None]
-
-        def joined(name: str) -> Tensor:
-            return torch.cat([getattr(part, name) for part in parts])
-
+        ids = [part.gallery_ids for part in parts if part.gallery_ids is not None]
+        whole = first._with(
+            {name: torch.cat([getattr(part, name) for part in parts]) for name in STORED},
+            gallery_ids=torch.cat(ids) if ids else None,
+            before={name: torch.cat([part.before[name] for part in parts]) for name in first.before},
+            after={name: torch.cat([part.after[name] for part in parts]) for name in first.after},
+            log=QueryLog.concat(logs) if logs else None,
+        )
         return replace(
-            first,
+            whole,
             steps=max(part.steps for part in parts),
             seconds=sum(part.seconds for part in parts),
             notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
-            gallery_ids=None if first.gallery_ids is None else joined("gallery_ids"),
-            before={name: torch.cat([part.before[name] for part in parts]) for name in first.before},
-            after={name: torch.cat([part.after[name] for part in parts]) for name in first.after},
-            log=first.log
-            and replace(
-                first.log,
-                spent=torch.cat([log.spent for log in logs]),
-                scores=torch.cat([log.scores for log in logs]),
-            ),
-            **{name: joined(name) for name in STORED},
         )
+
+    def _with(self, arrays: Mapping[str, Tensor], **more: Any) -> "AttackResult":
+        """The same attack with other rows."""
+        values: dict[str, Any] = {**arrays, **more}
+        return replace(self, **values)
 
     @property
     def rank_before(self) -> Tensor:
@@ -223,10 +230,10 @@ class AttackResult:
             eps=self.eps,
             **self.parameters,  # type: ignore[arg-type]
             steps=self.steps,
-            visible=log and log.visible,
-            budget=log and log.budget,
-            queries_spent=log and float(log.spent.double().mean()),
-            queries_max=log and int(log.spent.max()),
+            visible=None if log is None else log.visible,
+            budget=None if log is None else log.budget,
+            queries_spent=None if log is None else float(log.spent.double().mean()),
+            queries_max=None if log is None else int(log.spent.max()),
             trials=len(self),
             seed=self.seed,
             device=self.device,
@@ -241,7 +248,7 @@ class AttackResult:
             tau=after.get("tau"),
             mean_rank_before=before.get("mean_rank"),
             mean_rank=after.get("mean_rank"),
-            curve=log and log.curve(),
+            curve=None if log is None else log.curve(),
             shift=after.get("shift"),
             seconds=self.seconds,
             versions=self.versions,
@@ -274,7 +281,7 @@ class AttackResult:
         """Read what `save` wrote."""
         try:
             return cls._read(Path(folder))
-        except (OSError, ValueError, EOFError, BadZipFile, KeyError, TypeError) as error:
+        except (OSError, ValueError, EOFError, BadZipFile, KeyError, TypeError, RankproofError) as error:
             raise RankproofError(f"{folder}: no saved attack ({error})") from None
 
     @classmethod

@@ -90,7 +90,7 @@ OTHER_ATTACK = {
 }
 
 
-def _option_names(command: TyperCommand) -> set[str]:
+def _option_names(command: Any) -> set[str]:
     """The names of the options of a command, as they are typed."""
     return {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
 

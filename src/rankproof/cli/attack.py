@@ -13,10 +13,10 @@ from rankproof.cli.options import (
     WHITE_BOX,
     AsJson,
     Eps,
-    GoalOptions,
+    GoalArguments,
     Seed,
     SpaceName,
-    SystemOptions,
+    SystemArguments,
     Trials,
     about_option,
     parse_subspace,
@@ -45,9 +45,9 @@ TRIALS, MAX_BUDGET = 1000, 1_000_000
 
 
 def attack(
-    goal: GoalOptions,
+    goal: GoalArguments,
     eps: Eps,
-    system: SystemOptions,
+    system: SystemArguments,
     trials: Trials = None,
     seed: Seed = 0,
     method: Annotated[
@@ -96,10 +96,12 @@ def attack(
             show_default=False,
         ),
     ] = None,
-    own_copy: Annotated[
+    clean_copy: Annotated[
         str,
         typer.Option(
-            metavar="keep|drop", help="Whether the clean copy of an attacked image counts in rankings."
+            "--own-copy",
+            metavar="keep|drop",
+            help="Whether the clean copy of an attacked image counts in rankings.",
         ),
     ] = "keep",
     as_json: AsJson = False,
@@ -161,8 +163,8 @@ def attack(
         with about_option():
             search = registry.parse(name, wanted.metric, steps)
         _check_combination(wanted, search, black_box, {"steps": steps, "xi": goal.xi})
-        if own_copy not in ("keep", "drop"):
-            raise RankproofError(f"--own-copy must be keep or drop, got {own_copy!r}")
+        if clean_copy not in ("keep", "drop"):
+            raise RankproofError(f"--own-copy must be keep or drop, got {clean_copy!r}")
         published_grid = isinstance(search, BlackBoxMethod) and search.grid
         threat = Threat(parse_eps(eps), grid=published_grid if grid is None else grid)
         subspace = parse_subspace(space)
@@ -182,13 +184,13 @@ def attack(
                 subspace=subspace,
                 seed=seed,
                 gallery_ids=index,
-                exclude_self=own_copy == "drop",
+                exclude_self=clean_copy == "drop",
                 search_folder=journal,
                 progress=tell,
             )
         with progress("timing the bare work") as tell:
             cost = measure_result(target.gallery, images, wanted, result, progress=tell)
-        notes = _notes(result, grid=threat.grid, order=goal.order, own_copy=own_copy)
+        notes = _notes(result, grid=threat.grid, order=goal.order, exclude_self=clean_copy == "drop")
         result = replace(result, notes=(*result.notes, *target.notes, *notes))
         summary = replace(
             result.summary,
@@ -259,13 +261,13 @@ def _attacked(
     return LocalOracle(gallery, count)
 
 
-def _notes(result: "AttackResult", *, grid: bool, order: str | None, own_copy: str) -> Iterator[str]:
+def _notes(result: "AttackResult", *, grid: bool, order: str | None, exclude_self: bool) -> Iterator[str]:
     """Notes for the reader beside those of the attack itself."""
     if grid and result.log is None:
         yield "searched among 8-bit images"
     if order is not None:
         yield f"the wanted order is {order} for every query, by present places from 0"
-    if own_copy == "drop":
+    if exclude_self:
         yield "the clean copies of the attacked images do not count in any ranking"
     if (count := int(result.zero_gradient.sum())) > len(result) // 100:
         yield f"{count} of {len(result)} attacks never saw a usable gradient: this figure may be false"

@@ -13,11 +13,11 @@ from rankproof.cli.options import (
     GOAL_PANEL,
     AsJson,
     Eps,
-    GoalOptions,
+    GoalArguments,
     K,
-    Order,
     Seed,
     SpaceName,
+    WantedOrder,
     about_option,
     parse_subspace,
     parse_visible,
@@ -40,7 +40,7 @@ SERVICE_PANEL = "Service"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServiceOptions:
+class ServiceArguments:
     """The options that say which service is attacked, how it is called and how fast."""
 
     target: Annotated[
@@ -136,7 +136,7 @@ def attack_service(
         ),
     ],
     eps: Eps,
-    service: ServiceOptions,
+    service: ServiceArguments,
     query: Annotated[
         list[Path] | None,
         typer.Option(
@@ -146,7 +146,7 @@ def attack_service(
         ),
     ] = None,
     k: K = None,
-    order: Order = None,
+    order: WantedOrder = None,
     seed: Seed = 0,
     method: Annotated[
         str,
@@ -222,7 +222,7 @@ def attack_service(
         from rankproof.wire.attack import attack_service as run
         from rankproof.wire.rate_limit import CONCURRENCY, RateLimit
 
-        wanted = _order_goal(GoalOptions(goal=goal, k=k, order=order))
+        wanted = _order_goal(GoalArguments(goal=goal, k=k, order=order))
         with about_option():
             search = parse_black_box(method)
         request = ServiceAttack(
@@ -255,7 +255,7 @@ def attack_service(
             print_attack(result.summary)
 
 
-def _order_goal(options: GoalOptions) -> "Reorder":
+def _order_goal(options: GoalArguments) -> "Reorder":
     """The order goal; a list of results shows nothing that another goal could be measured by."""
     from rankproof.goals import Reorder
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from rankproof.cli.options import AsJson, DryRun, Eps, Seed, SystemOptions
+from rankproof.cli.options import AsJson, DryRun, Eps, Seed, SystemArguments
 from rankproof.cli.terminal import (
     as_typed,
     at_least_one,
@@ -23,7 +23,7 @@ JOURNAL = "audit.jsonl"
 
 
 def audit(
-    system: SystemOptions,
+    system: SystemArguments,
     eps: Eps,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the report goes.", show_default=False)],
     trials: Annotated[

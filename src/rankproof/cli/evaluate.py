@@ -6,13 +6,13 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from rankproof.cli.options import AsJson, Seed, SystemOptions, Trials
+from rankproof.cli.options import AsJson, Seed, SystemArguments, Trials
 from rankproof.cli.terminal import at_least_one, print_json, progress, reported, say
 from rankproof.errors import RankproofError
 
 
 def evaluate(
-    system: SystemOptions,
+    system: SystemArguments,
     eps: Annotated[
         str | None,
         typer.Option(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rankproof.goals.base import Goal
     from rankproof.methods.black_box.subspace import Subspace
     from rankproof.methods.registry import Kind
-    from rankproof.system import LoadedTask, Stage, Target
+    from rankproof.system import LoadedTask, RetrievalSystem, Stage
 
 SYSTEM_PANEL, GOAL_PANEL, BLACK_BOX_PANEL = "Model and data", "Goal", "Black box"
 
@@ -159,7 +159,7 @@ K = Annotated[
     int | None,
     typer.Option("--k", metavar="N", help="oa: items to reorder. Default: 5.", rich_help_panel=GOAL_PANEL),
 ]
-Order = Annotated[
+WantedOrder = Annotated[
     str | None,
     typer.Option(
         metavar="3,1,0,2,4",
@@ -181,7 +181,7 @@ SpaceName = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class SystemOptions:
+class SystemArguments:
     """The options that name a retrieval system: its model, its images, and their preprocessing."""
 
     model: Model
@@ -196,21 +196,19 @@ class SystemOptions:
 
     def open(self, stage: "Stage" = progress) -> "LoadedTask":
         """Load the model and the test split."""
-        from rankproof.system import load_task, preprocess_of
+        from rankproof.system import SystemOptions, load_task, preprocess_of
 
-        return load_task(
-            self.model,
-            self.data,
+        options = SystemOptions(
             device=self.device,
             size=self.size,
             split_by=self.split_by,
             root=data_root(),
             trust=self.trust,
             preprocess=preprocess_of(self.resize, self.crop, self.jpeg),
-            stage=stage,
         )
+        return load_task(self.model, self.data, options, stage=stage)
 
-    def embed(self) -> "Target":
+    def embed(self) -> "RetrievalSystem":
         """Load the model and the test split, embed the gallery, and print the line about the data."""
         target = self.open().embedded(progress)
         say(target.dataset.note)
@@ -225,7 +223,7 @@ class SystemOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GoalOptions:
+class GoalArguments:
     """The options that name a goal and its parameters."""
 
     goal: GoalName
@@ -240,7 +238,7 @@ class GoalOptions:
         ),
     ] = None
     k: K = None
-    order: Order = None
+    order: WantedOrder = None
     g: Annotated[
         int | None,
         typer.Option(
@@ -329,7 +327,7 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
     """The command as typer reads it: a parameter that is a group of options becomes these options.
 
     Args:
-        command: its parameters are options, or dataclasses such as `SystemOptions` whose fields are options.
+        command: its parameters are options, or dataclasses of options such as `SystemArguments`.
     """
     groups: dict[str, type] = {}
     options: list[inspect.Parameter] = []
@@ -374,7 +372,8 @@ class RegistryCommand(TyperCommand):
             WHITE_BOX: _method_list("white-box"),
             BLACK_BOX: _method_list("black-box"),
         }
-        for part in (self, *self.params):
+        parts: tuple[Any, ...] = (self, *self.params)
+        for part in parts:
             for placeholder, text in texts.items():
                 part.help = part.help and part.help.replace(placeholder, text)
         super().format_help(ctx, formatter)

@@ -44,7 +44,7 @@ class GoalSpec:
         parameters: what it is given, among w, m, k, g, xi and whatever its constructor takes.
         describe: the sentence of a report: what the attacker does and wants, from the values of an attack.
         figure_label: what a table calls the headline figure.
-        standard_audit: whether a standard audit runs it, and in which order among the others (0: it does not).
+        standard_audit: its place in a standard audit, from 1; 0 where the audit does not run it.
         succeeded: (b,) whether each attack reached its goal, from its headline figures; None where no figure
             says so.
     """

@@ -141,7 +141,7 @@ class CandidateLower(Goal):
 
 
 class BoundCandidate:
-    """A candidate and its queries (b, w) in a context: positions in the gallery, or in the given embeddings."""
+    """A candidate and its queries (b, w): positions in the gallery, or in the given embeddings."""
 
     stationary = False
 

@@ -131,7 +131,7 @@ class BoundOrder:
         self.preserved: Ids = wanted.new_empty(len(wanted), 0)
 
     def evaluate(self, z: Embeddings, penalty_weight: Tensor | None = None) -> Evaluation:
-        """Loss; fitness: Kendall's tau; constraint violation: the worst place of the chosen, 1 at the edge."""
+        """Loss; fitness: Kendall's tau; constraint violation: the worst place, 1 at the edge of sight."""
         k, size = self.goal.k, self.context.size
         distances = self.context.gallery.distances(z)
         weights = z.new_full((len(z), k), self.goal.xi / (k * size))

@@ -150,7 +150,8 @@ class QueryLower(QueryGoal):
         target_value=100.0,
         parameters=("m",),
         describe=lambda values: (
-            f"The query is changed so that {counted(values.get('m'), 'item', 'items')} among its nearest sink."
+            f"The query is changed so that {counted(values.get('m'), 'item', 'items')} among its nearest "
+            "sink."
         ),
         standard_audit=4,
     )
@@ -227,7 +228,7 @@ class QuerySum(QueryGoal):
         goals = [goal for _, goal in self.terms]
         plain = goals[0].SPEC
         if any(isinstance(goal, Preserve) for goal in goals[1:]):
-            plain = SP_QA[type(goals[0])] if type(goals[0]) in SP_QA else plain
+            plain = SP_QA.get(type(goals[0]), plain)
         distance = any(goal.spec is not goal.SPEC for goal in goals)
         return plain.distance_based() if distance else plain
 
@@ -281,7 +282,7 @@ def _preserving(spec: GoalSpec, order: int) -> GoalSpec:
     )
 
 
-SP_QA = {
+SP_QA: dict[type[QueryGoal], GoalSpec] = {
     QueryRaise: _preserving(QueryRaise.SPEC, 5),
     QueryLower: _preserving(QueryLower.SPEC, 6),
 }

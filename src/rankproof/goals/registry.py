@@ -113,7 +113,8 @@ def _reorder(k: int | None = None, order: tuple[int, ...] | None = None, **more:
     return Reorder(k=size, order=order, **more)
 
 
-for _goal in (CandidateRaise, CandidateLower, QueryRaise, QueryLower):
+_plain: tuple[type[Goal], ...] = (CandidateRaise, CandidateLower, QueryRaise, QueryLower)
+for _goal in _plain:
     register(_goal)
 register(QueryRaise, spec=SP_QA[QueryRaise], build=_preserving(QueryRaise, 1.0))
 register(QueryLower, spec=SP_QA[QueryLower], build=_preserving(QueryLower, 100.0))

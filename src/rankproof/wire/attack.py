@@ -124,9 +124,9 @@ class ServiceResult:
 
     result: AttackResult
     summary: AttackSummary
-    service: dict[str, Any]
+    service: dict[str, str | int | None]
     images: dict[str, bytes]
-    strips: list[dict[str, Any]]
+    strips: list[dict[str, object]]
 
     def to_json(self) -> dict[str, Any]:
         """The object that `rankproof attack-service --json` prints."""
@@ -309,7 +309,7 @@ def pad_and_stack(images: list[Tensor]) -> Tensor:
     return torch.stack([padded(image) for image in images])
 
 
-def _service_facts(oracle: HttpOracle) -> dict[str, Any]:
+def _service_facts(oracle: HttpOracle) -> dict[str, str | int | None]:
     """The service, the authorisation, and the number of calls, as they stand in the report."""
     destination, cache = oracle.client.destination, oracle.cache
     return {
@@ -322,7 +322,7 @@ def _service_facts(oracle: HttpOracle) -> dict[str, Any]:
     }
 
 
-def _strip(result: AttackResult, oracle: HttpOracle) -> dict[str, Any]:
+def _strip(result: AttackResult, oracle: HttpOracle) -> dict[str, object]:
     """One attack in the service's own ids."""
     return {
         "wanted": [oracle.name(number) for number in result.targets[0].tolist()],

@@ -107,7 +107,7 @@ class BlackBoxMethod(Protocol):
     grid: ClassVar[bool] = False
 
     def subspace(self, shape: tuple[int, int, int]) -> Subspace:
-        """Where it searches images of a shape (c, h, w) unless the caller says otherwise: the papers' rule."""
+        """Where it searches images (c, h, w) unless the caller says otherwise: the papers' rule."""
         return published_subspace(shape)
 
     def begin(self, problem: Problem, clean: Feedback) -> AttackTensors:

@@ -24,8 +24,8 @@ class MomentumPGD:
     Three things make it stronger than the published descent: large first steps reach the far side of the
     ball at once and small last ones settle; momentum damps the zigzag between what is wanted and what is to
     be kept; and the iterate that is best by the goal's own figure, not the last one, is returned. Where a
-    goal tells how much constraint_violation is tolerable, the weight of what is to be kept is adapted for each attack, and
-    only iterates within it are eligible.
+    goal has a constraint, the weight of what is to be kept is adapted for each attack, and only iterates that
+    do not violate it are eligible.
 
     Args:
         steps: evaluations; None takes as many as the published descent of `rule`.
@@ -35,7 +35,7 @@ class MomentumPGD:
             over however large eps is.
         last: the last step as a share of the first.
         penalty_weight: first factor on the weight of what is to be kept.
-        tighten, relax: factors on it after an evaluation beyond and within the tolerable constraint_violation.
+        tighten, relax: factors on it after an evaluation that violates the constraint, or keeps it.
     """
 
     steps: int | None = None
@@ -99,7 +99,7 @@ class MomentumPGD:
 
 
 class _Best:
-    """The best image of each attack so far: within the tolerable constraint_violation, then by fitness, then by loss."""
+    """The best image of each attack so far: within the constraint, then by fitness, then by loss."""
 
     def __init__(self, images: Images) -> None:
         self.images = images.clone()
@@ -116,7 +116,7 @@ class _Best:
 
 
 def _eligible(evaluation: Evaluation) -> PerAttack:
-    """The fitness; beyond the tolerable constraint_violation something lower than any fitness, worse the larger the constraint_violation."""
+    """The fitness; where the constraint is violated, something lower than any fitness."""
     if evaluation.constraint_violation is None:
         return evaluation.fitness
     return torch.where(

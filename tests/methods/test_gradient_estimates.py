@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rankproof import NES, SPSA, RankproofError
-from rankproof.methods.black_box.subspace import Space
+from rankproof.methods.black_box.subspace import Subspace
 from rankproof.rng import generator
 
 METHODS = {"spsa": SPSA(), "nes": NES(), "spsa, 7 pairs": SPSA(pairs=7, sigma=0.01, step=0.02)}
@@ -157,8 +157,8 @@ def test_finds_the_corner_where_a_linear_score_is_largest(bench, make, method):
 @pytest.mark.parametrize("kind", ["blocks", "bilinear", "cosine"])
 def test_with_fewer_variables_the_probes_are_drawn_there(bench, kind):
     original = torch.full((1, *bench.shape), 0.5, dtype=torch.float64)
-    space = Space(kind, 2)
-    (sent, *_), _, _ = bench.walk(SPSA(), original, space=space, budget=120)
+    space = Subspace(kind, 2)
+    (sent, *_), _, _ = bench.walk(SPSA(), original, subspace=space, budget=120)
     source = generator(bench.seed, 0, "spsa/0")
     coins = torch.randint(2, (25, 1, 2, 2), generator=source, dtype=torch.int8).double() * 2 - 1
     changes = space.expand(2 / 255 * torch.cat([coins, -coins]), bench.shape).clamp(-8 / 255, 8 / 255)
