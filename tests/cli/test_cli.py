@@ -3,6 +3,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -24,7 +25,9 @@ from rankproof.goals import (
     QueryRaise,
     Reorder,
 )
+from rankproof.goals import registry as goals
 from rankproof.methods import NES, PGD, PSO, SPSA, Beta, Rand
+from rankproof.methods import registry as methods
 from rankproof.methods.black_box.subspace import Subspace
 from rankproof.methods.defaults import automatic
 from rankproof.methods.registry import parse as parse_method
@@ -192,6 +195,50 @@ def test_words_to_what_is_seen_and_searched():
     for text, k in (("4", 5), ("0", 2), (None, 51)):
         with pytest.raises(RankproofError, match=f"k = {k} .* are visible; try --visible {k}$"):
             parse_visible(text, k)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nudge(MaxShift):
+    """A goal of a user."""
+
+    SPEC = replace(
+        MaxShift.SPEC,
+        name="nudge",
+        title="Nudge",
+        standard_audit=0,
+        describe=lambda values: "An image is nudged a little.",
+    )
+
+
+@pytest.fixture
+def registered():
+    """A goal "nudge" and a black-box method "guess" that a user registered."""
+    goals.register(Nudge)
+    methods.register("guess", "black-box", lambda metric, steps: Rand())
+    yield
+    goals.unregister("nudge")
+    methods.unregister("guess")
+
+
+@pytest.mark.usefixtures("registered")
+def test_what_a_user_registers_is_on_the_help_page(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")  # no line is broken
+    text = call("attack", "--help").stdout
+    assert "nudge: An image is nudged a little." in text
+    assert "What the attacker wants: ca+, ca-, qa+, qa-, sp-qa+, sp-qa-, oa, shift, " in text
+    assert ", top4, nudge." in text
+    assert "With gradients: strong; as published pgd. " in text
+    assert "As a black box: auto, thompson, guess; as published rand, beta, pso, nes, spsa. " in text
+    assert "{" not in text
+
+
+@pytest.mark.usefixtures("registered")
+def test_what_a_user_registers_can_be_run(model):
+    summary = json.loads(attack("--json", "--steps", 2, model=model, goal="nudge").stdout)
+    assert (summary["goal"], summary["metric"]) == ("nudge", "shift")
+    assert summary["shift"] > 0
+    assert_refused(attack("--m", 1, model=model, goal="nudge"), "--m is no parameter of goal nudge")
+    assert seen("--method", "guess", "--budget", 9, model=model)["method"] == "rand"
 
 
 def test_strong_is_offered(model):

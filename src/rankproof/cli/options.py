@@ -380,12 +380,10 @@ class RegistryCommand(TyperCommand):
 
 
 def _method_list(kind: "Kind") -> str:
-    """The methods of a kind, the published ones first."""
+    """The methods of a kind, those of papers last."""
     from rankproof.methods import registry
 
     names = registry.names(kind)
-    parts = [
-        (", ".join(name for name in names if registry.spec(name).published is published), label)
-        for published, label in ((True, "as published"), (False, "ours"))
-    ]
-    return "; ".join(f"{text} ({label})" for text, label in parts if text)
+    published = [name for name in names if registry.spec(name).published]
+    others = [name for name in names if name not in published]
+    return f"{', '.join(others)}; as published {', '.join(published)}"
