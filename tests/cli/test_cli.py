@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import rankproof
 from rankproof.cli import app
-from rankproof.cli.options import GoalArguments, parse_order, parse_subspace, parse_visible
+from rankproof.cli.options import BlackBoxArguments, GoalArguments, parse_order, parse_visible
 from rankproof.data import load
 from rankproof.errors import RankproofError
 from rankproof.goals import (
@@ -132,6 +132,10 @@ def test_public_names():
 # -- what the words mean
 
 
+def subspace_of(text):
+    return BlackBoxArguments(space=text).subspace
+
+
 def goal_of(word, **parameters):
     return GoalArguments(goal=word, **parameters).parse()
 
@@ -186,8 +190,8 @@ def test_words_to_methods():
 
 def test_words_to_what_is_seen_and_searched():
     assert [parse_visible(text, 5) for text in (None, "k", "inf", "797")] == [50, 5, None, 797]
-    assert [parse_subspace(text) for text in (None, "auto", "full")] == [None, None, Subspace("full")]
-    assert parse_subspace("cosine:16") == Subspace("cosine", 16)
+    assert [subspace_of(text) for text in (None, "auto", "full")] == [None, None, Subspace("full")]
+    assert subspace_of("cosine:16") == Subspace("cosine", 16)
     assert parse_order(None) is None
     for text in ("", "all", "-1", "5.0", "1_000", " 50", "９", "9" * 30):
         with pytest.raises(RankproofError, match="is no number of results; write 50, k or inf"):

@@ -9,17 +9,15 @@ import typer
 
 from rankproof.cli.options import (
     BLACK_BOX,
-    BLACK_BOX_PANEL,
     WHITE_BOX,
     AsJson,
+    BlackBoxArguments,
     Eps,
     GoalArguments,
     Seed,
-    SpaceName,
     SystemArguments,
     Trials,
     about_option,
-    parse_subspace,
     parse_visible,
 )
 from rankproof.cli.terminal import (
@@ -41,13 +39,14 @@ if TYPE_CHECKING:
     from rankproof.oracles import Oracle
     from rankproof.ranking import Gallery
 
-TRIALS, MAX_BUDGET = 1000, 1_000_000
+TRIALS = 1000
 
 
 def attack(
     goal: GoalArguments,
     eps: Eps,
     system: SystemArguments,
+    black_box: BlackBoxArguments,
     trials: Trials = None,
     seed: Seed = 0,
     method: Annotated[
@@ -67,25 +66,6 @@ def attack(
             show_default=False,
         ),
     ] = None,
-    visible: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|k|inf",
-            help="How many results the attacker sees: k as many as are reordered, inf all. Default: 50.",
-            show_default=False,
-            rich_help_panel=BLACK_BOX_PANEL,
-        ),
-    ] = None,
-    budget: Annotated[
-        int | None,
-        typer.Option(
-            metavar="Q",
-            help="Largest number of queries in each attack, the clean one included. Default: 1000.",
-            show_default=False,
-            rich_help_panel=BLACK_BOX_PANEL,
-        ),
-    ] = None,
-    space: SpaceName = None,
     grid: Annotated[
         bool | None,
         typer.Option(
@@ -105,16 +85,6 @@ def attack(
         ),
     ] = "keep",
     as_json: AsJson = False,
-    journal: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Save the state of the search here; after Ctrl-C the same command resumes it. Default: "
-            "not saved.",
-            show_default=False,
-            rich_help_panel=BLACK_BOX_PANEL,
-        ),
-    ] = None,
     save: Annotated[
         Path | None,
         typer.Option(
@@ -143,16 +113,12 @@ def attack(
     rankproof attack --goal oa --visible 50 --budget 1000 --eps 4/255 --model runs/digits/model --trials 50
     ```
     """
-    black_box = {"method": method, "visible": visible, "budget": budget, "space": space, "journal": journal}
-    name = method or ("pgd" if visible is None and budget is None else "auto")
-    with reported(lambda: _interrupted(name, journal)):
-        for option, number in (("trials", trials), ("steps", steps), ("budget", budget)):
-            at_least_one(option, number)
-        if budget is not None and budget > MAX_BUDGET:
-            raise RankproofError(f"--budget must be at most {MAX_BUDGET:,}, since every score is stored")
-        for folder in (save, journal):
-            if folder is not None:
-                writable(folder)
+    name = method or ("pgd" if black_box.visible is None and black_box.budget is None else "auto")
+    with reported(lambda: _interrupted(name, black_box.journal)):
+        at_least_one("trials", trials)
+        at_least_one("steps", steps)
+        black_box.check()
+        writable(save)
         from rankproof.attacks import attack as run
         from rankproof.attacks.cost import measure_result
         from rankproof.methods import registry
@@ -162,12 +128,13 @@ def attack(
         wanted = goal.parse()
         with about_option():
             search = registry.parse(name, wanted.metric, steps)
-        _check_combination(wanted, search, black_box, {"steps": steps, "xi": goal.xi})
+        given = {"method": method, **vars(black_box)}
+        _check_combination(wanted, search, given, {"steps": steps, "xi": goal.xi})
         if clean_copy not in ("keep", "drop"):
             raise RankproofError(f"--own-copy must be keep or drop, got {clean_copy!r}")
         published_grid = isinstance(search, BlackBoxMethod) and search.grid
         threat = Threat(parse_eps(eps), grid=published_grid if grid is None else grid)
-        subspace = parse_subspace(space)
+        subspace = black_box.subspace
         target = system.embed()
         index = target.draw(trials or TRIALS, seed)
         if trials is not None and trials > len(index):
@@ -175,17 +142,17 @@ def attack(
         images = target.dataset.take(index)
         with progress("attacking") as tell:
             result = run(
-                _attacked(target.gallery, wanted, search, visible),
+                _attacked(target.gallery, wanted, search, black_box.visible),
                 images,
                 wanted,
                 threat,
                 method=search,
-                budget=budget,
+                budget=black_box.budget,
                 subspace=subspace,
                 seed=seed,
                 gallery_ids=index,
                 exclude_self=clean_copy == "drop",
-                search_folder=journal,
+                search_folder=black_box.journal,
                 progress=tell,
             )
         with progress("timing the bare work") as tell:

@@ -3,23 +3,20 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
 from rankproof.cli.options import (
     BLACK_BOX,
-    BLACK_BOX_PANEL,
-    GOAL_PANEL,
     AsJson,
+    BlackBoxArguments,
     Eps,
     GoalArguments,
     K,
     Seed,
-    SpaceName,
     WantedOrder,
     about_option,
-    parse_subspace,
     parse_visible,
 )
 from rankproof.cli.terminal import (
@@ -36,12 +33,12 @@ from rankproof.errors import RankproofError
 if TYPE_CHECKING:
     from rankproof.goals import Reorder
 
-SERVICE_PANEL = "Service"
-
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceArguments:
     """The options that say which service is attacked, how it is called and how fast."""
+
+    PANEL: ClassVar = "Service"
 
     target: Annotated[
         str | None,
@@ -49,7 +46,6 @@ class ServiceArguments:
             metavar="URL",
             help="Address of the service. Default: the adapter's.",
             show_default=False,
-            rich_help_panel=SERVICE_PANEL,
         ),
     ] = None
     adapter: Annotated[
@@ -59,7 +55,6 @@ class ServiceArguments:
             help="A TOML file that describes how the service is called and where the ids stand in its "
             "answers. Default: as `rankproof serve`.",
             show_default=False,
-            rich_help_panel=SERVICE_PANEL,
         ),
     ] = None
     key_env: Annotated[
@@ -68,7 +63,6 @@ class ServiceArguments:
             metavar="NAME",
             help="The environment variable that holds your key for the service.",
             show_default=False,
-            rich_help_panel=SERVICE_PANEL,
         ),
     ] = None
     key_file: Annotated[
@@ -77,21 +71,17 @@ class ServiceArguments:
             metavar="FILE",
             help="The file that holds your key for the service.",
             show_default=False,
-            rich_help_panel=SERVICE_PANEL,
         ),
     ] = None
     concurrency: Annotated[
         int | None,
-        typer.Option(
-            metavar="N", help="Largest number of calls in flight. Default: 4.", rich_help_panel=SERVICE_PANEL
-        ),
+        typer.Option(metavar="N", help="Largest number of calls in flight. Default: 4."),
     ] = None
     per_second: Annotated[
         float | None,
         typer.Option(
             metavar="X",
             help="Largest number of calls per second. Default: as many as the service allows.",
-            rich_help_panel=SERVICE_PANEL,
         ),
     ] = None
     cap: Annotated[
@@ -100,7 +90,6 @@ class ServiceArguments:
             metavar="N",
             help="Largest number of calls in all, retries included. Default: the budgets, a tenth of them "
             "and 20.",
-            rich_help_panel=SERVICE_PANEL,
         ),
     ] = None
     i_am_authorised: Annotated[
@@ -110,7 +99,6 @@ class ServiceArguments:
             help="Who allowed the test and why. Required outside loopback and private addresses; the report "
             "quotes it.",
             show_default=False,
-            rich_help_panel=SERVICE_PANEL,
         ),
     ] = None
 
@@ -132,11 +120,11 @@ def attack_service(
             metavar="oa",
             help="What the attacker wants: oa, the one goal that is measured by the order of results alone.",
             show_default=False,
-            rich_help_panel=GOAL_PANEL,
         ),
     ],
     eps: Eps,
     service: ServiceArguments,
+    black_box: BlackBoxArguments,
     query: Annotated[
         list[Path] | None,
         typer.Option(
@@ -153,38 +141,9 @@ def attack_service(
         typer.Option(
             metavar="METHOD",
             help=f"How the attacker searches: {BLACK_BOX}.",
-            rich_help_panel=BLACK_BOX_PANEL,
         ),
     ] = "auto",
-    visible: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|k",
-            help="How many results count: k as many as are reordered. Default: as many as the service shows.",
-            show_default=False,
-            rich_help_panel=BLACK_BOX_PANEL,
-        ),
-    ] = None,
-    budget: Annotated[
-        int | None,
-        typer.Option(
-            metavar="Q",
-            help="Largest number of queries for each image, the clean one included. Default: 100.",
-            show_default=False,
-            rich_help_panel=BLACK_BOX_PANEL,
-        ),
-    ] = None,
-    space: SpaceName = None,
     as_json: AsJson = False,
-    journal: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Save answers and the state of the search here. Default: a folder below runs/wire.",
-            show_default=False,
-            rich_help_panel=BLACK_BOX_PANEL,
-        ),
-    ] = None,
     save: Annotated[
         Path | None,
         typer.Option(
@@ -210,12 +169,10 @@ def attack_service(
     ```
     """
     with reported("every answer is kept; the same command goes on from there"):
-        counts = {"budget": budget, "concurrency": service.concurrency, "cap": service.cap}
-        for option, number in counts.items():
-            at_least_one(option, number)
-        for folder in (save, journal):
-            if folder is not None:
-                writable(folder)
+        at_least_one("concurrency", service.concurrency)
+        at_least_one("cap", service.cap)
+        black_box.check()
+        writable(save)
         from rankproof.methods.registry import parse_black_box
         from rankproof.threat import parse_eps
         from rankproof.wire.attack import BUDGET, ServiceAttack
@@ -233,17 +190,17 @@ def attack_service(
             queries=query or [],
             goal=wanted,
             method=search,
-            subspace=parse_subspace(space),
+            subspace=black_box.subspace,
             seed=seed,
-            budget=budget or BUDGET,
+            budget=black_box.budget or BUDGET,
             eps=parse_eps(eps),
-            visible=_visible(visible, wanted.k),
+            visible=_visible(black_box.visible, wanted.k),
             rate_limit=RateLimit(
                 concurrency=service.concurrency or CONCURRENCY, per_second=service.per_second
             ),
             cap=service.cap,
             authorised=service.i_am_authorised,
-            journal=journal,
+            journal=black_box.journal,
         )
         with progress("attacking", "queries") as tell:
             result = run(request, say, tell)

@@ -6,14 +6,15 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_type_hints
 
 import typer
 from typer.core import TyperCommand
 
-from rankproof.cli.terminal import at_least_one, not_below_zero, progress, say
+from rankproof.cli.terminal import at_least_one, not_below_zero, progress, say, writable
 from rankproof.errors import RankproofError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from rankproof.methods.registry import Kind
     from rankproof.system import LoadedTask, RetrievalSystem, Stage
 
-SYSTEM_PANEL, GOAL_PANEL, BLACK_BOX_PANEL = "Model and data", "Goal", "Black box"
+MAX_BUDGET = 1_000_000
 
 # What help pages write in place of these; see `RegistryCommand`.
 GOALS, GOAL_LIST, WHITE_BOX, BLACK_BOX = (
@@ -42,7 +43,6 @@ Data = Annotated[
         "metadata.csv, or the name of one of these below $RANKPROOF_DATA (else ./data). "
         "Default: scikit-learn's scanned digits.",
         show_default=False,
-        rich_help_panel=SYSTEM_PANEL,
     ),
 ]
 Model = Annotated[
@@ -52,7 +52,6 @@ Model = Annotated[
         help="A folder written by `rankproof train`, a name that `rankproof zoo` lists, hf:FOLDER-OR-NAME, "
         "timm:NAME, torchvision:NAME, your own FILE.py:FUNCTION, or a program FILE.pt2, .pt, .ts.",
         show_default=False,
-        rich_help_panel=SYSTEM_PANEL,
     ),
 ]
 Size = Annotated[
@@ -61,7 +60,6 @@ Size = Annotated[
         metavar="N",
         help="Resize every image to N x N pixels.",
         show_default=False,
-        rich_help_panel=SYSTEM_PANEL,
     ),
 ]
 SplitBy = Annotated[
@@ -71,7 +69,6 @@ SplitBy = Annotated[
         metavar="HOW",
         help="How data without splits is divided: by classes, by items of each class, none (all is both "
         "train and test), or auto (classes from 20 on).",
-        rich_help_panel=SYSTEM_PANEL,
     ),
 ]
 Trust = Annotated[
@@ -80,7 +77,6 @@ Trust = Annotated[
         "--trust",
         metavar="",
         help="Open a model that is a program. Such a file can run code of its author.",
-        rich_help_panel=SYSTEM_PANEL,
     ),
 ]
 Resize = Annotated[
@@ -89,7 +85,6 @@ Resize = Annotated[
         metavar="N",
         help="The attacked service resizes the shorter side to N pixels; images are attacked as loaded.",
         show_default=False,
-        rich_help_panel=SYSTEM_PANEL,
     ),
 ]
 Crop = Annotated[
@@ -98,7 +93,6 @@ Crop = Annotated[
         metavar="N",
         help="The attacked service crops the central N x N pixels.",
         show_default=False,
-        rich_help_panel=SYSTEM_PANEL,
     ),
 ]
 Jpeg = Annotated[
@@ -107,7 +101,6 @@ Jpeg = Annotated[
         metavar="Q",
         help="The attacked service first stores images as JPEG of that quality.",
         show_default=False,
-        rich_help_panel=SYSTEM_PANEL,
     ),
 ]
 Device = Annotated[
@@ -115,7 +108,6 @@ Device = Annotated[
     typer.Option(
         metavar="auto|cpu|cuda",
         help="Where to compute; auto uses a GPU if there is one.",
-        rich_help_panel=SYSTEM_PANEL,
     ),
 ]
 
@@ -152,12 +144,11 @@ GoalName = Annotated[
         metavar="GOAL",
         help=f"What the attacker wants: {GOALS}.",
         show_default=False,
-        rich_help_panel=GOAL_PANEL,
     ),
 ]
 K = Annotated[
     int | None,
-    typer.Option("--k", metavar="N", help="oa: items to reorder. Default: 5.", rich_help_panel=GOAL_PANEL),
+    typer.Option("--k", metavar="N", help="oa: items to reorder. Default: 5."),
 ]
 WantedOrder = Annotated[
     str | None,
@@ -165,17 +156,6 @@ WantedOrder = Annotated[
         metavar="3,1,0,2,4",
         help="oa: wanted order by present places from 0. Default: drawn for each query.",
         show_default=False,
-        rich_help_panel=GOAL_PANEL,
-    ),
-]
-SpaceName = Annotated[
-    str | None,
-    typer.Option(
-        metavar="auto|full|blocks:32|bilinear:7|cosine:16",
-        help="Search every pixel, or fewer variables along each side that are enlarged. "
-        "Default: auto, the method's own choice.",
-        show_default=False,
-        rich_help_panel=BLACK_BOX_PANEL,
     ),
 ]
 
@@ -183,6 +163,8 @@ SpaceName = Annotated[
 @dataclass(frozen=True, kw_only=True)
 class SystemArguments:
     """The options that name a retrieval system: its model, its images, and their preprocessing."""
+
+    PANEL: ClassVar = "Model and data"
 
     model: Model
     data: Data = None
@@ -226,24 +208,22 @@ class SystemArguments:
 class GoalArguments:
     """The options that name a goal and its parameters."""
 
+    PANEL: ClassVar = "Goal"
+
     goal: GoalName
     w: Annotated[
         int | None,
-        typer.Option("--w", metavar="N", help="ca: queries. Default: 1.", rich_help_panel=GOAL_PANEL),
+        typer.Option("--w", metavar="N", help="ca: queries. Default: 1."),
     ] = None
     m: Annotated[
         int | None,
-        typer.Option(
-            "--m", metavar="N", help="qa, sp-qa: chosen candidates. Default: 1.", rich_help_panel=GOAL_PANEL
-        ),
+        typer.Option("--m", metavar="N", help="qa, sp-qa: chosen candidates. Default: 1."),
     ] = None
     k: K = None
     order: WantedOrder = None
     g: Annotated[
         int | None,
-        typer.Option(
-            "--g", metavar="N", help="sp-qa: items to keep in place. Default: 5.", rich_help_panel=GOAL_PANEL
-        ),
+        typer.Option("--g", metavar="N", help="sp-qa: items to keep in place. Default: 5."),
     ] = None
     xi: Annotated[
         float | None,
@@ -251,7 +231,6 @@ class GoalArguments:
             metavar="X",
             help="Weight of keeping items in place or in sight. Default: 1 for sp-qa+, 100 for sp-qa-, 10 "
             "for oa.",
-            rich_help_panel=GOAL_PANEL,
         ),
     ] = None
 
@@ -273,6 +252,64 @@ class GoalArguments:
         return registry.parse(self.goal, **given)
 
 
+@dataclass(frozen=True, kw_only=True)
+class BlackBoxArguments:
+    """The options of a black-box search."""
+
+    PANEL: ClassVar = "Black box"
+
+    visible: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|k|inf",
+            help="How many results the attacker sees: k as many as are reordered, inf all. Default: 50; as "
+            "many as a service shows.",
+            show_default=False,
+        ),
+    ] = None
+    budget: Annotated[
+        int | None,
+        typer.Option(
+            metavar="Q",
+            help="Largest number of queries in each attack, the clean one included. Default: 1000; 100 on a "
+            "service.",
+            show_default=False,
+        ),
+    ] = None
+    space: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|full|blocks:32|bilinear:7|cosine:16",
+            help="Search every pixel, or fewer variables along each side that are enlarged. "
+            "Default: auto, the method's own choice.",
+            show_default=False,
+        ),
+    ] = None
+    journal: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Save the state of the search here; after Ctrl-C the same command resumes it. Default: "
+            "not saved; a folder below runs/wire for a service.",
+            show_default=False,
+        ),
+    ] = None
+
+    def check(self) -> None:
+        """Raise if the budget is out of range or the journal cannot be written."""
+        at_least_one("budget", self.budget)
+        if self.budget is not None and self.budget > MAX_BUDGET:
+            raise RankproofError(f"--budget must be at most {MAX_BUDGET:,}, since every score is stored")
+        writable(self.journal)
+
+    @property
+    def subspace(self) -> "Subspace | None":
+        """Where to search; None is the method's own choice."""
+        from rankproof.methods.black_box.subspace import parse_subspace
+
+        return None if self.space is None or self.space == "auto" else parse_subspace(self.space)
+
+
 @contextmanager
 def about_option() -> Iterator[None]:
     """Name the option in an error of a registry: "goal 'x' is unknown" is about --goal."""
@@ -289,13 +326,6 @@ def parse_order(text: str | None) -> tuple[int, ...] | None:
     if not re.fullmatch(r"[0-9]{1,9}(\s*,\s*[0-9]{1,9})*", text.strip()):
         raise RankproofError(f"--order {text!r} is no order; write places from 0, such as 3,1,0,2,4")
     return tuple(int(place) for place in text.split(","))
-
-
-def parse_subspace(text: str | None) -> "Subspace | None":
-    """The subspace in which a black-box method searches; None is the method's own choice."""
-    from rankproof.methods.black_box import subspace
-
-    return None if text is None or text == "auto" else subspace.parse_subspace(text)
 
 
 def parse_visible(text: str | None, k: int) -> int | None:
@@ -329,22 +359,14 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
     Args:
         command: its parameters are options, or dataclasses of options such as `SystemArguments`.
     """
-    groups: dict[str, type] = {}
+    parameters = inspect.signature(command).parameters
+    groups: dict[str, Any] = {
+        name: each.annotation for name, each in parameters.items() if is_dataclass(each.annotation)
+    }
     options: list[inspect.Parameter] = []
-    for name, parameter in inspect.signature(command).parameters.items():
-        group = parameter.annotation
-        if not is_dataclass(group):
-            options.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
-            continue
-        assert isinstance(group, type)
-        groups[name] = group
-        hints = get_type_hints(group, include_extras=True)
-        for field in fields(group):
-            default = inspect.Parameter.empty if field.default is MISSING else field.default
-            option = inspect.Parameter(
-                field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[field.name]
-            )
-            options.append(option)
+    for name, parameter in parameters.items():
+        options += _options_of(groups[name]) if name in groups else [parameter]
+    options = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
 
     @functools.wraps(command)
     def call(**values: Any) -> None:
@@ -356,6 +378,19 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
 
     vars(call)["__signature__"] = inspect.Signature(options)
     return call
+
+
+def _options_of(group: Any) -> Iterator[inspect.Parameter]:
+    """The fields of a group as parameters, shown in a panel of their own on the help page."""
+    hints = get_type_hints(group, include_extras=True)
+    for field in fields(group):
+        kind, option = get_args(hints[field.name])
+        option = copy(option)
+        option.rich_help_panel = group.PANEL
+        default = inspect.Parameter.empty if field.default is MISSING else field.default
+        yield inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
+        )
 
 
 class RegistryCommand(TyperCommand):

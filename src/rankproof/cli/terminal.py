@@ -126,8 +126,10 @@ def as_typed() -> str:
     return shlex.join(["rankproof", *sys.argv[1:]])
 
 
-def writable(folder: Path) -> None:
+def writable(folder: Path | None) -> None:
     """Raise if files cannot be written into a folder. The folder need not exist yet and is not created."""
+    if folder is None:
+        return
     parent = folder.absolute()
     while not parent.exists():
         parent = parent.parent
