@@ -1,10 +1,15 @@
-"""How files are written - to a temporary name, then moved - and which software they were made with."""
+"""Atomic writing of files, PNG encoding, and the versions of the software."""
 
 import os
 import platform
 import tempfile
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
+
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
 
 from rankproof.errors import RankproofError
 
@@ -25,6 +30,14 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise RankproofError(f"{path}: cannot be written ({error.strerror})") from None
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def encode_png(pixels: UInt8[Tensor, "c h w"]) -> bytes:
+    """An image of one channel (grey) or three (colour) as a PNG file."""
+    plane = pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)  # (h, w) or (h, w, c)
+    stream = BytesIO()
+    Image.fromarray(plane.contiguous().numpy()).save(stream, format="PNG")
+    return stream.getvalue()
 
 
 def versions() -> dict[str, str]:

@@ -14,8 +14,6 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any, Generic, TypeVar
 
-import torch
-
 from rankproof.errors import RankproofError
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # names of glibc's settings
@@ -66,6 +64,8 @@ def side_by_side(
     context = get_context("spawn")
     # Nothing is ever said on this line: the workers hear it cut off.
     theirs, ours = context.Pipe(duplex=False)
+    import torch  # here, so that the command line starts without it
+
     threads = max(1, torch.get_num_threads() // workers)
     pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(build, threads, theirs))
     waiting, done = list(jobs), set[str]()
@@ -119,6 +119,8 @@ _work: Callable[[Any], Any]
 def _begin(build: Callable[[], Callable[[Any], Any]], threads: int, line: Connection) -> None:
     global _work
     threading.Thread(target=_end_with, args=(line,), daemon=True).start()
+    import torch
+
     torch.set_num_threads(threads)
     keep_freed_memory()
     _work = build()

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rankproof.cli.opening import opened
-from rankproof.cli.options import Crop, Data, Device, Divide, Jpeg, Model, Resize, Size, Trust
+from rankproof.cli.options import Crop, Data, Device, Jpeg, Model, Resize, Size, SplitBy, Trust
 from rankproof.console import progress, reported, say, writable
 
 if TYPE_CHECKING:
     from rankproof.service.service import Service
-    from rankproof.target import Stage
+    from rankproof.system import Stage
 
 SERVICE = Path("runs/service")
 
@@ -58,7 +58,7 @@ def serve(
     ] = False,
     device: Device = "auto",
     size: Size = None,
-    divide: Divide = "auto",
+    split_by: SplitBy = "auto",
     jpeg: Jpeg = None,
     resize: Resize = None,
     crop: Crop = None,
@@ -110,7 +110,7 @@ def serve(
                 data,
                 device,
                 size,
-                divide,
+                split_by,
                 trust=trust,
                 resize=resize,
                 crop=crop,

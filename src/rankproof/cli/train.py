@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rankproof.cli.options import Data, Device, Divide, Seed, Size
+from rankproof.cli.options import Data, Device, Seed, Size, SplitBy
 from rankproof.cli.recipe import (
     Batch,
     Decay,
@@ -103,7 +103,7 @@ def train(
     ] = False,
     precision: Precision = "single",
     size: Size = None,
-    divide: Divide = "auto",
+    split_by: SplitBy = "auto",
     device: Device = "auto",
 ) -> None:
     """Train an encoder, with or without a defence, and keep it as a checkpoint.
@@ -130,14 +130,14 @@ def train(
         for option, value in (("margin", margin), ("learning-rate", learning_rate), ("warm-up", warm_up)):
             not_below_zero(option, value)
         writable(out)
-        from rankproof.target import find_device
+        from rankproof.system import find_device
         from rankproof.training.group import join
         from rankproof.training.options import Options, recipe_of
         from rankproof.training.run import Run, train_checkpoint
 
         group, place = join(find_device(device))
         tell_user = say if group.leads else (lambda line: None)
-        pictures, test = (_read(split, data, size, divide, tell_user) for split in ("train", "test"))
+        pictures, test = (_read(split, data, size, split_by, tell_user) for split in ("train", "test"))
         chosen = arch or _arch_for(pictures)
         options = Options(
             distance=distance,
@@ -188,14 +188,16 @@ def train(
 
 
 def _read(
-    split: str, data: str | None, size: int | None, divide: str, tell_user: Callable[[str], None]
+    split: str, data: str | None, size: int | None, split_by: str, tell_user: Callable[[str], None]
 ) -> "Dataset":
     """One split of a data set, and the line about it."""
     from rankproof.data import load
-    from rankproof.target import as_divide
+    from rankproof.system import as_split_by
 
     with progress("reading pictures") as tell:
-        dataset = load(data, split, size=size, divide=as_divide(divide), root=data_root(), progress=tell)
+        dataset = load(
+            data, split, size=size, split_by=as_split_by(split_by), root=data_root(), progress=tell
+        )
     tell_user(dataset.note)
     return dataset
 

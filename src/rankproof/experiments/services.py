@@ -34,9 +34,8 @@ from rankproof.ranking.metrics import short_range_tau
 from rankproof.target import Target, open_target
 from rankproof.threat import Threat
 from rankproof.types import Images
-from rankproof.wire import OWN, Client, HttpOracle, Ledger, Pace, allowed
-from rankproof.wire.http_oracle import answered
-from rankproof.wire.picture import png
+from rankproof.wire import RANKPROOF_SERVICE, Client, HttpOracle, RateLimit, ResponseCache, check_destination
+from rankproof.wire.http_oracle import cached_search, exact_png
 
 DATA = ("grocery_128", "cars196_cropped_128")
 MODELS, RECORDS = Path("runs/training"), Path("records/services")
@@ -119,12 +118,12 @@ def sent_again(target: Target, cell: Cell, url: str, trials: int) -> dict[str, A
     index, threat = target.draw(trials, 0), Threat(cell.level / 255, grid=True)
     method, space, _ = VARIANTS[cell.method]
     with (
-        closing(Client(allowed(url), OWN, pace=Pace())) as client,
-        closing(Ledger(None, client.service)) as ledger,
-        closing(Ledger(None, client.service)) as fresh,
+        closing(Client(check_destination(url), RANKPROOF_SERVICE, rate_limit=RateLimit())) as client,
+        closing(ResponseCache(None, client.service)) as cache,
+        closing(ResponseCache(None, client.service)) as fresh,
     ):
         result = attack(
-            HttpOracle(client, ledger, VISIBLE),
+            HttpOracle(client, cache, VISIBLE),
             target.dataset.take(index),
             Reorder(k=cell.k),
             threat,
@@ -135,10 +134,10 @@ def sent_again(target: Target, cell: Cell, url: str, trials: int) -> dict[str, A
         )
 
         def search(images: Images) -> list[list[str]]:
-            return answered(client, fresh, [png(image) for image in images])
+            return cached_search(client, fresh, [exact_png(image) for image in images])
 
-        # The same numbers for the service's ids, and a ledger that cannot answer in its place.
-        anew = ListOracle(search, VISIBLE, ledger.numbers)
+        # The same numbers for the service's ids, and a cache that cannot answer in its place.
+        anew = ListOracle(search, VISIBLE, cache.numbers)
         watch = Watch(torch.arange(len(index)), result.targets)
         places = anew(result.adversarial[:, None], watch)[:, 0]
     told = result.cell(model=target.gallery.ranker.name, data=target.dataset.name)

@@ -7,10 +7,17 @@ import torch
 
 from rankproof import LocalOracle, Reorder, Threat, attack
 from rankproof.models import new_encoder, save_checkpoint
-from rankproof.target import open_subject, open_target
-from rankproof.wire import OWN, Client, HttpOracle, Ledger, Pace, QuotaExhaustedError, allowed
-from rankproof.wire.http_oracle import answered
-from rankproof.wire.picture import png
+from rankproof.system import load_task, open_system
+from rankproof.wire import (
+    RANKPROOF_SERVICE,
+    Client,
+    HttpOracle,
+    QuotaExhaustedError,
+    RateLimit,
+    ResponseCache,
+    check_destination,
+)
+from rankproof.wire.http_oracle import cached_search, exact_png
 
 pytest.importorskip("fastapi", reason="the service is an extra")
 uvicorn = pytest.importorskip("uvicorn", reason="the service is an extra")
@@ -37,7 +44,7 @@ def running(model, tmp_path):
     with contextlib.ExitStack() as stack:
 
         def start(**limits):
-            subject = open_subject(model, None)
+            subject = load_task(model, None)
             service = open_service(subject, tmp_path / "service", limits=Limits(min_side=0, **limits))
             door = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
             server = uvicorn.Server(uvicorn.Config(create_app(service), log_level="warning"))
@@ -60,34 +67,40 @@ def connected(clock):
     """Connects to an address."""
     with contextlib.ExitStack() as stack:
 
-        def connect(url, **pace):
-            made = Client(allowed(url), OWN, pace=Pace(**pace), sleep=clock.sleep, clock=clock)
+        def connect(url, **limits):
+            made = Client(
+                check_destination(url),
+                RANKPROOF_SERVICE,
+                rate_limit=RateLimit(**limits),
+                sleep=clock.sleep,
+                clock=clock,
+            )
             stack.callback(made.close)
-            ledger = stack.enter_context(contextlib.closing(Ledger(None, made.service)))
-            return made, ledger
+            cache = stack.enter_context(contextlib.closing(ResponseCache(None, made.service)))
+            return made, cache
 
         yield connect
 
 
 def test_twenty_attacks_on_the_service_are_the_local_ones(running, connected, model):
-    target = open_target(model, None)
+    target = open_system(model, None)
     pictures = target.dataset.take(torch.arange(COUNT))
     goal, threat = Reorder(k=5), Threat(16 / 255, grid=True)
-    client, ledger = connected(running(per_day=10_000, per_second=10_000))
-    wired = HttpOracle(client, ledger, 50)
+    client, cache = connected(running(per_day=10_000, per_second=10_000))
+    wired = HttpOracle(client, cache, 50)
     found = attack(wired, pictures, goal, threat, budget=BUDGET, seed=3)
     local = attack(LocalOracle(target.gallery, 50), pictures, goal, threat, budget=BUDGET, seed=3)
     assert torch.equal(found.adversarial, local.adversarial)
-    assert torch.equal(found.scores.nan_to_num(9), local.scores.nan_to_num(9))
+    assert torch.equal(found.log.scores.nan_to_num(9), local.log.scores.nan_to_num(9))
     ids = [[int(str(wired.name(number))) for number in row] for row in found.targets.tolist()]
     assert ids == local.targets.tolist()
-    assert ledger.calls == int(found.queries.sum())
+    assert cache.calls == int(found.log.spent.sum())
 
 
 def test_its_quota_is_understood(running, connected):
-    client, ledger = connected(running(per_day=3, per_second=1000), concurrency=1)
-    files = [png(torch.full((1, 8, 8), number / 255)) for number in range(9)]
+    client, cache = connected(running(per_day=3, per_second=1000), concurrency=1)
+    files = [exact_png(torch.full((1, 8, 8), number / 255)) for number in range(9)]
     with pytest.raises(QuotaExhaustedError):
-        answered(client, ledger, files)
-    assert sum(file in ledger for file in files) == 3
-    assert ledger.calls == 4
+        cached_search(client, cache, files)
+    assert sum(file in cache for file in files) == 3
+    assert cache.calls == 4

@@ -3,7 +3,7 @@ import socket
 import pytest
 
 from rankproof import RankproofError
-from rankproof.wire import allowed
+from rankproof.wire import check_destination
 
 
 def leads_to(*addresses):
@@ -20,7 +20,7 @@ def leads_to(*addresses):
     ["127.0.0.1", "127.8.9.10", "::1", "10.1.2.3", "172.31.0.1", "192.168.4.4", "fd12::1", "::ffff:a00:1"],
 )
 def test_the_own_network_needs_no_permission(address):
-    found = allowed("http://shop.local:8000/search", resolve=leads_to(address))
+    found = check_destination("http://shop.local:8000/search", resolve=leads_to(address))
     assert (found.host, found.address, found.authorised) == ("shop.local", address, None)
 
 
@@ -42,38 +42,40 @@ def test_the_own_network_needs_no_permission(address):
 )
 def test_any_other_place_needs_somebodys_word(address):
     with pytest.raises(RankproofError, match="--i-am-authorised"):
-        allowed("http://shop.example/search", resolve=leads_to(address))
-    found = allowed("http://shop.example/search", "Ann, test of 3 May", resolve=leads_to(address))
+        check_destination("http://shop.example/search", resolve=leads_to(address))
+    found = check_destination("http://shop.example/search", "Ann, test of 3 May", resolve=leads_to(address))
     assert found.authorised == "Ann, test of 3 May"
 
 
 def test_a_name_that_leads_to_both_is_refused():
     for addresses in (("127.0.0.1", "8.8.8.8"), ("8.8.8.8", "127.0.0.1"), ("::1", "2001:4860:4860::8888")):
         with pytest.raises(RankproofError, match="no loopback or private address"):
-            allowed("http://shop.example/", resolve=leads_to(*addresses))
+            check_destination("http://shop.example/", resolve=leads_to(*addresses))
 
 
 def test_the_name_is_asked_for_once_and_its_address_kept():
     answers = iter([leads_to("127.0.0.1"), leads_to("8.8.8.8")])
-    found = allowed("http://moving.example:81/", resolve=lambda host, port: next(answers)(host, port))
+    found = check_destination(
+        "http://moving.example:81/", resolve=lambda host, port: next(answers)(host, port)
+    )
     assert found.address == "127.0.0.1"  # whatever the name leads to next
 
 
 def test_the_older_protocol_is_taken_first():
-    assert allowed("http://localhost/", resolve=leads_to("::1", "127.0.0.1")).address == "127.0.0.1"
+    assert check_destination("http://localhost/", resolve=leads_to("::1", "127.0.0.1")).address == "127.0.0.1"
 
 
 def test_numbers_that_stand_for_addresses():
     # The system's own resolver reads these; no name is asked for.
-    assert allowed("http://2130706433:8000/search").address == "127.0.0.1"
+    assert check_destination("http://2130706433:8000/search").address == "127.0.0.1"
     with pytest.raises(RankproofError, match=r"leads to 8\.8\.8\.8"):
-        allowed("http://134744072/")
+        check_destination("http://134744072/")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "0"])
 def test_addresses_to_listen_on_are_no_destination(host):
     with pytest.raises(RankproofError, match=r"write 127\.0\.0\.1"):
-        allowed(f"http://{host}:8000/search", "even with a permission")
+        check_destination(f"http://{host}:8000/search", "even with a permission")
 
 
 @pytest.mark.parametrize(
@@ -95,12 +97,12 @@ def test_addresses_to_listen_on_are_no_destination(host):
 )
 def test_what_is_no_url(url):
     with pytest.raises(RankproofError, match="is no URL"):
-        allowed(url)
+        check_destination(url)
 
 
 def test_secrets_in_a_url_are_refused():
     with pytest.raises(RankproofError, match="--key-env") as caught:
-        allowed("http://me:secret@127.0.0.1/")
+        check_destination("http://me:secret@127.0.0.1/")
     assert "secret@" not in str(caught.value)
 
 
@@ -110,10 +112,10 @@ def test_a_host_that_is_nowhere():
 
     for resolve in (nowhere, lambda host, port: []):
         with pytest.raises(RankproofError, match=r"shop\.example: no such host"):
-            allowed("http://shop.example/", resolve=resolve)
+            check_destination("http://shop.example/", resolve=resolve)
 
 
 @pytest.mark.parametrize("word", ["", "   ", "x" * 201])
 def test_a_permission_says_something(word):
     with pytest.raises(RankproofError, match="who allowed the test and why"):
-        allowed("http://127.0.0.1/", word)
+        check_destination("http://127.0.0.1/", word)

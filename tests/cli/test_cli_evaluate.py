@@ -95,7 +95,7 @@ def test_without_robustness_nothing_is_attacked(model, monkeypatch):
 def test_more_trials_than_pictures_are_all_of_them(model):
     result = call("evaluate", "--model", model, "--trials", 5000, "--eps", 0, "--json")
     assert told(result)["trials"] == 797
-    assert "5000 trials were asked for: all 797 pictures that fit are attacked" in result.stderr
+    assert "5000 trials were asked for: all 797 images that fit are attacked" in result.stderr
 
 
 def test_a_collapsed_model_is_flagged(tmp_path):
@@ -119,7 +119,7 @@ def test_a_collapsed_model_is_flagged(tmp_path):
         (["--no-robustness", "--eps", "8/255"], "--eps is about attacks"),
         (["--no-robustness", "--trials", "9"], "--trials is about attacks"),
         (["--device", "abacus"], "--device must be"),
-        (["--size", "28"], "wants pictures of 1x8x8"),
+        (["--size", "28"], "wants images of 1x8x8"),
     ],
 )
 def test_bad_words_are_refused_in_one_line(model, words, reason):

@@ -1,4 +1,4 @@
-"""How fast a service is asked, and how long to wait when it cannot answer."""
+"""Request rate and retry policy of a client."""
 
 import random
 import time
@@ -9,25 +9,25 @@ from email.utils import parsedate_to_datetime
 from threading import Event, Lock
 
 from rankproof.errors import RankproofError
-from rankproof.wire.stops import StoppedError
+from rankproof.wire.errors import StoppedError
 
-CONCURRENCY = 4  # calls under way at once
-SLOWER = 0.25  # seconds between turns after the first refusal for coming too fast; doubled by each later one
+CONCURRENCY = 4  # calls in flight
+FIRST_GAP = 0.25  # seconds between calls after the first 429; doubled by each later one
 
 Sleep = Callable[[float], object]
 Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace:
-    """How fast a service is asked.
+class RateLimit:
+    """Request rate, timeout and retries of a client.
 
     Args:
-        concurrency: calls under way at once.
-        per_second: calls begun in a second, or None for no limit of ours.
-        timeout: seconds until a call without an answer is given up.
-        tries: calls for one picture before the search stops.
-        first_wait, longest_wait: seconds; the wait doubles with each try, and half of it is left to chance.
+        concurrency: largest number of calls in flight.
+        per_second: calls started per second; None is unlimited.
+        timeout: seconds after which a call without an answer fails.
+        tries: calls for one image before the search stops.
+        first_wait, longest_wait: bounds of the exponential backoff, in seconds; half of each wait is jitter.
     """
 
     concurrency: int = CONCURRENCY
@@ -44,18 +44,18 @@ class Pace:
         if self.per_second is not None and not 0 < self.per_second < float("inf"):
             raise RankproofError(f"calls per second must be above 0, got {self.per_second}")
 
-    def wait(self, tries: int, chance: random.Random) -> float:
-        """Seconds to wait after so many tries that failed."""
+    def backoff(self, tries: int, rng: random.Random) -> float:
+        """Seconds to wait after a number of failed tries."""
         whole = min(self.first_wait * 2.0 ** (tries - 1), self.longest_wait)
-        return whole * (0.5 + chance.random() / 2)
+        return whole * (0.5 + rng.random() / 2)
 
 
-class Turns:
-    """Who may call when: threads take turns at the agreed rate, and all pause when the service says so.
+class Throttle:
+    """Spaces out the calls of several threads, and pauses all of them when the service asks for it.
 
     Args:
-        per_second: turns in a second, or None.
-        clock: seconds, going forward.
+        per_second: calls started per second; None is unlimited.
+        clock: monotonic time in seconds.
     """
 
     def __init__(self, per_second: float | None, clock: Clock = time.monotonic) -> None:
@@ -64,31 +64,31 @@ class Turns:
         self._next = self._paused_until = -float("inf")
 
     def take(self) -> float:
-        """Take the next turn; returns the seconds until it comes."""
+        """Reserve the next call; returns the seconds until it may start."""
         with self._lock:
             now = self.clock()
-            turn = max(now, self._next)
-            self._next = turn + self.gap
-            return turn - now
+            start = max(now, self._next)
+            self._next = start + self.gap
+            return start - now
 
     def pause(self, seconds: float) -> None:
-        """No turn for so many seconds."""
+        """Start no call for a number of seconds."""
         with self._lock:
             self._paused_until = max(self._paused_until, self.clock() + seconds)
             self._next = max(self._next, self._paused_until)
 
     def slow(self) -> None:
-        """Fewer turns from now on; calls that were under way when a pause began tell nothing new."""
+        """Lower the rate, once for all calls that were in flight when a pause began."""
         with self._lock:
             if self.clock() >= self._paused_until:
-                self.gap = max(2 * self.gap, SLOWER)
+                self.gap = max(2 * self.gap, FIRST_GAP)
 
 
-def rest(seconds: float, sleep: Sleep | None, stop: Event) -> None:
-    """Sleep, unless the search ends meanwhile.
+def sleep_unless_stopped(seconds: float, sleep: Sleep | None, stop: Event) -> None:
+    """Sleep, unless the search ends in the meantime.
 
     Raises:
-        StoppedError: it did.
+        StoppedError: the search ended.
     """
     if seconds > 0:
         (sleep or stop.wait)(seconds)
@@ -96,8 +96,10 @@ def rest(seconds: float, sleep: Sleep | None, stop: Event) -> None:
         raise StoppedError("the search was stopped")
 
 
-def seconds_told(header: str | None, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> float | None:
-    """The seconds in a Retry-After header, which may hold a date; None where it tells none."""
+def retry_after_seconds(
+    header: str | None, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> float | None:
+    """The seconds of a Retry-After header, which may be a date; None if there are none."""
     if header is None:
         return None
     if header.strip().isdecimal():

@@ -1,4 +1,4 @@
-"""Where pictures may be sent: to the user's own network, and elsewhere only with somebody's word for it."""
+"""Addresses that images may be sent to: private networks, and others only with a stated authorisation."""
 
 import socket
 from collections.abc import Callable
@@ -10,25 +10,25 @@ from urllib.parse import SplitResult, urlsplit
 from rankproof.errors import RankproofError
 
 # Named one by one: what Python calls private holds the link-local addresses of cloud metadata too.
-OWN_NETWORKS: tuple[IPv4Network | IPv6Network, ...] = tuple(
+PRIVATE_NETWORKS: tuple[IPv4Network | IPv6Network, ...] = tuple(
     map(
         ip_network,
         ("127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"),
     )
 )
-LETTERS = 200  # of a permission: who gave it and why fits into so many
+MAX_AUTHORISATION = 200  # characters of an authorisation
 
 Resolve = Callable[[str, int], list[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Destination:
-    """A place that may be asked.
+    """A service that may be queried.
 
     Args:
         url: as the user wrote it.
-        host: the name in it, which the service and its certificate know.
-        address: the address behind the name that was checked; no other one is ever connected to.
+        host: its host name, which the service and its certificate know.
+        address: the checked IP address of the host; connections go to no other address.
         authorised: who allowed the test and why, or None.
     """
 
@@ -38,29 +38,29 @@ class Destination:
     authorised: str | None
 
 
-def allowed(url: str, authorised: str | None = None, resolve: Resolve | None = None) -> Destination:
-    """The place a URL leads to, if pictures may be sent there.
+def check_destination(url: str, authorised: str | None = None, resolve: Resolve | None = None) -> Destination:
+    """Resolve a URL and check that images may be sent to its address.
 
     Args:
         url: http:// or https://.
-        authorised: who allowed the test and why; needed for any address outside the user's own network.
-        resolve: the addresses of a host and port, as `socket.getaddrinfo` tells them.
+        authorised: who allowed the test and why; required outside loopback and private networks.
+        resolve: returns the addresses of a host and port in the form of `socket.getaddrinfo`.
     Raises:
-        RankproofError: the URL is none, leads nowhere, or to an address that nobody allowed.
+        RankproofError: the URL is malformed, its host is unknown, or its address needs an authorisation.
     """
     parts, port = _split(url)
     host = str(parts.hostname)
-    word = _checked_word(authorised)
+    authorisation = _checked_authorisation(authorised)
     addresses = _addresses(host, port, resolve or socket.getaddrinfo)
-    strangers = [address for address in addresses if not _is_own(address)]
-    if strangers and word is None:
+    public = [address for address in addresses if not _is_private(address)]
+    if public and authorisation is None:
         raise RankproofError(
-            f"{host} leads to {strangers[0]}, which is no loopback or private address; test what you may "
+            f"{host} leads to {public[0]}, which is no loopback or private address; test only what you may "
             f'test, and name who allowed it: --i-am-authorised "who and why"'
         )
-    # The old protocol first: services on one machine often listen there only.
+    # IPv4 first: services on one machine often listen there only.
     chosen = min(addresses, key=lambda address: address.version)
-    return Destination(url=url, host=host, address=str(chosen), authorised=word)
+    return Destination(url=url, host=host, address=str(chosen), authorised=authorisation)
 
 
 def _split(url: str) -> tuple[SplitResult, int]:
@@ -70,30 +70,31 @@ def _split(url: str) -> tuple[SplitResult, int]:
         port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     except ValueError as error:
         raise RankproofError(f"{url!r} is no URL ({error})") from None
-    odd = any(letter.isspace() or letter == "\\" or not letter.isprintable() for letter in url)
-    if port is None or not parts.hostname or odd:
+    unsafe = any(letter.isspace() or letter == "\\" or not letter.isprintable() for letter in url)
+    if port is None or not parts.hostname or unsafe:
         raise RankproofError(f"{url!r} is no URL; write one such as http://127.0.0.1:8000/search")
     if parts.username is not None or parts.password is not None:
         raise RankproofError("the URL holds a name or password; put secrets into a header, by --key-env")
     return parts, port
 
 
-def _checked_word(authorised: str | None) -> str | None:
+def _checked_authorisation(authorised: str | None) -> str | None:
+    """The authorisation on one line."""
     if authorised is None:
         return None
-    word = " ".join(authorised.split())
-    if not word or len(word) > LETTERS or not word.isprintable():
+    text = " ".join(authorised.split())
+    if not text or len(text) > MAX_AUTHORISATION or not text.isprintable():
         raise RankproofError(
-            f"--i-am-authorised: say in 1 to {LETTERS} letters who allowed the test and why; it is reported"
+            f"--i-am-authorised: say in 1 to {MAX_AUTHORISATION} characters who allowed the test and why; "
+            "the report quotes it"
         )
-    return word
+    return text
 
 
 def _addresses(host: str, port: int, resolve: Resolve) -> list[IPv4Address | IPv6Address]:
-    """Every address behind a host."""
+    """Every address of a host."""
     try:
-        found = resolve(host, port)
-        addresses = [ip_address(entry[4][0]) for entry in found]
+        addresses = [ip_address(entry[4][0]) for entry in resolve(host, port)]
     except (OSError, UnicodeError, ValueError):
         raise RankproofError(f"{host}: no such host; check the URL") from None
     if not addresses:
@@ -103,8 +104,8 @@ def _addresses(host: str, port: int, resolve: Resolve) -> list[IPv4Address | IPv
     return addresses
 
 
-def _is_own(address: IPv4Address | IPv6Address) -> bool:
-    """Whether an address lies in the user's own network; one that wraps an older address counts as that."""
+def _is_private(address: IPv4Address | IPv6Address) -> bool:
+    """Whether an address is loopback or private; an IPv4-mapped IPv6 address counts as the IPv4 address."""
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return _is_own(address.ipv4_mapped)
-    return any(address.version == network.version and address in network for network in OWN_NETWORKS)
+        return _is_private(address.ipv4_mapped)
+    return any(address.version == network.version and address in network for network in PRIVATE_NETWORKS)

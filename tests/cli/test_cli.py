@@ -3,6 +3,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -12,9 +13,7 @@ from typer.testing import CliRunner
 
 import rankproof
 from rankproof.cli import app
-from rankproof.cli.goal import goal_of, order_of
-from rankproof.cli.method import method_of, space_of
-from rankproof.cli.visible import visible_of
+from rankproof.cli.options import BlackBoxArguments, GoalArguments, parse_order, parse_visible
 from rankproof.data import load
 from rankproof.errors import RankproofError
 from rankproof.goals import (
@@ -26,18 +25,36 @@ from rankproof.goals import (
     QueryRaise,
     Reorder,
 )
+from rankproof.goals import registry as goals
 from rankproof.methods import NES, PGD, PSO, SPSA, Beta, Rand
-from rankproof.methods.presets import automatic
-from rankproof.methods.space import Space
+from rankproof.methods import registry as methods
+from rankproof.methods.black_box.subspace import Subspace
+from rankproof.methods.defaults import automatic
+from rankproof.methods.registry import parse as parse_method
 from rankproof.models import load_checkpoint, new_encoder, save_checkpoint
 
 CONTRACT = {
-    *("goal", "method", "eps", "w", "m", "k", "g", "xi", "steps", "visible", "budget", "trials", "seed"),
+    *(
+        "schema",
+        "goal",
+        "method",
+        "eps",
+        "w",
+        "m",
+        "k",
+        "g",
+        "xi",
+        "steps",
+        "visible",
+        "budget",
+        "trials",
+        "seed",
+    ),
     *("device", "model", "data", "metric", "before", "after", "ci95", "rank_before", "rank_after", "sp_rank"),
     *("tau_before", "tau", "mean_rank_before", "mean_rank", "shift", "seconds", "model_seconds", "peak_mb"),
-    *("versions", "gallery_size", "notes", "queries_spent", "queries_max", "curve"),
+    *("schema", "versions", "gallery_size", "notes", "queries_spent", "queries_max", "curve"),
 }
-COMMANDS = ("train", "attack", "audit", "evaluate", "reproduce", "serve", "data", "zoo")
+COMMANDS = ("train", "attack", "attack-service", "audit", "evaluate", "reproduce", "serve", "data", "zoo")
 
 
 def call(*words):
@@ -115,6 +132,14 @@ def test_public_names():
 # -- what the words mean
 
 
+def subspace_of(text):
+    return BlackBoxArguments(space=text).subspace
+
+
+def goal_of(word, **parameters):
+    return GoalArguments(goal=word, **parameters).parse()
+
+
 def test_words_to_goals():
     assert goal_of("ca+", w=3) == CandidateRaise(w=3)
     assert goal_of("ca-") == CandidateLower(w=1)
@@ -129,15 +154,15 @@ def test_words_to_goals():
 
 
 @pytest.mark.parametrize(
-    ("word", "knobs", "message"),
+    ("word", "parameters", "message"),
     [
         ("ca", {}, "known: ca\\+, ca-, qa\\+"),
-        ("qa+", {"w": 1}, "--w is no knob of goal qa\\+; it has: --m"),
+        ("qa+", {"w": 1}, "--w is no parameter of goal qa\\+; it has: --m"),
         ("shift", {"g": 5}, "it has: none"),
         ("oa", {"m": 5}, "it has: --k, --xi"),
         ("qa+", {"m": 0}, "--m must be at least 1"),
         ("oa", {"xi": float("nan")}, "--xi must be a number of at least 0"),
-        ("qa+", {"order": "1,0"}, "--order is no knob of goal qa\\+; it has: --m"),
+        ("qa+", {"order": "1,0"}, "--order is no parameter of goal qa\\+; it has: --m"),
         ("oa", {"order": "1,1,0"}, "order must be a permutation of 0 .. 2"),
         ("oa", {"order": "1,0", "k": 5}, "order must be a permutation of 0 .. 4"),
         ("oa", {"order": "1,2"}, "order must be a permutation of 0 .. 1"),
@@ -146,36 +171,82 @@ def test_words_to_goals():
         ("oa", {"order": ""}, "--order '' is no order"),
     ],
 )
-def test_words_that_are_no_goals(word, knobs, message):
+def test_words_that_are_no_goals(word, parameters, message):
     with pytest.raises(RankproofError, match=message):
-        goal_of(word, **knobs)
+        goal_of(word, **parameters)
 
 
 def test_words_to_methods():
-    assert method_of("pgd", "qa+") == PGD(rule="eccv20")
-    assert method_of("pgd", "oa", 7) == PGD(rule="iccv21", steps=7)
-    assert method_of("auto", "oa") == automatic()
+    assert parse_method("pgd", "rank") == PGD(rule="eccv20")
+    assert parse_method("pgd", "tau", 7) == PGD(rule="iccv21", steps=7)
+    assert parse_method("auto", "tau") == automatic()
     words = {"rand": Rand(), "beta": Beta(), "pso": PSO(), "nes": NES(), "spsa": SPSA()}
-    assert {word: method_of(word, "oa") for word in words} == words
-    with pytest.raises(RankproofError, match=r"known: pgd, strong, auto, rand, beta, pso, nes, spsa$"):
-        method_of("best", "oa")
+    assert {word: parse_method(word, "tau") for word in words} == words
+    with pytest.raises(
+        RankproofError, match=r"known: pgd, strong, auto, thompson, rand, beta, pso, nes, spsa$"
+    ):
+        parse_method("best", "tau")
 
 
 def test_words_to_what_is_seen_and_searched():
-    assert [visible_of(text, 5) for text in (None, "k", "inf", "797")] == [50, 5, None, 797]
-    assert [space_of(text) for text in (None, "auto", "full")] == [None, None, Space("full")]
-    assert space_of("cosine:16") == Space("cosine", 16)
-    assert order_of(None) is None
+    assert [parse_visible(text, 5) for text in (None, "k", "inf", "797")] == [50, 5, None, 797]
+    assert [subspace_of(text) for text in (None, "auto", "full")] == [None, None, Subspace("full")]
+    assert subspace_of("cosine:16") == Subspace("cosine", 16)
+    assert parse_order(None) is None
     for text in ("", "all", "-1", "5.0", "1_000", " 50", "９", "9" * 30):
         with pytest.raises(RankproofError, match="is no number of results; write 50, k or inf"):
-            visible_of(text, 5)
+            parse_visible(text, 5)
     for text, k in (("4", 5), ("0", 2), (None, 51)):
         with pytest.raises(RankproofError, match=f"k = {k} .* are visible; try --visible {k}$"):
-            visible_of(text, k)
+            parse_visible(text, k)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nudge(MaxShift):
+    """A goal of a user."""
+
+    SPEC = replace(
+        MaxShift.SPEC,
+        name="nudge",
+        title="Nudge",
+        standard_audit=0,
+        describe=lambda values: "An image is nudged a little.",
+    )
+
+
+@pytest.fixture
+def registered():
+    """A goal "nudge" and a black-box method "guess" that a user registered."""
+    goals.register(Nudge)
+    methods.register("guess", "black-box", lambda metric, steps: Rand())
+    yield
+    goals.unregister("nudge")
+    methods.unregister("guess")
+
+
+@pytest.mark.usefixtures("registered")
+def test_what_a_user_registers_is_on_the_help_page(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")  # no line is broken
+    text = call("attack", "--help").stdout
+    assert "nudge: An image is nudged a little." in text
+    assert "What the attacker wants: ca+, ca-, qa+, qa-, sp-qa+, sp-qa-, oa, shift, " in text
+    assert ", top4, nudge." in text
+    assert "With gradients: strong; as published pgd. " in text
+    assert "As a black box: auto, thompson, guess; as published rand, beta, pso, nes, spsa. " in text
+    assert "{" not in text
+
+
+@pytest.mark.usefixtures("registered")
+def test_what_a_user_registers_can_be_run(model):
+    summary = json.loads(attack("--json", "--steps", 2, model=model, goal="nudge").stdout)
+    assert (summary["goal"], summary["metric"]) == ("nudge", "shift")
+    assert summary["shift"] > 0
+    assert_refused(attack("--m", 1, model=model, goal="nudge"), "--m is no parameter of goal nudge")
+    assert seen("--method", "guess", "--budget", 9, model=model)["method"] == "rand"
 
 
 def test_strong_is_offered(model):
-    pytest.importorskip("rankproof.methods.strong")
+    pytest.importorskip("rankproof.methods.white_box.momentum_pgd")
     cell = json.loads(attack("--method", "strong", "--steps", 5, "--json", model=model).stdout)
     assert (cell["method"], cell["steps"]) == ("strong", 5)
 
@@ -395,7 +466,7 @@ def test_own_copies_can_be_left_out(model, tmp_path, words):
     assert not (dropped == index[:, None]).any()
     np.testing.assert_array_equal(dropped[:, :4], kept[:, 1:])
     notes = seen(*words, "--own-copy", "drop", model=model)["notes"]
-    assert "the own clean copies of the attacked pictures do not count in any ranking" in notes
+    assert "the clean copies of the attacked images do not count in any ranking" in notes
 
 
 def test_nothing_is_sent_where_nothing_may_be_changed(model):
@@ -438,7 +509,7 @@ def test_a_search_goes_on_from_its_journal(model, tmp_path, monkeypatch):
 
     words = "--method", "nes", "--budget", 400, "--seed", 2
     whole = stable(seen(*words, model=model))
-    oracle, calls = sys.modules["rankproof.oracle"].LocalOracle, []
+    oracle, calls = sys.modules["rankproof.oracles"].LocalOracle, []
     look = oracle.__call__
 
     def third_time_stops(*args):
@@ -464,7 +535,7 @@ def test_ctrl_c_without_a_journal_tells_of_it(model, monkeypatch):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["rankproof.attack"], "attack", stop)
+    monkeypatch.setattr(sys.modules["rankproof.attacks"], "attack", stop)
     for words in (["--budget", 10], ["--method", "rand"]):
         result = attack(*words, model=model, goal="oa")
         assert result.exit_code == 130
@@ -477,7 +548,7 @@ def test_a_search_system_that_fails_is_one_line(model, monkeypatch):
     def fail(*args):
         raise ConnectionError("no answer")
 
-    monkeypatch.setattr(sys.modules["rankproof.oracle"].LocalOracle, "__call__", fail)
+    monkeypatch.setattr(sys.modules["rankproof.oracles"].LocalOracle, "__call__", fail)
     result = attack("--budget", 10, model=model, goal="oa")
     assert_refused(result, "the search system failed after 1 of 10 queries: no answer")
 
@@ -515,7 +586,7 @@ def test_a_search_system_that_fails_is_one_line(model, monkeypatch):
         (["--visible", "k", "--k", "0"], "--k must be at least 1"),
         (["--visible", "inf", "--k", "798"], "k = 798 is larger than the gallery of 797 items"),
         (["--visible", "k", "--k", "797", "--own-copy", "drop"], "k = 797 is larger than the gallery of 796"),
-        (["--visible", "k", "--m", "2"], "--m is no knob of goal oa; it has: --k, --xi, --order"),
+        (["--visible", "k", "--m", "2"], "--m is no parameter of goal oa; it has: --k, --xi, --order"),
         (["--budget", "9", "--space", "cube:3"], "space: 'cube:3' is unknown; write full, blocks:32"),
         (["--budget", "9", "--space", "blocks:0"], "space: the side must be at least 1"),
         (["--budget", "9", "--order", "0,1,2,3,5"], "order must be a permutation of 0 .. 4"),
@@ -567,13 +638,13 @@ def test_a_journal_that_cannot_be_written_or_read(model, tmp_path):
         (["--goal", "sp-qa+", "--g", "0"], "--g must be at least 1"),
         (["--goal", "sp-qa+", "--g", "800"], "g = 800 is larger"),
         (["--goal", "sp-qa+", "--xi", "-1"], "--xi must be a number of at least 0"),
-        (["--k", "5"], "--k is no knob of goal qa+; it has: --m"),
+        (["--k", "5"], "--k is no parameter of goal qa+; it has: --m"),
         (["--model", "nowhere"], "nowhere: not found"),
         (["--model", "zoo:nowhere"], "zoo:nowhere: not in the zoo"),
         (["--data", "nowhere"], "nowhere: no such file or folder"),
         (["--data", "fashion-mnist"], "`rankproof data fashion-mnist` downloads it"),
         (["--size", "0"], "size 0x0"),
-        (["--size", "28"], "wants pictures of 1x8x8, digits has 1x28x28; try --size 8"),
+        (["--size", "28"], "wants images of 1x8x8, digits has 1x28x28; try --size 8"),
     ],
 )
 def test_bad_options_of_attack(model, tmp_path, words, fragment):
@@ -649,7 +720,7 @@ def colour(folder):
         (stray_file, "notes.doc: not a picture"),
         (huge, "0.png: claims more than 50 megapixels"),
         (damaged_idx, "t10k-images-idx3-ubyte"),
-        (colour, "wants pictures of 1x8x8, bad has 3x8x8"),
+        (colour, "wants images of 1x8x8, bad has 3x8x8"),
     ],
 )
 def test_bad_data(model, tmp_path, make, fragment):
@@ -837,7 +908,7 @@ def test_ctrl_c_during_an_audit_keeps_what_is_finished(model, tmp_path, monkeypa
         (["--data", "nowhere"], "nowhere: no such file or folder"),
         (["--device", "abacus"], "--device must be auto, cpu or cuda"),
         (["--divide", "half"], "--divide must be one of"),
-        (["--size", "28"], "wants pictures of 1x8x8, digits has 1x28x28"),
+        (["--size", "28"], "wants images of 1x8x8, digits has 1x28x28"),
     ],
 )
 def test_bad_options_of_audit(model, tmp_path, words, fragment):
@@ -883,7 +954,7 @@ def test_ctrl_c_during_an_attack(model, tmp_path, monkeypatch):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["rankproof.attack"], "attack", stop)
+    monkeypatch.setattr(sys.modules["rankproof.attacks"], "attack", stop)
     result = attack("--save", tmp_path / "out", model=model)
     assert result.exit_code == 130
     assert result.stderr.splitlines()[-1].startswith("stopped: nothing was written")

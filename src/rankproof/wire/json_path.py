@@ -1,4 +1,4 @@
-"""Paths into JSON, such as results[*].item.id."""
+"""Paths into JSON documents, such as results[*].item.id."""
 
 import re
 from typing import Any
@@ -6,39 +6,44 @@ from typing import Any
 from rankproof.errors import RankproofError
 
 Steps = tuple[str | int | None, ...]
-"""Names, positions in a list, and None for every item of a list."""
+"""The parsed path: member names, list positions, and None for every item of a list."""
 
 STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]|\[(\*)\]")
 PATH = re.compile(r"(?:[^.\[\]]+|\[(?:\d+|\*)\])(?:\.[^.\[\]]+|\[(?:\d+|\*)\])*")
 
 
-def steps_of(path: str) -> Steps:
-    """The steps of a path.
+def parse_path(path: str) -> Steps:
+    """Parse a path.
 
     Raises:
-        RankproofError: the text is no path.
+        RankproofError: the text is not a path.
     """
     if not PATH.fullmatch(path):
         raise RankproofError(f"{path!r} is no path; write one such as results[*].item.id")
     return tuple(
-        name if name else None if every else int(number) for name, number, every in STEP.findall(path)
+        name if name else None if wildcard else int(position)
+        for name, position, wildcard in STEP.findall(path)
     )
 
 
-def values_at(value: Any, steps: Steps, path: str) -> list[Any]:
-    """All values that stand at a path, in their order.
+def values_at(document: Any, steps: Steps, path: str) -> list[Any]:
+    """All values at a path, in document order.
 
+    Args:
+        document: decoded JSON.
+        steps: the parsed path.
+        path: its text, for the error message.
     Raises:
-        RankproofError: nothing stands there; the message tells what does.
+        RankproofError: there is no such value; the message says what is there instead.
     """
-    found = [value]
+    values = [document]
     for step in steps:
-        found = [inner for outer in found for inner in _inside(outer, step, path)]
-    return found
+        values = [child for value in values for child in _children(value, step, path)]
+    return values
 
 
-def _inside(value: Any, step: str | int | None, path: str) -> list[Any]:
-    """What one step leads to."""
+def _children(value: Any, step: str | int | None, path: str) -> list[Any]:
+    """The values one step below a value."""
     if isinstance(step, str) and isinstance(value, dict) and step in value:
         return [value[step]]
     if step is None and isinstance(value, list):
@@ -46,10 +51,10 @@ def _inside(value: Any, step: str | int | None, path: str) -> list[Any]:
     if isinstance(step, int) and isinstance(value, list) and step < len(value):
         return [value[step]]
     wanted = f"no {step!r}" if isinstance(step, str) else "no list" if step is None else f"no item {step}"
-    raise RankproofError(f"the answer has no {path}: {wanted} where there is {_kind(value)}")
+    raise RankproofError(f"the answer has no {path}: {wanted} where there is {_describe(value)}")
 
 
-def _kind(value: Any) -> str:
+def _describe(value: Any) -> str:
     """A JSON value in a few words."""
     if isinstance(value, dict):
         names = ", ".join(list(value)[:8])
