@@ -68,8 +68,15 @@ class Metadata(Protocol):
 class ItemTable(Protocol):
     """The stored items an index is built over; numbers increase in gallery order and are never reused."""
 
-    dimensions: int
-    metadata: Metadata
+    @property
+    def dimensions(self) -> int:
+        """d, of an embedding."""
+        ...
+
+    @property
+    def metadata(self) -> Metadata:
+        """Values stored beside the items."""
+        ...
 
     def __len__(self) -> int:
         """The number of items."""

@@ -40,7 +40,8 @@ RETRY_AFTER = {
 
 # OpenAPI fragments
 IMAGE_FILE = {"type": "string", "format": "binary"}
-PNG_RESPONSE: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {"schema": IMAGE_FILE}}}}
+Responses = dict[int | str, dict[str, Any]]
+PNG_RESPONSE: Responses = {200: {"content": {"image/png": {"schema": IMAGE_FILE}}}}
 UPLOAD_FORM = {
     "type": "object",
     "required": [FIELD],
@@ -119,7 +120,7 @@ class ServiceStatus(BaseModel):
     extra: list[str] = Field(description="Features beside searching, such as 'lab'.")
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def problems(*statuses: int) -> Responses:
     """The OpenAPI description of the refusals of a route."""
     return {
         status: {
