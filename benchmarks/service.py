@@ -201,7 +201,7 @@ def index_row(name: str, count: int) -> dict[str, Any]:
         limit = None if exact else 1
         if kind == "faiss":
             return FaissIndex(items, Cosine(), Path(folder), hnsw_from=limit)
-        return PgvectorIndex(items, database, Cosine(), hnsw_from=limit)
+        return PgvectorIndex(items, database.connection, Cosine(), hnsw_from=limit)
 
     with tempfile.TemporaryDirectory() as folder:
         database: Any = new_database(kind, Path(folder))

@@ -24,7 +24,7 @@ def opened(database, folder, distance="cosine", dimensions=16, **options):
     """An index over the items of a database."""
     items, how = Items(database, dimensions), distance_by_name(distance)
     if isinstance(database, Postgres):
-        return PgvectorIndex(items, database, how, **options)
+        return PgvectorIndex(items, database.connection, how, **options)
     return FaissIndex(items, how, folder, **options)
 
 

@@ -36,37 +36,24 @@ def serve(
     host: Annotated[
         str, typer.Option(metavar="HOST", help="Address to listen on; any but loopback needs keys.")
     ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(metavar="N", min=0, max=65535, help="Port to listen on; 0 for any free port.")
-    ] = 8000,
+    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0 for any free port.")] = 8000,
     visible: Annotated[int, typer.Option(metavar="N", help="Results per search, at most 50.")] = 50,
     per_day: Annotated[int, typer.Option(metavar="N", help="Calls per key and day (UTC).")] = 500,
     per_second: Annotated[int, typer.Option(metavar="N", help="Calls per key and second.")] = 10,
-    max_bytes: Annotated[
-        int, typer.Option(metavar="N", help="Largest size of an uploaded file.")
-    ] = 3_750_000,
+    max_bytes: Annotated[int, typer.Option(metavar="N", help="Size of an uploaded file.")] = 3_750_000,
     min_side: Annotated[
         int, typer.Option(metavar="N", help="Shortest side in pixels that --refuse-small accepts.")
     ] = 128,
     refuse_small: Annotated[
         bool,
-        typer.Option(
-            "--refuse-small/--enlarge", metavar="", help="Whether to refuse or to enlarge smaller images."
-        ),
+        typer.Option("--refuse-small/--enlarge", metavar="", help="What is done with smaller images."),
     ] = False,
     window: Annotated[
-        int,
-        typer.Option(
-            metavar="MS", help="Milliseconds that a request waits at most to be embedded in a batch."
-        ),
+        int, typer.Option(metavar="MS", help="Milliseconds that a batch waits at most for more requests.")
     ] = 10,
     exact: Annotated[
         bool,
-        typer.Option(
-            "--exact",
-            metavar="",
-            help="Always scan all items; otherwise a graph (HNSW) is used from 50,000 items on.",
-        ),
+        typer.Option("--exact", metavar="", help="Scan all items, even from 50,000 on (else HNSW)."),
     ] = False,
     device: Device = "auto",
     size: Size = None,
@@ -76,16 +63,10 @@ def serve(
     crop: Crop = None,
     trust: Trust = False,
     lab: Annotated[
-        bool,
-        typer.Option(
-            "--lab", metavar="", help="Also serve a page on which you attack this service and watch."
-        ),
+        bool, typer.Option("--lab", metavar="", help="Add a page on which you attack this service.")
     ] = False,
     lab_for_all: Annotated[
-        bool,
-        typer.Option(
-            "--lab-for-all", metavar="", help="Allow --lab at a --host that other machines can reach."
-        ),
+        bool, typer.Option("--lab-for-all", metavar="", help="Allow --lab where other machines can reach it.")
     ] = False,
 ) -> None:
     """Run a search-by-image service over HTTP, to use and to attack.

@@ -8,6 +8,7 @@ Where the rounding error of single precision leaves that open, the index retriev
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -24,31 +25,6 @@ NO_ITEM, AFTER_ALL = (
     -1,
     2**63 - 1,
 )  # the number that FAISS gives for "no item"; one that sorts after all others
-
-
-@runtime_checkable
-class Index(Protocol):
-    """A searchable set of items that persists across restarts; all methods are thread-safe."""
-
-    def __len__(self) -> int:
-        """The number of items."""
-        ...
-
-    def search(self, z: Embeddings, count: int) -> list[list[str]]:
-        """The ids of the `count` nearest items of each query embedding (b, d), nearest first."""
-        ...
-
-    def add(self, ids: Sequence[str], z: Embeddings, image_files: Sequence[bytes | None]) -> None:
-        """Add b items. An item whose id exists is replaced and moves to the end of the gallery order."""
-        ...
-
-    def remove(self, item_id: str) -> bool:
-        """Remove an item; returns whether it existed."""
-        ...
-
-    def close(self) -> None:
-        """Write to disk whatever has not been written yet."""
-        ...
 
 
 @runtime_checkable
@@ -97,6 +73,35 @@ class ItemTable(Protocol):
     def embeddings(self, above: int = 0) -> Iterator[tuple[list[int], Tensor]]:
         """Numbers and embeddings (b, d) of the same items, in blocks."""
         ...
+
+
+class Index(ABC):
+    """A searchable set of items that persists across restarts; all methods are thread-safe.
+
+    Args:
+        items: the table that the index is built over, and that `add` and `remove` change.
+    """
+
+    def __init__(self, items: ItemTable) -> None:
+        self._items = items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @abstractmethod
+    def search(self, z: Embeddings, count: int) -> list[list[str]]:
+        """The ids of the `count` nearest items of each query embedding (b, d), nearest first."""
+
+    def add(self, ids: Sequence[str], z: Embeddings, image_files: Sequence[bytes | None]) -> None:
+        """Add b items. An item whose id exists is replaced and moves to the end of the gallery order."""
+        self._items.add(ids, z, image_files)
+
+    def remove(self, item_id: str) -> bool:
+        """Remove an item; returns whether it existed."""
+        return self._items.remove(item_id)
+
+    def close(self) -> None:  # noqa: B027 - most indexes have nothing left to write
+        """Write to disk whatever has not been written yet."""
 
 
 @dataclass(frozen=True)

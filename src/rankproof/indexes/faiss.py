@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rankproof.errors import import_extra
 from rankproof.files import write_atomically
-from rankproof.indexes.base import HNSW_FROM, NO_ITEM, ROUNDING, Candidates, ItemTable, rerank
+from rankproof.indexes.base import HNSW_FROM, NO_ITEM, ROUNDING, Candidates, Index, ItemTable, rerank
 from rankproof.ranking.distances import Distance
 from rankproof.types import Embeddings
 
@@ -27,7 +27,7 @@ CHUNK_VALUES = 4_000_000  # embedding values re-ranked at once
 REBUILD_SHARE = 0.2  # the share of removed items from which a graph is rebuilt
 
 
-class FaissIndex:
+class FaissIndex(Index):
     """An index in memory, rebuilt from the item table at every start; an HNSW graph is kept on disk.
 
     Args:
@@ -49,8 +49,8 @@ class FaissIndex:
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self._faiss: Any = import_extra("faiss", "service")
-        self._items, self._distance, self._path = items, distance, folder / GRAPH
-        self._lock = Lock()
+        super().__init__(items)
+        self._distance, self._path, self._lock = distance, folder / GRAPH, Lock()
         self._ids: dict[int, str] = {}
         self._numbers: dict[str, int] = {}
         self._removed: set[int] = set()  # numbers that are still in the graph
@@ -86,14 +86,14 @@ class FaissIndex:
     def add(self, ids: Sequence[str], z: Embeddings, image_files: Sequence[bytes | None]) -> None:
         """Add items, or replace those with the same ids."""
         with self._lock:
-            self._items.add(ids, z, image_files)
+            super().add(ids, z, image_files)
             self._drop(ids)
             self._add_new_items()
 
     def remove(self, item_id: str) -> bool:
         """Remove an item; returns whether it existed."""
         with self._lock:
-            existed = self._items.remove(item_id)
+            existed = super().remove(item_id)
             self._drop([item_id])
             return existed
 

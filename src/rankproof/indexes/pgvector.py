@@ -1,15 +1,16 @@
 """pgvector in PostgreSQL: the item table is the index; a full scan, or an HNSW graph where there are many."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from rankproof.indexes.base import HNSW_FROM, ROUNDING, Candidates, ItemTable, rerank
+from rankproof.indexes.base import HNSW_FROM, ROUNDING, Candidates, Index, ItemTable, rerank
 from rankproof.ranking.distances import Distance
 from rankproof.types import Embeddings
 
@@ -23,29 +24,12 @@ POLL = 0.3  # seconds between two progress queries
 PROGRESS = "SELECT tuples_done, tuples_total FROM pg_stat_progress_create_index WHERE tuples_total > 0"
 
 
-@runtime_checkable
-class VectorDatabase(Protocol):
-    """A PostgreSQL database with pgvector that holds the item table."""
-
-    def run(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        """The rows of one statement."""
-        ...
-
-    def connection(self) -> AbstractContextManager[Any]:
-        """A psycopg connection for the calling thread alone."""
-        ...
-
-    def unpacked(self, values: Sequence[Any]) -> Tensor:
-        """Vectors as the driver returns them, as (b, d) embeddings."""
-        ...
-
-
-class PgvectorIndex:
+class PgvectorIndex(Index):
     """An index that holds nothing in memory: every search is a query to the database.
 
     Args:
         items: the table.
-        database: where the table is.
+        connect: gives the calling thread a psycopg connection to the database of the table.
         distance: the ranker's distance. pgvector searches by the inner product or the L2 distance that ranks
             alike.
         hnsw_from: number of items from which on an HNSW graph is used; None always scans all items.
@@ -55,13 +39,14 @@ class PgvectorIndex:
     def __init__(
         self,
         items: ItemTable,
-        database: VectorDatabase,
+        connect: Callable[[], AbstractContextManager[Any]],
         distance: Distance,
         *,
         hnsw_from: int | None = HNSW_FROM,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
-        self._items, self._database, self._distance = items, database, distance
+        super().__init__(items)
+        self._connect, self._distance = connect, distance
         self._operator, self._operator_class = (
             ("<#>", "vector_ip_ops") if distance.name == "cosine" else ("<->", "vector_l2_ops")
         )
@@ -70,26 +55,12 @@ class PgvectorIndex:
         if not self.exact:
             self._build_graph(progress)
 
-    def __len__(self) -> int:
-        return len(self._items)
-
     def search(self, z: Embeddings, count: int) -> list[list[str]]:
         """The ids of the `count` nearest items of each query embedding (b, d), nearest first."""
         setting = "enable_indexscan = off" if self.exact else f"hnsw.ef_search = {EF_SEARCH}"
-        with self._database.connection() as connection, connection.transaction():
+        with self._connect() as connection, connection.transaction():
             connection.execute(f"SET LOCAL {setting}")
             return [self._search_one(connection, row, count) for row in z.float().cpu()]
-
-    def add(self, ids: Sequence[str], z: Embeddings, image_files: Sequence[bytes | None]) -> None:
-        """Add items, or replace those with the same ids."""
-        self._items.add(ids, z, image_files)
-
-    def remove(self, item_id: str) -> bool:
-        """Remove an item; returns whether it existed."""
-        return self._items.remove(item_id)
-
-    def close(self) -> None:
-        """Nothing to do: the database writes every change at once."""
 
     def _search_one(self, connection: Any, z: Tensor, count: int) -> list[str]:
         """The ids of the nearest items of one query embedding (d,)."""
@@ -109,12 +80,14 @@ class PgvectorIndex:
         )
         with connection.cursor(binary=True) as cursor:
             rows = cursor.execute(statement, {"z": z.numpy(), "count": count}).fetchall()
-        embeddings = self._database.unpacked([row[2] for row in rows]) if rows else z[None][:0]
+        vectors = np.array([row[2].to_numpy() for row in rows], np.float32).reshape(-1, len(z))
         final = len(rows) < count or not self.exact
         limit = math.inf if final else self._limit(rows[-1][3], len(z))
         ids = {row[0]: row[1] for row in rows}
         numbers = torch.tensor([list(ids)], dtype=torch.int64)
-        return Candidates(numbers, embeddings[None], torch.tensor([limit], dtype=torch.float64)), ids
+        return Candidates(
+            numbers, torch.from_numpy(vectors)[None], torch.tensor([limit], dtype=torch.float64)
+        ), ids
 
     def _limit(self, key: float, dimensions: int) -> float:
         """The distance within which candidates are complete, given the key of the last candidate."""
@@ -127,10 +100,11 @@ class PgvectorIndex:
             f"CREATE INDEX IF NOT EXISTS {GRAPH} ON items USING hnsw (embedding {self._operator_class}) "
             f"WITH (m = {LINKS}, ef_construction = {EF_CONSTRUCTION})"
         )
-        with self._database.connection() as connection, ThreadPoolExecutor(1) as pool:
+        with self._connect() as connection, ThreadPoolExecutor(1) as pool:
             connection.execute(f"SET maintenance_work_mem = '{BUILD_MEMORY}'")
             work = pool.submit(connection.execute, statement)
             while wait([work], POLL).not_done:
-                for done, total in self._database.run(PROGRESS):
-                    progress(done, total)
+                with self._connect() as other:
+                    for done, total in other.execute(PROGRESS).fetchall():
+                        progress(done, total)
             work.result()

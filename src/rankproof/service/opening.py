@@ -129,5 +129,5 @@ def _open_index(items: Items, ranker: Ranker, folder: Path, hnsw_from: int | Non
     """The index that goes with the database of the items."""
     database, distance = items.database, ranker.distance
     if isinstance(database, Postgres):
-        return PgvectorIndex(items, database, distance, hnsw_from=hnsw_from, progress=progress)
+        return PgvectorIndex(items, database.connection, distance, hnsw_from=hnsw_from, progress=progress)
     return FaissIndex(items, distance, folder, hnsw_from=hnsw_from, progress=progress)

@@ -34,11 +34,11 @@ class Database(Protocol):
         """Execute several statements in one transaction, each once for every row of values."""
         ...
 
-    def packed(self, z: Tensor) -> list[Any]:
+    def encode_vectors(self, z: Tensor) -> list[Any]:
         """Embeddings (b, d) as values of type `vector`."""
         ...
 
-    def unpacked(self, values: Sequence[Any]) -> Tensor:
+    def decode_vectors(self, values: Sequence[Any]) -> Tensor:
         """Values of type `vector` as embeddings (b, d)."""
         ...
 

@@ -37,7 +37,7 @@ class Items:
             z: (b, d) embeddings.
             image_files: b PNG files; None for items of the data set.
         """
-        rows = list(zip(ids, self.database.packed(z), image_files, strict=True))
+        rows = list(zip(ids, self.database.encode_vectors(z), image_files, strict=True))
         self.database.write((REMOVE, [(item_id,) for item_id in ids]), (ADD, rows))
 
     def remove(self, item_id: str) -> bool:
@@ -57,8 +57,8 @@ class Items:
         """Numbers and embeddings (b, d) of every item whose number exceeds `above`, in blocks."""
         block = "SELECT number, embedding FROM items WHERE number > ? ORDER BY number LIMIT ?"
         while rows := self.database.run(block, above, BLOCK):
-            numbers, packed = [row[0] for row in rows], [row[1] for row in rows]
-            yield numbers, self.database.unpacked(packed)
+            numbers = [row[0] for row in rows]
+            yield numbers, self.database.decode_vectors([row[1] for row in rows])
             above = numbers[-1]
 
     def image_file(self, item_id: str) -> tuple[bytes | None] | None:

@@ -64,11 +64,11 @@ class Postgres:
             for statement, rows in changes:
                 cursor.executemany(statement.replace("?", "%s"), rows)
 
-    def packed(self, z: Tensor) -> list[Any]:
+    def encode_vectors(self, z: Tensor) -> list[Any]:
         """Embeddings as the driver takes them."""
         return list(z.float().cpu().numpy())
 
-    def unpacked(self, values: Sequence[Any]) -> Tensor:
+    def decode_vectors(self, values: Sequence[Any]) -> Tensor:
         """Embeddings (b, d) from what the driver returns."""
         return torch.from_numpy(np.stack([value.to_numpy() for value in values]).astype(np.float32))
 

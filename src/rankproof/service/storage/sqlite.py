@@ -61,11 +61,11 @@ class Sqlite:
                 self._connection.execute("ROLLBACK")
                 raise
 
-    def packed(self, z: Tensor) -> list[Any]:
+    def encode_vectors(self, z: Tensor) -> list[Any]:
         """The single-precision bytes of each embedding."""
         return [row.tobytes() for row in z.float().cpu().numpy()]
 
-    def unpacked(self, values: Sequence[Any]) -> Tensor:
+    def decode_vectors(self, values: Sequence[Any]) -> Tensor:
         """Embeddings (b, d) from their bytes."""
         flat = np.frombuffer(b"".join(values), np.float32)
         return torch.from_numpy(flat.reshape(len(values), -1).copy())
