@@ -1,5 +1,7 @@
 import signal
+import tempfile
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from rankproof import Gallery, Ranker
+from rankproof.errors import RankproofError
 
 settings.register_profile("lean", max_examples=12, deadline=None, database=None, derandomize=True)
 settings.load_profile("lean")
@@ -108,3 +111,33 @@ def pictures(make):
 def target(request, make, pictures):
     """A gallery of the 60 pictures under each distance."""
     return Gallery.build(make.ranker(request.param), pictures)
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    """One PostgreSQL for all tests, outside of pytest's folder, which concurrent test runs remove."""
+    with tempfile.TemporaryDirectory(prefix="rankproof-") as folder:
+        try:
+            from rankproof.service.storage.postgres import start_embedded
+
+            database = start_embedded(Path(folder) / "data")
+        except RankproofError as error:
+            pytest.skip(str(error))
+        yield database
+        database.close()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request, tmp_path):
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        from rankproof.service.storage import Sqlite
+
+        empty = Sqlite(tmp_path / "test.sqlite")
+        yield empty
+        empty.close()
+        return
+    empty = request.getfixturevalue("postgres_server")
+    for table in ("items", "keys", "quota", "facts"):
+        empty.run(f"DROP TABLE IF EXISTS {table}")
+    yield empty

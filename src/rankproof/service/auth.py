@@ -1,4 +1,4 @@
-"""Who may call: keys that are kept as hashes only."""
+"""API keys: who may call the service. Only hashes of keys are stored."""
 
 import hmac
 import re
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from rankproof.errors import RankproofError
-from rankproof.service.database import Database
+from rankproof.service.storage import Database
 
 ANONYMOUS = "anonymous"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-BYTES = 32  # of randomness in a key: too many to guess, so a plain hash of it is safe
+IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+KEY_BYTES = 32  # random bytes in a key: enough that an unsalted hash is safe
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Caller:
     """The owner of a key.
 
     Args:
-        name: as the key was added.
-        admin: whether items may be added and removed.
+        name: the name the key was added under.
+        admin: whether this caller may add and remove items.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Keys:
     """The keys of a service.
 
     Args:
-        database: where they are kept.
+        database: where they are stored.
     """
 
     def __init__(self, database: Database) -> None:
@@ -46,16 +46,17 @@ class Keys:
         return len(self.callers())
 
     def add(self, name: str, *, admin: bool = False) -> str:
-        """A new key, which cannot be shown again.
+        """Create a key and return it; it cannot be shown again.
 
         Raises:
-            RankproofError: the name is taken or odd.
+            RankproofError: the name is invalid or taken.
         """
-        if not NAME.fullmatch(name) or name == ANONYMOUS:
+        if not IDENTIFIER.fullmatch(name) or name == ANONYMOUS:
             raise RankproofError(
-                f"{name!r} is no name for a key; use 1 to 64 letters, digits, dots and dashes"
+                f"{name!r} is not a valid name for a key; use 1 to 64 letters, digits, dots, dashes and "
+                "underscores"
             )
-        key = secrets.token_urlsafe(BYTES)
+        key = secrets.token_urlsafe(KEY_BYTES)
         added = self._database.run(
             "INSERT INTO keys (name, digest, admin) VALUES (?, ?, ?) ON CONFLICT DO NOTHING RETURNING name",
             name,
@@ -63,34 +64,34 @@ class Keys:
             int(admin),
         )
         if not added:
-            raise RankproofError(f"there is a key {name} already; remove it first or choose another name")
+            raise RankproofError(f"a key named {name} exists already; remove it first or choose another name")
         return key
 
     def remove(self, name: str) -> None:
-        """Make a key useless from the next request on.
+        """Revoke a key; the next request with it is refused.
 
         Raises:
             RankproofError: there is no such key.
         """
         if not self._database.run("DELETE FROM keys WHERE name = ? RETURNING name", name):
-            raise RankproofError(f"there is no key {name}; `rankproof keys list` tells those there are")
+            raise RankproofError(f"there is no key named {name}; `rankproof keys list` lists all keys")
 
     def callers(self) -> list[Caller]:
         """The owners of all keys."""
         rows = self._database.run("SELECT name, admin FROM keys ORDER BY name")
         return [Caller(name, bool(admin)) for name, admin in rows]
 
-    def find(self, key: str) -> Caller | None:
-        """The owner of a key; takes the same time whichever key it is, and for none."""
-        digest, found = _digest(key), None
-        for name, known, admin in self._database.run("SELECT name, digest, admin FROM keys"):
-            if hmac.compare_digest(digest, known):
-                found = Caller(name, bool(admin))
-        return found
+    def owner(self, key: str) -> Caller | None:
+        """The owner of a key, or None; compares in constant time."""
+        digest, owner = _digest(key), None
+        for name, stored, admin in self._database.run("SELECT name, digest, admin FROM keys"):
+            if hmac.compare_digest(digest, stored):
+                owner = Caller(name, bool(admin))
+        return owner
 
 
 def key_command(database: Database, action: str, name: str | None, admin: bool) -> Iterator[str]:
-    """Do what `rankproof keys` is asked for; the lines it prints."""
+    """Run `rankproof keys`; yields the lines it prints. Closes the database."""
     keys = Keys(database)
     try:
         match action, name:
@@ -101,7 +102,9 @@ def key_command(database: Database, action: str, name: str | None, admin: bool) 
             case "remove", str():
                 keys.remove(name)
             case _:
-                raise RankproofError("write rankproof keys add NAME, keys list, or keys remove NAME")
+                raise RankproofError(
+                    "usage: rankproof keys add NAME, rankproof keys list, or rankproof keys remove NAME"
+                )
     finally:
         database.close()
 

@@ -1,18 +1,15 @@
-"""Keys and quotas: kept in a database, so that they hold after a restart and for several processes."""
+"""Limits are checked, and quotas hold after a restart and for several processes."""
 
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import sha256
 
 import pytest
 
 from rankproof.errors import RankproofError
-from rankproof.service.database import Sqlite
-from rankproof.service.keys import Caller, Keys, key_command
-from rankproof.service.limits import Limits
-from rankproof.service.quota import DAY, Quota
-from rankproof.service.refusal import RefusedError
+from rankproof.service.errors import RefusedError
+from rankproof.service.limits import DAY, Limits, Quota
+from rankproof.service.storage import Sqlite
 
 NOON = 20_000 * DAY + DAY // 2
 
@@ -26,7 +23,7 @@ class Clock:
 
 
 def take(quota, count, caller="alice"):
-    """How many of some calls are allowed."""
+    """How many of `count` calls are allowed."""
     allowed = 0
     for _ in range(count):
         try:
@@ -48,7 +45,7 @@ def test_a_day_has_so_many_calls(database):
     quota = Quota(database, Limits(per_day=5, per_second=100), clock)
     assert take(quota, 7) == 5
     assert refusal(quota) == ("quota", DAY // 2)
-    assert take(quota, 1, "bob") == 1  # each has an own quota
+    assert take(quota, 1, "bob") == 1  # every caller has a quota
     clock.now = NOON + DAY // 2 - 0.5
     assert refusal(quota) == ("quota", 1)
     clock.now = NOON + DAY // 2  # midnight, UTC
@@ -68,12 +65,12 @@ def test_a_second_has_so_many_calls(database):
     assert refusal(quota)[0] == "quota"
 
 
-def test_a_call_that_could_not_be_answered_is_given_back(database):
+def test_a_call_that_could_not_be_answered_is_refunded(database):
     quota = Quota(database, Limits(per_day=2), Clock())
     assert take(quota, 2) == 2
-    quota.give_back("alice")
+    quota.refund("alice")
     assert take(quota, 2) == 1
-    quota.give_back("nobody")
+    quota.refund("nobody")
     assert quota.spent("nobody") == 0
 
 
@@ -91,10 +88,9 @@ def test_two_objects_and_many_threads_share_it(database, tmp_path):
 def test_two_processes_share_it_and_it_survives_them(tmp_path):
     code = (
         "import sys; from pathlib import Path\n"
-        "from rankproof.service.database import Sqlite\n"
-        "from rankproof.service.limits import Limits\n"
-        "from rankproof.service.quota import Quota\n"
-        "from rankproof.service.refusal import RefusedError\n"
+        "from rankproof.service.errors import RefusedError\n"
+        "from rankproof.service.limits import Limits, Quota\n"
+        "from rankproof.service.storage import Sqlite\n"
         f"quota = Quota(Sqlite(Path(sys.argv[1])), Limits(per_day=150, per_second=1000), lambda: {NOON}.0)\n"
         "allowed = 0\n"
         "for _ in range(100):\n"
@@ -110,59 +106,19 @@ def test_two_processes_share_it_and_it_survives_them(tmp_path):
     database.close()
 
 
-def test_keys_are_kept_as_hashes(database):
-    keys = Keys(database)
-    key = keys.add("alice")
-    stored = database.run("SELECT * FROM keys")
-    assert stored == [("alice", sha256(key.encode()).hexdigest(), 0)]
-    assert key not in repr(stored)
-    assert len(key) >= 40
-    assert keys.add("bob") != key
-
-
-def test_keys_are_found_and_removed(database):
-    keys = Keys(database)
-    alice, bob = keys.add("alice"), keys.add("bob", admin=True)
-    assert keys.find(alice) == Caller("alice")
-    assert keys.find(bob) == Caller("bob", admin=True)
-    for wrong in (
-        "",
-        "alice",
-        alice[:-1],
-        alice + " ",
-        alice.swapcase(),
-        "' OR 1=1 --",
-        "\udcff",
-        "é" * 1000,
-    ):
-        assert keys.find(wrong) is None
-    keys.remove("alice")
-    assert keys.find(alice) is None
-    assert keys.callers() == [Caller("bob", admin=True)]
-
-
-def test_odd_names_of_keys(database):
-    keys = Keys(database)
-    keys.add("alice")
-    for name in ("", "a b", "x" * 65, "a'--", "../a", "anonymous", "a\n"):
-        with pytest.raises(RankproofError, match="is no name for a key"):
-            keys.add(name)
-    with pytest.raises(RankproofError, match="there is a key alice already"):
-        keys.add("alice")
-    with pytest.raises(RankproofError, match="there is no key bob"):
-        keys.remove("bob")
-
-
-def test_the_command_that_makes_keys(tmp_path):
-    def call(*words, admin=False):
-        return list(key_command(Sqlite(tmp_path / "a.sqlite"), *words, admin))
-
-    (key,) = call("add", "alice")
-    call("add", "bob", admin=True)
-    assert call("list", None) == ["alice", "bob (admin)"]
-    assert call("remove", "alice") == []
-    assert call("list", None) == ["bob (admin)"]
-    assert len(key) >= 40
-    for words in (("add", None), ("list", "a"), ("remove", None), ("show", "a")):
-        with pytest.raises(RankproofError, match="write rankproof keys add NAME"):
-            call(*words)
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"visible": 0}, "--visible must be between 1 and 50"),
+        ({"visible": 51}, "--visible must be between 1 and 50"),
+        ({"per_day": 0}, "--per-day must be at least 1"),
+        ({"per_second": 0}, "--per-second must be at least 1"),
+        ({"max_bytes": 0}, "--max-bytes must be at least 1"),
+        ({"min_side": -1}, "--min-side must be at least 0"),
+        ({"window": 1.5}, "--window must be between 0 and 1"),
+        ({"window": float("nan")}, "--window must be between 0 and 1"),
+    ],
+)
+def test_invalid_limits(limits, words):
+    with pytest.raises(RankproofError, match=words):
+        Limits(**limits)

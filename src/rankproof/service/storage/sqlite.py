@@ -1,4 +1,4 @@
-"""A file beside the FAISS index."""
+"""SQLite: a single file, used with the FAISS index."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -12,16 +12,17 @@ import torch
 from torch import Tensor
 
 from rankproof.errors import RankproofError
-from rankproof.service.database.base import AwayError, Row
+from rankproof.service.errors import DatabaseUnavailableError
+from rankproof.service.storage.base import Row
 
-BUSY = 10.0  # seconds to wait for another process that writes
+LOCK_TIMEOUT = 10.0  # seconds to wait for another process that writes
 
 
 class Sqlite:
     """A database in one file, which several processes may open.
 
     Args:
-        path: the file; it is made where it is missing.
+        path: the file; it is created if missing.
     """
 
     counter = "INTEGER PRIMARY KEY AUTOINCREMENT"
@@ -32,7 +33,7 @@ class Sqlite:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(
-                path, timeout=BUSY, isolation_level=None, check_same_thread=False
+                path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False
             )
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = NORMAL")
@@ -40,17 +41,17 @@ class Sqlite:
             raise RankproofError(f"{path}: cannot be used ({error}); choose another folder") from None
 
     def vector(self, dimensions: int) -> str:
-        """Bytes of single-precision numbers."""
+        """The type of an embedding, which is stored as bytes."""
         return self.binary
 
     def run(self, statement: str, *values: object) -> list[Row]:
-        """The rows of one statement."""
-        with self._held():
+        """Execute one statement and return its rows."""
+        with self._locked():
             return self._connection.execute(statement, values).fetchall()
 
     def write(self, *changes: tuple[str, Sequence[Row]]) -> None:
-        """Several statements in one transaction."""
-        with self._held():
+        """Execute several statements in one transaction."""
+        with self._locked():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 for statement, rows in changes:
@@ -60,12 +61,12 @@ class Sqlite:
                 self._connection.execute("ROLLBACK")
                 raise
 
-    def packed(self, z: Tensor) -> list[Any]:
-        """The bytes of each row."""
+    def encode_vectors(self, z: Tensor) -> list[Any]:
+        """The single-precision bytes of each embedding."""
         return [row.tobytes() for row in z.float().cpu().numpy()]
 
-    def unpacked(self, values: Sequence[Any]) -> Tensor:
-        """Each row from its bytes."""
+    def decode_vectors(self, values: Sequence[Any]) -> Tensor:
+        """Embeddings (b, d) from their bytes."""
         flat = np.frombuffer(b"".join(values), np.float32)
         return torch.from_numpy(flat.reshape(len(values), -1).copy())
 
@@ -75,10 +76,10 @@ class Sqlite:
             self._connection.close()
 
     @contextmanager
-    def _held(self) -> Iterator[None]:
-        """The connection for one thread at a time; a file that is locked for too long is away."""
+    def _locked(self) -> Iterator[None]:
+        """Let one thread at a time use the connection."""
         with self._lock:
             try:
                 yield
             except sqlite3.OperationalError as error:
-                raise AwayError(error) from None
+                raise DatabaseUnavailableError(error) from None

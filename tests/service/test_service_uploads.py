@@ -1,4 +1,4 @@
-"""Whatever a stranger sends is a picture of the gallery's form, or a refusal that says why."""
+"""Whatever is uploaded becomes an image of the gallery's size and channels, or is refused with a reason."""
 
 import io
 import resource
@@ -15,10 +15,9 @@ from PIL import Image
 
 from rankproof.data import pictures
 from rankproof.data.pictures import Form
-from rankproof.service.formats import format_of
-from rankproof.service.intake import ANY, take_in
+from rankproof.service.errors import RefusedError
 from rankproof.service.limits import Limits
-from rankproof.service.refusal import RefusedError
+from rankproof.service.uploads import ANY_TYPE, decode_upload, file_type
 
 GREY, COLOUR = Form(height=28, width=28, channels=1), Form(height=32, width=40, channels=3)
 KINDS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
@@ -33,29 +32,29 @@ STARTS = (
 )
 
 
-def taken(raw, form=COLOUR, declared=ANY, **limits):
-    return take_in(raw, declared, Limits(**limits), form)
+def decoded(raw, form=COLOUR, declared=ANY_TYPE, **limits):
+    return decode_upload(raw, declared, Limits(**limits), form)
 
 
 def assert_refused(raw, status, words, **options):
     with pytest.raises(RefusedError, match=words) as caught:
-        taken(raw, **options)
+        decoded(raw, **options)
     assert caught.value.status == status
     assert "\n" not in caught.value.detail
 
 
 def assert_survived(raw):
-    """A picture of the right form comes out, or a refusal."""
+    """An image of the right form comes out, or a refusal."""
     try:
-        found = taken(raw, GREY)
+        outcome = decoded(raw, GREY)
     except RefusedError as refused:
-        found = refused
-    if isinstance(found, RefusedError):
-        assert 400 <= found.status < 500
-        assert found.detail
+        outcome = refused
+    if isinstance(outcome, RefusedError):
+        assert 400 <= outcome.status < 500
+        assert outcome.detail
     else:
-        assert found.shape == (1, 28, 28)
-        assert found.dtype == torch.uint8
+        assert outcome.shape == (1, 28, 28)
+        assert outcome.dtype == torch.uint8
 
 
 def chunk(name, data):
@@ -78,18 +77,18 @@ def test_a_png_of_the_gallery_s_form_arrives_to_the_bit(files, form, channels):
     wanted = torch.from_numpy(pixels.reshape(form.height, form.width, channels)).permute(2, 0, 1)
     for options in ({}, {"optimize": True}, {"compress_level": 0}):
         raw = files.encoded(pixels, "PNG", **options)
-        assert torch.equal(taken(raw, form), wanted)
-        assert torch.equal(taken(raw, form, "image/png"), wanted)
+        assert torch.equal(decoded(raw, form), wanted)
+        assert torch.equal(decoded(raw, form, "image/png"), wanted)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_file_of_the_gallery_is_the_gallery_s_picture(files, kind):
+def test_a_file_of_the_gallery_is_the_gallery_s_image(files, kind):
     raw = files.encoded(files.noise(90, 70), kind)
     wanted = torch.from_numpy(pictures.decode(raw, "gallery", COLOUR))
-    assert torch.equal(taken(raw, declared=KINDS[kind]), wanted)
+    assert torch.equal(decoded(raw, declared=KINDS[kind]), wanted)
 
 
-def test_odd_but_honest_pictures(files):
+def test_unusual_but_valid_images(files):
     flat = np.full((50, 40, 3), 200, np.uint8)
     turned = Image.Exif()
     turned[0x0112] = 6
@@ -103,10 +102,10 @@ def test_odd_but_honest_pictures(files):
         (image_bytes(Image.fromarray(flat).convert("CMYK"), "JPEG"), 200),
         (files.encoded(flat, "JPEG", progressive=True), 200),
     ):
-        assert (taken(raw).float() - value).abs().max() <= 2
+        assert (decoded(raw).float() - value).abs().max() <= 2
     wide = np.zeros((20, 40, 3), np.uint8)
     wide[:, :20] = 255  # the left half; upright it is the upper one
-    upright = taken(files.encoded(wide, "PNG", exif=turned))
+    upright = decoded(files.encoded(wide, "PNG", exif=turned))
     assert upright[:, :12].min() == 255
     assert upright[:, 20:].max() == 0
 
@@ -117,22 +116,22 @@ def image_bytes(image, kind):
     return file.getvalue()
 
 
-def test_small_pictures_are_enlarged_or_refused(files):
+def test_small_images_are_enlarged_or_refused(files):
     raw = files.encoded(files.noise(127, 300), "PNG")
-    assert taken(raw).shape == (3, 32, 40)
-    assert_refused(raw, 422, "300x127 is too small: at least 128 pixels", enlarge=False)
-    assert taken(files.encoded(files.noise(128, 128), "PNG"), enlarge=False).shape == (3, 32, 40)
-    assert taken(raw, enlarge=False, min_side=0).shape == (3, 32, 40)
-    assert taken(files.encoded(files.noise(1, 1), "PNG")).shape == (3, 32, 40)
+    assert decoded(raw).shape == (3, 32, 40)
+    assert_refused(raw, 422, "300x127 is too small: each side needs at least 128 pixels", enlarge=False)
+    assert decoded(files.encoded(files.noise(128, 128), "PNG"), enlarge=False).shape == (3, 32, 40)
+    assert decoded(raw, enlarge=False, min_side=0).shape == (3, 32, 40)
+    assert decoded(files.encoded(files.noise(1, 1), "PNG")).shape == (3, 32, 40)
 
 
 # -- what is refused
 
 
-def test_too_large_files_and_pictures(files):
+def test_too_large_files_and_images(files):
     raw = files.encoded(files.noise(40, 40), "PNG")
     assert_refused(raw, 413, f"larger than {len(raw) - 1:,} bytes", max_bytes=len(raw) - 1)
-    assert taken(raw, max_bytes=len(raw)).shape == (3, 32, 40)
+    assert decoded(raw, max_bytes=len(raw)).shape == (3, 32, 40)
     assert_refused(raw, 413, "40x40 is more than 1,599 pixels", max_pixels=1599)
 
 
@@ -140,7 +139,7 @@ def test_too_large_files_and_pictures(files):
 def test_decompression_bombs_cost_nothing(size):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(RefusedError) as caught:
-        taken(bomb(*size))
+        decoded(bomb(*size))
     assert caught.value.status in (413, 422)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # kilobytes
 
@@ -164,7 +163,7 @@ def test_truncated_files(files, kind):
     raw = files.encoded(files.noise(40, 40), kind)
     for length in (len(raw) - 1, len(raw) // 2, 40, 20, 12, 9, 4):
         with pytest.raises(RefusedError) as caught:
-            taken(raw[:length])
+            decoded(raw[:length])
         assert caught.value.status in (415, 422)
 
 
@@ -175,9 +174,9 @@ def test_files_that_are_two_things_at_once(files, kind):
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("a.txt", "hidden")
     for tail in (packed.getvalue(), b"\0", b"<script>alert(1)</script>", raw):
-        assert_refused(raw + tail, 422, "something follows the end of the picture")
+        assert_refused(raw + tail, 422, "the file has data after the end of the image")
     for head in (b"GIF89a", b"<html>", b"\0", packed.getvalue()):
-        assert_refused(head + raw, 415, "no PNG, JPEG or WebP")
+        assert_refused(head + raw, 415, "not a PNG, JPEG or WebP")
 
 
 def test_damaged_inside(files):
@@ -195,24 +194,24 @@ def test_animations(files, kind):
 
 
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "ICO", "PPM"])
-def test_other_kinds_of_pictures(files, kind):
-    assert_refused(files.encoded(files.noise(40, 40), kind), 415, "no PNG, JPEG or WebP")
+def test_other_file_types(files, kind):
+    assert_refused(files.encoded(files.noise(40, 40), kind), 415, "not a PNG, JPEG or WebP")
 
 
-def test_a_kind_that_is_not_the_one_it_says(files):
+def test_a_declared_type_that_is_wrong(files):
     raw = files.encoded(files.noise(40, 40), "JPEG")
     for declared in ("image/png", "image/webp"):
-        assert_refused(raw, 415, f"says {declared}, the picture is image/jpeg", declared=declared)
+        assert_refused(raw, 415, f"says {declared}, but the image is image/jpeg", declared=declared)
 
 
-def test_the_end_of_a_picture_is_found_exactly(files):
+def test_the_end_of_an_image_is_found_exactly(files):
     for kind in KINDS:
         for size in ((1, 1), (17, 33), (64, 64)):
             raw = files.encoded(files.noise(*size), kind)
-            assert format_of(raw).end(raw + b"rest") == len(raw)
+            assert file_type(raw).end(raw + b"rest") == len(raw)
     for options in ({"progressive": True}, {"restart_marker_blocks": 1}, {"optimize": True}, {"quality": 1}):
         raw = files.encoded(files.noise(64, 64), "JPEG", **options)
-        assert format_of(raw).end(raw + b"\xff\xd9") == len(raw)
+        assert file_type(raw).end(raw + b"\xff\xd9") == len(raw)
 
 
 bytes_of_all_kinds = st.builds(bytes.__add__, st.sampled_from(STARTS), st.binary(max_size=400))
@@ -227,7 +226,7 @@ def test_random_bytes(raw):
 
 @settings(max_examples=150)
 @given(st.sampled_from(sorted(KINDS)), wrong_bytes)
-def test_pictures_with_wrong_bytes(files, kind, changes):
+def test_images_with_wrong_bytes(files, kind, changes):
     raw = bytearray(files.encoded(files.noise(24, 24), kind))
     for place, value in changes:
         raw[place % len(raw)] = value

@@ -1,4 +1,4 @@
-"""The whole program: started, called over a real socket, killed, started again, stopped."""
+"""The whole program: started, called over a socket, killed, started again, stopped."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from rankproof.cli import app
 
 
 class Program:
-    """`rankproof serve` in a process of its own."""
+    """`rankproof serve` in a separate process."""
 
     def __init__(self, model, folder, *options):
         words = [
@@ -45,8 +45,8 @@ class Program:
 
     def end(self, how):
         self.process.send_signal(how)
-        told = self.process.communicate(timeout=30)[1]
-        return self.process.returncode, told
+        stderr = self.process.communicate(timeout=30)[1]
+        return self.process.returncode, stderr
 
 
 @pytest.fixture
@@ -66,25 +66,25 @@ def start(models, tmp_path):
 
 
 def test_the_program(start, files, local):
-    picture = files.png(local.dataset.pictures[0])
+    image_file = files.png(local.dataset.pictures[0])
     png = {"Content-Type": "image/png"}
     first = start("--per-day", "5", "--visible", "3")
     assert first.lines[0].startswith("797 items; the embedded digits, test split")
     assert "first 3 results, 5 calls a day" in first.lines[1]
     assert first.address.startswith("http://127.0.0.1:")
-    wanted = first.call("/search", picture, **png)
+    wanted = first.call("/search", image_file, **png)
     assert (wanted["visible"], wanted["ids"][0], len(wanted["ids"])) == (3, "0", 3)
-    first.call("/search", picture, **png)
+    first.call("/search", image_file, **png)
     first.process.kill()  # without a warning
     second = start("--per-day", "5", "--visible", "3")
     for _ in range(3):
-        assert second.call("/search", picture, **png) == wanted
-    with pytest.raises(HTTPError, match="429"):  # the quota has not forgotten
-        second.call("/search", picture, **png)
-    code, told = second.end(signal.SIGINT)
+        assert second.call("/search", image_file, **png) == wanted
+    with pytest.raises(HTTPError, match="429"):  # the quota outlives the process
+        second.call("/search", image_file, **png)
+    code, stderr = second.end(signal.SIGINT)
     assert code == 130
-    assert told.startswith("stopped: items, keys and quotas are kept in")
-    assert told.count("\n") == 1
+    assert stderr.startswith("stopped: items, keys and quotas are stored in")
+    assert stderr.count("\n") == 1
 
 
 def call(*words):
@@ -112,6 +112,6 @@ def test_what_the_command_line_refuses(models, tmp_path):
 
     assert "--visible must be between 1 and 50, got 51" in refused("--visible", 51)
     assert "--index 'x' is unknown" in refused("--index", "x")
-    assert "there are no keys; make one first: rankproof keys add" in refused("--host", "0.0.0.0")
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        assert "cannot be listened at" in refused("--port", door.getsockname()[1])
+    assert "there are no keys; create one first: rankproof keys add" in refused("--host", "0.0.0.0")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        assert "cannot listen on" in refused("--port", listener.getsockname()[1])

@@ -1,17 +1,16 @@
-"""Both indexes rank as the library does, ties too, and survive changes and restarts."""
+"""Both indexes rank as `Gallery.search` does, ties included, and keep changes over a restart."""
 
 import importlib
 
 import pytest
 import torch
 
+from rankproof.indexes.faiss import GRAPH, FaissIndex
+from rankproof.indexes.pgvector import PgvectorIndex
 from rankproof.ranking import Gallery, Ranker
 from rankproof.ranking.distances import distance_by_name
-from rankproof.service.database import Sqlite
-from rankproof.service.database.postgres import Postgres
-from rankproof.service.index.faiss_index import GRAPH, FaissIndex
-from rankproof.service.index.postgres import PostgresIndex
-from rankproof.service.items import Items
+from rankproof.service.storage import Items, Sqlite
+from rankproof.service.storage.postgres import Postgres
 
 DISTANCES = ("cosine", "euclidean", "sphere")
 
@@ -25,12 +24,12 @@ def opened(database, folder, distance="cosine", dimensions=16, **options):
     """An index over the items of a database."""
     items, how = Items(database, dimensions), distance_by_name(distance)
     if isinstance(database, Postgres):
-        return PostgresIndex(items, database, how, **options)
+        return PgvectorIndex(items, database.connection, how, **options)
     return FaissIndex(items, how, folder, **options)
 
 
 def ranked(distance, names, embeddings, z, count):
-    """The same search by the library."""
+    """The same search by `Gallery.search`."""
     ranker = Ranker(torch.nn.Identity(), distance)
     found = Gallery(ranker, embeddings).search(z, count).tolist()
     return [[names[number] for number in row] for row in found]
@@ -51,7 +50,7 @@ def filled(database, tmp_path):
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
-def test_the_ranking_is_the_library_s(filled, distance):
+def test_the_ranking_is_that_of_the_gallery(filled, distance):
     names, z, index = filled(distance)
     queries = torch.cat([points(distance, 30, seed=1), z[[3, 7, 100, 255]]])
     for count in (1, 20, 50, 299, 300):
@@ -60,7 +59,7 @@ def test_the_ranking_is_the_library_s(filled, distance):
 
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])
-def test_what_single_precision_cannot_tell_apart(database, tmp_path, distance):
+def test_items_that_single_precision_cannot_tell_apart(database, tmp_path, distance):
     random = torch.Generator().manual_seed(0)
     centre = torch.randn(16, generator=random)
     z = distance_by_name(distance).prepare(centre + 1e-6 * torch.randn(400, 16, generator=random))
@@ -70,14 +69,14 @@ def test_what_single_precision_cannot_tell_apart(database, tmp_path, distance):
     assert index.search(z[:5], 10) == ranked(distance, names, z, z[:5], 10)
 
 
-def test_large_numbers(database, tmp_path):
+def test_large_coordinates(database, tmp_path):
     z = points("euclidean", 200) + 1000
     Items(database, 16).add(names := [str(number) for number in range(200)], z, [None] * 200)
     index = opened(database, tmp_path, "euclidean")
     assert index.search(z[:50], 20) == ranked("euclidean", names, z, z[:50], 20)
 
 
-def test_items_come_and_go(filled, database, tmp_path):
+def test_items_are_added_replaced_and_removed(filled, database, tmp_path):
     names, z, index = filled("cosine")
     fresh = points("cosine", 3, seed=5)
     assert len(index) == 300
@@ -88,16 +87,16 @@ def test_items_come_and_go(filled, database, tmp_path):
     assert not index.remove("nobody' OR 1=1 --")
     assert len(index) == 301
     left = [name for name in names if name not in ("item0", "item5")] + ["new", "item5", "other"]
-    kept = torch.cat([z[1:5], z[6:], fresh])
+    remaining = torch.cat([z[1:5], z[6:], fresh])
     queries = torch.cat([points("cosine", 10, seed=1), fresh, z[:6]])
-    wanted = ranked("cosine", left, kept, queries, 40)
+    wanted = ranked("cosine", left, remaining, queries, 40)
     assert index.search(queries, 40) == wanted
     index.close()
     again = opened(database, tmp_path, "cosine")
     assert again.search(queries, 40) == wanted
-    assert Items(database, 16).picture("other") == (b"b",)
-    assert Items(database, 16).picture("item1") == (None,)
-    assert Items(database, 16).picture("item0") is None
+    assert Items(database, 16).image_file("other") == (b"b",)
+    assert Items(database, 16).image_file("item1") == (None,)
+    assert Items(database, 16).image_file("item0") is None
 
 
 def test_items_are_all_added_or_none(filled):
@@ -116,7 +115,7 @@ def test_an_empty_index(database, tmp_path):
 
 
 def clusters(count, dimensions=32, seed=0):
-    """What embeddings look like: many tight groups."""
+    """Embeddings in many tight groups, as trained encoders give them."""
     random = torch.Generator().manual_seed(seed)
     centres = torch.randn(max(1, count // 50), dimensions, generator=random)
     z = centres[torch.randint(len(centres), (count,), generator=random)]
@@ -127,7 +126,7 @@ def recall(found, wanted):
     return sum(len(set(a) & set(b)) for a, b in zip(found, wanted, strict=True)) / sum(map(len, wanted))
 
 
-def test_a_graph_is_walked_after_another_library_changed_faiss(database, tmp_path):
+def test_a_graph_is_searched_after_another_library_patched_faiss(database, tmp_path):
     importlib.import_module("faiss.contrib.torch_utils")
     Items(database, 32).add([str(number) for number in range(300)], clusters(300), [None] * 300)
     index = opened(database, tmp_path, dimensions=32, hnsw_from=100)
@@ -135,7 +134,7 @@ def test_a_graph_is_walked_after_another_library_changed_faiss(database, tmp_pat
     assert index.search(clusters(300)[7:8], 5)[0][0] == "7"
 
 
-def test_a_graph_finds_nearly_all(database, tmp_path):
+def test_a_graph_finds_nearly_all_neighbours(database, tmp_path):
     z, queries = clusters(3000), clusters(20, seed=0)
     names = [str(number) for number in range(3000)]
     Items(database, 32).add(names, z, [None] * 3000)
@@ -155,26 +154,30 @@ def test_a_graph_finds_nearly_all(database, tmp_path):
     assert opened(database, tmp_path, dimensions=32, hnsw_from=3001).exact
 
 
-def test_a_graph_is_read_and_not_made_again(tmp_path):
+def test_a_graph_is_loaded_and_not_rebuilt(tmp_path):
     z = clusters(2500)
     database = Sqlite(tmp_path / "a.sqlite")
     Items(database, 32).add([str(number) for number in range(2500)], z, [None] * 2500)
-    told = []
-    opened(database, tmp_path, dimensions=32, hnsw_from=1, progress=lambda *pair: told.append(pair))
-    assert told == [(1000, 2500), (2000, 2500), (2500, 2500)]
+    reports = []
+    opened(database, tmp_path, dimensions=32, hnsw_from=1, progress=lambda *pair: reports.append(pair))
+    assert reports == [(1000, 2500), (2000, 2500), (2500, 2500)]
     graph = tmp_path / GRAPH
     before = graph.read_bytes()
-    opened(database, tmp_path, dimensions=32, hnsw_from=1, progress=lambda *pair: told.append(pair))
-    assert len(told) == 3
+    opened(database, tmp_path, dimensions=32, hnsw_from=1, progress=lambda *pair: reports.append(pair))
+    assert len(reports) == 3
     assert graph.read_bytes() == before
-    graph.write_bytes(before[:-100])  # damaged: made again
-    again = opened(database, tmp_path, dimensions=32, hnsw_from=1, progress=lambda *pair: told.append(pair))
-    assert len(told) == 6
+    graph.write_bytes(before[:-100])  # damaged: rebuilt
+    again = opened(
+        database, tmp_path, dimensions=32, hnsw_from=1, progress=lambda *pair: reports.append(pair)
+    )
+    assert len(reports) == 6
     for number in range(600):
         again.remove(str(number))
     again.close()
-    fresh = opened(database, tmp_path, dimensions=32, hnsw_from=1, progress=lambda *pair: told.append(pair))
-    assert told[6:] == [(1000, 1900), (1900, 1900)]  # too many have gone: made again
+    fresh = opened(
+        database, tmp_path, dimensions=32, hnsw_from=1, progress=lambda *pair: reports.append(pair)
+    )
+    assert reports[6:] == [(1000, 1900), (1900, 1900)]  # too many were removed: rebuilt
     assert len(fresh) == 1900
     database.close()
 
