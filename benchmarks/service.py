@@ -31,11 +31,11 @@ from rich.table import Table
 from torch.nn import functional
 
 from rankproof.data import Dataset
-from rankproof.files import write_atomically
+from rankproof.io import write_atomically
 from rankproof.indexes import Index
 from rankproof.indexes.faiss import FaissIndex
 from rankproof.indexes.pgvector import PgvectorIndex
-from rankproof.memory import keep_freed_memory
+from rankproof.parallel import keep_freed_memory
 from rankproof.models import new_encoder
 from rankproof.ranking import Cosine, Gallery, Ranker
 from rankproof.service.batching import batch_invariant_multiple
@@ -46,8 +46,8 @@ from rankproof.service.server import serve
 from rankproof.service.storage import Database, Items, Sqlite
 from rankproof.service.storage.postgres import start_embedded
 from rankproof.service.worker_thread import run_in_worker_thread
-from rankproof.target import silent
-from rankproof.versions import versions
+from rankproof.system import silent
+from rankproof.io import versions
 
 SIDE, GALLERY, CLIENTS, BATCH, BEST_OF, MEASUREMENTS = 128, 256, 16, 16, 5, 10
 RECORD = Path("records/benchmarks/service.json")

@@ -74,7 +74,9 @@ def test_full_resolution_changes_nothing_whatever_its_side(make):
 @given(side=sizes, height=sizes, width=sizes, seed=st.integers(0, 99))
 def test_changes_stay_within_the_bound_of_their_variables(make, kind, side, height, width, seed):
     v = variables(make, side, (1, height, width), seed)
-    assert float(Subspace(kind, side).expand(v, (1, height, width)).abs().max()) <= float(v.abs().max()) + 1e-12
+    assert (
+        float(Subspace(kind, side).expand(v, (1, height, width)).abs().max()) <= float(v.abs().max()) + 1e-12
+    )
 
 
 @pytest.mark.parametrize("kind", ["blocks", "bilinear"])
@@ -109,7 +111,9 @@ def test_enlarging_keeps_the_precision(kind, dtype):
 
 
 @pytest.mark.parametrize(
-    "space", [Subspace("full"), Subspace("blocks", 32), Subspace("bilinear", 7), Subspace("cosine", 1)], ids=str
+    "space",
+    [Subspace("full"), Subspace("blocks", 32), Subspace("bilinear", 7), Subspace("cosine", 1)],
+    ids=str,
 )
 def test_a_space_is_read_back_from_its_name(space):
     assert parse_subspace(space.name) == space

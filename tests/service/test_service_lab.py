@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from rankproof import Reorder, Threat, attack
 from rankproof.cli import app as program
-from rankproof.oracle import ListOracle
+from rankproof.oracles import ListOracle
 from rankproof.ranking.metrics import short_range_tau
 from rankproof.service.app import create_app
 from rankproof.service.errors import DatabaseUnavailableError

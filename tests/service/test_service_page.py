@@ -20,7 +20,7 @@ from rankproof.service.app import create_app
 from rankproof.service.lab import router
 from rankproof.service.limits import Limits
 from rankproof.service.opening import open_service
-from rankproof.target import open_subject
+from rankproof.system import load_task
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
@@ -42,7 +42,7 @@ HAND_OVER = """([kind, bytes]) => {
 @pytest.fixture(scope="module")
 def served(models, tmp_path_factory):
     """The service behind the pages, and where they are."""
-    subject = open_subject(str(models / "cosine"), None)
+    subject = load_task(str(models / "cosine"), None)
     service = open_service(subject, tmp_path_factory.mktemp("page"), limits=LIMITS)
     server = uvicorn.Server(uvicorn.Config(create_app(service, [router]), log_level="warning"))
     with socket.create_server(("127.0.0.1", 0)) as listener:

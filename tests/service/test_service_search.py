@@ -4,14 +4,14 @@ import pytest
 import torch
 from fastapi.testclient import TestClient
 
-from rankproof.attack import attack
+from rankproof.attacks import attack
 from rankproof.goals import Reorder
-from rankproof.oracle import ListOracle, LocalOracle
+from rankproof.oracles import ListOracle, LocalOracle
 from rankproof.ranking import Ranker
 from rankproof.service.app import create_app
 from rankproof.service.batching import batch_invariant_multiple
 from rankproof.service.limits import Limits
-from rankproof.target import open_target, preprocess_of
+from rankproof.system import open_system, preprocess_of
 from rankproof.threat import Threat
 
 
@@ -23,7 +23,7 @@ def expected(target, images, count=50):
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean", "sphere"])
 def test_twenty_images_over_http(new_service, models, files, distance):
-    target = open_target(str(models / distance), None)
+    target = open_system(str(models / distance), None)
     random = torch.Generator().manual_seed(1)
     noise = torch.randint(-20, 21, (20, 1, 8, 8), generator=random)
     perturbed = (target.dataset.pictures[:20].int() + noise).clamp(0, 255).to(torch.uint8)
@@ -90,7 +90,7 @@ def test_the_multiple_for_which_batches_are_invariant(period, multiple):
 
 def test_the_service_preprocesses_as_a_local_target_does(new_service, models, files):
     chain = preprocess_of(None, None, 60)
-    target = open_target(str(models / "cosine"), None, preprocess=chain)
+    target = open_system(str(models / "cosine"), None, preprocess=chain)
     client = TestClient(create_app(new_service(preprocess=chain)))
     images = target.dataset.pictures[:4]
     answers = [client.post("/search", content=files.png(image)).json()["ids"] for image in images]

@@ -11,7 +11,7 @@ from rankproof.console import progress, reported, say, writable
 
 if TYPE_CHECKING:
     from rankproof.service.search_service import SearchService
-    from rankproof.target import Stage
+    from rankproof.system import Stage
 
 SERVICE = Path("runs/service")
 

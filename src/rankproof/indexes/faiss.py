@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from rankproof.errors import import_extra
-from rankproof.files import write_atomically
 from rankproof.indexes.base import HNSW_FROM, NO_ITEM, ROUNDING, Candidates, Index, ItemTable, rerank
+from rankproof.io import write_atomically
 from rankproof.ranking.distances import Distance
 from rankproof.types import Embeddings
 

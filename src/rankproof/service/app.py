@@ -16,12 +16,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from torch import Tensor
 
 from rankproof.errors import RankproofError
+from rankproof.io import versions
 from rankproof.service.batching import Batcher
 from rankproof.service.errors import DatabaseUnavailableError, RefusedError
 from rankproof.service.metrics import Metrics, RequestMetrics
 from rankproof.service.routes import AppState, Problem, router
 from rankproof.service.search_service import SearchService
-from rankproof.versions import versions
 
 PAGE = Path(__file__).parent / "page"
 DECODERS = 2  # uploads decoded at once, which bounds the memory that decoded pixels take

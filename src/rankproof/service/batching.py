@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 import torch
 
 from rankproof.ranking import Ranker
-from rankproof.target import Tell
+from rankproof.types import ProgressCallback
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -20,7 +20,10 @@ MULTIPLES = (4, 8, 16)  # candidates for the multiple that batches are padded to
 
 
 def batch_invariant_multiple(
-    ranker: Ranker, shape: Sequence[int], max_batch: int, progress: Tell = lambda done, total: None
+    ranker: Ranker,
+    shape: Sequence[int],
+    max_batch: int,
+    progress: ProgressCallback = lambda done, total: None,
 ) -> int:
     """The batch multiple for which an encoder is batch invariant, found by trying.
 

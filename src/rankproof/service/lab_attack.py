@@ -9,16 +9,16 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from rankproof.attack import attack
+from rankproof.attacks import attack
 from rankproof.errors import RankproofError
 from rankproof.goals import Reorder
-from rankproof.methods.presets import automatic
-from rankproof.oracle import ListOracle
+from rankproof.io import versions
+from rankproof.methods.defaults import automatic
+from rankproof.oracles import ListOracle
 from rankproof.ranking.metrics import short_range_tau
 from rankproof.service.search_service import SearchService
 from rankproof.threat import LEVELS, Threat
 from rankproof.types import Images
-from rankproof.versions import versions
 
 NOTE = "made in the lab of the service: its queries are searches of the service itself, which no quota counts"
 

@@ -21,14 +21,15 @@ from rankproof.service.limits import Limits
 from rankproof.service.search_service import SearchService
 from rankproof.service.storage import Database, Items, Sqlite
 from rankproof.service.storage.postgres import Postgres, start_embedded
-from rankproof.target import Stage, Subject, Tell, silent
+from rankproof.system import LoadedTask, Stage, silent
+from rankproof.types import ProgressCallback
 
 SQLITE_FILE, POSTGRES_FOLDER = "service.sqlite", "postgres"
 FINGERPRINT, FILLED = "made by", "filled"  # names of metadata
 
 
 def open_service(
-    subject: Subject,
+    subject: LoadedTask,
     folder: Path,
     *,
     index: str = "faiss",
@@ -84,7 +85,7 @@ def open_database(index: str, folder: Path) -> Database:
     raise RankproofError(f"--index {index!r} is unknown; known: faiss, pgvector, postgresql://...")
 
 
-def fingerprint(subject: Subject) -> str:
+def fingerprint(subject: LoadedTask) -> str:
     """A hash of everything that the gallery's embeddings depend on."""
     source = subject.source
     settings = (
@@ -97,7 +98,7 @@ def fingerprint(subject: Subject) -> str:
     return digest.hexdigest()
 
 
-def fill(items: Items, ranker: Ranker, dataset: Dataset, made_by: str, progress: Tell) -> None:
+def fill(items: Items, ranker: Ranker, dataset: Dataset, made_by: str, progress: ProgressCallback) -> None:
     """Embed the images of a data set that are not in the table yet. An item's id is its position.
 
     Args:
@@ -125,7 +126,9 @@ def fill(items: Items, ranker: Ranker, dataset: Dataset, made_by: str, progress:
     items.metadata.put(FILLED, "yes")
 
 
-def _open_index(items: Items, ranker: Ranker, folder: Path, hnsw_from: int | None, progress: Tell) -> Index:
+def _open_index(
+    items: Items, ranker: Ranker, folder: Path, hnsw_from: int | None, progress: ProgressCallback
+) -> Index:
     """The index that goes with the database of the items."""
     database, distance = items.database, ranker.distance
     if isinstance(database, Postgres):

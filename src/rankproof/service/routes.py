@@ -11,6 +11,7 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from pydantic import BaseModel, Field
 from torch import Tensor
 
+from rankproof.io import versions
 from rankproof.service.auth import IDENTIFIER
 from rankproof.service.batching import Batcher
 from rankproof.service.errors import REASONS, DatabaseUnavailableError
@@ -18,7 +19,6 @@ from rankproof.service.limits import MAX_VISIBLE
 from rankproof.service.metrics import Metrics
 from rankproof.service.search_service import SearchService
 from rankproof.service.uploads import FIELD, MEDIA_TYPES, MULTIPART, read_upload
-from rankproof.versions import versions
 
 PAGE_SIZE = 100  # ids in one answer at most
 UPLOAD_STATUSES = (400, 401, 408, 413, 415, 422, 503)

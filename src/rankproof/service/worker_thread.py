@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from threading import Event, Thread
 from typing import TypeVar
 
-from rankproof.target import Stage, Tell
+from rankproof.system import Stage
+from rankproof.types import ProgressCallback
 
 Result = TypeVar("Result")
 
@@ -26,7 +27,7 @@ def run_in_worker_thread(work: Callable[[Stage], Result], stage: Stage) -> Resul
     stopped = Event()
 
     @contextmanager
-    def stoppable(what: str) -> Iterator[Tell]:
+    def stoppable(what: str) -> Iterator[ProgressCallback]:
         with stage(what) as tell:
 
             def report(done: int, total: int) -> None:
