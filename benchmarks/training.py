@@ -27,13 +27,13 @@ from rankproof.files import write_atomically
 from rankproof.memory import keep_freed_memory
 from rankproof.models import new_encoder
 from rankproof.ranking import Ranker
-from rankproof.training import EmbeddingShift, InBatch, Inner, Training, published
+from rankproof.training import EmbeddingShift, InBatch, InnerAttack, Training, published
 from rankproof.training.loop import in_precision
 from rankproof.training.recipe import Recipe
 from rankproof.versions import versions
 
 PICTURES, TEST, EPOCHS, BEST_OF = 6000, 2000, 3, 5
-INNER = Inner(eps=0.3, steps=3, step=0.2, start=0.3)
+INNER = InnerAttack(eps=0.3, steps=3, step=0.2, start=0.3)
 RECIPES = {
     "CT": published(),
     "CC": published(loss="contrastive"),

@@ -5,7 +5,7 @@ from rankproof.errors import RankproofError
 
 
 def files(folder):
-    return [picture.file for picture in list_folder(folder).pictures]
+    return [image.file for image in list_folder(folder).images]
 
 
 def test_every_ending_counts_in_either_case(make, tmp_path):
@@ -37,7 +37,7 @@ def test_metadata_and_hidden_files_are_ignored(make, tmp_path, name):
 @pytest.mark.parametrize("name", ["movie.mp4", "1.png.part", "2.exe", "noending"])
 def test_a_stray_file_is_named(make, tmp_path, name):
     make.tree(tmp_path, {"a/1.png": "x", f"a/{name}": "x"})
-    with pytest.raises(RankproofError, match=f"{name}: not a picture; remove it"):
+    with pytest.raises(RankproofError, match=f"{name}: not an image; remove it"):
         list_folder(tmp_path)
 
 
@@ -73,21 +73,21 @@ def test_train_and_test_folders_are_the_split(make, tmp_path):
         },
     )
     listing = list_folder(tmp_path)
-    assert [(picture.file, picture.key, picture.given) for picture in listing.pictures] == [
+    assert [(image.file, image.key, image.given) for image in listing.images] == [
         ("train/a/1.png", "a", "train"),
         ("train/b/1.png", "b", "train"),
         ("test/a/1.png", "a", "test"),
         ("val/b/7.png", "b", "train"),
     ]
     assert tuple(listing.classes) == ("a", "b")
-    assert listing.remarks == ("1 pictures of val/ belong to train", "left out: extra")
+    assert listing.remarks == ("1 images of val/ belong to train", "left out: extra")
 
 
 def test_classes_called_train_and_test_are_classes(make, tmp_path):
     make.tree(tmp_path, {"train/1.png": "x", "test/2.png": "x", "plane/3.png": "x"})
     listing = list_folder(tmp_path)
     assert tuple(listing.classes) == ("plane", "test", "train")
-    assert {picture.given for picture in listing.pictures} == {None}
+    assert {image.given for image in listing.images} == {None}
 
 
 def test_a_folder_without_classes_says_what_it_wants(make, tmp_path):

@@ -16,7 +16,7 @@ from rankproof import (
     attack,
     load,
 )
-from rankproof.models.c2f1 import DigitsEncoder
+from rankproof.models.small_cnns import DigitsEncoder
 
 
 @pytest.fixture(scope="module", params=["cosine", "euclidean"])

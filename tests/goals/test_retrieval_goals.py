@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rankproof import PGD, Gallery, Preserve, Ranker, RankproofError, Threat, attack, load
 from rankproof.goals import LeaveTop, Mismatch, Misrank, NearestOther, Scene
 from rankproof.goals.names import goal_knobs, goal_name
-from rankproof.models.c2f1 import DigitsEncoder
+from rankproof.models.small_cnns import DigitsEncoder
 from rankproof.ranking import gallery as gallery_room
 from rankproof.result import AttackResult
 

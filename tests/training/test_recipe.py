@@ -7,11 +7,10 @@ from rankproof.errors import RankproofError
 from rankproof.models import new_encoder
 from rankproof.ranking import Ranker
 from rankproof.training import Balanced, EmbeddingShift, FromSet, InBatch, Triplet, WholeBatch, published
-from rankproof.training.augment import Augment
-from rankproof.training.inner import later_inner, published_inner
+from rankproof.training.inner_attack import act_hm_inner_attack, eccv_inner_attack
 from rankproof.training.loop import LowPrecision
 from rankproof.training.options import Options, recipe_of
-from rankproof.training.recipe import is_published
+from rankproof.training.recipe import Augment, is_published
 
 
 @pytest.fixture
@@ -44,7 +43,7 @@ def test_the_papers_choices():
     assert (ct.sampler, et.sampler) == (InBatch(batch=1000), InBatch(batch=500))
     assert (ct.loss, et.loss) == (Triplet(margin=0.2), Triplet(margin=1.0))
     assert (ct.epochs, ct.learning_rate, ct.weight_decay, ct.decay) == (30, 1e-3, 1e-7, "constant")
-    assert published(defended=True).defense == EmbeddingShift(inner=published_inner(28))
+    assert published(defended=True).defense == EmbeddingShift(inner=eccv_inner_attack(28))
 
 
 @pytest.mark.parametrize(
@@ -91,7 +90,7 @@ def test_the_later_defences_live_on_the_sphere_with_pairs_of_each_class(asked, d
     assert (recipe.distance, recipe.loss) == ("sphere", Triplet(margin=0.2))
     assert isinstance(recipe.sampler, Balanced)
     assert recipe.sampler.per_class % 2 == 0
-    assert recipe.defense.inner == later_inner(28)
+    assert recipe.defense.inner == act_hm_inner_attack(28)
 
 
 def test_our_defence_compares_all_of_a_batch_unless_told_else(asked):

@@ -66,7 +66,7 @@ def test_transparent_pictures_are_refused(tmp_path):
 
 def test_what_is_no_picture_is_refused(tmp_path):
     (tmp_path / "photo.png").write_bytes(b"hello")
-    with pytest.raises(RankproofError, match="not a picture"):
+    with pytest.raises(RankproofError, match="not an image"):
         read_picture(tmp_path / "photo.png")
 
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from rankproof.data.pictures import Form, decode, opened
+from rankproof.data.images import Form, decode, opened
 from rankproof.errors import RankproofError
 from rankproof.service.formats import format_of
 from rankproof.service.limits import Limits

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rankproof.audit.result import Strip, Tile
-from rankproof.data.pictures import decode
+from rankproof.data.images import decode
 from rankproof.service.attempt import Attempt
 from rankproof.service.service import Service
 from rankproof.threat import LEVELS

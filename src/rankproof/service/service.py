@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from rankproof.data import Dataset
-from rankproof.data.pictures import Form
+from rankproof.data.images import Form
 from rankproof.ranking import Ranker
 from rankproof.service.index import Index
 from rankproof.service.intake import take_in

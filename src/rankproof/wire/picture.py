@@ -9,7 +9,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from rankproof.data.pictures import MAX_BYTES, decode, opened, peek
+from rankproof.data.images import MAX_BYTES, decode, opened, peek
 from rankproof.errors import RankproofError
 from rankproof.threat import LEVELS
 

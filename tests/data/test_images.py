@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rankproof.data.pictures import Form, as_size, decode, peek, resize
+from rankproof.data.images import Form, as_size, decode, peek, resize
 from rankproof.errors import RankproofError
 
 GREY, COLOUR = Form(height=6, width=8, channels=1), Form(height=6, width=8, channels=3)
@@ -41,7 +41,7 @@ def test_a_stereo_photo_counts_as_jpeg():
 
 
 def test_formats_outside_the_list_are_not_opened(make):
-    with pytest.raises(RankproofError, match="not a picture"):
+    with pytest.raises(RankproofError, match="not an image"):
         peek(make.encoded(make.flat((1, 2, 3)), "PPM"), "x.png")
 
 
@@ -103,7 +103,7 @@ def test_a_truncated_jpeg_is_named(make):
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3))
     raw = make.encoded(noise, "JPEG")
     cut = raw[: len(raw) // 2]
-    with pytest.raises(RankproofError, match=r"^cat/1\.jpg: damaged picture \(.*\); replace or remove it$"):
+    with pytest.raises(RankproofError, match=r"^cat/1\.jpg: damaged image \(.*\); replace or remove it$"):
         decode(cut, "cat/1.jpg", peek(cut, "cat/1.jpg"))
 
 

@@ -1,15 +1,99 @@
 import numpy as np
 import pytest
 
-import rankproof.data.gather as room
+import rankproof.data.image_list as room
 from rankproof.data.folder import list_folder
-from rankproof.data.gather import common_form, gather
-from rankproof.data.pictures import Form
+from rankproof.data.image_list import (
+    ImageList,
+    ListedImage,
+    common_form,
+    read_split,
+    require_two_classes,
+    select_split,
+)
+from rankproof.data.images import Form
 from rankproof.errors import RankproofError
 
 
+def image_list(counts, given=None):
+    """Class number i has counts[i] images."""
+    keys = [f"c{number:02}" for number in range(len(counts))]
+    images = tuple(
+        ListedImage(file=f"{key}/{item}.png", key=key, given=given)
+        for key, count in zip(keys, counts, strict=True)
+        for item in range(count)
+    )
+    return ImageList(
+        name="x", kind="folder", images=images, classes={key: key for key in keys}, read=lambda file: b""
+    )
+
+
+def both(found, divide):
+    (train, rule), (test, again) = select_split(found, "train", divide), select_split(found, "test", divide)
+    assert rule == again
+    return train, test, rule
+
+
+def test_twenty_classes_are_divided_by_class():
+    train, test, rule = both(image_list([2] * 21), "auto")
+    assert {image.key for image in train} == {f"c{number:02}" for number in range(10)}
+    assert {image.key for image in test} == {f"c{number:02}" for number in range(10, 21)}
+    assert "by class" in rule
+    assert "10 of 21" in rule
+    assert "by class" in both(image_list([2] * 20), "auto")[2]
+
+
+def test_fewer_classes_are_divided_within_each():
+    counts = [1, 2, 3, 10, 11]
+    train, test, rule = both(image_list(counts), "auto")
+    assert "by image" in rule
+    assert len(train) + len(test) == sum(counts)
+    assert not {image.file for image in train} & {image.file for image in test}
+    per_class = [sum(image.key == f"c{number:02}" for image in train) for number in range(5)]
+    assert per_class == [0, 1, 1, 5, 5]
+    assert "by image" in both(image_list([2] * 19), "auto")[2]
+
+
+def test_the_hash_and_not_the_order_decides():
+    found = image_list([50, 50])
+    train, _, _ = both(found, "items")
+    assert [image.file for image in train] != [f"c{c:02}/{i}.png" for c in range(2) for i in range(25)]
+    turned = ImageList(
+        name="x", kind="folder", images=found.images[::-1], classes=found.classes, read=found.read
+    )
+    assert {image.file for image in both(turned, "items")[0]} == {image.file for image in train}
+
+
+def test_the_hash_is_the_same_everywhere():
+    train, _, _ = both(image_list([4, 4]), "items")
+    assert [image.file for image in train] == ["c00/1.png", "c00/2.png", "c01/0.png", "c01/2.png"]
+
+
+def test_a_given_split_is_kept_unless_overruled():
+    found = image_list([3, 3], given="test")
+    train, test, rule = both(found, "auto")
+    assert (len(train), len(test)) == (0, 6)
+    assert "source" in rule
+    assert len(both(found, "items")[0]) == 2
+    assert [image.key for image in both(found, "classes")[0]] == ["c00"] * 3
+
+
+def test_none_gives_everything_to_both():
+    train, test, rule = both(image_list([3, 2]), "none")
+    assert len(train) == len(test) == 5
+    assert "both" in rule
+
+
+def test_a_ranking_needs_two_classes():
+    require_two_classes(["a", "b"], "x")
+    with pytest.raises(RankproofError, match="x: one class only; a ranking needs at least two classes"):
+        require_two_classes([3, 3], "x")
+    with pytest.raises(RankproofError, match="x: no images"):
+        require_two_classes([], "x")
+
+
 def read(folder, split="test", *, size=None, divide="none", progress=None):
-    return gather(list_folder(folder), split, size=size, divide=divide, progress=progress)
+    return read_split(list_folder(folder), split, size=size, divide=divide, progress=progress)
 
 
 def test_pixels_labels_and_files_belong_together(make, tmp_path):
@@ -76,7 +160,7 @@ def test_what_does_not_fit_into_memory_is_refused(make, tmp_path, monkeypatch):
 
 def test_a_damaged_picture_is_named(make, tmp_path):
     make.tree(make.classes(tmp_path, 2), {"a01/2.png": "text"})
-    with pytest.raises(RankproofError, match=r"a01/2\.png: not a picture"):
+    with pytest.raises(RankproofError, match=r"a01/2\.png: not an image"):
         read(tmp_path)
 
 
