@@ -80,7 +80,7 @@ def test_refuses_a_bad_table(place, table, message):
     assert "\n" not in str(error.value)
 
 
-def test_names_a_listed_picture_that_is_missing(place):
+def test_names_a_listed_image_that_is_missing(place):
     with (
         open_archive(place({"metadata.csv": "path,class_id\np/1.png,1\n"})) as listing,
         pytest.raises(RankproofError, match=r"p/1\.png"),

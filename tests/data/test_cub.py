@@ -21,13 +21,13 @@ FILES = [line.split()[1] for line in TABLES["images.txt"].splitlines()]
 
 def birds(make, folder, **tables):
     """The layout of the unpacked archive; a table given as None is missing."""
-    pictures = {
+    images = {
         f"images/{file}": make.encoded(make.flat((50 * number, 9, 100), 6, 8 + number), "JPEG", quality=100)
         for number, file in enumerate(FILES)
     }
     found = TABLES | {f"{name}.txt": text for name, text in tables.items()}
     return make.tree(
-        folder, {**pictures, **BESIDE, **{name: text for name, text in found.items() if text is not None}}
+        folder, {**images, **BESIDE, **{name: text for name, text in found.items() if text is not None}}
     )
 
 
@@ -135,7 +135,7 @@ def test_a_changed_line_is_named(make, tmp_path, table, old, new, message):
     assert f"{table}.txt, {message}" in str(error.value)
 
 
-def test_a_listed_picture_that_is_missing_is_named(make, tmp_path):
+def test_a_listed_image_that_is_missing_is_named(make, tmp_path):
     (birds(make, tmp_path) / "images" / "101.Gull" / "g_3.jpg").unlink()
     with pytest.raises(RankproofError, match=r"g_3\.jpg: cannot be read"):
         load(tmp_path)

@@ -47,13 +47,13 @@ def test_a_folder_inside_a_class_is_named(make, tmp_path):
         list_folder(tmp_path)
 
 
-def test_a_folder_named_like_a_picture_is_no_picture(make, tmp_path):
+def test_a_folder_named_like_a_image_is_no_image(make, tmp_path):
     make.tree(tmp_path, {"a/1.png": "x", "a/2.png/3.png": "x"})
     with pytest.raises(RankproofError, match=r"2\.png: a folder inside"):
         list_folder(tmp_path)
 
 
-def test_folders_without_pictures_are_no_class(make, tmp_path):
+def test_folders_without_images_are_no_class(make, tmp_path):
     make.tree(tmp_path, {"a/1.png": "x", "b/2.png": "x", "docs/manual.pdf": "x", ".cache/3.png": "x"})
     (tmp_path / "void").mkdir()
     listing = list_folder(tmp_path)
@@ -112,7 +112,7 @@ def test_reading_names_what_is_missing(tmp_path):
         read_below(tmp_path, "gone.png")
 
 
-def test_a_file_too_large_for_a_picture_is_not_read(tmp_path):
+def test_a_file_too_large_for_a_image_is_not_read(tmp_path):
     with (tmp_path / "huge.png").open("wb") as stream:
         stream.truncate(2**30)  # sparse: takes no room on the disk
     with pytest.raises(RankproofError, match="larger than 256 MiB"):

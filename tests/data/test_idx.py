@@ -41,13 +41,13 @@ def test_names_the_files_of_a_missing_split(folder):
         load_idx(folder, "train")
 
 
-def test_refuses_unequal_numbers_of_pictures_and_labels(folder):
+def test_refuses_unequal_numbers_of_images_and_labels(folder):
     (folder / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes([2, 0, 1]))
     with pytest.raises(RankproofError, match="4 images but 3 labels"):
         load_idx(folder, "test")
 
 
-def test_refuses_no_pictures(folder):
+def test_refuses_no_images(folder):
     (folder / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx_bytes(np.zeros((0, 2, 3)))))
     (folder / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes([]))
     with pytest.raises(RankproofError, match="no images"):

@@ -106,7 +106,7 @@ def test_pixels_labels_and_files_belong_together(make, tmp_path):
     assert dataset.pictures.shape == (3, 1, 6, 8)
 
 
-def test_one_coloured_picture_makes_all_coloured_in_both_splits(make, tmp_path):
+def test_one_coloured_image_makes_all_coloured_in_both_splits(make, tmp_path):
     files = {f"{part}/{name}/1.png": make.flat(9) for part in ("train", "test") for name in "ab"}
     make.tree(tmp_path, files | {"train/b/2.png": make.flat((1, 2, 3))})
     train, test = (read(tmp_path, split, divide="auto") for split in ("train", "test"))
@@ -139,7 +139,7 @@ def test_labels_mean_the_same_class_in_both_splits(make, tmp_path):
     assert "in 3 classes" in test.note
 
 
-def test_progress_counts_every_picture(make, tmp_path):
+def test_progress_counts_every_image(make, tmp_path):
     seen = []
     read(make.classes(tmp_path, 2, each=2), progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
@@ -158,7 +158,7 @@ def test_what_does_not_fit_into_memory_is_refused(make, tmp_path, monkeypatch):
     assert np.prod(read(tmp_path, size=(5, 8)).pictures.shape) == 320
 
 
-def test_a_damaged_picture_is_named(make, tmp_path):
+def test_a_damaged_image_is_named(make, tmp_path):
     make.tree(make.classes(tmp_path, 2), {"a01/2.png": "text"})
     with pytest.raises(RankproofError, match=r"a01/2\.png: not an image"):
         read(tmp_path)

@@ -184,7 +184,7 @@ def test_both_splits_of_a_published_set_load_by_name(real, real_data, name, trai
         dataset = load(name, split, size=64, root=real_data)
         assert dataset.pictures.shape == (count, 3, 64, 64)
         assert len(dataset.labels.unique()) == classes
-        assert dataset.pictures.flatten(1).float().std(1).min() > 1  # no picture is empty
+        assert dataset.pictures.flatten(1).float().std(1).min() > 1  # no image is empty
 
 
 @pytest.mark.parametrize("name", ["Stanford_Online_Products", "CUB_200_2011"])

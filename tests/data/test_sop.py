@@ -18,12 +18,12 @@ FILES = [line.split()[3] for table in (TRAIN, TEST) for line in table.splitlines
 
 def products(make, folder, train=TRAIN, test=TEST):
     """The layout of the unpacked archive, sizes and colours as different as there."""
-    pictures = {
+    images = {
         file: make.encoded(make.flat((40 * number, 9, 200), 6 + number, 8), "JPEG", quality=100)
         for number, file in enumerate(FILES)
     }
     tables = {"Ebay_train.txt": train, "Ebay_test.txt": test, "Ebay_info.txt": HEAD}
-    return make.tree(folder, {**pictures, **{name: raw for name, raw in tables.items() if raw is not None}})
+    return make.tree(folder, {**images, **{name: raw for name, raw in tables.items() if raw is not None}})
 
 
 def test_each_table_is_a_split(make, tmp_path):
@@ -127,7 +127,7 @@ def test_what_is_no_such_table_is_refused(make, tmp_path, table):
         load(tmp_path)
 
 
-def test_a_listed_picture_that_is_missing_is_named(make, tmp_path):
+def test_a_listed_image_that_is_missing_is_named(make, tmp_path):
     (products(make, tmp_path) / "cabinet_final" / "444_1.JPG").unlink()
     with pytest.raises(RankproofError, match=r"444_1\.JPG: cannot be read"):
         load(tmp_path)

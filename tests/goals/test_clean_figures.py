@@ -23,7 +23,7 @@ from rankproof.models.small_cnns import DigitsEncoder
 def digits(request):
     """The embedded digits under an encoder with random weights, in single precision as in earnest."""
     torch.manual_seed(0)
-    images = load("digits").images
+    images = load("digits").as_float()
     return images, Gallery.build(Ranker(DigitsEncoder(), request.param), images)
 
 

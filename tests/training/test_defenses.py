@@ -55,8 +55,8 @@ def a_step(make, distance="cosine", loss=TRIPLET, **more):
 
 
 @pytest.mark.parametrize("defense", DEFENSES, ids=lambda defense: defense.name)
-def test_without_any_eps_a_defense_trains_on_clean_pictures(make, defense):
-    """With eps 0 the attack finds the pictures themselves: the loss is what the formula says of them."""
+def test_without_any_eps_a_defense_trains_on_clean_images(make, defense):
+    """With eps 0 the attack finds the images themselves: the loss is what the formula says of them."""
     step = replace(a_step(make), eps_scale=0.0)
     z = step.ranker.embed(step.images)
     d = Cosine().between
@@ -84,7 +84,7 @@ def test_the_loss_teaches_every_weight_and_leaves_the_encoder_as_it_was(make, de
 
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean", "sphere"])
-def test_shifted_pictures_stay_within_eps_and_shift_more_than_random_ones(make, distance):
+def test_shifted_images_stay_within_eps_and_shift_more_than_random_ones(make, distance):
     ranker, images = make.ranker(distance), make.images(8)
     found = shifted(INNER, ranker, images, rng=random())
     assert float((found - images).abs().max()) <= INNER.eps + 1e-9
@@ -142,7 +142,7 @@ def test_single_step_mixes_the_clean_loss_and_that_one_step_up(make):
     [TRIPLET, Contrastive(margin=0.5), MetricLearningLoss("SupConLoss", classes=3, dimensions=4)],
     ids=lambda loss: loss.name,
 )
-def test_whole_batch_raises_whatever_loss_it_is_given_by_moving_every_picture(make, loss):
+def test_whole_batch_raises_whatever_loss_it_is_given_by_moving_every_image(make, loss):
     """One step up the gradient of the whole batch's loss, naively; more steps go further."""
     step = a_step(make, loss=loss)
     output = WholeBatch(inner=InnerAttack(eps=0.1, steps=1, step=0.1, start=0.0))(step)
@@ -198,7 +198,7 @@ def test_mining_is_what_the_naive_definition_allows(make, how, seed):
     for anchor, positive, negative in mine_triplets(z, labels, Euclidean(), how, random(seed)).tolist():
         assert labels[anchor] == labels[positive] != labels[negative]
         assert anchor != positive
-        assert not {anchor, positive} & seen  # every picture is in one pair at most
+        assert not {anchor, positive} & seen  # every image is in one pair at most
         seen |= {anchor, positive}
         own = [j for j in range(20) if labels[j] == labels[anchor]]
         others = [j for j in range(20) if labels[j] != labels[anchor]]

@@ -15,9 +15,9 @@ from rankproof.training.recipe import Augment, is_published
 
 @pytest.fixture
 def asked(digits):
-    """The recipe of some options, as if the digits were 28x28 pictures."""
-    pictures = torch.zeros(len(digits[0]), 1, 28, 28, dtype=torch.uint8)
-    data = replace(digits[0], pictures=pictures)
+    """The recipe of some options, as if the digits were 28x28 images."""
+    images = torch.zeros(len(digits[0]), 1, 28, 28, dtype=torch.uint8)
+    data = replace(digits[0], pictures=images)
     return lambda **options: recipe_of(Options(**options), data, "c2f1")
 
 
@@ -132,12 +132,12 @@ def test_bf16_passes_give_single_embeddings_near_the_exact_ones():
     torch.testing.assert_close(exact, found, atol=0.02, rtol=0)
 
 
-def test_pictures_are_shifted_as_a_whole_and_mirrored_each_for_itself():
+def test_images_are_shifted_as_a_whole_and_mirrored_each_for_itself():
     images = torch.arange(2 * 64.0).view(1, 2, 8, 8).repeat(40, 1, 1, 1)
     source = torch.Generator().manual_seed(0)
     found = Augment(pad=1)(images, source)
     assert found.shape == images.shape
-    # The middle of each picture is a piece of the original, moved by the same step in both channels.
+    # The middle of each image is a piece of the original, moved by the same step in both channels.
     steps = {int(part[0, 4, 4] - images[0, 0, 4, 4]) for part in found}
     assert steps == {down * 8 + right for down in (-1, 0, 1) for right in (-1, 0, 1)}
     assert torch.equal(found[:, 1] - found[:, 0], torch.full((40, 8, 8), 64.0))

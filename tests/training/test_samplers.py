@@ -47,7 +47,7 @@ def test_the_count_of_batches_is_true(sampler):
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS[:3])
-def test_every_picture_is_seen_once(sampler):
+def test_every_image_is_seen_once(sampler):
     firsts = [
         batch.rows[: sampler.batch] if isinstance(sampler, InBatch) else batch.rows[: len(batch.triplets)]
         for batch in sampler.batches(LABELS, random())
@@ -55,7 +55,7 @@ def test_every_picture_is_seen_once(sampler):
     assert torch.equal(torch.cat(firsts).sort().values, torch.arange(len(LABELS)))
 
 
-def test_from_set_draws_every_other_picture_of_the_class_and_every_one_of_the_others():
+def test_from_set_draws_every_other_image_of_the_class_and_every_one_of_the_others():
     labels = torch.tensor([0, 0, 0, 1, 1, 2, 2])
     positives, negatives = set(), set()
     for seed in range(300):

@@ -3,7 +3,7 @@
 from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -209,10 +209,7 @@ def train(
     given, finished = locals(), list[int]()
     with reported(lambda: _stopped(out, finished)):
         limit = duration(time)
-        for option, number in (("epochs", epochs), ("batch", batch), ("inner-steps", inner_steps)):
-            at_least_one(option, number)
-        for option, value in (("margin", margin), ("learning-rate", learning_rate), ("warm-up", warm_up)):
-            not_below_zero(option, value)
+        _check_numbers(given)
         writable(out)
         from rankproof.target import find_device
         from rankproof.training.group import join
@@ -254,6 +251,14 @@ def train(
             typer.echo(f"{out}: R@1 {history[-1].recall_at_1:.1f} % after {len(history)} epochs")
 
 
+def _check_numbers(given: dict[str, Any]) -> None:
+    """Refuse numbers out of range before torch is imported."""
+    for option in ("epochs", "batch", "inner-steps"):
+        at_least_one(option, given[option.replace("-", "_")])
+    for option in ("margin", "learning-rate", "warm-up"):
+        not_below_zero(option, given[option.replace("-", "_")])
+
+
 def _read(split: str, data: str | None, size: int | None, divide: str) -> "Dataset":
     """One split of a data set."""
     from rankproof.data import load
@@ -271,9 +276,9 @@ def _arch_for(dataset: "Dataset") -> str:
     for name, architecture in ARCHITECTURES.items():
         if architecture.takes(form):
             return name
-    known = ", ".join(f"{name} ({entry.input_text})" for name, entry in ARCHITECTURES.items())
+    names = ", ".join(f"{name} ({entry.input_text})" for name, entry in ARCHITECTURES.items())
     raise RankproofError(
-        f"no encoder is made for the {'x'.join(map(str, form))} images of {dataset.name}; known: {known}"
+        f"no encoder is made for the {'x'.join(map(str, form))} images of {dataset.name}; known: {names}"
     )
 
 

@@ -34,8 +34,7 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.pictures)
 
-    @property
-    def images(self) -> Tensor:
+    def as_float(self) -> Tensor:
         """All images as (n, c, h, w) floats in [0, 1]; for large data sets use `take`."""
         return self.pictures.float() / 255
 

@@ -76,11 +76,11 @@ def _list_splits(folder: Path, parts: dict[str, Path]) -> ImageList:
     if (folder / VALIDATION).is_dir():
         parts = {**parts, VALIDATION: folder / VALIDATION}
     for name, part in parts.items():
-        found, empty = list_classes(part, folder, "train" if name == VALIDATION else name)
-        images += found
+        part_images, empty = list_classes(part, folder, "train" if name == VALIDATION else name)
+        images += part_images
         left_out += empty
         if name == VALIDATION:
-            remarks.append(f"{len(found)} images of val/ belong to train")
+            remarks.append(f"{len(part_images)} images of val/ belong to train")
     left_out += sorted({entry.name for entry in visible_folders(folder)} - {*parts, VALIDATION})
     return _image_list(folder, "folder with train/ and test/", images, left_out, remarks)
 

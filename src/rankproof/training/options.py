@@ -196,8 +196,8 @@ def _defense(options: Options, size: int) -> Defense:
             raise RankproofError("--inner-steps: single-step always has one step")
         return SingleStep(eps=inner.eps)
     if options.defense not in DEFENSES:
-        known = ", ".join(("none", *DEFENSES, "single-step"))
-        raise RankproofError(f"defense {options.defense!r} is unknown; choose one of {known}")
+        names = ", ".join(("none", *DEFENSES, "single-step"))
+        raise RankproofError(f"defense {options.defense!r} is unknown; choose one of {names}")
     return DEFENSES[options.defense](inner=inner)
 
 
