@@ -85,7 +85,7 @@ def colour(workplace):
     return "flat.py:encoder"
 
 
-def test_pictures_are_resized_to_what_the_encoder_was_made_for(workplace, colour):
+def test_images_are_resized_to_what_the_encoder_was_made_for(workplace, colour):
     data = folder_of(workplace / "photos")
     target = open_system(colour, data, split_by="none")
     assert target.dataset.pictures.shape == (10, 3, 12, 12)
@@ -98,7 +98,7 @@ def test_pictures_are_resized_to_what_the_encoder_was_made_for(workplace, colour
     assert open_system("flat.py:any_size", data, split_by="none").dataset.pictures.shape == (10, 3, 16, 20)
 
 
-def test_pictures_that_have_the_size_are_left_alone(workplace):
+def test_images_that_have_the_size_are_left_alone(workplace):
     record = {"arch": "digits", "distance": "sphere", "input": [1, 8, 8]}
     save_checkpoint(workplace / "model", new_encoder("digits"), record)
     target = open_system("model", None)
@@ -107,23 +107,23 @@ def test_pictures_that_have_the_size_are_left_alone(workplace):
     assert target.gallery.ranker.chunk == 500
 
 
-def test_digits_for_an_encoder_of_larger_pictures(workplace):
-    target = open_system("zoo:fashion-mnist/c2f1-ct", None)
+def test_digits_for_an_encoder_of_larger_images(workplace):
+    target = open_target("zoo:fashion-mnist/c2f1-ct", None)
     assert target.dataset.pictures.shape[1:] == (1, 28, 28)
     assert "resized to 28x28, the size of zoo:fashion-mnist/c2f1-ct" in target.dataset.note
 
 
-def test_grey_pictures_for_an_encoder_of_colour(workplace, colour):
-    target = open_system(colour, folder_of(workplace / "grey", mode="L"), split_by="none")
+def test_grey_images_for_an_encoder_of_colour(workplace, colour):
+    target = open_target(colour, folder_of(workplace / "grey", mode="L"), divide="none")
     assert target.dataset.pictures.shape == (10, 1, 12, 12)
     assert target.notes == ("grey pictures are given to the encoder in three equal channels",)
     assert target.dataset.note.endswith(target.notes[0])
-    grey = target.dataset.images[:2]
+    grey = target.dataset.as_float()[:2]
     expected = torch.nn.functional.normalize(((grey.repeat(1, 3, 1, 1) - 0.5) / 0.5).flatten(1))
     torch.testing.assert_close(target.gallery.embeddings[:2], expected)
 
 
-def test_colour_pictures_for_an_encoder_of_grey_are_refused(workplace):
+def test_colour_images_for_an_encoder_of_grey_are_refused(workplace):
     data = folder_of(workplace / "photos")
     with pytest.raises(RankproofError, match="wants pictures of 1x28x28, photos has 3x28x28; choose other"):
         open_system("zoo:fashion-mnist/c2f1-ct", data, split_by="none")
@@ -142,7 +142,7 @@ def test_what_is_resized_on_the_way_is_attacked_as_it_was_loaded(workplace, colo
     assert only_jpeg.dataset.pictures.shape == (10, 3, 12, 12)
 
 
-def test_large_pictures_pass_in_small_numbers(workplace):
+def test_large_images_pass_in_small_numbers(workplace):
     (workplace / "mean.py").write_text(
         "from torch import nn\n\n"
         "def encoder():\n    return nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten())\n"

@@ -170,7 +170,7 @@ def test_a_picture_rises_for_texts(clip, make):
 
 def test_who_has_no_text_side_says_so(clip):
     source = open_encoder("zoo:fashion-mnist/c2f1-ct")
-    with pytest.raises(RankproofError, match="has no text side; text queries need"):
+    with pytest.raises(RankproofError, match="has no text encoder; text queries need"):
         text_queries(source, ["red shoe"])
     for texts in ([], "red shoe"):
         with pytest.raises((RankproofError, TypeError), match="texts"):

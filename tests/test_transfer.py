@@ -169,7 +169,7 @@ def test_a_universal_attack_is_saved_with_its_perturbation(models, data, tmp_pat
 def test_what_cannot_be_shared_is_refused(models, data, threat, method, targets, fragment):
     ids = None if targets is None else torch.tensor(targets)
     with pytest.raises(RankproofError, match=fragment):
-        attack(models[0], data.images[:2], QueryRaise(m=1), threat, method=method, targets=ids)
+        attack(models[0], data.as_float()[:2], QueryRaise(m=1), threat, method=method, targets=ids)
 
 
 def test_bad_transfers_are_refused(models, data):
@@ -183,4 +183,4 @@ def test_bad_transfers_are_refused(models, data):
     with pytest.raises(RankproofError, match="same goal"):
         transfer(result, models[1], GOALS[1])
     with pytest.raises(RankproofError, match="needs a universal attack"):
-        on_unseen(result, models[0], GOALS[0], data.images[:3])
+        on_unseen(result, models[0], GOALS[0], data.as_float()[:3])

@@ -328,7 +328,7 @@ def test_a_figure_can_be_checked_from_what_is_saved(model, tmp_path):
     cell = json.loads(result.stdout)
     assert json.loads((folder / "result.json").read_text()) == cell
     with np.load(folder / "attack.npz") as file:
-        stored, pictures = dict(file), load(None, "test").images
+        stored, pictures = dict(file), load(None, "test").as_float()
     assert stored["original"].dtype == stored["adversarial"].dtype == np.float32
     np.testing.assert_array_equal(stored["original"], pictures[stored["index"]].numpy())
     assert np.abs(stored["adversarial"] - stored["original"]).max() <= 8 / 255 + 1e-6
@@ -715,9 +715,9 @@ def colour(folder):
     [
         (empty, "bad"),
         (one_class, "one class only"),
-        (not_a_picture, "0.png: not a picture"),
-        (truncated, ".png: damaged picture"),
-        (stray_file, "notes.doc: not a picture"),
+        (not_a_picture, "0.png: not an image"),
+        (truncated, ".png: damaged image"),
+        (stray_file, "notes.doc: not an image"),
         (huge, "0.png: claims more than 50 megapixels"),
         (damaged_idx, "t10k-images-idx3-ubyte"),
         (colour, "wants images of 1x8x8, bad has 3x8x8"),
@@ -946,7 +946,7 @@ def test_an_error_of_the_system_is_one_line(model, monkeypatch):
     def fail(*args, **kwargs):
         raise PermissionError(13, "Permission denied", "secret")
 
-    monkeypatch.setattr("rankproof.models.source.load_checkpoint", fail)
+    monkeypatch.setattr("rankproof.models.open.load_checkpoint", fail)
     assert_refused(attack(model=model), "secret: Permission denied")
 
 
@@ -986,7 +986,7 @@ def test_a_stopped_training_goes_on(tmp_path):
     call(*words, "--epochs", 1)
     result = call(*words, "--epochs", 2, "--resume")
     assert result.exit_code == 0, result.stderr
-    assert "going on after epoch 1" in result.stderr
+    assert "resuming after epoch 1" in result.stderr
     assert "after 2 epochs" in result.stdout
     assert [epoch["number"] for epoch in load_checkpoint(tmp_path / "out").record["history"]] == [1, 2]
 
@@ -1029,7 +1029,7 @@ def test_training_stops_in_time_and_in_half_precision(tmp_path):
         (["--sampler", "magic"], "sampler 'magic' is unknown"),
         (["--per-class", "4"], "is of the balanced sampler"),
         (["--sampler", "balanced", "--batch", "100", "--per-class", "3"], "do not fill a batch"),
-        (["--batch", "3"], "cannot hold two pictures of two classes"),
+        (["--batch", "3"], "cannot hold two images of two classes"),
         (["--defense", "magic"], "defense 'magic' is unknown"),
         (["--defense", "est", "--eps", "9"], "between 0 and 1"),
         (["--defense", "act", "--loss", "contrastive"], "is made of triplets"),
@@ -1043,10 +1043,10 @@ def test_training_stops_in_time_and_in_half_precision(tmp_path):
         (["--sampler", "balanced", "--per-class", "100", "--batch", "100"], "holds one class"),
         (["--shift", "8"], "--shift must be 0 to 7"),
         (["--shift", "-1"], "--shift must be 0 to 7"),
-        (["--arch", "c2f1", "--loss", "pml:ProxyAnchorLoss"], "arch c2f1 wants pictures of 1x28x28"),
+        (["--arch", "c2f1", "--loss", "pml:ProxyAnchorLoss"], "arch c2f1 wants images of 1x28x28"),
         (["--defense", "hm", "--sampler", "from-set"], "makes pairs"),
-        (["--arch", "c2f1"], "arch c2f1 wants pictures of 1x28x28, digits has 1x8x8; try --size 28"),
-        (["--size", "9"], "no encoder is made for the 1x9x9 pictures of digits"),
+        (["--arch", "c2f1"], "arch c2f1 wants images of 1x28x28, digits has 1x8x8; try --size 28"),
+        (["--size", "9"], "no encoder is made for the 1x9x9 images of digits"),
         (["--data", "nowhere"], "nowhere: no such file"),
         (["--divide", "half"], "--divide must be one of"),
     ],

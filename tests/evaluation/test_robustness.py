@@ -22,9 +22,9 @@ from rankproof import (
 from rankproof.evaluation import Robustness, default_eps, robustness_score
 from rankproof.evaluation.robustness import TERMS, has_company
 from rankproof.goals import LeaveTop, Mismatch, Misrank, NearestOther
-from rankproof.models.c2f1 import DigitsEncoder
-from rankproof.ranking.metrics import mean_interval, recall_at
-from rankproof.rng import draw
+from rankproof.models.small_cnns import DigitsEncoder
+from rankproof.randomness import draw
+from rankproof.ranking.metrics import recall_at, summarise
 
 T = 30
 RECALLS = ("shift-recall", "misrank", "nearest-other")

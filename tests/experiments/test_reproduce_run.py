@@ -32,7 +32,7 @@ from rankproof.experiments.reproduce.run import Reproduction
 from rankproof.methods.presets import published, strong
 from rankproof.ranking.metrics import summarise
 from rankproof.target import open_target
-from rankproof.training.health import TrainingFailedError
+from rankproof.training.divergence import TrainingFailedError
 
 HEAD = """
 paper = "tiny"

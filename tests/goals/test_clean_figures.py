@@ -16,14 +16,14 @@ from rankproof import (
     attack,
     load,
 )
-from rankproof.models.c2f1 import DigitsEncoder
+from rankproof.models.small_cnns import DigitsEncoder
 
 
 @pytest.fixture(scope="module", params=["cosine", "euclidean"])
 def digits(request):
     """The embedded digits under an encoder with random weights, in single precision as in earnest."""
     torch.manual_seed(0)
-    images = load("digits").images
+    images = load("digits").as_float()
     return images, Gallery.build(Ranker(DigitsEncoder(), request.param), images)
 
 

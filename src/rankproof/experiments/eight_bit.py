@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from rankproof.attack import attack
-from rankproof.data.pictures import decode, peek
+from rankproof.data.images import decode, peek
 from rankproof.experiments.black_box import MODEL
 from rankproof.experiments.ordering import METHODS, PIECE, Cell
 from rankproof.files import write_atomically

@@ -26,7 +26,7 @@ from rankproof.memory import keep_freed_memory
 from rankproof.methods.presets import published, strong
 from rankproof.target import Target, find_device, open_target
 from rankproof.threat import Threat
-from rankproof.training.health import TrainingFailedError, chance_recall
+from rankproof.training.divergence import TrainingFailedError, chance_recall
 from rankproof.training.options import Options, recipe_of
 from rankproof.training.run import Run, train_checkpoint
 

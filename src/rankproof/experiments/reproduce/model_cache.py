@@ -15,7 +15,7 @@ from rankproof.files import write_atomically
 from rankproof.models import ARCHITECTURES, load_checkpoint, zoo_names
 from rankproof.models.checkpoint import RECORD
 from rankproof.target import Stage, Target, find_device, open_target, silent
-from rankproof.training.health import TrainingFailedError
+from rankproof.training.divergence import TrainingFailedError
 from rankproof.training.options import Options, recipe_of
 from rankproof.training.recipe import Recipe
 from rankproof.training.run import Run, train_checkpoint

@@ -17,7 +17,7 @@ from rankproof.experiments.reproduce.order import Order
 from rankproof.experiments.reproduce.plan import Step, Task
 from rankproof.experiments.reproduce.recipe import Recipe, find_recipe, read_recipe
 from rankproof.target import Stage, silent
-from rankproof.training.health import TrainingFailedError
+from rankproof.training.divergence import TrainingFailedError
 from rankproof.versions import versions
 
 OUT = Path("runs/reproduce")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rankproof.data.pictures import Form, as_size, decode, peek, resize
+from rankproof.data.images import Form, as_size, decode, peek, resize
 from rankproof.errors import RankproofError
 
 GREY, COLOUR = Form(height=6, width=8, channels=1), Form(height=6, width=8, channels=3)
@@ -41,7 +41,7 @@ def test_a_stereo_photo_counts_as_jpeg():
 
 
 def test_formats_outside_the_list_are_not_opened(make):
-    with pytest.raises(RankproofError, match="not a picture"):
+    with pytest.raises(RankproofError, match="not an image"):
         peek(make.encoded(make.flat((1, 2, 3)), "PPM"), "x.png")
 
 
@@ -76,7 +76,7 @@ def test_values_of_unknown_range_are_refused(values):
         decode(raw, "x", GREY)
 
 
-# The top left corner of the upright picture, by the EXIF orientation of [[10, 60], [120, 240]].
+# The top left corner of the upright image, by the EXIF orientation of [[10, 60], [120, 240]].
 CORNER = {1: 10, 2: 60, 3: 240, 4: 120, 5: 10, 6: 120, 7: 240, 8: 60}
 
 
@@ -93,7 +93,7 @@ def test_exif_orientation_is_applied(orientation, kind):
     assert decode(raw, "x", form)[0, 0, 0] == CORNER[orientation]
 
 
-def test_damaged_exif_does_not_damage_the_picture(make):
+def test_damaged_exif_does_not_damage_the_image(make):
     raw = make.encoded(make.flat((5, 5, 5)), "JPEG", exif=b"Exif\x00\x00nonsense")
     assert peek(raw, "x") == COLOUR
     assert (decode(raw, "x", COLOUR) == 5).all()
@@ -103,12 +103,12 @@ def test_a_truncated_jpeg_is_named(make):
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3))
     raw = make.encoded(noise, "JPEG")
     cut = raw[: len(raw) // 2]
-    with pytest.raises(RankproofError, match=r"^cat/1\.jpg: damaged picture \(.*\); replace or remove it$"):
+    with pytest.raises(RankproofError, match=r"^cat/1\.jpg: damaged image \(.*\); replace or remove it$"):
         decode(cut, "cat/1.jpg", peek(cut, "cat/1.jpg"))
 
 
 @pytest.mark.parametrize("raw", [b"", b"just text", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])
-def test_what_is_no_picture_is_named(raw):
+def test_what_is_no_image_is_named(raw):
     with pytest.raises(RankproofError, match=r"^cat/1\.png: .*re(place|move)") as error:
         peek(raw, "cat/1.png")
     assert "\n" not in str(error.value)
@@ -139,12 +139,12 @@ def test_decoding_squashes_to_the_asked_form(make):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_resizing_many_equals_resizing_each(channels):
-    pictures = torch.randint(0, 256, (3, channels, 7, 9), generator=torch.Generator().manual_seed(0)).to(
+    images = torch.randint(0, 256, (3, channels, 7, 9), generator=torch.Generator().manual_seed(0)).to(
         torch.uint8
     )
-    small = resize(pictures, (4, 5))
+    small = resize(images, (4, 5))
     assert small.shape == (3, channels, 4, 5)
-    whole = pictures[2].permute(1, 2, 0).squeeze(2).numpy()
+    whole = images[2].permute(1, 2, 0).squeeze(2).numpy()
     alone = Image.fromarray(whole).resize((5, 4), Image.Resampling.LANCZOS)
     assert np.array_equal(small[2].permute(1, 2, 0).squeeze(2).numpy(), np.asarray(alone))
 

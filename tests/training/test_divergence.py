@@ -7,7 +7,7 @@ from rankproof.models import new_encoder
 from rankproof.ranking import Ranker
 from rankproof.training import Contrastive, InBatch, TrainingFailedError, Triplet, train
 from rankproof.training.defenses import Undefended
-from rankproof.training.health import Health, chance_recall, spread
+from rankproof.training.divergence import DivergenceMonitor, chance_recall, spread
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class Poisoned(Undefended):
     at: int
 
     def __call__(self, step):
-        lesson = super().__call__(step)
+        output = super().__call__(step)
         count.append(1)
-        return replace(lesson, loss=lesson.loss * float("nan")) if len(count) == self.at else lesson
+        return replace(output, loss=output.loss * float("nan")) if len(count) == self.at else output
 
 
 count = []
@@ -100,12 +100,12 @@ def test_an_encoder_that_died_is_noticed(digits, recipe, distance):
 )
 def test_chance_is_told_from_a_small_gain(counts, recall, lost):
     labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-    watch = Health("loss", "advice")
+    monitor = DivergenceMonitor("loss", "advice")
     if lost:
         with pytest.raises(TrainingFailedError):
-            watch.judge(recall, 0.5, labels, 1)
+            monitor.check_epoch(recall, 0.5, labels, 1)
     else:
-        watch.judge(recall, 0.5, labels, 1)
+        monitor.check_epoch(recall, 0.5, labels, 1)
 
 
 def test_nan_from_the_last_step_of_an_epoch_is_the_alarm_too(recipe, trained):

@@ -8,17 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from rankproof.errors import RankproofError
-from rankproof.models.extras import reason
-from rankproof.models.source import Source, describe
+from rankproof.models.source import Source, describe, reason
 
 EXPORTED = ".pt2"
 
 
 class Program(nn.Module):
-    """A program as a module; it has no modes of its own, so train() and eval() leave it alone.
+    """A program as a module whose train() and eval() do not reach the program, which may not support them.
 
     Args:
-        program: the module made of the file.
+        program: the module made from the file.
     """
 
     def __init__(self, program: nn.Module) -> None:
@@ -26,7 +25,7 @@ class Program(nn.Module):
         self.program = program
 
     def train(self, mode: bool = True) -> "Program":
-        """Remember the mode and tell nobody: an exported program refuses to hear of it."""
+        """Set the mode of this module only; an exported program raises when its mode is set."""
         self.training = mode
         return self
 
@@ -40,9 +39,9 @@ def load_program(name: str, file: Path, trust: bool) -> Source:
     """The encoder in a .pt2 file of torch.export, or in a .pt or .ts file of TorchScript.
 
     Args:
-        trust: whether whoever made the file is trusted; without it nothing is opened.
+        trust: whether the author of the file is trusted; without it nothing is opened.
     Raises:
-        RankproofError: the file is not trusted, not there, or not such a program.
+        RankproofError: the file is not trusted, does not exist, or is not such a program.
     """
     if not file.is_file():
         raise RankproofError(f"{file}: no such file; check the path")
@@ -53,7 +52,7 @@ def load_program(name: str, file: Path, trust: bool) -> Source:
         )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # advice for whoever wrote the program
+            warnings.simplefilter("ignore")  # meant for the author of the program
             if file.suffix == EXPORTED:
                 return _exported(name, torch.export.load(str(file)))
             return describe(Program(torch.jit.load(str(file), map_location="cpu").eval()), name, {})
@@ -67,12 +66,12 @@ def load_program(name: str, file: Path, trust: bool) -> Source:
 
 
 def _exported(name: str, program: Any) -> Source:
-    """A program of torch.export, with the form of the pictures it was made for."""
-    wanted = program.graph_signature.user_inputs
-    inputs = [node.meta["val"] for node in program.graph.nodes if node.name in wanted]
+    """A program of torch.export, with the shape of the images it was exported for."""
+    user_inputs = program.graph_signature.user_inputs
+    inputs = [node.meta["val"] for node in program.graph.nodes if node.name in user_inputs]
     if len(inputs) != 1 or not isinstance(inputs[0], Tensor) or inputs[0].dim() != 4:
-        raise RankproofError(f"{name}: must take one batch of pictures (b, c, h, w) and nothing else")
-    batch, *form = list[Any](inputs[0].shape)  # whole numbers, or symbols where any number will do
+        raise RankproofError(f"{name}: must take one batch of images (b, c, h, w) and nothing else")
+    batch, *form = list[Any](inputs[0].shape)  # whole numbers, or symbols where any number is allowed
     if isinstance(batch, int):
         raise RankproofError(
             f"{name}: was exported for batches of exactly {batch}; export it with "
