@@ -54,7 +54,7 @@ every_visible = pytest.mark.parametrize("visible", [4, SHOWN, None], ids=["N = k
 
 
 @pytest.fixture(scope="module")
-def shop(make, pictures):
+def gallery(make, pictures):
     return Gallery.build(make.ranker(), pictures)
 
 
@@ -63,21 +63,21 @@ def order_attack(oracle, pictures, goal=GOAL, threat=THREAT, count=COUNT, **opti
     return attack(oracle, pictures[:count], goal, threat, **(settings | options))
 
 
-def lists(gallery, images, count, ignored=None):
-    # The first results of every picture, by sorting.
+def lists(gallery, images, count, excluded=None):
+    # The first results of every image, by sorting.
     z = gallery.ranker.embed_all(images).double()
     far = gallery.ranker.distance.pairwise(z, gallery.embeddings.double())
     found = []
     for row, distances in enumerate(far.tolist()):
         order = sorted(range(len(gallery)), key=lambda item: (distances[item], item))
-        found.append([item for item in order if ignored is None or item != int(ignored[row])][:count])
+        found.append([item for item in order if excluded is None or item != int(excluded[row])][:count])
     return found
 
 
-def taus(gallery, images, targets, visible, ignored=None):
+def taus(gallery, images, targets, visible, excluded=None):
     # tau_S of what a user would see, one attack and one pair at a time.
     found = []
-    shown = lists(gallery, images, visible or len(gallery), ignored)
+    shown = lists(gallery, images, visible or len(gallery), excluded)
     for listed, wanted in zip(shown, targets.tolist(), strict=True):
         k, total = len(wanted), 0
         for i in range(k):
@@ -116,16 +116,16 @@ def same(one, other):
         (0, None, "k must be at least 2, got 0"),
     ],
 )
-def test_a_k_that_does_not_fit_is_refused_before_anything_is_sent(shop, pictures, k, visible, message):
-    oracle = BudgetedOracle(LocalOracle(shop, visible), 99)
+def test_a_k_that_does_not_fit_is_refused_before_anything_is_sent(gallery, pictures, k, visible, message):
+    oracle = BudgetedOracle(LocalOracle(gallery, visible), 99)
     with pytest.raises(RankproofError, match=message):
         order_attack(oracle, pictures, Reorder(k=k))
     assert oracle.spent == {}
 
 
 @pytest.mark.parametrize("visible", [None, 60])
-def test_a_dropped_copy_is_no_result_to_be_ordered(shop, pictures, visible):
-    oracle = LocalOracle(shop, visible)
+def test_a_dropped_copy_is_no_result_to_be_ordered(gallery, pictures, visible):
+    oracle = LocalOracle(gallery, visible)
     with pytest.raises(RankproofError, match="k = 60 is larger than the gallery of 59 items"):
         order_attack(oracle, pictures, Reorder(k=60), exclude_self=True)
     assert order_attack(oracle, pictures, Reorder(k=59), exclude_self=True, budget=1).targets.shape == (5, 59)
@@ -133,9 +133,9 @@ def test_a_dropped_copy_is_no_result_to_be_ordered(shop, pictures, visible):
 
 
 @pytest.mark.parametrize("budget", [0, -1])
-def test_a_budget_below_one_is_refused(shop, pictures, budget):
+def test_a_budget_below_one_is_refused(gallery, pictures, budget):
     with pytest.raises(RankproofError, match=f"budget must be at least 1 query, got {budget}"):
-        order_attack(LocalOracle(shop, SHOWN), pictures, budget=budget)
+        order_attack(LocalOracle(gallery, SHOWN), pictures, budget=budget)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (0, 1, 2, 3, 4), (0, 1, 1, 3), (1, 2, 3, 4), (-1, 0, 1, 2), ()])
@@ -156,17 +156,17 @@ def test_an_order_that_is_no_permutation_is_refused(order):
         (torch.tensor([[0, 1, 2, 3]] * 4 + [[4, 9, 7, -1]]), r"targets: positions must lie in 0 \.\. 59"),
     ],
 )
-def test_explicit_targets_that_do_not_fit_are_refused(shop, pictures, targets, message):
-    oracle = BudgetedOracle(LocalOracle(shop, SHOWN), 99)
+def test_explicit_targets_that_do_not_fit_are_refused(gallery, pictures, targets, message):
+    oracle = BudgetedOracle(LocalOracle(gallery, SHOWN), 99)
     with pytest.raises(RankproofError, match=message):
         order_attack(oracle, pictures, targets=targets)
     assert oracle.spent == {}
 
 
-def test_a_dropped_copy_cannot_be_wanted(shop, pictures):
+def test_a_dropped_copy_cannot_be_wanted(gallery, pictures):
     targets = torch.tensor([[10, 11, 12, 13]] * 4 + [[10, 11, 12, 4]])
     with pytest.raises(RankproofError, match="targets: an own copy is wanted where own_copy='drop'"):
-        order_attack(LocalOracle(shop, SHOWN), pictures, targets=targets, exclude_self=True)
+        order_attack(LocalOracle(gallery, SHOWN), pictures, targets=targets, exclude_self=True)
 
 
 @pytest.mark.parametrize(
@@ -174,33 +174,33 @@ def test_a_dropped_copy_cannot_be_wanted(shop, pictures):
     [CandidateRaise(), QueryRaise(), QueryLower() + 1.0 * Preserve(), MaxShift(), 2.0 * MaxShift()],
     ids=["ca+", "qa+", "sp-qa-", "shift", "weighted shift"],
 )
-def test_other_goals_are_refused(shop, pictures, goal):
+def test_other_goals_are_refused(gallery, pictures, goal):
     with pytest.raises(RankproofError, match=r"only the order attack \(oa\) can be sought in a black box"):
-        order_attack(LocalOracle(shop, SHOWN), pictures, goal)
+        order_attack(LocalOracle(gallery, SHOWN), pictures, goal)
 
 
 @pytest.mark.parametrize("method", [PGD(), MomentumPGD()], ids=["pgd", "strong"])
-def test_a_method_with_gradients_cannot_ask_an_oracle(shop, pictures, method):
+def test_a_method_with_gradients_cannot_ask_an_oracle(gallery, pictures, method):
     with pytest.raises(RankproofError, match=f"{method.name} needs gradients, which an oracle does not give"):
-        order_attack(LocalOracle(shop, SHOWN), pictures, method=method)
+        order_attack(LocalOracle(gallery, SHOWN), pictures, method=method)
 
 
 @every_method
-def test_a_method_without_gradients_cannot_attack_a_gallery(shop, pictures, method):
+def test_a_method_without_gradients_cannot_attack_a_gallery(gallery, pictures, method):
     with pytest.raises(RankproofError, match=f"{method.name} asks an oracle, such as LocalOracle"):
-        order_attack(shop, pictures, method=method)
+        order_attack(gallery, pictures, method=method)
 
 
 @pytest.mark.parametrize("index", [[0, 1, 2, 3, 60], [-1, 0, 1, 2, 3], [0, 1]])
-def test_an_index_beyond_the_gallery_behind_an_oracle_is_refused(shop, pictures, index):
-    for oracle in (LocalOracle(shop, SHOWN), Cached(BudgetedOracle(LocalOracle(shop, SHOWN), 99))):
+def test_an_index_beyond_the_gallery_behind_an_oracle_is_refused(gallery, pictures, index):
+    for oracle in (LocalOracle(gallery, SHOWN), Cached(BudgetedOracle(LocalOracle(gallery, SHOWN), 99))):
         with pytest.raises(RankproofError, match=r"index: expected 5 gallery positions in 0 \.\. 59"):
             order_attack(oracle, pictures, gallery_ids=torch.tensor(index))
 
 
-def test_a_shared_change_is_refused(shop, pictures):
+def test_a_shared_change_is_refused(gallery, pictures):
     with pytest.raises(RankproofError, match="a shared perturbation"):
-        order_attack(LocalOracle(shop, SHOWN), pictures, threat=Threat(0.1, shared=True))
+        order_attack(LocalOracle(gallery, SHOWN), pictures, threat=Threat(0.1, shared=True))
 
 
 # -- what comes back -------------------------------------------------------------------------------
@@ -208,15 +208,15 @@ def test_a_shared_change_is_refused(shop, pictures):
 
 @every_method
 @every_visible
-def test_the_figures_are_those_of_the_returned_images(target, pictures, method, visible):
-    result = order_attack(LocalOracle(target, visible), pictures, method=method)
+def test_the_figures_are_those_of_the_returned_images(gallery, pictures, method, visible):
+    result = order_attack(LocalOracle(gallery, visible), pictures, method=method)
     THREAT.check(result.adversarial, pictures[:COUNT])
     assert torch.equal(result.original, pictures[:COUNT])
     for images, figures in ((result.original, result.before), (result.adversarial, result.after)):
-        assert figures["tau"].tolist() == pytest.approx(taus(target, images, result.targets, visible))
+        assert figures["tau"].tolist() == pytest.approx(taus(gallery, images, result.targets, visible))
         ranks = [
             [listed.index(item) for item in wanted]
-            for listed, wanted in zip(lists(target, images, 60), result.targets.tolist(), strict=True)
+            for listed, wanted in zip(lists(gallery, images, 60), result.targets.tolist(), strict=True)
         ]
         assert figures["mean_rank"].tolist() == pytest.approx([sum(row) / 4 for row in ranks])
         assert (figures["rank"] * 60 / 100).round().long().tolist() == ranks
@@ -225,8 +225,8 @@ def test_the_figures_are_those_of_the_returned_images(target, pictures, method, 
 
 @every_method
 @every_visible
-def test_the_reported_tau_is_the_best_that_was_recorded(target, pictures, method, visible):
-    result = order_attack(LocalOracle(target, visible), pictures, method=method)
+def test_the_reported_tau_is_the_best_that_was_recorded(gallery, pictures, method, visible):
+    result = order_attack(LocalOracle(gallery, visible), pictures, method=method)
     scores = result.scores
     assert scores.shape == (COUNT, BUDGET)
     best = torch.where(scores.isnan(), -2.0, scores).amax(1)
@@ -239,8 +239,8 @@ def test_the_reported_tau_is_the_best_that_was_recorded(target, pictures, method
 
 
 @every_visible
-def test_a_curve_never_falls_and_ends_at_the_reported_mean(target, pictures, visible):
-    result = order_attack(LocalOracle(target, visible), pictures, threat=Threat(0.3), count=20)
+def test_a_curve_never_falls_and_ends_at_the_reported_mean(gallery, pictures, visible):
+    result = order_attack(LocalOracle(gallery, visible), pictures, threat=Threat(0.3), count=20)
     marks, values = zip(*result.curve(), strict=True)
     assert marks == (1, 2, 5, 10, 20, 25)
     assert list(values) == sorted(values)
@@ -256,9 +256,9 @@ def test_8_bit_images_saved_and_searched_again_have_exactly_the_reported_tau(
 ):
     ranker = make.ranker(distance)
     ranker.encoder.float()
-    shop = Gallery.build(Ranker(ranker.encoder, distance), pictures)
+    gallery = Gallery.build(Ranker(ranker.encoder, distance), pictures)
     grid = Threat(24 / 255, grid=True)
-    result = order_attack(LocalOracle(shop, visible), pictures.float(), threat=grid, count=20)
+    result = order_attack(LocalOracle(gallery, visible), pictures.float(), threat=grid, count=20)
     images = saved_and_read(result.adversarial, tmp_path)
     assert len(list(tmp_path.iterdir())) == 20
     for number, path in enumerate(sorted(tmp_path.iterdir(), key=lambda path: int(path.stem))):
@@ -267,13 +267,13 @@ def test_8_bit_images_saved_and_searched_again_have_exactly_the_reported_tau(
             assert np.array_equal(np.asarray(stored), (images[number, 0] * 255).round().numpy())
     assert torch.equal(images, result.adversarial)
     assert float((images * 255 - (pictures[:20].float() * 255).round()).abs().max()) <= 24 + 1e-4
-    assert torch.equal(searched_alone(LocalOracle(shop, visible), images, result.targets), result.tau)
-    assert result.tau.tolist() == pytest.approx(taus(shop, images, result.targets, visible))
+    assert torch.equal(searched_alone(LocalOracle(gallery, visible), images, result.targets), result.tau)
+    assert result.tau.tolist() == pytest.approx(taus(gallery, images, result.targets, visible))
     assert any("8-bit images" in note for note in result.notes)
     assert result.tau.mean() > result.tau_before.mean()
 
 
-def test_coloured_pictures_come_back_from_their_files_as_they_were(make, tmp_path):
+def test_coloured_images_come_back_from_their_files_as_they_were(make, tmp_path):
     images = torch.randint(256, (3, 3, 5, 7), generator=make.random(0)).float() / 255
     assert torch.equal(saved_and_read(images, tmp_path), images)
 
@@ -304,7 +304,7 @@ def test_the_record_of_saved_digits(digits_target, tmp_path, monkeypatch, capsys
     assert "6 of 6" in capsys.readouterr().out
 
 
-def test_a_picture_that_came_back_otherwise_is_not_counted_as_equal(digits_target, monkeypatch):
+def test_an_image_that_came_back_otherwise_is_not_counted_as_equal(digits_target, monkeypatch):
     monkeypatch.setattr(eight_bit, "saved_and_read", lambda images, folder: 1 - images)
     cell = Cell(method="rand", k=5, visible=50, level=4, budget=60)
     record = eight_bit.measured(digits_target, cell, 6, seed=0)
@@ -314,10 +314,10 @@ def test_a_picture_that_came_back_otherwise_is_not_counted_as_equal(digits_targe
 
 @every_visible
 @pytest.mark.parametrize("own_copy", ["keep", "drop"])
-def test_the_wanted_order_is_a_permutation_of_the_first_results(target, pictures, visible, own_copy):
+def test_the_wanted_order_is_a_permutation_of_the_first_results(gallery, pictures, visible, own_copy):
     index = torch.tensor([40, 2, 17])
     result = attack(
-        LocalOracle(target, visible),
+        LocalOracle(gallery, visible),
         pictures[index],
         GOAL,
         THREAT,
@@ -327,62 +327,62 @@ def test_the_wanted_order_is_a_permutation_of_the_first_results(target, pictures
         gallery_ids=index,
         own_copy=own_copy,
     )
-    ignored = index if own_copy == "drop" else None
-    nearest = torch.tensor(lists(target, pictures[index], 4, ignored))
+    excluded = index if own_copy == "drop" else None
+    nearest = torch.tensor(lists(gallery, pictures[index], 4, excluded))
     assert torch.equal(result.targets, nearest.gather(1, permutations(7, [40, 2, 17], "oa", 4)))
     assert bool((result.targets == index[:, None]).any()) == (own_copy == "keep")
-    expected = taus(target, pictures[index], result.targets, visible, ignored)
+    expected = taus(gallery, pictures[index], result.targets, visible, excluded)
     assert result.tau_before.tolist() == pytest.approx(expected)
     assert torch.equal(result.tau, result.tau_before)
     assert result.mean_rank.tolist() == [1.5] * 3  # places 0 to 3, the own copy not counted
 
 
 @every_visible
-def test_a_dropped_copy_counts_neither_in_the_search_nor_in_the_figures(target, pictures, visible):
-    result = order_attack(LocalOracle(target, visible), pictures, exclude_self=True)
-    expected = taus(target, result.adversarial, result.targets, visible, torch.arange(COUNT))
+def test_a_dropped_copy_counts_neither_in_the_search_nor_in_the_figures(gallery, pictures, visible):
+    result = order_attack(LocalOracle(gallery, visible), pictures, exclude_self=True)
+    expected = taus(gallery, result.adversarial, result.targets, visible, torch.arange(COUNT))
     assert result.tau.tolist() == pytest.approx(expected)
     best = torch.where(result.scores.isnan(), -2.0, result.scores).amax(1)
     assert result.tau.tolist() == pytest.approx(best.tolist(), abs=1e-6)
 
 
-def test_every_query_leaves_out_the_dropped_copy_of_its_own_attack(shop, pictures):
-    index, ignored = torch.tensor([40, 2, 17, 59, 8]), []
+def test_every_query_leaves_out_the_dropped_copy_of_its_own_attack(gallery, pictures):
+    index, excluded = torch.tensor([40, 2, 17, 59, 8]), []
 
     class Watching(Flaky):
-        def top(self, images, count, watch):
-            ignored.append(torch.equal(watch.ignored, index[watch.attacks]))
-            return super().top(images, count, watch)
+        def top(self, images, count, tracked):
+            excluded.append(torch.equal(tracked.excluded, index[tracked.attacks]))
+            return super().top(images, count, tracked)
 
-        def __call__(self, images, watch):
-            ignored.append(torch.equal(watch.ignored, index[watch.attacks]))
-            return super().__call__(images, watch)
+        def __call__(self, images, tracked):
+            excluded.append(torch.equal(tracked.excluded, index[tracked.attacks]))
+            return super().__call__(images, tracked)
 
-    result = order_attack(Watching(shop), pictures[index], Reorder(k=2), gallery_ids=index, exclude_self=True)
+    result = order_attack(Watching(gallery), pictures[index], Reorder(k=2), gallery_ids=index, exclude_self=True)
     assert result.queries.min() < BUDGET == result.queries.max()  # some left early: rows are not positions
-    assert len(ignored) > 3
-    assert all(ignored)
+    assert len(excluded) > 3
+    assert all(excluded)
 
 
-def test_a_given_order_is_of_present_places(target, pictures):
+def test_a_given_order_is_of_present_places(gallery, pictures):
     goal = Reorder(k=4, order=(2, 0, 3, 1))
-    result = order_attack(LocalOracle(target, SHOWN), pictures, goal, budget=1)
-    nearest = target.search(target.embeddings[:COUNT], 4)
+    result = order_attack(LocalOracle(gallery, SHOWN), pictures, goal, budget=1)
+    nearest = gallery.search(gallery.embeddings[:COUNT], 4)
     assert torch.equal(result.targets, nearest[:, [2, 0, 3, 1]])
     assert result.tau.tolist() == pytest.approx([0.0] * COUNT)  # 3 of 6 pairs are in order
 
 
 @every_visible
-def test_explicit_targets_are_attacked_as_given(target, pictures, visible):
-    targets = target.search(target.embeddings[:COUNT], 9)[:, [8, 1, 3, 0]]
-    result = order_attack(LocalOracle(target, visible), pictures, targets=targets)
+def test_explicit_targets_are_attacked_as_given(gallery, pictures, visible):
+    targets = gallery.search(gallery.embeddings[:COUNT], 9)[:, [8, 1, 3, 0]]
+    result = order_attack(LocalOracle(gallery, visible), pictures, targets=targets)
     assert torch.equal(result.targets, targets)
-    assert result.tau_before.tolist() == pytest.approx(taus(target, pictures[:COUNT], targets, visible))
-    assert result.tau.tolist() == pytest.approx(taus(target, result.adversarial, targets, visible))
+    assert result.tau_before.tolist() == pytest.approx(taus(gallery, pictures[:COUNT], targets, visible))
+    assert result.tau.tolist() == pytest.approx(taus(gallery, result.adversarial, targets, visible))
 
 
-def test_a_wanted_order_that_is_there_already_costs_one_query(shop, pictures):
-    oracle = BudgetedOracle(LocalOracle(shop, SHOWN), 99)
+def test_a_wanted_order_that_is_there_already_costs_one_query(gallery, pictures):
+    oracle = BudgetedOracle(LocalOracle(gallery, SHOWN), 99)
     result = order_attack(oracle, pictures, Reorder(k=4, order=(0, 1, 2, 3)))
     assert result.queries.tolist() == [1] * COUNT
     assert result.tau.tolist() == [1.0] * COUNT
@@ -391,9 +391,9 @@ def test_a_wanted_order_that_is_there_already_costs_one_query(shop, pictures):
 
 
 @every_method
-def test_no_room_and_a_single_query_return_the_original(shop, pictures, method):
+def test_no_room_and_a_single_query_return_the_original(gallery, pictures, method):
     for options in ({"threat": Threat(0.0)}, {"budget": 1}):
-        result = order_attack(LocalOracle(shop, SHOWN), pictures, method=method, **options)
+        result = order_attack(LocalOracle(gallery, SHOWN), pictures, method=method, **options)
         assert torch.equal(result.adversarial, pictures[:COUNT])
         assert result.queries.tolist() == [1] * COUNT
         assert torch.equal(result.tau, result.tau_before)
@@ -403,10 +403,10 @@ def test_no_room_and_a_single_query_return_the_original(shop, pictures, method):
 @every_method
 @pytest.mark.parametrize("side_by_side", [1, 2, 200])
 def test_an_attack_does_not_depend_on_the_others_in_the_batch(
-    shop, pictures, method, side_by_side, monkeypatch
+    gallery, pictures, method, side_by_side, monkeypatch
 ):
     options = {"method": method, "budget": BUDGET, "seed": 2}
-    index, oracle = torch.tensor([40, 2, 17, 59, 8]), LocalOracle(shop, SHOWN)
+    index, oracle = torch.tensor([40, 2, 17, 59, 8]), LocalOracle(gallery, SHOWN)
     together = attack(oracle, pictures[index], GOAL, THREAT, gallery_ids=index, **options)
     monkeypatch.setattr("rankproof.black_box.SIDE_BY_SIDE", side_by_side)
     order = torch.tensor([4, 0, 3])
@@ -418,30 +418,30 @@ def test_an_attack_does_not_depend_on_the_others_in_the_batch(
 
 
 @pytest.mark.parametrize("side_by_side", [2, 200])
-def test_the_progress_counts_queries_up_to_what_was_spent(shop, pictures, side_by_side, monkeypatch):
+def test_the_progress_counts_queries_up_to_what_was_spent(gallery, pictures, side_by_side, monkeypatch):
     monkeypatch.setattr("rankproof.black_box.SIDE_BY_SIDE", side_by_side)
     seen = []
-    result = order_attack(LocalOracle(shop, SHOWN), pictures, progress=lambda *now: seen.append(now))
+    result = order_attack(LocalOracle(gallery, SHOWN), pictures, progress=lambda *now: seen.append(now))
     done = [done for done, _ in seen]
     assert done == sorted(done)
     assert seen[-1] == (int(result.queries.sum()), COUNT * BUDGET)
 
 
-def test_8_bit_images_are_attacked_as_the_floats_they_stand_for(shop, make):
+def test_8_bit_images_are_attacked_as_the_floats_they_stand_for(gallery, make):
     pixels = torch.randint(256, (3, 1, 4, 4), generator=make.random(0), dtype=torch.uint8)
     options = {"count": 3, "gallery_ids": None}
-    oracle = LocalOracle(shop, SHOWN)
+    oracle = LocalOracle(gallery, SHOWN)
     assert same(
         order_attack(oracle, pixels, **options), order_attack(oracle, pixels.double() / 255, **options)
     )
 
 
-def test_a_search_among_fewer_variables_is_noted(shop, pictures):
-    result = order_attack(LocalOracle(shop, SHOWN), pictures, subspace=Subspace("blocks", 2))
+def test_a_search_among_fewer_variables_is_noted(gallery, pictures):
+    result = order_attack(LocalOracle(gallery, SHOWN), pictures, subspace=Subspace("blocks", 2))
     note = "searched in blocks:2 among images off the 8-bit grid, which no service would accept as sent"
     assert result.notes == (note,)
     middle = order_attack(
-        LocalOracle(shop, SHOWN),
+        LocalOracle(gallery, SHOWN),
         torch.full_like(pictures, 0.5),
         subspace=Subspace("blocks", 2),
         gallery_ids=None,
@@ -450,21 +450,21 @@ def test_a_search_among_fewer_variables_is_noted(shop, pictures):
     assert torch.equal(middle.adversarial, corners.repeat_interleave(2, -1).repeat_interleave(2, -2))
 
 
-def test_a_memory_of_answers_changes_nothing_but_what_is_sent(shop, pictures):
-    inner = BudgetedOracle(LocalOracle(shop, SHOWN), 10**6)
+def test_a_memory_of_answers_changes_nothing_but_what_is_sent(gallery, pictures):
+    inner = BudgetedOracle(LocalOracle(gallery, SHOWN), 10**6)
     oracle = Cached(inner)
     first = order_attack(oracle, pictures)
     sent = sum(inner.spent.values())
     assert same(first, order_attack(oracle, pictures))
     assert sum(inner.spent.values()) == sent
-    assert same(first, order_attack(LocalOracle(shop, SHOWN), pictures))
+    assert same(first, order_attack(LocalOracle(gallery, SHOWN), pictures))
 
 
-def test_a_metered_oracle_of_ones_own_stops_the_search(shop, pictures):
+def test_a_metered_oracle_of_ones_own_stops_the_search(gallery, pictures):
     with pytest.raises(
         SearchInterruptedError, match=r"after 7 of 25 queries: the budget of 9 queries"
     ) as caught:
-        order_attack(BudgetedOracle(LocalOracle(shop, SHOWN), 9), pictures)
+        order_attack(BudgetedOracle(LocalOracle(gallery, SHOWN), 9), pictures)
     assert caught.value.progress.history.spent.max() == 7
 
 
@@ -480,10 +480,10 @@ def names_of(gallery, count):
 
 
 @every_method
-def test_a_service_of_lists_is_attacked_like_the_gallery_behind_it(shop, pictures, method, tmp_path):
-    oracle = ListOracle(names_of(shop, SHOWN), SHOWN)
+def test_a_service_of_lists_is_attacked_like_the_gallery_behind_it(gallery, pictures, method, tmp_path):
+    oracle = ListOracle(names_of(gallery, SHOWN), SHOWN)
     result = order_attack(oracle, pictures, method=method)
-    local = order_attack(LocalOracle(shop, SHOWN), pictures, method=method)
+    local = order_attack(LocalOracle(gallery, SHOWN), pictures, method=method)
     assert torch.equal(result.adversarial, local.adversarial)
     assert torch.equal(result.queries, local.queries)
     torch.testing.assert_close(result.tau, local.tau)
@@ -498,30 +498,30 @@ def test_a_service_of_lists_is_attacked_like_the_gallery_behind_it(shop, picture
     assert cell["tau"] == pytest.approx(result.tau.mean().item())
 
 
-def test_explicit_targets_of_a_service_are_its_own_numbers(shop, pictures):
-    oracle = ListOracle(names_of(shop, SHOWN), SHOWN)
-    chosen = shop.search(shop.embeddings[:COUNT], 9)[:, [8, 1, 3, 0]]
+def test_explicit_targets_of_a_service_are_its_own_numbers(gallery, pictures):
+    oracle = ListOracle(names_of(gallery, SHOWN), SHOWN)
+    chosen = gallery.search(gallery.embeddings[:COUNT], 9)[:, [8, 1, 3, 0]]
     targets = torch.tensor([[oracle.number(f"item-{item}") for item in row] for row in chosen.tolist()])
     result = order_attack(oracle, pictures, targets=targets)
     assert torch.equal(result.targets, targets)
-    assert result.tau.tolist() == pytest.approx(taus(shop, result.adversarial, chosen, SHOWN))
+    assert result.tau.tolist() == pytest.approx(taus(gallery, result.adversarial, chosen, SHOWN))
 
 
-def test_ids_of_a_service_may_be_as_large_as_64_bits_allow(shop, pictures):
+def test_ids_of_a_service_may_be_as_large_as_64_bits_allow(gallery, pictures):
     index = torch.tensor([2**63 - 1, -(2**63), 5, 2**40, 0])
-    oracle = ListOracle(names_of(shop, SHOWN), SHOWN)
+    oracle = ListOracle(names_of(gallery, SHOWN), SHOWN)
     assert torch.equal(order_attack(oracle, pictures, gallery_ids=index).index, index)
     with pytest.raises(RankproofError, match=r"index: expected 5 ids, got \(4,\)"):
         order_attack(oracle, pictures, gallery_ids=index[:4])
 
 
-def test_a_service_that_shows_fewer_than_k_is_named(shop, pictures):
-    oracle = ListOracle(names_of(shop, 3), SHOWN)
+def test_a_service_that_shows_fewer_than_k_is_named(gallery, pictures):
+    oracle = ListOracle(names_of(gallery, 3), SHOWN)
     with pytest.raises(RankproofError, match="returned 3 different ids, 4 are needed; choose a smaller k"):
         order_attack(oracle, pictures)
 
 
-def test_a_service_that_fails_on_the_clean_query_gives_one_line_and_leaves_nothing(shop, pictures, tmp_path):
+def test_a_service_that_fails_on_the_clean_query_gives_one_line_and_leaves_nothing(gallery, pictures, tmp_path):
     def down(images):
         raise ConnectionError("connection refused")
 
@@ -530,34 +530,34 @@ def test_a_service_that_fails_on_the_clean_query_gives_one_line_and_leaves_nothi
         order_attack(ListOracle(down, SHOWN), pictures, **options)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "search").exists()
-    up = order_attack(ListOracle(names_of(shop, SHOWN), SHOWN), pictures, **options)
-    assert same(up, order_attack(ListOracle(names_of(shop, SHOWN), SHOWN), pictures))
+    up = order_attack(ListOracle(names_of(gallery, SHOWN), SHOWN), pictures, **options)
+    assert same(up, order_attack(ListOracle(names_of(gallery, SHOWN), SHOWN), pictures))
 
 
 # -- a journal -------------------------------------------------------------------------------------
 
 
 class Flaky:
-    # An oracle that fails at some calls; counts the pictures of each attack that it answered.
+    # An oracle that fails at some calls; counts the images of each attack that it answered.
 
     def __init__(self, gallery, *errors):
         self.inner, self.visible, self.errors, self.answered = LocalOracle(gallery, SHOWN), SHOWN, errors, {}
         self.calls = 0
 
-    def top(self, images, count, watch):
-        self._count(watch, 1)
-        return self.inner.top(images, count, watch)
+    def top(self, images, count, tracked):
+        self._count(tracked, 1)
+        return self.inner.top(images, count, tracked)
 
-    def __call__(self, images, watch):
+    def __call__(self, images, tracked):
         error = self.errors[self.calls] if self.calls < len(self.errors) else None
         self.calls += 1
         if error is not None:
             raise error
-        self._count(watch, images.shape[1])
-        return self.inner(images, watch)
+        self._count(tracked, images.shape[1])
+        return self.inner(images, tracked)
 
-    def _count(self, watch, count):
-        for number in watch.attacks.tolist():
+    def _count(self, tracked, count):
+        for number in tracked.attacks.tolist():
             self.answered[number] = self.answered.get(number, 0) + count
 
 
@@ -566,9 +566,9 @@ class Flaky:
 @pytest.mark.parametrize(
     "error", [ConnectionError("gone away"), KeyboardInterrupt()], ids=["error", "Ctrl-C"]
 )
-def test_an_interrupted_attack_goes_on_where_it_stopped(shop, pictures, method, at, error, tmp_path):
-    whole = order_attack(Flaky(shop), pictures, method=method)
-    oracle = Flaky(shop, *[None] * at, error)
+def test_an_interrupted_attack_goes_on_where_it_stopped(gallery, pictures, method, at, error, tmp_path):
+    whole = order_attack(Flaky(gallery), pictures, method=method)
+    oracle = Flaky(gallery, *[None] * at, error)
     options = {"method": method, "journal": tmp_path}
     kind = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else SearchInterruptedError
     with pytest.raises(kind) as caught:
@@ -585,9 +585,9 @@ def test_an_interrupted_attack_goes_on_where_it_stopped(shop, pictures, method, 
     assert list(oracle.answered.values()) == whole.queries.tolist()
 
 
-def test_a_service_that_fails_at_every_round_is_finished_step_by_step(shop, pictures, tmp_path):
-    whole = order_attack(Flaky(shop), pictures)
-    oracle = Flaky(shop, *[None, OSError("again")] * 3)
+def test_a_service_that_fails_at_every_round_is_finished_step_by_step(gallery, pictures, tmp_path):
+    whole = order_attack(Flaky(gallery), pictures)
+    oracle = Flaky(gallery, *[None, OSError("again")] * 3)
     for _ in range(3):
         with pytest.raises(SearchInterruptedError, match="again"):
             order_attack(oracle, pictures, search_folder=tmp_path)
@@ -595,20 +595,20 @@ def test_a_service_that_fails_at_every_round_is_finished_step_by_step(shop, pict
     assert list(oracle.answered.values()) == whole.queries.tolist()
 
 
-def test_the_progress_of_a_continued_attack_starts_with_what_was_spent_before(shop, pictures, tmp_path):
-    stop(shop, pictures, tmp_path)
+def test_the_progress_of_a_continued_attack_starts_with_what_was_spent_before(gallery, pictures, tmp_path):
+    stop(gallery, pictures, tmp_path)
     seen = []
     result = order_attack(
-        Flaky(shop), pictures, search_folder=tmp_path, progress=lambda *now: seen.append(now)
+        Flaky(gallery), pictures, search_folder=tmp_path, progress=lambda *now: seen.append(now)
     )
     assert seen[0][0] == 13 * COUNT
     assert seen[-1] == (int(result.queries.sum()), COUNT * BUDGET)
 
 
-def test_finished_parts_are_not_searched_again(shop, pictures, monkeypatch, tmp_path):
+def test_finished_parts_are_not_searched_again(gallery, pictures, monkeypatch, tmp_path):
     monkeypatch.setattr("rankproof.black_box.SIDE_BY_SIDE", 2)
-    whole = order_attack(Flaky(shop), pictures)
-    oracle = Flaky(shop, *[None] * 6, OSError("gone"))
+    whole = order_attack(Flaky(gallery), pictures)
+    oracle = Flaky(gallery, *[None] * 6, OSError("gone"))
     with pytest.raises(SearchInterruptedError):
         order_attack(oracle, pictures, search_folder=tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["search-000000.npz", "search-000002.npz"]
@@ -618,26 +618,26 @@ def test_finished_parts_are_not_searched_again(shop, pictures, monkeypatch, tmp_
     assert all(oracle.answered[attack] == before[attack] for attack in (0, 1))
 
 
-def test_progress_is_written_between_rounds_too(shop, pictures, tmp_path, monkeypatch):
+def test_progress_is_written_between_rounds_too(gallery, pictures, tmp_path, monkeypatch):
     # A process that is killed cannot write any more: what counts is what is there already.
     times = iter(range(0, 10**6, 60))
     monkeypatch.setattr("rankproof.black_box.time.monotonic", lambda: next(times))
     found = []
 
     class Looking(Flaky):
-        def __call__(self, images, watch):
+        def __call__(self, images, tracked):
             found.append([path.read_bytes() for path in tmp_path.glob("search-*.npz")])
-            return super().__call__(images, watch)
+            return super().__call__(images, tracked)
 
-    order_attack(Looking(shop), pictures, search_folder=tmp_path)
+    order_attack(Looking(gallery), pictures, search_folder=tmp_path)
     assert found[0] == []
     assert all(len(contents) == 1 for contents in found[1:])
     assert len({contents[0] for contents in found[1:]}) == len(found) - 1 >= 3
 
 
-def stop(shop, pictures, folder, **options):
+def stop(gallery, pictures, folder, **options):
     with pytest.raises(SearchInterruptedError):
-        order_attack(Flaky(shop, None, OSError("gone")), pictures, search_folder=folder, **options)
+        order_attack(Flaky(gallery, None, OSError("gone")), pictures, search_folder=folder, **options)
     (path,) = folder.iterdir()
     return path
 
@@ -661,27 +661,27 @@ def stop(shop, pictures, folder, **options):
     ],
     ids=str,
 )
-def test_a_journal_of_another_attack_is_refused(shop, pictures, options, tmp_path):
-    path = stop(shop, pictures, tmp_path)
+def test_a_journal_of_another_attack_is_refused(gallery, pictures, options, tmp_path):
+    path = stop(gallery, pictures, tmp_path)
     content = path.read_bytes()
     if options == {
         "gallery_ids": None
     }:  # the keys are then the rows, which are the index here: the same attack
         assert same(
-            order_attack(Flaky(shop), pictures, search_folder=tmp_path, **options),
-            order_attack(Flaky(shop), pictures),
+            order_attack(Flaky(gallery), pictures, search_folder=tmp_path, **options),
+            order_attack(Flaky(gallery), pictures),
         )
         return
     with pytest.raises(RankproofError, match=rf"{path.name}: belongs to another attack; choose another"):
-        order_attack(Flaky(shop), pictures, search_folder=tmp_path, **options)
+        order_attack(Flaky(gallery), pictures, search_folder=tmp_path, **options)
     assert path.read_bytes() == content
 
 
-def test_a_journal_of_other_pictures_or_another_n_is_refused(shop, pictures, tmp_path):
-    stop(shop, pictures, tmp_path)
+def test_a_journal_of_other_images_or_another_n_is_refused(gallery, pictures, tmp_path):
+    stop(gallery, pictures, tmp_path)
     changed = pictures.clone()
     changed[4, 0, 3, 3] += 0.001
-    for oracle, images in ((Flaky(shop), changed), (LocalOracle(shop, SHOWN + 1), pictures)):
+    for oracle, images in ((Flaky(gallery), changed), (LocalOracle(gallery, SHOWN + 1), pictures)):
         with pytest.raises(RankproofError, match="belongs to another attack"):
             order_attack(oracle, images, search_folder=tmp_path)
 
@@ -702,29 +702,29 @@ def damaged(content, tmp_path):
 
 
 @pytest.mark.parametrize("what", ["empty", "text", "torn", "flipped", "bare array", "other arrays", "texts"])
-def test_a_damaged_journal_gives_one_line_that_names_the_file(shop, pictures, what, tmp_path):
-    path = stop(shop, pictures, tmp_path / "search")
+def test_a_damaged_journal_gives_one_line_that_names_the_file(gallery, pictures, what, tmp_path):
+    path = stop(gallery, pictures, tmp_path / "search")
     path.write_bytes(damaged(path.read_bytes(), tmp_path)[what])
     with pytest.raises(
         RankproofError, match=rf"{path.name}: cannot be continued \(.*\); delete it"
     ) as caught:
-        order_attack(Flaky(shop), pictures, search_folder=tmp_path / "search")
+        order_attack(Flaky(gallery), pictures, search_folder=tmp_path / "search")
     assert "\n" not in str(caught.value)
     path.unlink()
     assert same(
-        order_attack(Flaky(shop), pictures, search_folder=tmp_path / "search"),
-        order_attack(Flaky(shop), pictures),
+        order_attack(Flaky(gallery), pictures, search_folder=tmp_path / "search"),
+        order_attack(Flaky(gallery), pictures),
     )
 
 
-def test_without_a_journal_nothing_is_written(shop, pictures, tmp_path, monkeypatch):
+def test_without_a_journal_nothing_is_written(gallery, pictures, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    order_attack(LocalOracle(shop, SHOWN), pictures)
+    order_attack(LocalOracle(gallery, SHOWN), pictures)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_scores_of_queries_that_were_not_spent_are_not_numbers(shop, pictures):
-    result = order_attack(LocalOracle(shop, SHOWN), pictures, Reorder(k=2), Threat(0.3), count=20, budget=60)
+def test_scores_of_queries_that_were_not_spent_are_not_numbers(gallery, pictures):
+    result = order_attack(LocalOracle(gallery, SHOWN), pictures, Reorder(k=2), Threat(0.3), count=20, budget=60)
     early = result.queries < 60
     assert early.any()
     assert (result.tau[early] == 1).all()
@@ -733,29 +733,29 @@ def test_scores_of_queries_that_were_not_spent_are_not_numbers(shop, pictures):
         assert not any(math.isnan(score) for score in scores[:spent])
 
 
-def test_a_journal_of_another_model_is_refused(shop, pictures, tmp_path):
-    order_attack(LocalOracle(shop, SHOWN), pictures, search_folder=tmp_path)
-    moved = Gallery(shop.ranker, shop.embeddings.roll(1, 1))
+def test_a_journal_of_another_model_is_refused(gallery, pictures, tmp_path):
+    order_attack(LocalOracle(gallery, SHOWN), pictures, search_folder=tmp_path)
+    moved = Gallery(gallery.ranker, gallery.embeddings.roll(1, 1))
     with pytest.raises(RankproofError, match="belongs to another attack"):
         order_attack(LocalOracle(moved, SHOWN), pictures, search_folder=tmp_path)
 
 
-def test_the_time_of_a_search_in_two_sittings_is_the_sum_of_both(shop, pictures, tmp_path):
-    order_attack(LocalOracle(shop, SHOWN), pictures, search_folder=tmp_path)
+def test_the_time_of_a_search_in_two_sittings_is_the_sum_of_both(gallery, pictures, tmp_path):
+    order_attack(LocalOracle(gallery, SHOWN), pictures, search_folder=tmp_path)
     with np.load(tmp_path / "search-000000.npz") as stored:
         first = float(stored["seconds"])
     assert first > 0
-    again = order_attack(LocalOracle(shop, SHOWN), pictures, search_folder=tmp_path)
+    again = order_attack(LocalOracle(gallery, SHOWN), pictures, search_folder=tmp_path)
     assert again.seconds > first
 
 
 @pytest.mark.parametrize("option", [{"budget": 100}, {"space": Subspace("full")}, {"journal": "somewhere"}])
-def test_what_only_a_black_box_has_is_refused_for_a_gallery(shop, pictures, option):
+def test_what_only_a_black_box_has_is_refused_for_a_gallery(gallery, pictures, option):
     option = {name: Path(value) if name == "journal" else value for name, value in option.items()}
     with pytest.raises(RankproofError, match=f"{next(iter(option))}: only a search in a black box has one"):
-        attack(shop, pictures[:2], GOAL, THREAT, gallery_ids=torch.arange(2), **option)
+        attack(gallery, pictures[:2], GOAL, THREAT, gallery_ids=torch.arange(2), **option)
 
 
-def test_items_to_keep_are_refused_for_an_oracle(shop, pictures):
+def test_items_to_keep_are_refused_for_an_oracle(gallery, pictures):
     with pytest.raises(RankproofError, match="preserved: an order attack keeps nothing"):
-        order_attack(LocalOracle(shop, SHOWN), pictures, preserved=torch.zeros(COUNT, 1, dtype=torch.int64))
+        order_attack(LocalOracle(gallery, SHOWN), pictures, preserved=torch.zeros(COUNT, 1, dtype=torch.int64))
