@@ -12,8 +12,8 @@ from rankproof import (
     QueryRaise,
     Ranker,
     Reorder,
-    cost,
 )
+from rankproof.attacks import cost
 from rankproof.attacks.cost import bare_seconds, measure, peak_mb
 
 

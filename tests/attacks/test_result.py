@@ -21,7 +21,7 @@ from rankproof import (
 )
 
 KEYS = [
-    *("goal", "method", "eps", "w", "m", "k", "g", "xi", "steps", "visible", "budget"),
+    *("schema", "goal", "method", "eps", "w", "m", "k", "g", "xi", "steps", "visible", "budget"),
     *("queries_spent", "queries_max", "trials", "seed"),
     *("device", "model", "data", "metric", "before", "after", "ci95", "rank_before", "rank_after", "sp_rank"),
     *("tau_before", "tau", "mean_rank_before", "mean_rank", "curve", "shift"),
@@ -62,60 +62,61 @@ def test_a_saved_result_is_loaded_as_it_was(result, tmp_path):
             assert all(torch.equal(value[figure], other[figure]) for figure in value), name
         else:
             assert value == other, name
-    assert loaded.cell() == result.cell()
+    assert loaded.summary == result.summary
 
 
-def test_a_result_of_images_outside_the_gallery_keeps_no_index(gallery, pictures, tmp_path):
+def test_a_result_of_images_outside_the_gallery_keeps_no_gallery_ids(gallery, pictures, tmp_path):
     attack(gallery, 1 - pictures[:2], QueryRaise(), Threat(0.05)).save(tmp_path)
-    assert AttackResult.load(tmp_path).index is None
+    assert AttackResult.load(tmp_path).gallery_ids is None
 
 
-def test_the_cell_has_the_agreed_names_and_is_json(result, tmp_path):
-    cell = result.cell(model="m.pt", data="digits", model_seconds=1.5, peak_mb=12.0)
-    assert list(cell) == KEYS
-    assert json.loads(json.dumps(cell, allow_nan=False)) == cell
-    assert (cell["model"], cell["data"], cell["model_seconds"], cell["peak_mb"]) == (
+def test_the_summary_has_the_agreed_names_and_is_json(result, tmp_path):
+    summary = replace(result.summary, model="m.pt", data="digits", model_seconds=1.5, peak_mb=12.0)
+    written = summary.to_json()
+    assert list(written) == KEYS
+    assert json.loads(json.dumps(written, allow_nan=False)) == written
+    assert (written["model"], written["data"], written["model_seconds"], written["peak_mb"]) == (
         "m.pt",
         "digits",
         1.5,
         12.0,
     )
-    result.save(tmp_path, model="m.pt", data="digits", model_seconds=1.5, peak_mb=12.0)
-    assert json.loads((tmp_path / "result.json").read_text()) == cell
+    result.save(tmp_path, summary)
+    assert json.loads((tmp_path / "result.json").read_text()) == written
 
 
-def test_the_cell_says_how_the_attack_was_made(result):
-    cell = result.cell()
+def test_the_summary_says_how_the_attack_was_made(result):
+    summary = result.summary.to_json()
     parameters = {
         "ca+": {"w": 2},
         "sp-qa+": {"m": 2, "g": 3, "xi": 1.5},
         "oa": {"k": 4, "xi": 7.0},
         "shift": {},
-    }[cell["goal"]]
+    }[summary["goal"]]
     for letter in ("w", "m", "k", "g", "xi"):
-        assert cell[letter] == parameters.get(letter)
-    assert (cell["method"], cell["eps"], cell["seed"], cell["trials"]) == ("pgd", 0.05, 4, 6)
-    assert (cell["device"], cell["gallery_size"]) == ("cpu", 60)
-    assert cell["steps"] == (24 if cell["goal"] == "oa" else 20)
-    assert cell["visible"] is cell["budget"] is cell["queries_spent"] is cell["queries_max"] is None
-    assert cell["curve"] is cell["model"] is cell["peak_mb"] is None
-    assert cell["seconds"] > 0
-    assert {"python", "torch", "numpy", "rankproof"} <= set(cell["versions"])
+        assert summary[letter] == parameters.get(letter)
+    assert (summary["method"], summary["eps"], summary["seed"], summary["trials"]) == ("pgd", 0.05, 4, 6)
+    assert (summary["device"], summary["gallery_size"]) == ("cpu", 60)
+    assert summary["steps"] == (24 if summary["goal"] == "oa" else 20)
+    assert summary["visible"] is summary["budget"] is summary["queries_spent"] is summary["queries_max"] is None
+    assert summary["curve"] is summary["model"] is summary["peak_mb"] is None
+    assert summary["seconds"] > 0
+    assert {"python", "torch", "numpy", "rankproof"} <= set(summary["versions"])
 
 
-def test_the_cells_figures_are_means_over_attacks(result):
-    cell = result.cell()
+def test_the_figures_of_a_summary_are_means_over_attacks(result):
+    summary = result.summary.to_json()
     headline = {"ca+": "rank", "sp-qa+": "rank", "oa": "tau", "shift": "shift"}[result.goal]
-    assert cell["metric"] == headline
-    assert cell["before"] == pytest.approx(result.before[headline].mean().item())
-    assert cell["after"] == pytest.approx(result.after[headline].mean().item())
+    assert summary["metric"] == headline
+    assert summary["before"] == pytest.approx(result.before[headline].mean().item())
+    assert summary["after"] == pytest.approx(result.after[headline].mean().item())
     names = {"rank": "rank_after"}
     for name in ("rank", "sp_rank", "tau", "mean_rank", "shift"):
         expected = result.after[name].mean().item() if name in result.after else None
-        assert cell[names.get(name, name)] == (None if expected is None else pytest.approx(expected))
+        assert summary[names.get(name, name)] == (None if expected is None else pytest.approx(expected))
     for name in ("rank", "tau", "mean_rank"):
         expected = result.before[name].mean().item() if name in result.before else None
-        assert cell[f"{name}_before"] == (None if expected is None else pytest.approx(expected))
+        assert summary[f"{name}_before"] == (None if expected is None else pytest.approx(expected))
 
 
 def test_the_interval_is_over_attacks_and_not_over_chosen_items(result):
@@ -123,7 +124,9 @@ def test_the_interval_is_over_attacks_and_not_over_chosen_items(result):
     values = values.mean(1) if values.dim() == 2 else values
     error = values.double().std().item() / math.sqrt(6)
     mean = values.double().mean().item()
-    assert result.cell()["ci95"] == pytest.approx([mean - 1.96 * error, mean + 1.96 * error])
+    assert result.summary.ci95 == pytest.approx((mean - 1.96 * error, mean + 1.96 * error))
+    assert result.mean.ends == list(result.summary.ci95)
+    assert result.mean.mean == result.summary.after
 
 
 def test_figures_are_found_by_name_and_a_missing_one_names_the_goal(gallery, pictures):
@@ -141,7 +144,7 @@ def test_figures_are_found_by_name_and_a_missing_one_names_the_goal(gallery, pic
 def test_one_attack_alone_can_be_saved_although_it_has_no_interval(gallery, pictures, tmp_path):
     single = attack(gallery, pictures[:1], QueryRaise(), Threat(0.05))
     single.save(tmp_path)
-    assert AttackResult.load(tmp_path).cell()["ci95"] == [None, None]
+    assert AttackResult.load(tmp_path).summary.to_json()["ci95"] == [None, None]
 
 
 def test_saving_leaves_nothing_but_the_two_files(result, tmp_path):
@@ -157,7 +160,7 @@ def test_a_folder_without_a_result_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("attack.npz", b""), ("attack.npz", b"PK broken"), ("result.json", b"{}"), ("result.json", b"{")],
+    [("attack.npz", b""), ("attack.npz", b"PK broken"), ("result.json", b"{}"), ("result.json", b"{"), ("result.json", b"[]")],
 )
 def test_a_broken_result_is_named(result, tmp_path, name, content):
     result.save(tmp_path)
@@ -185,31 +188,31 @@ def searched(request, gallery, pictures):
 
 def test_a_saved_black_box_result_is_loaded_as_it_was(searched, tmp_path):
     loaded = AttackResult.load(searched.save(tmp_path))
-    assert (loaded.visible, loaded.budget) == (searched.visible, 25)
-    assert searched.visible in (8, "inf")
-    assert loaded.queries.dtype == searched.queries.dtype
-    assert torch.equal(loaded.queries, searched.queries)
-    assert loaded.scores.dtype == searched.scores.dtype
-    assert torch.equal(loaded.scores.isnan(), searched.scores.isnan())
-    assert torch.equal(loaded.scores.nan_to_num(9), searched.scores.nan_to_num(9))
+    assert (loaded.log.visible, loaded.log.budget) == (searched.log.visible, 25)
+    assert searched.log.visible in (8, "inf")
+    assert loaded.log.spent.dtype == searched.log.spent.dtype
+    assert torch.equal(loaded.log.spent, searched.log.spent)
+    assert loaded.log.scores.dtype == searched.log.scores.dtype
+    assert torch.equal(loaded.log.scores.isnan(), searched.log.scores.isnan())
+    assert torch.equal(loaded.log.scores.nan_to_num(9), searched.log.scores.nan_to_num(9))
     assert torch.equal(loaded.adversarial, searched.adversarial)
-    assert loaded.cell() == searched.cell()
+    assert loaded.summary == searched.summary
     assert loaded.notes == searched.notes
 
 
-def test_the_cell_of_a_black_box_attack_tells_what_it_spent(searched):
-    cell = searched.cell()
-    assert list(cell) == KEYS
-    assert json.loads(json.dumps(cell, allow_nan=False)) == cell
-    assert (cell["visible"], cell["budget"], cell["method"]) == (searched.visible, 25, "spsa")
-    assert cell["queries_spent"] == pytest.approx(searched.queries.double().mean().item())
-    assert cell["queries_max"] == searched.queries.max().item() == cell["steps"]
-    assert cell["curve"] == searched.curve()
+def test_the_summary_of_a_black_box_attack_says_what_it_spent(searched):
+    summary = searched.summary.to_json()
+    assert list(summary) == KEYS
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    assert (summary["visible"], summary["budget"], summary["method"]) == (searched.log.visible, 25, "spsa")
+    assert summary["queries_spent"] == pytest.approx(searched.log.spent.double().mean().item())
+    assert summary["queries_max"] == searched.log.spent.max().item() == summary["steps"]
+    assert summary["curve"] == [list(point) for point in searched.log.curve()]
 
 
 def test_a_white_box_result_has_no_curve_over_queries(result):
-    with pytest.raises(RankproofError, match="pgd spends no queries"):
-        result.curve()
+    assert result.log is None
+    assert result.summary.curve is None
 
 
 @pytest.mark.parametrize(
@@ -221,5 +224,5 @@ def test_a_curve_ends_with_the_budget_and_shows_the_mean_best_so_far(searched, b
     scores[0] = -torch.linspace(0, 1, budget)  # never better than the clean image
     scores[1, : min(budget, 4)] = torch.tensor([-1.0, 0.5, 0.0, 1.0])[:budget]  # then it is perfect
     best = [-1.0, 0.5, 0.5] + [1.0] * budget
-    curve = replace(searched, scores=scores).curve()
-    assert curve == [[mark, pytest.approx(best[mark - 1] / 2)] for mark in marks]
+    curve = replace(searched.log, scores=scores).curve()
+    assert curve == tuple((mark, pytest.approx(best[mark - 1] / 2)) for mark in marks)

@@ -187,7 +187,7 @@ def test_images_are_embedded_in_passes_without_a_trace_of_them(gallery, pictures
     images = pictures.view(6, 10, *SHAPE)
     ids = gallery.search(gallery.embeddings[:6], 4)
     whole = LocalOracle(gallery, 9)(images, watch(ids))
-    monkeypatch.setattr("rankproof.oracle.PASS", 7)
+    monkeypatch.setattr("rankproof.oracles.local.PASS", 7)
     assert torch.equal(LocalOracle(gallery, 9)(images, watch(ids)), whole)
     assert not whole.is_inference()
     assert all(parameter.requires_grad for parameter in gallery.ranker.encoder.parameters())
@@ -449,7 +449,7 @@ def test_too_few_different_ids_for_k_are_refused():
 @pytest.mark.parametrize("answers", [[], [["a"]], [["a"]] * 3])
 def test_another_number_of_lists_than_images_is_refused(answers):
     oracle = ListOracle(lambda images: answers, 3)
-    with pytest.raises(RankproofError, match=f"the service answered {len(answers)} of 2 pictures"):
+    with pytest.raises(RankproofError, match=f"the service answered {len(answers)} of 2 images"):
         oracle(torch.zeros(1, 2, *SHAPE), watch([[0]]))
 
 
