@@ -191,9 +191,7 @@ def test_gallery_ids_beyond_the_gallery_behind_an_oracle_are_refused(cosine_gall
         LocalOracle(cosine_gallery, SHOWN),
         Cached(BudgetedOracle(LocalOracle(cosine_gallery, SHOWN), 99)),
     ):
-        with pytest.raises(
-            RankproofError, match=r"gallery_ids: expected 5 gallery positions in 0 \.\. 59"
-        ):
+        with pytest.raises(RankproofError, match=r"gallery_ids: expected 5 gallery positions in 0 \.\. 59"):
             order_attack(oracle, pictures, gallery_ids=torch.tensor(ids))
 
 

@@ -98,7 +98,9 @@ def test_the_summary_says_how_the_attack_was_made(result):
     assert (summary["method"], summary["eps"], summary["seed"], summary["trials"]) == ("pgd", 0.05, 4, 6)
     assert (summary["device"], summary["gallery_size"]) == ("cpu", 60)
     assert summary["steps"] == (24 if summary["goal"] == "oa" else 20)
-    assert summary["visible"] is summary["budget"] is summary["queries_spent"] is summary["queries_max"] is None
+    assert (
+        summary["visible"] is summary["budget"] is summary["queries_spent"] is summary["queries_max"] is None
+    )
     assert summary["curve"] is summary["model"] is summary["peak_mb"] is None
     assert summary["seconds"] > 0
     assert {"python", "torch", "numpy", "rankproof"} <= set(summary["versions"])
@@ -160,7 +162,13 @@ def test_a_folder_without_a_result_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("attack.npz", b""), ("attack.npz", b"PK broken"), ("result.json", b"{}"), ("result.json", b"{"), ("result.json", b"[]")],
+    [
+        ("attack.npz", b""),
+        ("attack.npz", b"PK broken"),
+        ("result.json", b"{}"),
+        ("result.json", b"{"),
+        ("result.json", b"[]"),
+    ],
 )
 def test_a_broken_result_is_named(result, tmp_path, name, content):
     result.save(tmp_path)
@@ -226,3 +234,132 @@ def test_a_curve_ends_with_the_budget_and_shows_the_mean_best_so_far(searched, b
     best = [-1.0, 0.5, 0.5] + [1.0] * budget
     curve = replace(searched.log, scores=scores).curve()
     assert curve == tuple((mark, pytest.approx(best[mark - 1] / 2)) for mark in marks)
+
+
+# -- cut and joined --------------------------------------------------------------------------------
+
+
+def assert_equal(one, other):
+    """Whether two results are equal in everything but time."""
+    for name, value in vars(one).items():
+        theirs = getattr(other, name)
+        if name in ("before", "after"):
+            assert value.keys() == theirs.keys(), name
+            assert all(torch.equal(value[figure], theirs[figure]) for figure in value), name
+        elif name == "log" and value is not None:
+            assert (value.visible, value.budget) == (theirs.visible, theirs.budget)
+            assert torch.equal(value.spent, theirs.spent)
+            assert torch.equal(value.scores.nan_to_num(9), theirs.scores.nan_to_num(9))
+        elif isinstance(value, torch.Tensor):
+            assert torch.equal(value, theirs), name
+        elif name != "seconds":
+            assert value == theirs, name
+
+
+def cut_by_hand(result, rows):
+    log = result.log and replace(result.log, spent=result.log.spent[rows], scores=result.log.scores[rows])
+    return replace(
+        result,
+        original=result.original[rows],
+        adversarial=result.adversarial[rows],
+        gallery_ids=None if result.gallery_ids is None else result.gallery_ids[rows],
+        targets=result.targets[rows],
+        preserved=result.preserved[rows],
+        before={name: values[rows] for name, values in result.before.items()},
+        after={name: values[rows] for name, values in result.after.items()},
+        zero_gradient=result.zero_gradient[rows],
+        log=log,
+    )
+
+
+every_rows = pytest.mark.parametrize(
+    ("rows", "ids"),
+    [
+        (slice(1, 4), [1, 2, 3]),
+        (slice(None, None, 2), [0, 2, 4]),
+        ([5, 0], [5, 0]),
+        (torch.tensor([2]), [2]),
+        (torch.tensor([True, False, False, True, True, False]), [0, 3, 4]),
+        (slice(0, 0), []),
+    ],
+    ids=["slice", "steps", "list", "tensor", "mask", "nothing"],
+)
+
+
+@every_rows
+def test_a_cut_of_a_white_box_result_is_that_of_each_of_its_values(result, rows, ids):
+    part = result[rows]
+    assert len(part) == len(ids)
+    assert_equal(part, cut_by_hand(result, ids))
+
+
+@every_rows
+def test_a_cut_of_a_black_box_result_is_that_of_each_of_its_values(searched, rows, ids):
+    part = searched[rows]
+    assert part.log.spent.tolist() == searched.log.spent[ids].tolist()
+    assert_equal(part, cut_by_hand(searched, ids))
+
+
+def test_what_is_cut_and_joined_again_is_the_whole(result, searched):
+    for whole in (result, searched):
+        parts = [whole[:1], whole[[1, 2, 3]], whole[4:]]
+        assert_equal(AttackResult.concat(parts), whole)
+        assert AttackResult.concat(parts).seconds == pytest.approx(3 * whole.seconds)
+        assert_equal(AttackResult.concat([whole]), whole)
+        assert_equal(AttackResult.concat(parts[::-1]), whole[[4, 5, 1, 2, 3, 0]])
+
+
+def test_a_result_of_images_outside_the_gallery_is_cut_and_joined(gallery, pictures):
+    whole = attack(gallery, 1 - pictures[:3], QueryRaise(), Threat(0.05))
+    assert whole[1:].gallery_ids is None
+    assert_equal(AttackResult.concat([whole[:1], whole[1:]]), whole)
+
+
+def test_notes_are_joined_without_repeating_any(result):
+    first, second = replace(result, notes=("a", "b")), replace(result, notes=("b", "c"), steps=99)
+    joined = AttackResult.concat([first, second])
+    assert joined.notes == ("a", "b", "c")
+    assert joined.steps == 99
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"goal": "qa-"},
+        {"metric": "hit"},
+        {"method": "strong"},
+        {"eps": 0.06},
+        {"seed": 5},
+        {"gallery_size": 61},
+        {"parameters": {"w": 9}},
+        {"gallery_ids": None},
+        {"perturbation": torch.zeros(1, 1, 4, 4)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_results_of_different_attacks_are_not_joined(result, change):
+    with pytest.raises(RankproofError, match="different attacks: they cannot be joined"):
+        AttackResult.concat([result, replace(result, **change)])
+
+
+def test_a_white_box_and_a_black_box_and_searches_of_other_kinds_are_not_joined(searched):
+    others = (None, replace(searched.log, visible=7), replace(searched.log, budget=26))
+    for log in others:
+        for pair in ([searched, replace(searched, log=log)], [replace(searched, log=log), searched]):
+            with pytest.raises(RankproofError, match="different attacks"):
+                AttackResult.concat(pair)
+
+
+def test_nothing_at_all_is_not_joined():
+    with pytest.raises(RankproofError, match="no results to join"):
+        AttackResult.concat([])
+
+
+def test_a_saved_result_of_a_later_schema_is_refused(result, tmp_path):
+    result.save(tmp_path)
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 2}))
+    with pytest.raises(
+        RankproofError, match=r"no saved attack \(schema 2 is unknown; this version reads 1\)"
+    ):
+        AttackResult.load(tmp_path)
