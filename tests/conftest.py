@@ -86,7 +86,7 @@ class Make:
 
     @staticmethod
     def gallery(distance="cosine", count=20, dimensions=5, seed=0):
-        """Random embeddings without any pictures."""
+        """Random embeddings without any images."""
         embeddings = Make.embeddings(distance, count, dimensions, seed)
         return Gallery(Make.ranker(distance, dimensions), embeddings)
 
@@ -103,13 +103,13 @@ def make():
 
 @pytest.fixture(scope="session")
 def pictures(make):
-    """60 random pictures."""
+    """60 random images."""
     return make.images(60)
 
 
 @pytest.fixture(scope="session", params=["cosine", "euclidean"])
-def target(request, make, pictures):
-    """A gallery of the 60 pictures under each distance."""
+def gallery(request, make, pictures):
+    """A gallery of the 60 images under each distance."""
     return Gallery.build(make.ranker(request.param), pictures)
 
 

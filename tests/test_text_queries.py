@@ -66,11 +66,11 @@ def test_losses_gradients_and_ranks_of_given_queries(make, distance, goal, form)
     assert bound.targets.shape == bound.preserved.shape == (4, 0)
 
 
-def test_given_items_are_the_same_as_chosen_items(make, target, pictures):
+def test_given_items_are_the_same_as_chosen_items(make, gallery, pictures):
     chosen = torch.tensor([[5, 9]]).expand(8, 2)
     common = {"threat": Threat(8 / 255), "gallery_ids": torch.arange(8)}
-    explicit = attack(target, pictures[:8], CandidateRaise(w=2), targets=chosen, **common)
-    given = attack(target, pictures[:8], CandidateRaise(w=2), queries=target.embeddings[[5, 9]], **common)
+    explicit = attack(gallery, pictures[:8], CandidateRaise(w=2), targets=chosen, **common)
+    given = attack(gallery, pictures[:8], CandidateRaise(w=2), queries=gallery.embeddings[[5, 9]], **common)
     assert torch.equal(given.adversarial, explicit.adversarial)
     assert torch.equal(given.rank_after, explicit.rank_after)
     assert given.targets.shape == (8, 0)
@@ -89,8 +89,8 @@ def test_given_queries_are_prepared_for_the_distance(make, pictures):
     assert torch.equal(results[0].adversarial, results[1].adversarial)
 
 
-def test_queries_that_do_not_fit(target, pictures):
-    def refused(message, queries, goal=None, victim=target, **more):
+def test_queries_that_do_not_fit(gallery, pictures):
+    def refused(message, queries, goal=None, victim=gallery, **more):
         goal = goal or CandidateRaise(w=2)
         with pytest.raises(RankproofError, match=message):
             attack(victim, pictures[:2], goal, Threat(8 / 255), queries=queries, **more)
@@ -103,7 +103,7 @@ def test_queries_that_do_not_fit(target, pictures):
     refused(r"expected embeddings", torch.ones(0, 5))
     refused(r"NaN or infinite", fine * float("nan"))
     refused(r"only CandidateRaise and CandidateLower", fine, QueryRaise())
-    refused(r"only CandidateRaise and CandidateLower", fine, Reorder(k=2), LocalOracle(target, visible=5))
+    refused(r"only CandidateRaise and CandidateLower", fine, Reorder(k=2), LocalOracle(gallery, visible=5))
     refused(r"not both", fine, targets=torch.zeros(2, 2, dtype=torch.int64))
 
 

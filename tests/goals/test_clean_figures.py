@@ -60,7 +60,7 @@ def test_lowered_results_start_in_the_middle_of_their_pool(digits):
 
 
 def test_a_candidate_to_be_lowered_starts_near_the_top(digits):
-    assert clean(digits, CandidateLower()).summary.mean < 5
+    assert clean(digits, CandidateLower()).mean.mean < 5
 
 
 def test_preserved_results_start_at_the_top(digits):

@@ -28,6 +28,7 @@ STORED = {
 }
 OPTIONAL = {"gallery_ids": "index", "perturbation": "perturbation"}
 LOGGED = {"spent": "queries", "scores": "scores"}
+BROKEN = (OSError, ValueError, EOFError, BadZipFile, KeyError, TypeError, AttributeError)  # of a file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +119,7 @@ class AttackResult:
 
     def __getitem__(self, rows: Tensor | Sequence[int] | slice) -> "AttackResult":
         """The attacks at some rows."""
-        chosen = torch.arange(len(self))[rows if isinstance(rows, slice) else torch.as_tensor(rows)]
+        chosen = torch.arange(len(self))[rows if isinstance(rows, slice) else torch.as_tensor(rows).cpu()]
 
         def part(values: Tensor) -> Tensor:
             return values[chosen.to(values.device)]
@@ -141,8 +142,7 @@ class AttackResult:
         if not parts:
             raise RankproofError("no results to join")
         first = parts[0]
-        same = ("goal", "metric", "method", "eps", "parameters", "seed", "gallery_size")
-        if any(getattr(part, name) != getattr(first, name) for part in parts for name in same):
+        if any(_settings(part) != _settings(first) for part in parts):
             raise RankproofError("these results are of different attacks: they cannot be joined")
         logs = [part.log for part in parts if part.log is not None]
         ids = [part.gallery_ids for part in parts if part.gallery_ids is not None]
@@ -281,7 +281,7 @@ class AttackResult:
         """Read what `save` wrote."""
         try:
             return cls._read(Path(folder))
-        except (OSError, ValueError, EOFError, BadZipFile, KeyError, TypeError, RankproofError) as error:
+        except (*BROKEN, RankproofError) as error:
             raise RankproofError(f"{folder}: no saved attack ({error})") from None
 
     @classmethod
@@ -312,3 +312,15 @@ class AttackResult:
             log=log,
             versions=dict(summary.versions),
         )
+
+
+def _settings(result: AttackResult) -> tuple[Any, ...]:
+    """What all parts of one attack have in common."""
+    names = ("goal", "metric", "method", "eps", "parameters", "seed", "gallery_size")
+    log, shared = result.log, result.perturbation
+    return (
+        *(getattr(result, name) for name in names),
+        result.gallery_ids is None,
+        log and (log.visible, log.budget),
+        None if shared is None else shared.tolist(),
+    )

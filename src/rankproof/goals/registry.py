@@ -5,6 +5,7 @@ A new goal is a class with a `SPEC`, made known by one call of `register`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 from rankproof.errors import RankproofError
@@ -57,10 +58,10 @@ def spec(name: str) -> GoalSpec:
     """What a goal says about itself, by its name; that of a distance-based form ends in "-distance".
 
     Raises:
-        RankproofError: there is no such goal.
+        RankproofError: there is no such goal, or it has no distance-based form.
     """
     base = name.removesuffix(DISTANCE)
-    if base not in _entries:
+    if base not in _entries or (base != name and "form" not in signature(_entries[base].build).parameters):
         raise RankproofError(f"goal {name!r} is unknown; known: {', '.join(names())}")
     found = _entries[base].spec
     return found if base == name else found.distance_based()

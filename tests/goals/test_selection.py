@@ -22,7 +22,7 @@ OTHERS = PERCENT - 1  # the own copy is one of the nearest 1 %, and is left out
 
 
 @pytest.fixture(scope="module")
-def scene(make):
+def context(make):
     return everybody(make, SIZE)
 
 
@@ -41,9 +41,9 @@ def everybody(make, size, distance="euclidean", **options):
 
 
 @pytest.fixture(scope="module")
-def ranked(scene):
+def ranked(context):
     """(n, n - 1) for each item all others, nearest first."""
-    distances = torch.cdist(scene.clean, scene.clean).fill_diagonal_(torch.inf)
+    distances = torch.cdist(context.clean, context.clean).fill_diagonal_(torch.inf)
     return distances.argsort(dim=1, stable=True)[:, :-1]
 
 
@@ -53,8 +53,8 @@ def places(ranked, ids):
 
 
 @pytest.mark.parametrize("goal", [CandidateRaise(w=3), QueryRaise(m=3)], ids=["ca+", "qa+"])
-def test_raised_items_are_uniform_with_replacement_over_the_whole_gallery(scene, goal):
-    chosen = goal.bind(scene).targets
+def test_raised_items_are_uniform_with_replacement_over_the_whole_gallery(context, goal):
+    chosen = goal.bind(context).targets
     counts = torch.bincount(chosen.flatten(), minlength=SIZE).double()
     assert len(counts) == SIZE
     # 3 SIZE draws: each item 3 times on average, and as many items never drawn as independence leaves out.
@@ -66,14 +66,14 @@ def test_raised_items_are_uniform_with_replacement_over_the_whole_gallery(scene,
 
 
 def test_raised_items_may_repeat_and_may_be_the_attacked_item_itself(make):
-    scene = everybody(make, 12)
-    chosen = QueryRaise(m=12).bind(scene).targets
-    assert bool((chosen == scene.index[:, None]).any())
+    context = everybody(make, 12)
+    chosen = QueryRaise(m=12).bind(context).targets
+    assert bool((chosen == context.gallery_ids[:, None]).any())
     assert any(len(set(row)) < 12 for row in chosen.tolist())
 
 
-def test_lowering_a_candidate_draws_from_the_nearest_percent_with_replacement(scene, ranked):
-    chosen = CandidateLower(w=4).bind(scene).targets
+def test_lowering_a_candidate_draws_from_the_nearest_percent_with_replacement(context, ranked):
+    chosen = CandidateLower(w=4).bind(context).targets
     where = places(ranked, chosen)
     assert bool((ranked.gather(1, where) == chosen).all())  # never the own copy: it has no place
     assert where.max().item() == OTHERS - 1
@@ -83,8 +83,8 @@ def test_lowering_a_candidate_draws_from_the_nearest_percent_with_replacement(sc
     assert any(len(set(row)) < 4 for row in chosen.tolist())
 
 
-def test_lowered_results_are_a_permutation_of_the_nearest_percent(scene, ranked):
-    chosen = QueryLower(m=3).bind(scene).targets
+def test_lowered_results_are_a_permutation_of_the_nearest_percent(context, ranked):
+    chosen = QueryLower(m=3).bind(context).targets
     where = places(ranked, chosen)
     assert bool((ranked.gather(1, where) == chosen).all())
     assert where.max().item() == OTHERS - 1
@@ -95,8 +95,8 @@ def test_lowered_results_are_a_permutation_of_the_nearest_percent(scene, ranked)
     assert bool((where[:, 1:] < where[:, :-1]).any())  # shuffled, not by rank
 
 
-def test_beside_lowered_results_the_best_ranked_of_the_rest_are_kept(scene, ranked):
-    bound = (QueryLower(m=3) + 100.0 * Preserve(g=5)).bind(scene)
+def test_beside_lowered_results_the_best_ranked_of_the_rest_are_kept(context, ranked):
+    bound = (QueryLower(m=3) + 100.0 * Preserve(g=5)).bind(context)
     for row in range(0, SIZE, 50):
         taken = set(bound.targets[row].tolist())
         rest = [item for item in ranked[row].tolist() if item not in taken]
@@ -104,33 +104,33 @@ def test_beside_lowered_results_the_best_ranked_of_the_rest_are_kept(scene, rank
 
 
 def test_beside_raised_results_the_nearest_others_are_kept_even_where_they_are_chosen(make):
-    scene = everybody(make, 12)
-    bound = (QueryRaise(m=6) + 1.0 * Preserve(g=5)).bind(scene)
-    distances = torch.cdist(scene.clean, scene.clean).fill_diagonal_(torch.inf)
+    context = everybody(make, 12)
+    bound = (QueryRaise(m=6) + 1.0 * Preserve(g=5)).bind(context)
+    distances = torch.cdist(context.clean, context.clean).fill_diagonal_(torch.inf)
     assert torch.equal(bound.preserved, distances.argsort(dim=1)[:, :5])
     shared = [set(a) & set(b) for a, b in zip(bound.targets.tolist(), bound.preserved.tolist(), strict=True)]
     assert any(shared)
 
 
-def test_the_reordered_are_the_nearest_with_the_own_copy(scene, ranked):
-    chosen = Reorder(k=5).bind(scene).targets
+def test_the_reordered_are_the_nearest_with_the_own_copy(context, ranked):
+    chosen = Reorder(k=5).bind(context).targets
     for row in range(0, SIZE, 50):
         assert sorted(chosen[row].tolist()) == sorted([row, *ranked[row, :4].tolist()])
-    first = torch.bincount((chosen == scene.index[:, None]).int().argmax(1), minlength=5).double()
+    first = torch.bincount((chosen == context.gallery_ids[:, None]).int().argmax(1), minlength=5).double()
     assert bool(((first - SIZE / 5).abs() < 4 * (SIZE * 0.16) ** 0.5).all())  # the own copy wanted anywhere
 
 
 def test_the_reordered_leave_a_dropped_own_copy_out(make):
-    scene = everybody(make, 30, exclude_self=True)
-    bound = Reorder(k=4).bind(scene)
-    assert not bool((bound.targets == scene.index[:, None]).any())
-    assert bound.metrics(scene.clean)["mean_rank"].tolist() == [1.5] * 30
+    context = everybody(make, 30, exclude_self=True)
+    bound = Reorder(k=4).bind(context)
+    assert not bool((bound.targets == context.gallery_ids[:, None]).any())
+    assert bound.metrics(context.clean)["mean_rank"].tolist() == [1.5] * 30
 
 
 def test_a_given_order_is_by_present_places(make):
-    scene = everybody(make, 30)
-    nearest = scene.gallery.search(scene.clean, 4)
-    chosen = Reorder(k=4, order=(3, 0, 2, 1)).bind(scene).targets
+    context = everybody(make, 30)
+    nearest = context.gallery.search(context.clean, 4)
+    chosen = Reorder(k=4, order=(3, 0, 2, 1)).bind(context).targets
     assert torch.equal(chosen, nearest[:, [3, 0, 2, 1]])
 
 
@@ -143,18 +143,18 @@ def test_an_order_that_is_no_permutation_is_refused(order):
 def test_without_an_own_copy_nothing_is_left_out(make):
     gallery = make.gallery("euclidean", 40, 4)
     strangers = make.embeddings("euclidean", 6, 4, seed=9)
-    scene = AttackContext(gallery=gallery, clean=strangers, rng_keys=range(6), seed=0)
-    bound = (QueryRaise() + 1.0 * Preserve(g=3)).bind(scene)
+    context = AttackContext(gallery=gallery, clean=strangers, rng_keys=range(6), seed=0)
+    bound = (QueryRaise() + 1.0 * Preserve(g=3)).bind(context)
     assert torch.equal(bound.preserved, torch.cdist(strangers, gallery.embeddings).argsort(dim=1)[:, :3])
 
 
 def test_an_own_copy_behind_its_duplicates_is_still_the_one_left_out(make):
     gallery = make.raw("euclidean", torch.tensor([[0.0]] * 4 + [[1.0]] * 4, dtype=torch.float64))
     index = torch.tensor([3])
-    scene = AttackContext(
+    context = AttackContext(
         gallery=gallery, clean=gallery.embeddings[index], rng_keys=[3], seed=0, gallery_ids=index
     )
-    assert (QueryRaise() + 1.0 * Preserve(g=2)).bind(scene).preserved.tolist() == [[0, 1]]
+    assert (QueryRaise() + 1.0 * Preserve(g=2)).bind(context).preserved.tolist() == [[0, 1]]
 
 
 @pytest.mark.parametrize(
@@ -180,11 +180,11 @@ def test_the_note_tells_of_a_larger_pool_and_only_then():
 
 
 def test_a_small_gallery_chooses_from_the_larger_pool(make):
-    scene = everybody(make, 100)
-    distances = torch.cdist(scene.clean, scene.clean).fill_diagonal_(torch.inf)
+    context = everybody(make, 100)
+    distances = torch.cdist(context.clean, context.clean).fill_diagonal_(torch.inf)
     ranked = distances.argsort(dim=1)[:, :-1]
-    assert places(ranked, QueryLower(m=2).bind(scene).targets).max().item() == 20  # 3 (2 + 5) of them
-    assert places(ranked, CandidateLower(w=4).bind(scene).targets).max().item() == 11
+    assert places(ranked, QueryLower(m=2).bind(context).targets).max().item() == 20  # 3 (2 + 5) of them
+    assert places(ranked, CandidateLower(w=4).bind(context).targets).max().item() == 11
 
 
 GOALS = [
@@ -216,5 +216,5 @@ def test_another_seed_chooses_otherwise(make, goal):
 
 
 def test_goals_do_not_share_their_draws(make):
-    scene = everybody(make, 50)
-    assert not torch.equal(CandidateRaise(w=3).bind(scene).targets, QueryRaise(m=3).bind(scene).targets)
+    context = everybody(make, 50)
+    assert not torch.equal(CandidateRaise(w=3).bind(context).targets, QueryRaise(m=3).bind(context).targets)

@@ -10,11 +10,12 @@ from rankproof import (
     QueryLower,
     QueryRaise,
     Ranker,
+    RankproofError,
     Reorder,
     Threat,
     attack,
 )
-from rankproof.methods.white_box.pgd import ascend
+from rankproof.methods.white_box.pgd import ascend, eccv20, iccv21
 from rankproof.types import Evaluation
 
 EPS = 0.1
@@ -81,21 +82,21 @@ def test_max_shift_reaches_one_of_the_two_optima_of_a_linear_ranker(make):
     assert result.shift.tolist() == pytest.approx([EPS * float(w.abs().sum())] * 8)
 
 
-def test_max_shift_leaves_the_stationary_clean_image(target, pictures):
-    result = attack(target, pictures[:6], MaxShift(), Threat(EPS), gallery_ids=torch.arange(6))
+def test_max_shift_leaves_the_stationary_clean_image(gallery, pictures):
+    result = attack(gallery, pictures[:6], MaxShift(), Threat(EPS), gallery_ids=torch.arange(6))
     assert result.before["shift"].abs().max().item() < 1e-7
     step = (result.adversarial - result.original).abs().flatten(1)
     assert bool((step.mean(1) > EPS / 2).all())  # nearly all pixels at the border of the ball
     noise = EPS * (2 * torch.rand(20, *pictures.shape, generator=torch.Generator().manual_seed(0)) - 1)
-    ranker = target.ranker
-    for z, image, shift in zip(target.embeddings, pictures, result.shift, strict=False):
+    ranker = gallery.ranker
+    for z, image, shift in zip(gallery.embeddings, pictures, result.shift, strict=False):
         tries = ranker.embed_all((image + noise[:, 0]).clamp(0, 1))
         assert shift > ranker.distance.between(tries, z).max()
     assert any("random start" in note for note in result.notes)
 
 
-def test_the_random_start_is_kept_inside_a_budget_below_one_level(target, pictures):
-    result = attack(target, pictures[:3], MaxShift(), Threat(0.2 / 255), method=PGD(steps=1, step=0.0))
+def test_the_random_start_is_kept_inside_a_budget_below_one_level(gallery, pictures):
+    result = attack(gallery, pictures[:3], MaxShift(), Threat(0.2 / 255), method=PGD(steps=1, step=0.0))
     change = (result.adversarial - result.original).abs()
     assert 0.1 / 255 < change.max().item() <= 0.2 / 255 + 1e-9
 
@@ -149,9 +150,9 @@ def test_steps_below_one_level_still_add_up_on_the_grid(make):
 
 
 @pytest.mark.parametrize("goal", [QueryRaise(), MaxShift(), Reorder(k=3), CandidateRaise()])
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(target, pictures, goal):
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(gallery, pictures, goal):
     def bytes_of(seed):
-        result = attack(target, pictures[:5], goal, Threat(EPS), seed=seed, gallery_ids=torch.arange(5))
+        result = attack(gallery, pictures[:5], goal, Threat(EPS), seed=seed, gallery_ids=torch.arange(5))
         return result.adversarial.numpy().tobytes()
 
     assert bytes_of(1) == bytes_of(1)
@@ -172,7 +173,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(target, pict
     ids=["constant", "zero gradient", "detached", "quantised"],
 )
 @pytest.mark.parametrize("goal", [QueryRaise(), CandidateRaise(), MaxShift(), Reorder(k=3)])
-def test_an_encoder_without_a_gradient_is_told_as_silent(make, pictures, forward, goal):
+def test_an_encoder_without_a_gradient_is_reported(make, pictures, forward, goal):
     class Dull(nn.Module):
         def __init__(self):
             super().__init__()
@@ -186,13 +187,13 @@ def test_an_encoder_without_a_gradient_is_told_as_silent(make, pictures, forward
     assert result.zero_gradient.tolist() == [True] * 3
 
 
-def test_a_working_gradient_is_not_silent(target, pictures):
+def test_a_working_gradient_is_not_reported_as_zero(gallery, pictures):
     for goal in (QueryRaise(), MaxShift()):
-        result = attack(target, pictures[:3], goal, Threat(EPS), gallery_ids=torch.arange(3))
+        result = attack(gallery, pictures[:3], goal, Threat(EPS), gallery_ids=torch.arange(3))
         assert result.zero_gradient.tolist() == [False] * 3
 
 
-def test_silence_is_told_for_each_attack_and_one_usable_gradient_ends_it():
+def test_zero_gradients_are_reported_for_each_attack_and_one_usable_gradient_is_enough():
     """Image 0 never has a gradient, image 1 only after it was moved, image 2 always."""
     original = torch.tensor([0.5, 0.5, 0.5], dtype=torch.float64).view(3, 1, 1, 1)
     initial = torch.tensor([0.5, 0.48, 0.5], dtype=torch.float64).view(3, 1, 1, 1)
@@ -225,7 +226,39 @@ def test_ascend_returns_each_attacks_own_gradient_and_keeps_no_graph(make):
     images = make.images(3)
     weights = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
     objective = objective_of(lambda x: weights * x.flatten(1).square().sum(1))
-    gradient, outcome = ascend(objective, images)
+    gradient, evaluation = ascend(objective, images)
     torch.testing.assert_close(gradient, 2 * weights[:, None, None, None] * images)
-    assert not outcome.loss.requires_grad
+    assert not evaluation.loss.requires_grad
     assert not images.requires_grad
+
+
+# -- the published schedules ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("eps", "step", "steps"),
+    [(0.01, 1 / 255, 10), (0.03, 1 / 255, 15), (0.06, 0.006, 20), (0.1, 0.01, 20), (0.3, 0.01, 30)],
+)
+def test_eccv_schedule_is_the_published_one(eps, step, steps):
+    schedule = eccv20(eps)
+    assert (schedule.steps, schedule.step) == (steps, pytest.approx(step))
+
+
+@pytest.mark.parametrize("levels", [1, 2, 4, 8, 16, 32])
+def test_iccv_schedule_is_24_steps_of_one_level_whatever_the_budget(levels):
+    schedule = iccv21(levels / 255)
+    assert (schedule.steps, schedule.step) == (24, 1 / 255)
+
+
+def test_pgd_follows_its_rule_unless_given_steps():
+    assert PGD().schedule(0.03) == eccv20(0.03)
+    assert PGD(rule="iccv21").schedule(0.03) == iccv21(0.03)
+    assert PGD(rule="iccv21", steps=3).schedule(0.03).steps == 3
+    assert PGD(rule="iccv21", steps=3).schedule(0.03).step == 1 / 255
+    assert PGD(step=0.5).schedule(0.03).step == 0.5
+    assert PGD(step=0.5).passes(0.03) == 15
+
+
+def test_no_steps_are_refused():
+    with pytest.raises(RankproofError, match="steps must be at least 1, got 0"):
+        PGD(steps=0)

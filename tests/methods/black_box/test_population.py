@@ -48,7 +48,7 @@ def naive_beta(bench, method, original, key, eps, rounds, allowed, rate=0.5):
 
 
 def naive_pso(bench, method, original, key, eps, rounds, allowed):
-    # One particle after the other; pictures in place of changes.
+    # One particle after the other; images in place of changes.
     count = method.particles
     places = [allowed(original + eps * r) for r in uniform(bench, "pso-place/0", key, count)]
     speeds = [2 * eps * r for r in uniform(bench, "pso-speed/0", key, count)]
@@ -91,7 +91,7 @@ def test_three_rounds_equal_a_naive_attack(bench, make, method, key):
         return image.clamp(original[0] - eps, original[0] + eps).clamp(0, 1)
 
     count = method.particles if isinstance(method, PSO) else method.population
-    sent, _, _ = bench.walk(method, original, eps=eps, budget=1 + 3 * count, keys=torch.tensor([key]))
+    sent, _, _ = bench.walk(method, original, eps=eps, budget=1 + 3 * count, rng_keys=torch.tensor([key]))
     expected = NAIVE[method.name](bench, method, original[0], key, eps, 3, allowed)
     assert [images.shape[1] for images in sent] == [count] * 3
     for images, wanted in zip(sent, expected, strict=True):
@@ -106,7 +106,7 @@ def test_the_published_settings():
 
 
 @every_method
-def test_what_is_not_clipped_by_a_picture_fills_the_ball_evenly(bench, method):
+def test_what_is_not_clipped_by_an_image_fills_the_ball_evenly(bench, method):
     original, eps = torch.full((2, *bench.shape), 0.5, dtype=torch.float64), 0.1
     (first, *_), _, _ = bench.walk(method, original, eps=eps, budget=60)
     changes = ((first - 0.5) / eps).flatten()
@@ -143,35 +143,41 @@ def test_beta_moves_its_mass_to_the_better_side(bench, make):
     ],
     ids=["1,000 values", "1,001 values", "published blocks", "given"],
 )
-def test_beta_steps_by_the_rate_of_its_number_of_variables(bench, method, shape, rate):
-    facts = bench.problem(shape=shape)
-    state = method.begin(facts, bench.told(torch.zeros(1, 1)))
+def test_beta_steps_by_the_rate_of_its_number_of_latents(bench, method, shape, rate):
+    problem = bench.problem(shape=shape)
+    state = method.begin(problem, bench.feedback(torch.zeros(1, 1)))
     asked = torch.full((1, 50, *shape), 0.05, dtype=torch.float64)  # s = 3/4
-    after = method.tell(facts, state, 0, asked, bench.told(torch.full((1, 50), 0.4, dtype=torch.float64)))
+    after = method.tell(
+        problem, state, 0, asked, bench.feedback(torch.full((1, 50), 0.4, dtype=torch.float64))
+    )
     # From a = b = 1: d log p / da = log s + 1, since digamma(2) - digamma(1) = 1.
     torch.testing.assert_close(after.a, torch.full_like(after.a, 1 + rate * 0.4 * (np.log(0.75) + 1)))
     torch.testing.assert_close(after.b, torch.full_like(after.b, 1 + rate * 0.4 * (np.log(0.25) + 1)))
 
 
 def test_beta_clamps_the_gradient_of_each_draw_before_the_mean(bench):
-    facts = bench.problem()
+    problem = bench.problem()
     asked = torch.full((1, 50, *bench.shape), -0.1, dtype=torch.float64)  # s = 0: log s is about -14
     asked[:, 25:] = 0.0
-    state = Beta().begin(facts, bench.told(torch.zeros(1, 1)))
-    after = Beta(rate=0.1).tell(facts, state, 0, asked, bench.told(torch.ones(1, 50, dtype=torch.float64)))
+    state = Beta().begin(problem, bench.feedback(torch.zeros(1, 1)))
+    after = Beta(rate=0.1).tell(
+        problem, state, 0, asked, bench.feedback(torch.ones(1, 50, dtype=torch.float64))
+    )
     expected = 1 + 0.1 * (-5 + np.log(0.5) + 1) / 2
     torch.testing.assert_close(after.a, torch.full_like(after.a, expected))
 
 
 @pytest.mark.parametrize(("score", "low", "high"), [(1.0, 1e-7, 1e3), (-1.0, 1e-7, 1e3)])
 def test_beta_keeps_its_shapes_in_their_range_and_can_still_draw(bench, score, low, high):
-    facts, method = bench.problem(), Beta(rate=1e6)
-    state = method.begin(facts, bench.told(torch.zeros(1, 1)))
+    problem, method = bench.problem(), Beta(rate=1e6)
+    state = method.begin(problem, bench.feedback(torch.zeros(1, 1)))
     for number in range(4):
-        asked = method.ask(facts, state, number)
+        asked = method.ask(problem, state, number)
         assert torch.isfinite(asked).all()
         assert float(asked.abs().max()) <= 0.1 + 1e-12
-        state = method.tell(facts, state, number, asked, bench.told(torch.full((1, 50), score).double()))
+        state = method.tell(
+            problem, state, number, asked, bench.feedback(torch.full((1, 50), score).double())
+        )
         for shapes in (state.a, state.b):
             assert low * (1 - 1e-6) <= float(shapes.min())
             assert float(shapes.max()) <= high
@@ -187,9 +193,9 @@ def test_pso_returns_the_clean_image_where_nothing_beats_it(bench, make):
     def worse(images):
         return -(images - original[:, None]).abs().sum((-1, -2, -3)) / 16
 
-    _, states, trace = bench.walk(PSO(particles=5), original, worse, budget=40)
-    assert torch.equal(trace.images, original)
-    assert torch.equal(trace.score, torch.zeros(2, dtype=torch.float64))
+    _, states, history = bench.walk(PSO(particles=5), original, worse, budget=40)
+    assert torch.equal(history.images, original)
+    assert torch.equal(history.score, torch.zeros(2, dtype=torch.float64))
     assert (states[-1].best == 0).all()
     assert (states[-1].best_score == 0).all()
 
@@ -197,14 +203,14 @@ def test_pso_returns_the_clean_image_where_nothing_beats_it(bench, make):
 def test_an_equal_score_does_not_replace_the_clean_image(bench, make):
     original = make.images(2)
     for method in METHODS.values():
-        _, _, trace = bench.walk(method, original, lambda x: torch.zeros(x.shape[:2]).double(), budget=30)
-        assert torch.equal(trace.images, original)
+        _, _, history = bench.walk(method, original, lambda x: torch.zeros(x.shape[:2]).double(), budget=30)
+        assert torch.equal(history.images, original)
 
 
 def test_pso_scores_its_start_and_each_of_24_moves_within_the_published_budget(bench, make):
-    sent, _, trace = bench.walk(PSO(), make.images(1), lambda x: bench.hilly(x) - 0.5, budget=1001)
+    sent, _, history = bench.walk(PSO(), make.images(1), lambda x: bench.hilly(x) - 0.5, budget=1001)
     assert [images.shape[1] for images in sent] == [40] * 25
-    assert trace.spent.tolist() == [1001]
+    assert history.spent.tolist() == [1001]
 
 
 def test_pso_remembers_the_best_of_each_particle_and_of_all(bench, make):
@@ -220,14 +226,14 @@ def test_pso_remembers_the_best_of_each_particle_and_of_all(bench, make):
 
 
 def test_speeds_start_with_up_to_the_width_of_the_ball_and_are_not_clipped(bench):
-    facts = bench.problem(2)
-    speeds = PSO(particles=200).begin(facts, bench.told(torch.zeros(2, 1))).speeds
+    problem = bench.problem(2)
+    speeds = PSO(particles=200).begin(problem, bench.feedback(torch.zeros(2, 1))).speeds
     assert 0.19 < float(speeds.abs().max()) <= 0.2
     assert float(speeds.square().mean()) == pytest.approx(0.04 / 3, rel=0.05)
 
 
 @every_method
-def test_with_fewer_variables_everything_is_drawn_there(bench, method):
+def test_with_fewer_latents_everything_is_drawn_there(bench, method):
     original = torch.full((1, 1, 8, 8), 0.5, dtype=torch.float64)
     sent, states, _ = bench.walk(method, original, budget=40, subspace=Subspace("blocks", 2))
     assert len(sent) > 3

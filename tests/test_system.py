@@ -1,4 +1,4 @@
-"""How many pictures pass the encoder at once."""
+"""How many images pass the encoder at once."""
 
 import pytest
 
@@ -11,9 +11,9 @@ from rankproof.system import _chunk, open_system
     [
         ((1, 28, 28), (1, 28, 28), 500),
         ((1, 28, 28), (1, 224, 224), 49),
-        ((1, 28, 28), (3, 224, 224), 16),  # grey pictures in three channels
+        ((1, 28, 28), (3, 224, 224), 16),  # grey images in three channels
         ((3, 224, 224), (3, 224, 224), 16),
-        ((3, 224, 224), (3, 32, 32), 16),  # the pictures themselves, and their gradients, are still large
+        ((3, 224, 224), (3, 32, 32), 16),  # the images themselves, and their gradients, are still large
         ((1, 8, 8), (3, 2000, 2000), 1),
     ],
 )

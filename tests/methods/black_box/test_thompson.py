@@ -26,7 +26,7 @@ def problem(shape=(1, 6, 6), *, k=3, visible=20, budget=200, count=2, seed=0):
     )
 
 
-def seen(places, visible=20):
+def feedback_of(places, visible=20):
     places = torch.as_tensor(places)
     later = places.masked_fill(places >= visible, -1)
     i, j = torch.triu_indices(places.shape[-1], places.shape[-1], offset=1)
@@ -52,44 +52,44 @@ class Linear:
         change = (images - self.original[attacks][:, None]).flatten(2) / EPS
         distances = self.offsets + change @ self.slopes.t()  # (b, p, items)
         places = (distances[..., None, :] < distances[..., : self.k, None]).sum(-1)
-        return seen(places[..., self.order].clamp(max=20))
+        return feedback_of(places[..., self.order].clamp(max=20))
 
 
 def run(method, original, *, budget=100, eps=EPS, seed=0, query=None):
-    look = look or Linear(original)
+    query = query or Linear(original)
     search = Search(
         method=method,
         original=original,
         threat=Threat(eps, grid=method.grid),
         subspace=Subspace("full"),
-        query=look,
+        query=query,
         rng_keys=torch.arange(len(original)),
         seed=seed,
         budget=budget,
         visible=20,
         k=3,
     )
-    progress = search.begin(look(original[:, None], torch.arange(len(original))))
-    while not search.done(progress):
-        progress = search.step(progress)
-    return progress.history
+    state = search.begin(query(original[:, None], torch.arange(len(original))))
+    while not search.done(state):
+        state = search.step(state)
+    return state.history
 
 
 def test_a_linear_search_system_is_learned_within_a_hundred_queries():
     original = torch.full((4, 1, 8, 8), 0.5) + 0.002 * torch.arange(4)[:, None, None, None]
     original = torch.round(original * 255) / 255
-    trace = run(ThompsonSampling(), original)
-    assert trace.scores[:, 0].tolist() == [-1] * 4
-    assert trace.score.tolist() == [1] * 4
-    assert int(trace.spent.max()) < 100
+    history = run(ThompsonSampling(), original)
+    assert history.scores[:, 0].tolist() == [-1] * 4
+    assert history.score.tolist() == [1] * 4
+    assert int(history.spent.max()) < 100
 
 
 def test_the_belief_is_the_ridge_regression_of_the_scaled_places():
     method, task = ThompsonSampling(noise=0.4), problem(count=1)
     places = torch.randint(20, (1, 30, 3), generator=torch.Generator().manual_seed(1))
     asked = EPS * task.uniform(0, "points", 30)
-    clean = seen([[[0, 1, 2]]])
-    belief = method.tell(task, method.begin(task, clean), 0, asked, seen(places))
+    clean = feedback_of([[[0, 1, 2]]])
+    belief = method.tell(task, method.begin(task, clean), 0, asked, feedback_of(places))
     waves = method._waves(task)
     x = torch.cat([waves.features(torch.zeros_like(asked[:, :1])), waves.features(asked)], 1)[0].double()
     y = torch.cat([torch.tensor([[0.0, 1, 2]]), places[0].float()]).double().sqrt()
@@ -133,7 +133,7 @@ def test_the_slope_is_that_of_the_smoothed_goal():
 
 def test_the_first_round_tries_every_amplitude_and_half_of_each_round_the_whole_ball():
     method, task = ThompsonSampling(), problem(budget=1000)
-    belief = method.begin(task, seen([[[2, 1, 0]]] * 2))
+    belief = method.begin(task, feedback_of([[[2, 1, 0]]] * 2))
     first = method.ask(task, belief, 0).abs().amax((2, 3, 4)) / EPS
     assert first.shape == (2, 10)
     assert float(first.min()) == pytest.approx(0.1)
@@ -145,12 +145,12 @@ def test_the_first_round_tries_every_amplitude_and_half_of_each_round_the_whole_
 
 def test_amplitudes_follow_the_best_answer():
     method, task = ThompsonSampling(), problem(count=1)
-    belief = method.begin(task, seen([[[2, 1, 0]]]))
+    belief = method.begin(task, feedback_of([[[2, 1, 0]]]))
     small = torch.full((1, 1, 1, 6, 6), 0.2 * EPS)
-    belief = method.tell(task, belief, 0, small, seen([[[0, 1, 2]]]))
+    belief = method.tell(task, belief, 0, small, feedback_of([[[0, 1, 2]]]))
     assert float(belief.share) == pytest.approx(0.2)
     large = torch.full((1, 1, 1, 6, 6), EPS)
-    belief = method.tell(task, belief, 1, large, seen([[[0, 2, 1]]]))  # worse: the smaller one stays
+    belief = method.tell(task, belief, 1, large, feedback_of([[[0, 2, 1]]]))  # worse: the smaller one stays
     assert float(belief.share) == pytest.approx(0.2)
     assert float(method._shares(task, belief, 5).min()) < 0.2
 
@@ -170,8 +170,10 @@ def test_small_budgets_explore_less():
         return method._draws(task, belief, 3).forward
 
     task = problem()
-    belief = method.begin(task, seen([[[2, 1, 0]]] * 2))
-    belief = method.tell(task, belief, 0, EPS * task.uniform(0, "points", 9), seen([[[0, 2, 1]] * 9] * 2))
+    belief = method.begin(task, feedback_of([[[2, 1, 0]]] * 2))
+    belief = method.tell(
+        task, belief, 0, EPS * task.uniform(0, "points", 9), feedback_of([[[0, 2, 1]] * 9] * 2)
+    )
     mean = torch.cholesky_solve(belief.cross, torch.linalg.cholesky(method._precision(belief)[0]))[:, None]
     for budget, share in ((250, 0.5), (90, 0.3), (10, 0.1)):
         assert torch.allclose(draws(budget) - mean, share * (draws(1000) - mean), atol=1e-5)
@@ -182,29 +184,29 @@ def test_a_service_that_shows_nothing_leaves_the_clean_image_as_the_best():
     original = torch.full((2, 1, 8, 8), 128 / 255)
 
     def blind(images, attacks):
-        return seen(torch.full((*images.shape[:2], 3), 20))
+        return feedback_of(torch.full((*images.shape[:2], 3), 20))
 
-    trace = run(ThompsonSampling(), original, query=blind, budget=60)
-    assert torch.equal(trace.images, original)
-    assert trace.spent.tolist() == [60, 60]
+    history = run(ThompsonSampling(), original, query=blind, budget=60)
+    assert torch.equal(history.images, original)
+    assert history.spent.tolist() == [60, 60]
 
 
 @pytest.mark.parametrize("shape", [(3, 12, 9), (1, 2, 2), (3, 40, 40)])
-def test_any_form_of_picture_is_searched(shape):
+def test_any_form_of_image_is_searched(shape):
     original = torch.full((1, *shape), 100 / 255)
-    trace = run(
+    history = run(
         ThompsonSampling(),
         original,
         budget=30,
-        query=lambda images, _: seen(torch.ones(1, images.shape[1], 3).long()),
+        query=lambda images, _: feedback_of(torch.ones(1, images.shape[1], 3).long()),
     )
-    assert trace.spent.tolist() == [30]
+    assert history.spent.tolist() == [30]
 
 
 @pytest.mark.parametrize(
-    "knobs",
+    "parameters",
     [{"noise": 0.0}, {"population": 0}, {"side": 0}, {"momentum": 1.0}, {"steps": 0}, {"temperature": -1.0}],
 )
-def test_impossible_knobs_are_refused(parameters):
+def test_impossible_parameters_are_refused(parameters):
     with pytest.raises(RankproofError, match=next(iter(parameters))):
         ThompsonSampling(**parameters)

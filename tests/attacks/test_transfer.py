@@ -70,7 +70,7 @@ def test_a_transfer_is_ranked_in_the_other_models_own_embedding(models, data):
         ranks.append(100 / 300 * int((d < 1 - z[row] @ other.embeddings[query].double()).sum()))
     assert moved.rank_after[:, 0].tolist() == pytest.approx(ranks, abs=0.4)
     # Made for the one, it helps with the other, but less.
-    assert result.summary.mean < moved.summary.mean < moved.headline(after=False).mean()
+    assert result.mean.mean < moved.mean.mean < moved.headline(after=False).mean()
 
 
 def test_targets_of_one_model_can_be_attacked_through_another(models, data):

@@ -13,8 +13,8 @@ KINDS = ["blocks", "bilinear", "cosine"]
 sizes = st.integers(1, 13)
 
 
-def variables(make, side, picture, seed=0, kind="blocks"):
-    shape = Subspace(kind, side).shape(picture)
+def latents(make, side, image_shape, seed=0, kind="blocks"):
+    shape = Subspace(kind, side).shape(image_shape)
     return 2 * torch.rand(2, 3, *shape, generator=make.random(seed), dtype=torch.float64) - 1
 
 
@@ -32,12 +32,12 @@ def weight(kind, size, side, place, number):
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(side=sizes, height=sizes, width=sizes, channels=st.sampled_from([1, 3]), seed=st.integers(0, 99))
-def test_enlarging_equals_a_loop_over_pixels_and_variables(make, kind, side, height, width, channels, seed):
-    picture = (channels, height, width)
-    v = variables(make, side, picture, seed, kind)
+def test_enlarging_equals_a_loop_over_pixels_and_latents(make, kind, side, height, width, channels, seed):
+    image_shape = (channels, height, width)
+    v = latents(make, side, image_shape, seed, kind)
     rows, columns = v.shape[-2:]
     assert (rows, columns) == (min(side, height), min(side, width))
-    expected = torch.zeros(2, 3, *picture, dtype=torch.float64)
+    expected = torch.zeros(2, 3, *image_shape, dtype=torch.float64)
     for y in range(height):
         for x in range(width):
             for i in range(rows):
@@ -45,35 +45,35 @@ def test_enlarging_equals_a_loop_over_pixels_and_variables(make, kind, side, hei
                     factor = weight(kind, height, rows, y, i) * weight(kind, width, columns, x, j)
                     if factor:
                         expected[..., y, x] += factor * v[..., i, j]
-    torch.testing.assert_close(Subspace(kind, side).expand(v, picture), expected)
+    torch.testing.assert_close(Subspace(kind, side).expand(v, image_shape), expected)
 
 
 @pytest.mark.parametrize(("kind", "mode"), [("bilinear", "bilinear"), ("blocks", "nearest")])
 @given(side=sizes, height=sizes, width=sizes, seed=st.integers(0, 99))
 def test_enlarging_equals_torch(make, kind, mode, side, height, width, seed):
-    picture = (3, height, width)
-    v = variables(make, side, picture, seed)
+    image_shape = (3, height, width)
+    v = latents(make, side, image_shape, seed)
     options = {"align_corners": False} if mode == "bilinear" else {}
     expected = functional.interpolate(v.flatten(0, 1), size=(height, width), mode=mode, **options)
-    torch.testing.assert_close(Subspace(kind, side).expand(v, picture), expected.view(2, 3, *picture))
+    torch.testing.assert_close(Subspace(kind, side).expand(v, image_shape), expected.view(2, 3, *image_shape))
 
 
-def test_published_blocks_of_a_large_picture_are_seven_pixels_wide(make):
-    v = variables(make, 32, (3, 224, 224))
+def test_published_blocks_of_a_large_image_are_seven_pixels_wide(make):
+    v = latents(make, 32, (3, 224, 224))
     large = Subspace("blocks", 32).expand(v, (3, 224, 224))
     assert torch.equal(large, v.repeat_interleave(7, -1).repeat_interleave(7, -2))
 
 
 def test_full_resolution_changes_nothing_whatever_its_side(make):
-    v = variables(make, 99, (2, 5, 7))
+    v = latents(make, 99, (2, 5, 7))
     assert Subspace("full", 3).expand(v, (2, 5, 7)) is v
     assert Subspace("full", 3).shape((2, 5, 7)) == (2, 5, 7)
 
 
 @pytest.mark.parametrize("kind", ["blocks", "bilinear"])
 @given(side=sizes, height=sizes, width=sizes, seed=st.integers(0, 99))
-def test_changes_stay_within_the_bound_of_their_variables(make, kind, side, height, width, seed):
-    v = variables(make, side, (1, height, width), seed)
+def test_changes_stay_within_the_bound_of_their_latents(make, kind, side, height, width, seed):
+    v = latents(make, side, (1, height, width), seed)
     assert (
         float(Subspace(kind, side).expand(v, (1, height, width)).abs().max()) <= float(v.abs().max()) + 1e-12
     )
@@ -81,16 +81,20 @@ def test_changes_stay_within_the_bound_of_their_variables(make, kind, side, heig
 
 @pytest.mark.parametrize("kind", ["blocks", "bilinear"])
 @given(side=sizes, height=sizes, width=sizes)
-def test_equal_variables_give_an_even_change(kind, side, height, width):
-    space, picture = Subspace(kind, side), (1, height, width)
-    v = torch.full((1, 1, *space.shape(picture)), 0.3, dtype=torch.float64)
-    torch.testing.assert_close(space.expand(v, picture), torch.full((1, 1, *picture), 0.3).double())
+def test_equal_latents_give_an_even_change(kind, side, height, width):
+    subspace, image_shape = Subspace(kind, side), (1, height, width)
+    v = torch.full((1, 1, *subspace.shape(image_shape)), 0.3, dtype=torch.float64)
+    torch.testing.assert_close(
+        subspace.expand(v, image_shape), torch.full((1, 1, *image_shape), 0.3).double()
+    )
 
 
 @pytest.mark.parametrize("size", [4, 9])
-def test_each_cosine_picture_reaches_at_most_one_and_all_are_orthogonal(size):
-    space, picture = Subspace("cosine", 4), (1, size, size)
-    basis = space.expand(torch.eye(16, dtype=torch.float64).view(1, 16, 1, 4, 4), picture)[0].flatten(1)
+def test_each_cosine_image_reaches_at_most_one_and_all_are_orthogonal(size):
+    subspace, image_shape = Subspace("cosine", 4), (1, size, size)
+    basis = subspace.expand(torch.eye(16, dtype=torch.float64).view(1, 16, 1, 4, 4), image_shape)[0].flatten(
+        1
+    )
     assert float(basis.abs().max()) <= 1 + 1e-12
     assert torch.equal(basis[0], torch.ones(size**2, dtype=torch.float64))
     products = basis @ basis.t()
@@ -111,12 +115,12 @@ def test_enlarging_keeps_the_precision(kind, dtype):
 
 
 @pytest.mark.parametrize(
-    "space",
+    "subspace",
     [Subspace("full"), Subspace("blocks", 32), Subspace("bilinear", 7), Subspace("cosine", 1)],
     ids=str,
 )
-def test_a_space_is_read_back_from_its_name(space):
-    assert parse_subspace(space.name) == space
+def test_a_subspace_is_read_back_from_its_name(subspace):
+    assert parse_subspace(subspace.name) == subspace
 
 
 @pytest.mark.parametrize(
@@ -134,8 +138,8 @@ def test_a_space_is_read_back_from_its_name(space):
         "cosine:x",
     ],
 )
-def test_a_text_that_names_no_space_is_refused_with_the_known_ones(text):
-    with pytest.raises(RankproofError, match=r"space: .* is unknown; write full, blocks:32, bilinear:7"):
+def test_a_text_that_names_no_subspace_is_refused_with_the_known_ones(text):
+    with pytest.raises(RankproofError, match=r"subspace: .* is unknown; write full, blocks:32, bilinear:7"):
         parse_subspace(text)
 
 
@@ -152,7 +156,7 @@ def test_a_side_of_zero_is_refused_from_text_too():
 
 
 @pytest.mark.parametrize(
-    ("picture", "name"),
+    ("image_shape", "name"),
     [
         ((1, 28, 28), "full"),
         ((1, 25, 40), "full"),
@@ -161,7 +165,7 @@ def test_a_side_of_zero_is_refused_from_text_too():
         ((3, 224, 224), "blocks:32"),
     ],
 )
-def test_the_published_methods_search_every_pixel_up_to_1000_values_and_32_blocks_above(picture, name):
-    assert published_subspace(picture).name == name
+def test_the_published_methods_search_every_pixel_up_to_1000_values_and_32_blocks_above(image_shape, name):
+    assert published_subspace(image_shape).name == name
     for method in (Rand(), Beta(), PSO(), NES(), SPSA()):
-        assert method.space(picture).name == name
+        assert method.subspace(image_shape).name == name

@@ -42,15 +42,15 @@ every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.k
 
 
 class Stub:
-    """An objective that is a call and nothing else; remembers what it was asked."""
+    """An objective that is a call and nothing else; remembers what it was given."""
 
     def __init__(self, loss, constraint_violation=None):
         self.loss, self.constraint_violation = loss, constraint_violation
-        self.images, self.emphases = [], []
+        self.images, self.penalty_weights = [], []
 
     def __call__(self, images, penalty_weight=None):
         self.images.append(images.detach().clone())
-        self.emphases.append(None if penalty_weight is None else penalty_weight.clone())
+        self.penalty_weights.append(None if penalty_weight is None else penalty_weight.clone())
         loss = self.loss(images)
         return Evaluation(
             loss,
@@ -60,7 +60,7 @@ class Stub:
 
 
 class Script(Stub):
-    """An objective whose gradient, fitness, loss and constraint_violation at each call are given: (calls, attacks) each."""
+    """An objective whose gradient, fitness, loss and violation at each call are given, each (calls, attacks)."""
 
     def __init__(self, fitness, *, loss=None, constraint_violation=None, slope=None):
         super().__init__(None)
@@ -72,7 +72,7 @@ class Script(Stub):
     def __call__(self, images, penalty_weight=None):
         call = len(self.images)
         self.images.append(images.detach().clone())
-        self.emphases.append(None if penalty_weight is None else penalty_weight.clone())
+        self.penalty_weights.append(None if penalty_weight is None else penalty_weight.clone())
         fitness, loss, constraint_violation, slope = (
             None if rows is None else rows[call] for rows in self.script
         )
@@ -209,10 +209,10 @@ def test_the_scale_of_a_loss_does_not_matter(make):
         "the first",
         "ties by loss",
         "equal loss: the earlier",
-        "too much constraint_violation",
+        "too large a violation",
         "just tolerable",
         "any tolerable one",
-        "all strained",
+        "none tolerable",
         "late relief",
     ],
 )
@@ -242,18 +242,20 @@ def test_each_attack_keeps_its_own_best():
 # -- the weight of what is to be kept --------------------------------------------------------------
 
 
-def test_emphasis_rises_beyond_the_tolerable_strain_and_falls_within_it():
-    strains = [[2.0, 0.5], [0.5, 0.5], [1.0, 1.01], [1.5, 0.0]]
-    script = Script([[0, 0]] * 4, constraint_violation=strains)
+def test_the_penalty_weight_rises_beyond_the_tolerable_violation_and_falls_within_it():
+    violations = [[2.0, 0.5], [0.5, 0.5], [1.0, 1.01], [1.5, 0.0]]
+    script = Script([[0, 0]] * 4, constraint_violation=violations)
     run(MomentumPGD(steps=4, penalty_weight=2.0, tighten=1.5, relax=0.8), grey(2), script, Threat(EPS))
     expected = [[2, 2], [2 * 1.5, 2 * 0.8], [3 * 0.8, 1.6 * 0.8], [2.4 * 0.8, 1.28 * 1.5]]
-    torch.testing.assert_close(torch.stack(script.emphases), torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(
+        torch.stack(script.penalty_weights), torch.tensor(expected, dtype=torch.float64)
+    )
 
 
-def test_emphasis_stays_where_there_is_no_strain():
+def test_the_penalty_weight_stays_where_there_is_no_violation():
     script = Script([[0, 0]] * 5)
     run(MomentumPGD(steps=5, penalty_weight=3.0), grey(2), script, Threat(EPS))
-    assert torch.stack(script.emphases).tolist() == [[3.0, 3.0]] * 5
+    assert torch.stack(script.penalty_weights).tolist() == [[3.0, 3.0]] * 5
 
 
 # -- what every method promises --------------------------------------------------------------------
@@ -269,8 +271,8 @@ def test_never_leaves_the_threat_set(method, seed, eps, grid):
     random = torch.Generator().manual_seed(seed)
     threat = Threat(eps, grid=grid)
     # a pixel in three is at a border of [0, 1]
-    original = threat.start(torch.rand(3, 1, 3, 3, generator=random).mul(1.5).sub(0.25).clamp(0, 1))
-    towards = torch.randn(3, 1, 3, 3, generator=random)
+    original = threat.start(torch.rand(12, 1, 3, 3, generator=random).mul(1.5).sub(0.25).clamp(0, 1))
+    towards = torch.randn(12, 1, 3, 3, generator=random)
 
     def inside(images):
         assert images.min() >= 0
@@ -290,10 +292,10 @@ def test_never_leaves_the_threat_set(method, seed, eps, grid):
 
 
 @every_method
-def test_the_same_seed_gives_the_same_bytes(target, pictures, method):
+def test_the_same_seed_gives_the_same_bytes(gallery, pictures, method):
     def images(goal):
         result = attack(
-            target, pictures[:4], goal, Threat(EPS), method=method, seed=3, gallery_ids=torch.arange(4)
+            gallery, pictures[:4], goal, Threat(EPS), method=method, seed=3, gallery_ids=torch.arange(4)
         )
         assert not torch.equal(result.adversarial, result.original)
         return result.adversarial.numpy().tobytes()
@@ -333,12 +335,12 @@ def test_strong_spends_exactly_what_the_published_descent_spends(make, metric, s
     [QueryRaise() + 1.0 * Preserve(g=3), QueryLower(m=2), Reorder(k=4), CandidateLower(w=2), MaxShift()],
     ids=["sp-qa+", "qa-", "oa", "ca-", "shift"],
 )
-def test_an_attack_does_not_depend_on_its_neighbours(target, pictures, method, goal):
+def test_an_attack_does_not_depend_on_its_neighbours(gallery, pictures, method, goal):
     index = torch.arange(5)
     options = {"method": method, "seed": 2}
-    together = attack(target, pictures[:5], goal, Threat(EPS), gallery_ids=index, **options)
+    together = attack(gallery, pictures[:5], goal, Threat(EPS), gallery_ids=index, **options)
     order = torch.tensor([4, 1])
-    apart = attack(target, pictures[order], goal, Threat(EPS), gallery_ids=order, **options)
+    apart = attack(gallery, pictures[order], goal, Threat(EPS), gallery_ids=order, **options)
     # Where a gradient is nothing but rounding, its sign depends on how many rows the processor multiplies at
     # once, and single pixels may go the other way.
     gaps = (apart.adversarial - together.adversarial[order]).abs()
@@ -347,7 +349,7 @@ def test_an_attack_does_not_depend_on_its_neighbours(target, pictures, method, g
 
 
 @every_method
-def test_silence_is_told_for_each_attack(method):
+def test_zero_gradients_are_reported_for_each_attack(method):
     slopes = torch.tensor([0.0, 1.0, float("nan")], dtype=torch.float64)
     found = run(method, grey(3), Stub(lambda x: x.flatten(1).sum(1) * slopes), Threat(EPS))
     assert found.zero_gradient.tolist() == [True, False, True]
@@ -358,20 +360,20 @@ def test_silence_is_told_for_each_attack(method):
 
 
 @pytest.mark.parametrize("momentum", [-0.1, 1.0, 1.5, float("nan")])
-def test_bad_momentum(momentum):
+def test_a_bad_momentum(momentum):
     with pytest.raises(RankproofError, match=r"momentum must be in \[0, 1\)"):
         MomentumPGD(momentum=momentum)
 
 
 @pytest.mark.parametrize("longest", [0.0, -0.1, 1.5, float("nan")])
-def test_bad_longest(longest):
+def test_a_bad_longest(longest):
     with pytest.raises(RankproofError, match=r"longest must be in \(0, 1\]"):
         MomentumPGD(longest=longest)
 
 
 @pytest.mark.parametrize("kind", [PGD, MomentumPGD])
 @pytest.mark.parametrize("steps", [0, -3])
-def test_bad_steps(kind, steps):
+def test_a_bad_steps(kind, steps):
     with pytest.raises(RankproofError, match=f"steps must be at least 1, got {steps}"):
         kind(steps=steps)
     with pytest.raises(RankproofError, match="steps must be at least 1"):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rankproof import NES, PSO, SPSA, Beta, Gallery, Rand, Ranker, Reorder, ThompsonSampling, Threat
 from rankproof.methods import BlackBoxMethod
-from rankproof.methods.black_box.search import SearchState, Search, SearchInterruptedError
+from rankproof.methods.black_box.search import Search, SearchInterruptedError, SearchState
 from rankproof.methods.black_box.subspace import Subspace
 from rankproof.oracles import BudgetedOracle, LocalOracle, TrackedItems
 from rankproof.types import Feedback, QueryFn
@@ -21,16 +21,16 @@ METHODS = {
     "pso": PSO(particles=6),
     "nes": NES(pairs=3),
     "spsa": SPSA(pairs=3),
-    "auto": ThompsonSampling(population=6),
+    "thompson": ThompsonSampling(population=6),
 }
 PUBLISHED = {"rand": Rand(), "beta": Beta(), "pso": PSO(), "nes": NES(), "spsa": SPSA()}
-SPACES = [Subspace("full"), Subspace("blocks", 2), Subspace("bilinear", 3), Subspace("cosine", 3)]
+SUBSPACES = [Subspace("full"), Subspace("blocks", 2), Subspace("bilinear", 3), Subspace("cosine", 3)]
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
-every_space = pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
+every_subspace = pytest.mark.parametrize("subspace", SUBSPACES, ids=lambda subspace: subspace.name)
 
 
 def hilly(images):
-    # A score below 1 of any pictures (..., c, h, w).
+    # A score below 1 of any images (..., c, h, w).
     weights = torch.linspace(-3, 4, 16, dtype=images.dtype).view(SHAPE)
     return (torch.sin(7 * images * weights) * weights).sum((-1, -2, -3)) / 60
 
@@ -70,14 +70,16 @@ class Table(Stub):
         return Feedback(torch.zeros(len(self.table), 1, 2, dtype=torch.int64), self.table[:, :1])
 
 
-def search(method, original, look, *, eps=EPS, budget=40, subspace=SPACES[0], grid=False, seed=3, keys=None):
+def search(
+    method, original, query, *, eps=EPS, budget=40, subspace=SUBSPACES[0], grid=False, seed=3, rng_keys=None
+):
     return Search(
         method=method,
         original=original,
         threat=Threat(eps, grid=grid),
-        subspace=space,
-        query=look,
-        rng_keys=torch.arange(len(original)) if keys is None else torch.as_tensor(keys),
+        subspace=subspace,
+        query=query,
+        rng_keys=torch.arange(len(original)) if rng_keys is None else torch.as_tensor(rng_keys),
         seed=seed,
         budget=budget,
         visible=9,
@@ -90,15 +92,15 @@ def clean_of(original):
 
 
 def finish(work, clean):
-    progress = work.begin(clean)
-    while not work.done(progress):
-        progress = work.step(progress)
-    return progress
+    state = work.begin(clean)
+    while not work.done(state):
+        state = work.step(state)
+    return state
 
 
 def run(method, original, query=None, clean=None, **options):
-    look = Stub() if look is None else look
-    return finish(search(method, original, look, **options), clean or clean_of(original)).history
+    query = Stub() if query is None else query
+    return finish(search(method, original, query, **options), clean or clean_of(original)).history
 
 
 def same(a, b):
@@ -113,16 +115,16 @@ def same(a, b):
 
 
 @every_method
-@every_space
+@every_subspace
 @pytest.mark.parametrize("grid", [False, True], ids=["floats", "8 bits"])
-def test_stays_in_the_threat_set_with_every_picture_it_sends(make, method, space, grid):
+def test_stays_in_the_threat_set_with_every_image_it_sends(make, method, subspace, grid):
     images = make.images(2, seed=1)
     images[0, 0, 0] = torch.tensor([0.0, 1.0, 0.001, 0.999])
     original = Threat(EPS, grid=grid).start(images)
     stub = Stub()
-    trace = run(method, original, stub, subspace=space, grid=grid, eps=EPS)
+    history = run(method, original, stub, subspace=subspace, grid=grid, eps=EPS)
     assert len(stub.images) > 4
-    for sent in [*stub.images, trace.images[:, None]]:
+    for sent in [*stub.images, history.images[:, None]]:
         flat = sent.flatten(0, 1)
         Threat(EPS).check(flat, original[:, None].expand_as(sent).flatten(0, 1))
         assert float(flat.min()) >= 0
@@ -146,33 +148,33 @@ def test_stays_in_the_threat_set_at_any_size(make, name, eps, grid, seed):
 @pytest.mark.parametrize("budget", [1, 2, 5, 6, 7, 8, 12, 13, 40])
 def test_spends_exactly_its_budget_whatever_the_population_is(make, method, budget):
     original, stub = make.images(2), Stub()
-    trace = run(method, original, stub, budget=budget)
-    assert trace.spent.tolist() == [budget] * 2
+    history = run(method, original, stub, budget=budget)
+    assert history.spent.tolist() == [budget] * 2
     assert [stub.spent(attack) for attack in range(2)] == [budget] * 2
-    assert trace.scores.shape == (2, budget)
-    assert not trace.scores.isnan().any()
+    assert history.scores.shape == (2, budget)
+    assert not history.scores.isnan().any()
     assert all(images.shape[1] <= 6 for images in stub.images)
 
 
 @pytest.mark.parametrize("method", PUBLISHED.values(), ids=PUBLISHED.keys())
 def test_a_budget_below_the_published_population_sends_the_first_of_it(make, method):
     original, few, many = make.images(1), Stub(), Stub()
-    trace = run(method, original, few, budget=8)
+    history = run(method, original, few, budget=8)
     run(method, original, many, budget=60)
-    assert trace.spent.tolist() == [8]
+    assert history.spent.tolist() == [8]
     assert torch.equal(few.images[0], many.images[0][:, :7])
 
 
 @every_method
-def test_the_scores_are_told_in_the_order_of_the_queries_and_the_best_image_is_kept(make, method):
+def test_the_scores_stand_in_the_order_of_the_queries_and_the_best_image_is_kept(make, method):
     original, stub = make.images(3), Stub()
-    trace = run(method, original, stub, budget=33)
+    history = run(method, original, stub, budget=33)
     sent = torch.cat([original[:, None], *stub.images], dim=1)
     scores = hilly(sent)
-    torch.testing.assert_close(trace.scores, scores.to(trace.scores))
+    torch.testing.assert_close(history.scores, scores.to(history.scores))
     best, place = scores.max(1)
-    assert torch.equal(trace.score, best)
-    assert torch.equal(trace.images, sent[torch.arange(3), place])
+    assert torch.equal(history.score, best)
+    assert torch.equal(history.images, sent[torch.arange(3), place])
 
 
 @every_method
@@ -180,33 +182,33 @@ def test_nothing_happens_without_room_or_without_a_second_query(make, method):
     original = make.images(2)
     for options in ({"eps": 0.0}, {"budget": 1}):
         stub = Stub()
-        trace = run(method, original, stub, **options)
+        history = run(method, original, stub, **options)
         assert stub.images == []
-        assert torch.equal(trace.images, original)
-        assert trace.spent.tolist() == [1, 1]
-        assert torch.equal(trace.score, hilly(original))
+        assert torch.equal(history.images, original)
+        assert history.spent.tolist() == [1, 1]
+        assert torch.equal(history.score, hilly(original))
 
 
 @every_method
-@every_space
-def test_the_same_seed_gives_the_same_bytes_and_another_one_others(make, method, space):
+@every_subspace
+def test_the_same_seed_gives_the_same_bytes_and_another_one_others(make, method, subspace):
     original, stubs = make.images(2), [Stub(), Stub(), Stub()]
-    traces = [
-        run(method, original, stub, seed=seed, subspace=space, budget=21)
+    histories = [
+        run(method, original, stub, seed=seed, subspace=subspace, budget=21)
         for stub, seed in zip(stubs, (3, 3, 4), strict=True)
     ]
-    assert same(traces[0], traces[1])
+    assert same(histories[0], histories[1])
     assert torch.equal(torch.cat(stubs[0].images, 1), torch.cat(stubs[1].images, 1))
     assert not torch.equal(stubs[0].images[0], stubs[2].images[0])
 
 
 @every_method
-@every_space
-def test_the_make_up_of_the_batch_does_not_change_an_attack(make, method, space):
+@every_subspace
+def test_the_make_up_of_the_batch_does_not_change_an_attack(make, method, subspace):
     original, keys = make.images(5, dtype=torch.float32), torch.tensor([70, 3, 12, 5, 9])
-    together = run(method, original, rng_keys=keys, subspace=space)
+    together = run(method, original, rng_keys=keys, subspace=subspace)
     for rows in ([2], [4, 0], [3, 2, 1]):
-        apart = run(method, original[rows], rng_keys=keys[rows], subspace=space)
+        apart = run(method, original[rows], rng_keys=keys[rows], subspace=subspace)
         assert same(apart, together.take(torch.tensor(rows)))
 
 
@@ -232,18 +234,18 @@ def test_a_search_stopped_after_any_round_goes_on_as_if_it_had_not(make, method)
         steps.append(work.step(steps[-1]))
     assert len(steps) == 9
     for start in steps:  # what was kept is a value: later rounds did not change it
-        look = Table(table)
-        look.next = {attack: int(spent) for attack, spent in enumerate(start.history.spent)}
-        again = search(method, original, look, budget=45)
-        progress = SearchState(
+        query = Table(table)
+        query.next = {attack: int(spent) for attack, spent in enumerate(start.history.spent)}
+        again = search(method, original, query, budget=45)
+        state = SearchState(
             replace(start.history),
-            start.state.take(torch.arange(len(start.running))),
+            start.method_state.take(torch.arange(len(start.running))),
             start.running,
             start.number,
         )
-        while not again.done(progress):
-            progress = again.step(progress)
-        assert same(progress.history, steps[-1].history)
+        while not again.done(state):
+            state = again.step(state)
+        assert same(state.history, steps[-1].history)
 
 
 # -- perfect attacks are finished ------------------------------------------------------------------
@@ -256,14 +258,14 @@ def test_perfect_attacks_leave_the_batch_and_spend_nothing_more(make, method):
     table[2, 9] = 1.0  # in the second round, queries 7 to 12
     table[3, 20] = 1 - 1e-5  # as good as tau can be short of perfect: it goes on
     stub = Table(table)
-    trace = run(method, make.images(4), stub, stub.clean())
+    history = run(method, make.images(4), stub, stub.clean())
     assert stub.attacks == [[1, 2, 3]] * 2 + [[1, 3]] * 5
-    assert trace.spent.tolist() == [1, 40, 13, 40]
-    assert trace.score.tolist() == pytest.approx([1, -1, 1, 1 - 1e-5])
-    assert torch.equal(trace.images[0], make.images(4)[0])
-    assert torch.equal(trace.images[2], stub.images[1][1, 2])
-    assert trace.scores.isnan().sum(1).tolist() == [39, 0, 27, 0]
-    assert torch.equal(trace.scores.nan_to_num(0)[2, :13], table[2, :13])
+    assert history.spent.tolist() == [1, 40, 13, 40]
+    assert history.score.tolist() == pytest.approx([1, -1, 1, 1 - 1e-5])
+    assert torch.equal(history.images[0], make.images(4)[0])
+    assert torch.equal(history.images[2], stub.images[1][1, 2])
+    assert history.scores.isnan().sum(1).tolist() == [39, 0, 27, 0]
+    assert torch.equal(history.scores.nan_to_num(0)[2, :13], table[2, :13])
 
 
 @every_method
@@ -282,9 +284,9 @@ def test_those_that_stay_do_not_notice_that_others_left(make, method):
 @every_method
 def test_a_batch_of_perfect_attacks_sends_nothing(make, method):
     stub = Table([[1.0] * 40] * 2)
-    trace = run(method, make.images(2), stub, stub.clean())
+    history = run(method, make.images(2), stub, stub.clean())
     assert stub.images == []
-    assert trace.spent.tolist() == [1, 1]
+    assert history.spent.tolist() == [1, 1]
 
 
 # -- failures --------------------------------------------------------------------------------------
@@ -309,13 +311,13 @@ def test_a_failure_carries_what_was_found_before_and_the_search_goes_on_from_the
     work = search(method, original, Failing(2, ConnectionError("gone away")))
     with pytest.raises(SearchInterruptedError, match="failed after 13 of 40 queries: gone away") as caught:
         finish(work, clean_of(original))
-    progress = caught.value.progress
-    assert progress.history.spent.tolist() == [13, 13]
+    state = caught.value.state
+    assert state.history.spent.tolist() == [13, 13]
     stub = Stub()
     again = search(method, original, stub)
-    while not again.done(progress):
-        progress = again.step(progress)
-    assert same(progress.history, run(method, original))
+    while not again.done(state):
+        state = again.step(state)
+    assert same(state.history, run(method, original))
     assert stub.spent(0) == 40 - 13 + 1
 
 
@@ -334,8 +336,8 @@ def test_a_table_of_scores_is_all_a_method_needs(make, method):
     stub = Table(table)
     assert isinstance(stub, QueryFn)
     assert isinstance(method, BlackBoxMethod)
-    trace = run(method, make.images(2), stub, stub.clean())
-    torch.testing.assert_close(trace.score, table.max(1).values)
+    history = run(method, make.images(2), stub, stub.clean())
+    torch.testing.assert_close(history.score, table.max(1).values)
 
 
 def reachable(*roots):
@@ -366,8 +368,8 @@ class Spy:
         self.method, self.given = method, []
         self.name, self.grid = method.name, method.grid
 
-    def space(self, picture):
-        return self.method.space(picture)
+    def subspace(self, image_shape):
+        return self.method.subspace(image_shape)
 
     def begin(self, *given):
         self.given.append(given)
@@ -383,22 +385,22 @@ class Spy:
 
 
 @every_method
-def test_neither_a_gallery_nor_a_ranker_can_be_reached_from_what_a_method_is_given(target, pictures, method):
-    oracle, goal = BudgetedOracle(LocalOracle(target, 9), 40), Reorder(k=2)
-    ids = target.search(target.embeddings[:2], 60)[:, [50, 40]]  # out of sight: no attack is done early
+def test_neither_a_gallery_nor_a_ranker_can_be_reached_from_what_a_method_is_given(gallery, pictures, method):
+    oracle, goal = BudgetedOracle(LocalOracle(gallery, 9), 40), Reorder(k=2)
+    ids = gallery.search(gallery.embeddings[:2], 60)[:, [50, 40]]  # out of sight: no attack is done early
 
-    def look(images, attacks):
+    def query(images, attacks):
         places = oracle(images, TrackedItems(attacks, ids[attacks]))
         return Feedback(places, goal.score(places, 9))
 
     spy = Spy(method)
-    work = search(spy, pictures[:2], look)
-    finish(work, look(pictures[:2, None], torch.arange(2)))
+    work = search(spy, pictures[:2], query)
+    finish(work, query(pictures[:2, None], torch.arange(2)))
     assert len(spy.given) > 5
     hidden = Gallery | Ranker | LocalOracle | BudgetedOracle | torch.nn.Module
     assert any(isinstance(thing, Gallery) for thing in reachable(work))  # the walk does find what is there
     assert not any(isinstance(thing, hidden) for thing in reachable(spy))
-    secret = {target.embeddings.data_ptr(), target.pictures.data_ptr()}
+    secret = {gallery.embeddings.data_ptr(), gallery.pictures.data_ptr()}
     tensors = [thing for thing in reachable(spy) if isinstance(thing, torch.Tensor)]
     assert len(tensors) > 10
     assert not secret & {tensor.untyped_storage().data_ptr() for tensor in tensors}

@@ -16,19 +16,19 @@ class Bench:
 
     @staticmethod
     def hilly(images):
-        """A score in [-1, 1] of any pictures (..., 1, h, w)."""
+        """A score in [-1, 1] of any images (..., 1, h, w)."""
         height, width = images.shape[-2:]
         weights = torch.linspace(-3, 4, height * width, dtype=images.dtype).view(1, height, width)
         return (torch.sin(7 * images * weights) * weights).sum((-1, -2, -3)) / 60
 
     @staticmethod
-    def told(score):
-        """What a method is told of scores (b, p)."""
+    def feedback(score):
+        """What the oracle shows for scores (b, p)."""
         return Feedback(torch.zeros(*score.shape, 2, dtype=torch.int64), score)
 
     @staticmethod
     def problem(count=1, eps=0.1, shape=shape):
-        """Attacks whose variables may be anything within eps."""
+        """Attacks whose latents may be anything within eps."""
         bound = torch.full((count, *shape), eps, dtype=torch.float64)
         return Problem(
             low=-bound,
@@ -42,32 +42,32 @@ class Bench:
         )
 
     @staticmethod
-    def walk(method, original, score=hilly, *, eps=8 / 255, budget=1000, keys=None, subspace=None):
+    def walk(method, original, score=hilly, *, eps=8 / 255, budget=1000, rng_keys=None, subspace=None):
         """What was sent, round by round, where the method stood before each, and what was found."""
         sent = []
 
-        def look(images, attacks):
+        def query(images, attacks):
             sent.append(images.clone())
-            return Bench.told(score(images))
+            return Bench.feedback(score(images))
 
         search = Search(
             method=method,
             original=original,
             threat=Threat(eps),
-            subspace=space or Subspace("full"),
-            query=look,
-            rng_keys=torch.arange(len(original)) if keys is None else keys,
+            subspace=subspace or Subspace("full"),
+            query=query,
+            rng_keys=torch.arange(len(original)) if rng_keys is None else rng_keys,
             seed=Bench.seed,
             budget=budget,
             visible=9,
             k=2,
         )
-        progress = search.begin(Bench.told(score(original[:, None])))
-        states = [progress.state]
-        while not search.done(progress):
-            progress = search.step(progress)
-            states.append(progress.state)
-        return sent, states, progress.history
+        state = search.begin(Bench.feedback(score(original[:, None])))
+        states = [state.method_state]
+        while not search.done(state):
+            state = search.step(state)
+            states.append(state.method_state)
+        return sent, states, state.history
 
 
 @pytest.fixture(scope="session")
