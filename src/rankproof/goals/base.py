@@ -22,6 +22,9 @@ Direction = Literal["raise", "lower", "reorder", "push", "pull"]
 Values = Mapping[str, Any]
 """The parameters of an attack by name (w, m, k, g, xi, visible, budget), None where one does not apply."""
 
+Headline = Callable[[Values, str], tuple[str, str]]
+"""The words before and after a headline figure, from the values of an attack and the clean figure's text."""
+
 LETTERS = ("w", "m", "k", "g", "xi")  # the papers' letters for what a goal is given
 DISTANCE = "-distance"  # ends the name of a goal in its distance-based form (ECCV appendix G)
 
@@ -44,7 +47,9 @@ class GoalSpec:
         parameters: what it is given, among w, m, k, g, xi and whatever its constructor takes.
         describe: the sentence of a report: what the attacker does and wants, from the values of an attack.
         figure_label: what a table calls the headline figure.
-        standard_audit: its place in a standard audit, from 1; 0 where the audit does not run it.
+        headline: what a report's first section says of an attack, as the words before and after its headline
+            figure, from the values of the attack and the printed clean figure; None where it says nothing.
+        standard_audit: whether a standard audit runs it, and in which order among the others (0: it does not).
         succeeded: (b,) whether each attack reached its goal, from its headline figures; None where no figure
             says so.
     """
@@ -61,6 +66,7 @@ class GoalSpec:
     parameters: tuple[str, ...] = ()
     describe: Callable[[Values], str]
     figure_label: str = "rank of the chosen"
+    headline: Headline | None = None
     standard_audit: int = 0
     succeeded: Callable[[Tensor], Tensor] | None = None
 
@@ -232,6 +238,11 @@ def first_results(values: Values) -> str:
     """What a black box shows, for a sentence."""
     visible = values.get("visible")
     return "the results" if visible in (None, "inf") else f"the first {visible:,} results"
+
+
+def item_text(number: int | None, one: str, many: str) -> str:
+    """A number with its noun, or `one` for a single one: "a random item", "4 random items"."""
+    return one if number in (None, 1) else f"{number} {many}"
 
 
 def reordered(tau: Tensor) -> Tensor:

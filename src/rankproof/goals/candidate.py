@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from rankproof.errors import RankproofError
-from rankproof.goals.base import AttackContext, BoundGoal, Goal, GoalSpec, check_count, counted
+from rankproof.goals.base import AttackContext, BoundGoal, Goal, GoalSpec, check_count, counted, item_text
 from rankproof.goals.hinge import LOWER, RAISE
 from rankproof.goals.selection import (
     from_pool_with_replacement,
@@ -63,6 +63,12 @@ class CandidateRaise(Goal):
         describe=lambda values: (
             f"An item is changed so that it rises for {counted(values.get('w'), 'query', 'queries')} "
             "drawn at random."
+        ),
+        headline=lambda values, start: (
+            "Change an item so that it moves, for "
+            f"{item_text(values.get('w'), 'a random query', 'random queries at once')}, from the middle of "
+            f"the ranking ({start}) to",
+            "",
         ),
         standard_audit=1,
     )
@@ -112,6 +118,11 @@ class CandidateLower(Goal):
         describe=lambda values: (
             f"An item near the top for {counted(values.get('w'), 'query', 'queries')} is changed so that it "
             "sinks."
+        ),
+        headline=lambda values, start: (
+            f"Change an item that {item_text(values.get('w'), 'a query finds', 'queries find')} near the top "
+            f"({start}) so that it moves to",
+            "",
         ),
         standard_audit=2,
     )

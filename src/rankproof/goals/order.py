@@ -26,12 +26,16 @@ VISIBLE = 50  # places a user looks at
 ROOM = 4  # k chosen results need about 4 k places to be reordered at all
 
 
+def _results(values: Values, which: str) -> str:
+    """How many results are reordered: "5 top results"."""
+    return counted(values.get("k"), f"{which} result", f"{which} results").removeprefix("some ")
+
+
 def _describe(values: Values) -> str:
     """What the attacker does and wants, and in a black box what is seen."""
-    top = counted(values.get("k"), "top result", "top results").removeprefix("some ")
     budget = values.get("budget")
     seen = "" if budget is None else f"; all that is seen are {first_results(values)} of {budget:,} queries"
-    return f"The query is changed so that its {top} come in a chosen order{seen}."
+    return f"The query is changed so that its {_results(values, 'top')} come in a chosen order{seen}."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +75,11 @@ class Reorder(Goal):
         parameters=("k", "xi", "order"),
         describe=_describe,
         figure_label="Kendall's tau",
+        headline=lambda values, start: (
+            f"Change a query so that its {_results(values, 'best')} follow an order of the attacker's choice "
+            "with a Kendall tau of",
+            ", where 1 is exactly as chosen and 0 is chance",
+        ),
         standard_audit=7,
         succeeded=reordered,
     )

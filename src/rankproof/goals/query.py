@@ -14,8 +14,10 @@ from rankproof.goals.base import (
     AttackContext,
     Goal,
     GoalSpec,
+    Values,
     check_count,
     counted,
+    item_text,
 )
 from rankproof.goals.hinge import LOWER, RAISE, gallery_hinge
 from rankproof.goals.selection import (
@@ -55,6 +57,12 @@ class HingeTerm:
     weight: float
     keeps: bool
     form: Form = "inequality"
+
+
+def _moves(values: Values, one: str, many: str) -> str:
+    """The chosen items with their verb, for a sentence."""
+    verb = "moves" if values.get("m") in (None, 1) else "move"
+    return f"{item_text(values.get('m'), one, many)} {verb}"
 
 
 class QueryGoal(Goal):
@@ -111,6 +119,11 @@ class QueryRaise(QueryGoal):
         describe=lambda values: (
             f"The query is changed so that {counted(values.get('m'), 'item', 'items')} drawn at random rise."
         ),
+        headline=lambda values, start: (
+            f"Change a query so that {_moves(values, 'a random item', 'random items')} from the middle of "
+            f"the ranking ({start}) to",
+            "",
+        ),
         standard_audit=3,
     )
 
@@ -152,6 +165,11 @@ class QueryLower(QueryGoal):
         describe=lambda values: (
             f"The query is changed so that {counted(values.get('m'), 'item', 'items')} among its nearest "
             "sink."
+        ),
+        headline=lambda values, start: (
+            f"Change a query so that {_moves(values, 'one of its best results', 'of its best results')} from "
+            f"{start} of the ranking to",
+            "",
         ),
         standard_audit=4,
     )
@@ -278,6 +296,7 @@ def _preserving(spec: GoalSpec, order: int) -> GoalSpec:
             f"As {spec.title}, while {counted(values.get('g'), 'top result', 'top results')} stay in place "
             "so that nobody notices."
         ),
+        headline=None,
         standard_audit=order,
     )
 

@@ -7,9 +7,8 @@ import torch
 
 from rankproof import Gallery, Ranker, RankproofError, Threat, attack, audit
 from rankproof.audit import plan
-from rankproof.audit.suite import stopped_trials
+from rankproof.audit.completed_tasks import stopped_trials
 from rankproof.goals import Reorder
-from rankproof.goals.registry import goal_name
 from rankproof.oracles import LocalOracle
 
 THREAT = Threat(8 / 255)
@@ -18,17 +17,17 @@ CONTRACT = {
     *("goal", "method", "eps", "w", "m", "k", "g", "xi", "steps", "visible", "budget", "trials", "seed"),
     *("device", "model", "data", "metric", "before", "after", "ci95", "rank_before", "rank_after", "sp_rank"),
     *("tau_before", "tau", "mean_rank_before", "mean_rank", "shift", "seconds", "model_seconds", "peak_mb"),
-    *("versions", "gallery_size", "notes", "queries_spent", "queries_max", "curve"),
+    *("schema", "versions", "gallery_size", "notes", "queries_spent", "queries_max", "curve"),
 }
 CLOCK = {"seconds", "model_seconds", "peak_mb"}
 WHITE, CELLS = 8 * 2 + 8 * 5, 8 * 2 + 8 * 5 + 2 * 2  # the last ones see 24 results only
-SUITE = sys.modules["rankproof.audit.suite"]
+SUITE = sys.modules["rankproof.audit.run"]
 
 
 @pytest.fixture(scope="module")
 def gallery(make):
-    pictures = make.images(24)
-    return Gallery.build(make.ranker(), pictures, torch.arange(24) % 2)
+    images = make.images(24)
+    return Gallery.build(make.ranker(), images, torch.arange(24) % 2)
 
 
 def run(gallery, **options):
@@ -37,7 +36,7 @@ def run(gallery, **options):
 
 
 def figures(result):
-    return [{name: value for name, value in cell.items() if name not in CLOCK} for cell in result.cells]
+    return [replace(cell, **dict.fromkeys(CLOCK, 0.0)) for cell in result.cells]
 
 
 def same_strips(one, other):
@@ -73,17 +72,17 @@ def attacks(monkeypatch):
 
 
 def test_one_figure_for_each_planned_one(gallery, whole):
-    cells = plan(gallery, gallery.pictures, THREAT, trials=4).cells
-    assert len(whole.cells) == len(cells) == CELLS
-    for planned, cell in zip(cells, whole.cells, strict=True):
-        assert set(cell) == CONTRACT
-        assert (cell["method"], cell["eps"], cell["trials"]) == (planned.method.name, planned.eps, 4)
-        assert cell["steps"] == planned.passes
-        assert (cell["visible"], cell["budget"]) == (planned.visible, planned.budget)
-        assert (cell["curve"] is None) == (planned.budget is None)
-        assert (cell["model"], cell["data"], cell["seed"], cell["gallery_size"]) == ("mine", "images", 0, 24)
-    assert [cell["goal"] for cell in whole.cells[:16:2]] == GOALS
-    json.dumps(whole.cells, allow_nan=False)
+    tasks = plan(gallery, gallery.pictures, THREAT, trials=4).tasks
+    assert len(whole.cells) == len(tasks) == CELLS
+    for task, cell in zip(tasks, whole.cells, strict=True):
+        assert set(cell.to_json()) == CONTRACT
+        assert (cell.method, cell.eps, cell.trials) == (task.method.name, task.eps, 4)
+        assert cell.steps == task.passes
+        assert (cell.visible, cell.budget) == (task.visible, task.budget)
+        assert (cell.curve is None) == (task.budget is None)
+        assert (cell.model, cell.data, cell.seed, cell.gallery_size) == ("mine", "images", 0, 24)
+    assert [cell.goal for cell in whole.cells[:16:2]] == GOALS
+    json.dumps(whole.to_json(), allow_nan=False)
 
 
 def test_the_audit_itself(whole, gallery):
@@ -98,7 +97,7 @@ def test_the_audit_itself(whole, gallery):
 
 def test_a_figure_is_that_of_the_attack_alone(gallery, whole):
     chosen = SUITE.draw(24, 4, 0)
-    cells = plan(gallery, gallery.pictures, THREAT, trials=4).cells
+    cells = plan(gallery, gallery.pictures, THREAT, trials=4).tasks
     for number in (1, 5, 20, 37):
         planned = cells[number]
         alone = attack(
@@ -109,7 +108,7 @@ def test_a_figure_is_that_of_the_attack_alone(gallery, whole):
             method=planned.method,
             gallery_ids=chosen,
         )
-        assert whole.cells[number]["after"] == pytest.approx(float(alone.headline().mean()))
+        assert whole.cells[number].after == pytest.approx(float(alone.headline().mean()))
 
 
 @pytest.mark.parametrize(("number", "k", "grid"), [(-4, 5, False), (-3, 5, True), (-1, 10, True)])
@@ -120,22 +119,22 @@ def test_a_black_box_figure_is_that_of_the_attack_on_the_first_results(gallery, 
         gallery.pictures[chosen],
         Reorder(k=k),
         Threat(THREAT.eps, grid=grid),
-        method=plan(gallery, gallery.pictures, THREAT, trials=4).cells[number].method,
+        method=plan(gallery, gallery.pictures, THREAT, trials=4).tasks[number].method,
         budget=61,
         gallery_ids=chosen,
     )
     cell = whole.cells[number]
-    assert (cell["visible"], cell["budget"], cell["k"]) == (24, 61, k)
-    assert cell["after"] == pytest.approx(float(alone.headline().mean()))
-    assert cell["curve"] == alone.curve()
-    assert cell["after"] > cell["before"]
+    assert (cell.visible, cell.budget, cell.k) == (24, 61, k)
+    assert cell.after == pytest.approx(float(alone.headline().mean()))
+    assert cell.curve == alone.log.curve()
+    assert cell.after > cell.before
 
 
 def test_a_black_box_shows_fifty_results_of_a_larger_gallery(make):
     large = Gallery.build(make.ranker(), make.images(60))
     todo = plan(large, large.pictures, THREAT, trials=2)
-    result = run(large, prepared=replace(todo, cells=todo.cells[WHITE:]))
-    assert [cell["visible"] for cell in result.cells] == [50] * 4
+    result = run(large, prepared=replace(todo, tasks=todo.tasks[WHITE:]))
+    assert [cell.visible for cell in result.cells] == [50] * 4
     assert [(strip.visible, len(strip.order)) for strip in result.strips] == [(50, 5), (50, 10)]
 
 
@@ -143,7 +142,7 @@ def test_without_labels_and_pictures(make, gallery):
     bare = Gallery(gallery.ranker, gallery.embeddings)
     result = audit(bare, gallery.pictures, THREAT, trials=2, gallery_ids=torch.arange(24))
     assert result.recall_at_1 is None
-    assert result.strips == []
+    assert result.strips == ()
     assert result.model == "encoder"
 
 
@@ -160,7 +159,7 @@ def test_strips_show_an_attack_that_was_audited(gallery, monkeypatch, known):
     """The attack made again for its picture is one of those the figure is the mean of, nearest the median."""
     real, made = SUITE.attack, []
     monkeypatch.setattr(SUITE, "attack", lambda *args, **more: made.append(real(*args, **more)) or made[-1])
-    strips = run(gallery, trials=5, index=torch.arange(24) if known else None).strips
+    strips = run(gallery, trials=5, gallery_ids=torch.arange(24) if known else None).strips
     cells, again = made[:CELLS], made[CELLS:]
     assert len(again) == 7  # black-box attacks are not made again
     for single in again:
@@ -192,7 +191,7 @@ def test_the_same_seed_gives_the_same_figures(gallery, whole):
 
 def test_another_seed_gives_others(gallery, whole):
     other = run(gallery, seed=1)
-    assert sum(a["after"] != b["after"] for a, b in zip(other.cells, whole.cells, strict=True)) > 40
+    assert sum(a.after != b.after for a, b in zip(other.cells, whole.cells, strict=True)) > 40
 
 
 def test_fewer_trials_are_a_prefix_of_more():
@@ -291,8 +290,11 @@ def test_a_torn_journal_loses_only_the_torn_line(gallery, whole, attacks, tmp_pa
     [
         ({"trials": 4, "time_limit": 60.0}, "not both"),
         ({"trials": 0}, "trials must be at least 1"),
-        ({"gallery_ids": torch.arange(5)}, "index: expected 24 gallery positions"),
-        ({"gallery_ids": torch.arange(24) + 1, "trials": 24}, "index: expected gallery positions in 0 .. 23"),
+        ({"gallery_ids": torch.arange(5)}, "gallery_ids: expected 24 gallery positions"),
+        (
+            {"gallery_ids": torch.arange(24) + 1, "trials": 24},
+            "gallery_ids: expected gallery positions in 0 .. 23",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(gallery, options, message):
@@ -310,10 +312,10 @@ def test_queries_must_be_a_batch(gallery):
 
 
 def test_a_collapsed_encoder_is_flagged_in_the_report(make, tmp_path):
-    pictures = make.images(24)
+    images = make.images(24)
     weight = 1e-6 * torch.randn(5, 16, generator=make.random(0), dtype=torch.float64)
     encoder = make.flat(weight, torch.ones(5, dtype=torch.float64))
-    gallery = Gallery.build(Ranker(encoder, "cosine"), pictures, torch.arange(24) % 2)
+    gallery = Gallery.build(Ranker(encoder, "cosine"), images, torch.arange(24) % 2)
     page = run(gallery, trials=3).save(tmp_path)
     report = json.loads((tmp_path / "report.json").read_text())
     flags = {flag["kind"]: flag for flag in report["flags"]}
@@ -343,12 +345,12 @@ def test_flags_that_take_several_figures(gallery, monkeypatch):
     assert "shift" in [flag["cell"] for flag in flags if flag["kind"] == "larger-is-weaker"]
 
 
-def test_a_black_box_that_loses_to_its_yardstick_or_beats_the_white_box(gallery, monkeypatch):
+def test_a_black_box_that_loses_to_its_reference_or_beats_the_white_box(gallery, monkeypatch):
     """Each search that is crippled must be seen; k = 10 has no white-box figure to be above."""
     real, label = SUITE.attack, "oa k = 5, N = 24, Q = 61 at 8/255"
     kinds = "strong-loses", "black-box-beats-white-box"
     todo = plan(gallery, gallery.pictures, THREAT, trials=24)
-    orders = [cell for cell in todo.cells if goal_name(cell.goal) == "oa" and cell.eps == THREAT.eps]
+    orders = [task for task in todo.tasks if task.goal.spec.name == "oa" and task.eps == THREAT.eps]
 
     def flags_without(name):
         def crippled(target, images, goal, threat, *, method, **options):
@@ -359,7 +361,7 @@ def test_a_black_box_that_loses_to_its_yardstick_or_beats_the_white_box(gallery,
             return result
 
         monkeypatch.setattr(SUITE, "attack", crippled)
-        flags = run(gallery, prepared=replace(todo, cells=tuple(orders))).flags
+        flags = run(gallery, prepared=replace(todo, tasks=tuple(orders))).flags
         return {(flag.kind, flag.cell) for flag in flags if flag.kind in kinds and flag.cell == label}
 
     assert flags_without("nothing") == set()

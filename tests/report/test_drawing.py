@@ -8,19 +8,22 @@ import pytest
 import torch
 from PIL import Image
 
-from rankproof.audit.result import Strip, Tile
-from rankproof.figures import SCALE, Line, Point, curve_svg, eps_text, goal_name, query_svg, strip_png
+from rankproof.goals.registry import spec
+from rankproof.report.curve import Line, Point, curve_svg, query_svg
+from rankproof.report.strip import Strip, Tile
+from rankproof.report.strip_drawing import SCALE, strip_png
+from rankproof.threat import format_eps
 
 SVG = "{http://www.w3.org/2000/svg}"
 EPS = 8 / 255
 
 
-def pictures(count, channels=1, side=28):
+def random_images(count, channels=1, side=28):
     return torch.rand(count, channels, side, side, generator=torch.Generator().manual_seed(0))
 
 
-def tile(picture, rank, **marks):
-    return Tile(image=picture, rank=rank, **marks)
+def tile(image, rank, **marks):
+    return Tile(image=image, rank=rank, **marks)
 
 
 def strip(images, **changes):
@@ -43,29 +46,29 @@ def pixels(png):
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
 
 
-def count(sheet, colour):
-    return int((np.abs(sheet - np.array(colour)).max(axis=2) <= 2).sum())
+def count(page, colour):
+    return int((np.abs(page - np.array(colour)).max(axis=2) <= 2).sum())
 
 
 @pytest.mark.parametrize(("channels", "side"), [(1, 8), (1, 28), (3, 32), (3, 150), (4, 20)])
-def test_a_strip_is_a_picture_whatever_the_images_are(channels, side):
-    sheet = pixels(strip_png(strip(pictures(5, channels, side))))
-    assert sheet.shape[0] > 200 * SCALE
-    assert sheet.shape[1] > 300 * SCALE
-    assert len(np.unique(sheet[::3, ::3] @ [65536, 256, 1])) > 50
+def test_a_strip_is_drawn_whatever_the_images_are(channels, side):
+    page = pixels(strip_png(strip(random_images(5, channels, side))))
+    assert page.shape[0] > 200 * SCALE
+    assert page.shape[1] > 300 * SCALE
+    assert len(np.unique(page[::3, ::3] @ [65536, 256, 1])) > 50
 
 
-def test_small_pictures_stay_crisp():
+def test_small_images_stay_crisp():
     # black and white squares, shown without a single pixel between the two
     board = (torch.arange(28)[:, None] + torch.arange(28)).remainder(2).float()[None]
-    sheet = pixels(strip_png(strip(board.expand(5, 1, 28, 28), adversarial=board)))
-    first = sheet[28 * SCALE + 2 : (28 + 112) * SCALE - 2, 12 * SCALE + 2 : (12 + 112) * SCALE - 2]
+    page = pixels(strip_png(strip(board.expand(5, 1, 28, 28), adversarial=board)))
+    first = page[28 * SCALE + 2 : (28 + 112) * SCALE - 2, 12 * SCALE + 2 : (12 + 112) * SCALE - 2]
     assert set(np.unique(first)) == {0, 255}
     assert (first[:, :, 0] == 255).mean() == pytest.approx(0.5, abs=0.02)
 
 
 def test_only_the_marked_are_framed_and_each_kind_in_its_colour():
-    images, orange, blue = pictures(5), (217, 118, 26), (47, 111, 159)
+    images, orange, blue = random_images(5), (217, 118, 26), (47, 111, 159)
     bare = (tile(images[2], 0), tile(images[3], 1))
     plain = pixels(strip_png(strip(images, before=bare, after=bare)))
     chosen = pixels(strip_png(strip(images)))
@@ -80,15 +83,15 @@ def test_only_the_marked_are_framed_and_each_kind_in_its_colour():
 
 def test_the_change_is_amplified_around_grey():
     images = torch.full((5, 1, 28, 28), 0.5)
-    sheet = pixels(strip_png(strip(images, adversarial=images[0] + EPS)))
+    page = pixels(strip_png(strip(images, adversarial=images[0] + EPS)))
     y, x = (12 + 22 + 40) * SCALE, (12 + 132 + 56) * SCALE
-    assert sheet[y, x].tolist() == pytest.approx([round(255 * (0.5 + 15 * EPS))] * 3, abs=1)  # 15 * 8 < 127.5
+    assert page[y, x].tolist() == pytest.approx([round(255 * (0.5 + 15 * EPS))] * 3, abs=1)  # 15 * 8 < 127.5
     still = pixels(strip_png(strip(images, adversarial=images[0])))
     assert still[y, x].tolist() == pytest.approx([128] * 3, abs=1)
 
 
 def test_a_cut_in_the_ranks_takes_room_and_none_does_not():
-    images = pictures(12)
+    images = random_images(12)
     near = tuple(tile(images[i], i) for i in range(10))
     far = (*near[:-1], tile(images[9], 800))
     widths = [pixels(strip_png(strip(images, before=tiles, after=near))).shape[1] for tiles in (near, far)]
@@ -101,12 +104,12 @@ def test_the_query_of_each_ranking_is_the_right_one():
 
     def queries(query):
         images = strip(white.expand(5, 1, 28, 28), adversarial=black, before=row, after=row, query=query)
-        sheet = pixels(strip_png(images))
-        column = sheet[:, (12 + 28) * SCALE, 0]
+        page = pixels(strip_png(images))
+        column = page[:, (12 + 28) * SCALE, 0]
         tops = [12 + 22 + 112 + 10 + 32, 12 + 22 + 112 + 10 + 32 + (32 + 56 + 4 + 10)]
         return [column[(top + 20) * SCALE] for top in tops]
 
-    assert queries(None) == [255, 0]  # the attacked picture itself: clean, then adversarial
+    assert queries(None) == [255, 0]  # the attacked image itself: clean, then adversarial
     assert queries(black) == [0, 0]
 
 
@@ -138,7 +141,7 @@ def test_what_is_out_of_sight_is_pale_and_has_no_frame():
 
 
 def test_the_letters_of_the_chosen_are_drawn():
-    images = pictures(5)
+    images = random_images(5)
     marked, other, bare = (
         pixels(strip_png(strip(images, before=(tile(images[2], 0, mark=mark),), after=())))
         for mark in ("A", "B", None)
@@ -149,18 +152,18 @@ def test_the_letters_of_the_chosen_are_drawn():
 
 
 def test_a_strip_without_rankings_and_with_a_foreign_label_is_drawn():
-    images = pictures(5)
+    images = random_images(5)
     assert strip_png(strip(images, goal="shift", before=(), after=()))
     assert strip_png(strip(images, before=(tile(images[1], 3, label="靴\n" * 9),)))
 
 
 def test_a_strip_gives_the_same_bytes_each_time():
-    assert strip_png(strip(pictures(5))) == strip_png(strip(pictures(5)))
+    assert strip_png(strip(random_images(5))) == strip_png(strip(random_images(5)))
 
 
 def test_budgets_and_goals_are_printed_as_in_the_papers():
-    assert [eps_text(eps) for eps in (0.0, 4 / 255, 0.3, 1.0)] == ["0/255", "4/255", "76.5/255", "255/255"]
-    assert [goal_name(goal) for goal in ("ca+", "qa-", "sp-qa-", "oa")] == ["CA+", "QA−", "SP-QA−", "OA"]
+    assert [format_eps(eps) for eps in (0.0, 4 / 255, 0.3, 1.0)] == ["0/255", "4/255", "76.5/255", "255/255"]
+    assert [spec(goal).title for goal in ("ca+", "qa-", "sp-qa-", "oa")] == ["CA+", "QA−", "SP-QA−", "OA"]
 
 
 def curve(points, metric="rank", audited=EPS, label="QA+"):

@@ -1,4 +1,4 @@
-"""One attack in pictures."""
+"""A strip as a PNG image."""
 
 import io
 import math
@@ -11,31 +11,31 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from rankproof.audit.result import Strip, Tile
-from rankproof.figures.colours import ATTACKED, CHOSEN, INK, MUTED, RULE
-from rankproof.figures.words import eps_text, goal_name
+from rankproof.report.colours import ATTACKED, CHOSEN, INK, MUTED, RULE
+from rankproof.report.strip import Strip, Tile
+from rankproof.threat import format_eps
 
-Picture = Float[Tensor, "c h w"]
+Pixels = Float[Tensor, "c h w"]
 Length = int | float
 
 SCALE = 2  # strips are drawn at twice their size on the page
 DPI = 72 * SCALE  # so that one point of type is one pixel of the page
-LARGE, SMALL = 112, 56  # picture sides on the page: first row, rankings
+LARGE, SMALL = 112, 56  # sides of an image on the page: first row, rankings
 MARGIN, SPACE, CUT = 12, 10, 22
 
 
 def strip_png(strip: Strip) -> bytes:
-    """One attack in pictures, as PNG: what was changed, and the ranking before and after it.
+    """One attack in images, as PNG: what was changed, and the ranking before and after it.
 
     First row: original, the change amplified around grey (by the factor in its title), adversarial.
     Then the two rankings, each led by its query; the chosen and the attacked items are framed, the rank
-    stands above each picture and "…" where ranks were left out. Of a black-box attack the wanted order
+    stands above each image and "…" where ranks were left out. Of a black-box attack the wanted order
     stands between the two, and what is out of sight is pale. Twice the size it is meant to be shown at.
     """
-    return _Sheet(strip).draw()
+    return _Layout(strip).draw()
 
 
-class _Sheet:
+class _Layout:
     """The layout of a strip; lengths in pixels of the page, the origin at the top left."""
 
     def __init__(self, strip: Strip) -> None:
@@ -73,14 +73,14 @@ class _Sheet:
         strip, step = self.strip, self.large[0] + 2 * SPACE
         change, factor = _amplified(strip.original, strip.adversarial)
         titles = "original", "no change" if strip.unchanged else f"change × {factor}", "adversarial"
-        pictures = strip.original, change, strip.adversarial
-        for column, (title, picture) in enumerate(zip(titles, pictures, strict=True)):
+        images = strip.original, change, strip.adversarial
+        for column, (title, image) in enumerate(zip(titles, images, strict=True)):
             x = MARGIN + column * step
             self._text(x, y + 6, title, color=MUTED, size=9)
-            self._picture(x, y + 16, self.large, picture)
+            self._image(x, y + 16, self.large, image)
         x, y = MARGIN + 3 * step, y + 16
-        self._text(x, y + 8, goal_name(strip.goal), size=13, weight="bold")
-        self._text(x, y + 25, f"at most {eps_text(strip.eps)} per pixel", color=MUTED, size=9)
+        self._text(x, y + 8, strip.title, size=13, weight="bold")
+        self._text(x, y + 25, f"at most {format_eps(strip.eps)} per pixel", color=MUTED, size=9)
         tiles = strip.before + strip.after
         y += 46
         if strip.visible is not None:
@@ -98,13 +98,13 @@ class _Sheet:
         if any(tile.unseen for tile in tiles):
             self._text(x, y + 1, "pale: out of sight", color=MUTED, size=9)
 
-    def _ranking(self, y: Length, title: str, query: Picture | None, tiles: tuple[Tile, ...]) -> None:
+    def _ranking(self, y: Length, title: str, query: Pixels | None, tiles: tuple[Tile, ...]) -> None:
         width, height = self.small
         self._text(MARGIN, y + 6, title, size=9.5, weight="bold")
         top, x = y + 32, float(MARGIN)
         if query is not None:
             self._text(x + width / 2, top - 8, "query", color=MUTED, size=8.5, align="center")
-            self._picture(x, top, self.small, query)
+            self._image(x, top, self.small, query)
         x += width + SPACE
         self._rule(x, top, height)
         x += SPACE
@@ -123,7 +123,7 @@ class _Sheet:
         self._text(
             middle, top - 8, f"{tile.rank:,}", size=8.5, align="center", color=colour or MUTED, weight=weight
         )
-        self._picture(x, top, self.small, 0.6 + 0.4 * tile.image if tile.unseen else tile.image)
+        self._image(x, top, self.small, 0.6 + 0.4 * tile.image if tile.unseen else tile.image)
         if colour and not tile.unseen:
             self._frame(x - 1.5, top - 1.5, (width + 3, height + 3), colour, 3)
         below = top + height + 8
@@ -135,9 +135,9 @@ class _Sheet:
     def _ranking_width(self, tiles: tuple[Tile, ...]) -> int:
         return (len(tiles) + 1) * (self.small[0] + SPACE) + SPACE + CUT * sum(_cuts(tiles))
 
-    def _picture(self, x: Length, y: Length, box: tuple[int, int], picture: Picture) -> None:
-        """Pixels go to the sheet as they are: a small picture stays crisp."""
-        pixels = _pixels(picture, box)
+    def _image(self, x: Length, y: Length, box: tuple[int, int], image: Pixels) -> None:
+        """Pixels go to the page as they are: a small image stays crisp."""
+        pixels = _pixels(image, box)
         below = self.height * SCALE - round(y * SCALE) - pixels.shape[0]
         self.figure.figimage(pixels, xo=round(x * SCALE), yo=below, origin="upper")
         self._frame(x, y, box, RULE, 0.5)
@@ -163,25 +163,25 @@ class _Sheet:
         self.figure.text(x / self.width, 1 - y / self.height, text, ha=align, color=color, **plain, **style)
 
 
-def _box(picture: Picture, side: int) -> tuple[int, int]:
-    """Width and height on the page: whole multiples of a small picture's pixels, else fitted to `side`."""
-    height, width = picture.shape[-2:]
+def _box(image: Pixels, side: int) -> tuple[int, int]:
+    """Width and height on the page: whole multiples of a small image's pixels, else fitted to `side`."""
+    height, width = image.shape[-2:]
     longest = max(height, width)
     scale = max(1, round(side / longest)) if longest <= side else side / longest
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _pixels(picture: Picture, box: tuple[int, int]) -> np.ndarray:
-    """(h, w, 3) bytes of a picture of any number of channels, at the size of the sheet."""
-    channels = np.moveaxis(picture.detach().float().cpu().numpy(), 0, -1)
+def _pixels(image: Pixels, box: tuple[int, int]) -> np.ndarray:
+    """(h, w, 3) bytes of an image of any number of channels, at the size of the page."""
+    channels = np.moveaxis(image.detach().float().cpu().numpy(), 0, -1)
     colours = channels[..., :3] if channels.shape[-1] >= 3 else channels[..., :1].repeat(3, axis=-1)
-    image = Image.fromarray(np.rint(255 * colours.clip(0, 1)).astype(np.uint8))
+    drawn = Image.fromarray(np.rint(255 * colours.clip(0, 1)).astype(np.uint8))
     size = (box[0] * SCALE, box[1] * SCALE)
-    crisp = size[0] % image.width == 0 and size[1] % image.height == 0
-    return np.asarray(image.resize(size, Image.Resampling.NEAREST if crisp else Image.Resampling.LANCZOS))
+    crisp = size[0] % drawn.width == 0 and size[1] % drawn.height == 0
+    return np.asarray(drawn.resize(size, Image.Resampling.NEAREST if crisp else Image.Resampling.LANCZOS))
 
 
-def _amplified(original: Picture, adversarial: Picture) -> tuple[Picture, int]:
+def _amplified(original: Pixels, adversarial: Pixels) -> tuple[Pixels, int]:
     """The change around grey, times the largest whole number that keeps it in [0, 1]."""
     change = (adversarial - original).detach().float().cpu()
     largest = float(change.abs().max())

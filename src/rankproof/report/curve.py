@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import NamedTuple
 
-from rankproof.figures.colours import BAND, CHOSEN, INK, MUTED, RULE
-from rankproof.figures.words import eps_text
+from rankproof.report.colours import BAND, CHOSEN, INK, MUTED, RULE
+from rankproof.threat import format_eps
 
 Length = int | float
 
@@ -162,7 +162,7 @@ def _x_axis(budgets: Sequence[float], audited: float, x: Callable[[float], float
         f'stroke="{INK}" stroke-width="0.8" stroke-dasharray="2 2"/>'
     ]
     for eps in sorted({audited, *budgets}, key=lambda eps: (not _same(eps, audited), eps)):
-        text = eps_text(eps).removesuffix("/255")
+        text = format_eps(eps).removesuffix("/255")
         if all(abs(x(eps) - other) > 5 + 3 * len(text) for other in placed):
             placed.append(x(eps))
             style = f'fill="{INK}" font-weight="700"' if _same(eps, audited) else f'fill="{MUTED}"'

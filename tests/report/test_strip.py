@@ -14,7 +14,7 @@ from rankproof import (
     Threat,
     attack,
 )
-from rankproof.audit.strips import order_strip, strip_of
+from rankproof.report.strip import order_strip, strip_of
 
 EPS = 0.1
 ROW = torch.tensor([7])
@@ -23,7 +23,7 @@ CLASSES = ("boot", "bag", "coat")
 
 @pytest.fixture(params=[torch.float32, torch.float64], ids=["single", "double"])
 def gallery(request, make):
-    """60 pictures, each named by its own position in pixel 0."""
+    """60 images, each named by its own position in pixel 0."""
     ranker = make.ranker()
     pictures = make.images(60)
     pictures[:, 0, 0, 0] = torch.arange(60) / 255

@@ -4,14 +4,19 @@ import pytest
 import torch
 
 from rankproof import Gallery, MaxShift, QueryRaise, Ranker, Threat, attack
-from rankproof.audit.checks import (
+from rankproof.attacks.result import QueryLog
+from rankproof.attacks.summary import AttackSummary
+from rankproof.audit.diagnostics import (
+    AttackFigures,
     check_attack,
     check_baseline,
     check_curve,
     check_gallery,
     check_knowledge,
-    check_weaker,
+    check_reference,
 )
+from rankproof.errors import RankproofError
+from rankproof.goals.registry import spec
 
 
 def kinds(flags):
@@ -64,7 +69,7 @@ def test_duplicates_are_counted_on_both_sides(make, distance):
     gallery = make.raw(distance, z)
     (flag,) = check_gallery(gallery, torch.arange(10))
     assert flag.kind == "duplicates"
-    assert flag.text.startswith("3 of 10 pictures")
+    assert flag.text.startswith("3 of 10 images")
     assert check_gallery(gallery, torch.arange(10, 60)) == []
     assert check_gallery(gallery, None) == []  # strangers have no copy of their own
 
@@ -73,7 +78,7 @@ def test_the_attacked_items_are_looked_at_wherever_they_stand(make):
     z = make.embeddings("cosine", 400, 5)
     z[399] = z[0]
     (flag,) = check_gallery(make.raw("cosine", z), torch.tensor([390, 399]))
-    assert flag.text.startswith("1 of 2 pictures")
+    assert flag.text.startswith("1 of 2 images")
 
 
 # -- one attack ------------------------------------------------------------------------------------
@@ -81,9 +86,9 @@ def test_the_attacked_items_are_looked_at_wherever_they_stand(make):
 
 @pytest.fixture(scope="module")
 def result(make):
-    pictures = make.images(60)
-    gallery = Gallery.build(make.ranker(), pictures)
-    return attack(gallery, pictures, QueryRaise(), Threat(0.0), gallery_ids=torch.arange(60))
+    images = make.images(60)
+    gallery = Gallery.build(make.ranker(), images)
+    return attack(gallery, images, QueryRaise(), Threat(0.0), gallery_ids=torch.arange(60))
 
 
 def with_values(result, values, metric="rank"):
@@ -143,7 +148,10 @@ def test_one_trial_is_too_wide_and_shifts_are_never(result):
 
 @pytest.mark.parametrize(("spread", "expected"), [(0.2, []), (0.5, ["wide-interval"])])
 def test_a_black_box_may_be_known_less_well_since_its_attacks_are_few(result, spread, expected):
-    seen = replace(with_values(result, [-spread, spread] * 10, "tau"), budget=1000)
+    log = QueryLog(
+        visible=50, budget=1000, spent=torch.ones(20, dtype=torch.int64), scores=torch.zeros(20, 1000)
+    )
+    seen = replace(with_values(result, [-spread, spread] * 10, "tau"), log=log)
     flags = check_attack(seen, "oa k = 5, N = 50, Q = 1,000 at 8/255", headline=True)
     assert kinds(flags) == expected
     assert all("±0.15" in flag.text for flag in flags)
@@ -156,51 +164,56 @@ NOISE = [0.0, 1.0, 0.5, 0.2] * 5
 
 def values(start, kept=None):
     rank = [] if kept is None else [kept + n for n in NOISE]
-    return {"values": [start + n for n in NOISE], "kept": rank}
+    return AttackFigures(values=[start + n for n in NOISE], kept=rank)
 
 
 @pytest.mark.parametrize("goal", ["ca+", "qa+", "sp-qa+"])
 def test_strong_loses_where_its_rank_is_larger_and_should_be_smaller(goal):
-    (flag,) = check_weaker(values(20.5), values(20), goal, f"{goal} at 8/255")
+    (flag,) = check_reference(values(20.5), values(20), spec(goal), f"{goal} at 8/255")
     assert (flag.kind, flag.cell) == ("strong-loses", f"{goal} at 8/255")
-    assert check_weaker(values(19.5), values(20), goal, "x") == []
-    assert check_weaker(values(20), values(20), goal, "x") == []
+    assert check_reference(values(19.5), values(20), spec(goal), "x") == []
+    assert check_reference(values(20), values(20), spec(goal), "x") == []
 
 
 @pytest.mark.parametrize("goal", ["ca-", "qa-", "sp-qa-", "oa", "shift"])
 def test_strong_loses_where_its_figure_is_smaller_and_should_be_larger(goal):
-    assert kinds(check_weaker(values(19.5), values(20), goal, "x")) == ["strong-loses"]
-    assert check_weaker(values(20.5), values(20), goal, "x") == []
+    assert kinds(check_reference(values(19.5), values(20), spec(goal), "x")) == ["strong-loses"]
+    assert check_reference(values(20.5), values(20), spec(goal), "x") == []
 
 
 def test_a_loss_within_chance_is_none():
-    weak = {"values": [20.0 + n for n in (1, -1) * 10], "kept": []}
-    strong = {"values": [20.2 + n for n in (-3, 3) * 10], "kept": []}
-    assert check_weaker(strong, weak, "qa+", "x") == []
+    weak = AttackFigures(values=[20.0 + n for n in (1, -1) * 10])
+    strong = AttackFigures(values=[20.2 + n for n in (-3, 3) * 10])
+    assert check_reference(strong, weak, spec("qa+"), "x") == []
 
 
 def test_the_comparison_is_paired():
     """A small loss on every attack counts although attacks differ much from one another."""
     places = [0.0, 90.0, 30.0, 60.0] * 5
-    weak = {"values": places, "kept": []}
-    strong = {"values": [place + 0.1 for place in places], "kept": []}
-    assert kinds(check_weaker(strong, weak, "qa+", "x")) == ["strong-loses"]
+    weak = AttackFigures(values=places)
+    strong = AttackFigures(values=[place + 0.1 for place in places])
+    assert kinds(check_reference(strong, weak, spec("qa+"), "x")) == ["strong-loses"]
 
 
 def test_a_lower_rank_of_the_chosen_is_no_loss_where_the_others_are_kept_better():
-    assert check_weaker(values(25, kept=1), values(20, kept=4), "sp-qa+", "x") == []
-    assert kinds(check_weaker(values(25, kept=4), values(20, kept=4), "sp-qa+", "x")) == ["strong-loses"]
-    assert kinds(check_weaker(values(25, kept=6), values(20, kept=4), "sp-qa+", "x")) == ["strong-loses"]
+    assert check_reference(values(25, kept=1), values(20, kept=4), spec("sp-qa+"), "x") == []
+    assert kinds(check_reference(values(25, kept=4), values(20, kept=4), spec("sp-qa+"), "x")) == [
+        "strong-loses"
+    ]
+    assert kinds(check_reference(values(25, kept=6), values(20, kept=4), spec("sp-qa+"), "x")) == [
+        "strong-loses"
+    ]
 
 
-def test_one_attack_or_an_unknown_goal_says_nothing():
-    one = {"values": [50.0], "kept": []}, {"values": [1.0], "kept": []}
-    assert check_weaker(*one, "qa+", "x") == []
-    assert check_weaker(values(50), values(1), "my own goal", "x") == []
+def test_one_attack_says_nothing_and_an_unknown_goal_has_no_direction():
+    one = AttackFigures(values=[50.0]), AttackFigures(values=[1.0])
+    assert check_reference(*one, spec("qa+"), "x") == []
+    with pytest.raises(RankproofError, match="'my own goal' is unknown"):
+        check_curve([summary("my own goal", level, 50) for level in (4, 8)])
 
 
-def test_a_yardstick_is_called_by_its_name():
-    (flag,) = check_weaker(values(19.5), values(20), "oa", "x", "the search of this audit", "SPSA")
+def test_a_reference_method_is_called_by_its_name():
+    (flag,) = check_reference(values(19.5), values(20), spec("oa"), "x", ("the search of this audit", "SPSA"))
     assert flag.text.startswith("the search of this audit does worse than SPSA on the same attacks")
 
 
@@ -210,7 +223,9 @@ def test_a_yardstick_is_called_by_its_name():
 def orders(start, wanted=None):
     """20 attacks with one wanted order each."""
     found = [start + 0.1 * n for n in NOISE]
-    return {"values": found, "targets": [[n, n + 1, n + 2] for n in range(20)] if wanted is None else wanted}
+    return AttackFigures(
+        values=found, targets=[[n, n + 1, n + 2] for n in range(20)] if wanted is None else wanted
+    )
 
 
 def test_a_black_box_above_the_white_box_is_a_reason_to_doubt_the_white_box():
@@ -224,7 +239,7 @@ def test_a_black_box_above_the_white_box_is_a_reason_to_doubt_the_white_box():
 def test_the_white_box_may_have_made_more_attacks_than_the_black_box():
     """Those of the black box are the first of the white box's; what comes after says nothing."""
     white = orders(0.5)
-    white = {"values": [*white["values"], *[-1.0] * 500], "targets": [*white["targets"], *[[7, 8, 9]] * 500]}
+    white = AttackFigures(values=[*white.values, *[-1.0] * 500], targets=[*white.targets, *[[7, 8, 9]] * 500])
     assert check_knowledge(orders(0.3), white, "x") == []
     assert kinds(check_knowledge(orders(0.7), white, "x")) == ["black-box-beats-white-box"]
 
@@ -232,56 +247,63 @@ def test_the_white_box_may_have_made_more_attacks_than_the_black_box():
 def test_only_attacks_with_the_same_wanted_order_are_compared():
     other = [[n + 2, n + 1, n] for n in range(20)]
     assert check_knowledge(orders(0.9), orders(0.1, other), "x") == []
-    half = orders(0.1)["targets"][:10] + other[10:]
+    half = orders(0.1).targets[:10] + other[10:]
     above = orders(0.9)
-    above["values"][:10] = [-0.5 + 0.1 * n for n in NOISE[:10]]
+    above.values[:10] = [-0.5 + 0.1 * n for n in NOISE[:10]]
     assert check_knowledge(above, orders(0.1, half), "x") == []  # above it where the orders differ only
 
 
 def test_a_gain_of_the_black_box_within_chance_is_none():
-    black = {"values": [0.4 + n for n in (0.5, -0.4) * 5], "targets": [[0, 1]] * 10}
-    white = {"values": [0.4] * 10, "targets": [[0, 1]] * 10}
+    black = AttackFigures(values=[0.4 + n for n in (0.5, -0.4) * 5], targets=[[0, 1]] * 10)
+    white = AttackFigures(values=[0.4] * 10, targets=[[0, 1]] * 10)
     assert check_knowledge(black, white, "x") == []
-    one = {"values": [1.0], "targets": [[0, 1]]}
+    one = AttackFigures(values=[1.0], targets=[[0, 1]])
     assert check_knowledge(one, white, "x") == []
 
 
 # -- budgets ---------------------------------------------------------------------------------------
 
 
-def cell(goal, level, after, half=1.0, **changes):
-    return {
+def summary(goal, level, after, half=1.0, **changes):
+    values = {
         "goal": goal,
+        "method": "strong",
         "eps": level / 255,
-        "after": after,
-        "ci95": [after - half, after + half],
+        "steps": 16,
+        "trials": 100,
+        "seed": 0,
+        "device": "cpu",
+        "seconds": 1.0,
+        "before": 50.0,
+        "after": float(after),
+        "ci95": (after - half, after + half),
         "metric": "tau" if goal == "oa" else "shift" if goal == "shift" else "rank",
         "gallery_size": 1000,
-        **changes,
     }
+    return AttackSummary(**values | changes)
 
 
 @pytest.mark.parametrize("goal", ["ca+", "qa+", "sp-qa+", "ca-", "qa-", "sp-qa-", "oa", "shift"])
 def test_a_larger_budget_that_does_worse(goal):
     places = [50, 40, 30, 20] if goal.endswith("+") else [20, 30, 40, 50]
     levels = [1, 2, 4, 8]
-    assert check_curve([cell(goal, n, v) for n, v in zip(levels, places, strict=True)]) == []
+    assert check_curve([summary(goal, n, v) for n, v in zip(levels, places, strict=True)]) == []
     places[2] = places[0]
-    cells = [cell(goal, n, v) for n, v in zip(levels, places, strict=True)]
-    for order in (cells, cells[::-1]):  # by budget, in whatever order they were made
+    attacks = [summary(goal, n, v) for n, v in zip(levels, places, strict=True)]
+    for order in (attacks, attacks[::-1]):  # by budget, in whatever order they were made
         (flag,) = check_curve(order)
         assert (flag.kind, flag.cell) == ("larger-is-weaker", goal)
         assert "4/255 instead of 2/255" in flag.text
 
 
 def test_a_worse_figure_within_both_intervals_is_chance():
-    assert check_curve([cell("qa+", 4, 30), cell("qa+", 8, 31.9)]) == []
-    assert kinds(check_curve([cell("qa+", 4, 30), cell("qa+", 8, 32.1)])) == ["larger-is-weaker"]
+    assert check_curve([summary("qa+", 4, 30), summary("qa+", 8, 31.9)]) == []
+    assert kinds(check_curve([summary("qa+", 4, 30), summary("qa+", 8, 32.1)])) == ["larger-is-weaker"]
 
 
 def test_figures_without_an_interval_are_left_out():
-    unknown = cell("qa+", 4, 30, ci95=[None, None])
-    assert check_curve([unknown, cell("qa+", 8, 80)]) == []
+    unknown = summary("qa+", 4, 30, ci95=(None, None))
+    assert check_curve([unknown, summary("qa+", 8, 80)]) == []
 
 
 # -- nothing changed -------------------------------------------------------------------------------
@@ -293,21 +315,21 @@ def test_figures_without_an_interval_are_left_out():
 )
 def test_the_figure_without_any_change(goal, right, wrong):
     half = {"oa": 0.1, "shift": 0.0}.get(goal, 1.0)
-    assert check_baseline(cell(goal, 0, right, half)) == []
-    (flag,) = check_baseline(cell(goal, 0, wrong, half))
+    assert check_baseline(summary(goal, 0, right, half)) == []
+    (flag,) = check_baseline(summary(goal, 0, wrong, half))
     assert (flag.kind, flag.cell) == ("baseline", f"{goal} at 0/255")
     assert f"{wrong:.2f} where" in flag.text
-    assert check_baseline(cell(goal, 1, wrong, half)) == []
+    assert check_baseline(summary(goal, 1, wrong, half)) == []
 
 
 def test_goals_without_a_known_baseline_and_single_attacks_say_nothing():
-    assert check_baseline(cell("qa-", 0, 90)) == []
-    assert check_baseline(cell("qa+", 0, 90, ci95=[None, None])) == []
+    assert check_baseline(summary("qa-", 0, 90)) == []
+    assert check_baseline(summary("qa+", 0, 90, ci95=(None, None))) == []
 
 
 def test_real_baselines_are_right(make):
-    pictures = make.images(150)
-    gallery = Gallery.build(make.ranker(), pictures)
+    images = make.images(150)
+    gallery = Gallery.build(make.ranker(), images)
     for goal in (QueryRaise(), MaxShift()):
-        found = attack(gallery, pictures, goal, Threat(0.0), gallery_ids=torch.arange(150))
-        assert check_baseline(found.cell()) == []
+        found = attack(gallery, images, goal, Threat(0.0), gallery_ids=torch.arange(150))
+        assert check_baseline(found.summary) == []
