@@ -44,6 +44,7 @@ def test_an_interrupt_stops_it():
     def work(stage):
         with stage("embedding") as tell:
             try:
+                time.sleep(0.2)  # until the main thread waits
                 signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
                 for number in range(100_000):
                     tell(number, 100_000)

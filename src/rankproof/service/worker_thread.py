@@ -6,7 +6,7 @@ passes of an encoder take longer. So a service is opened in another thread than 
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from threading import Event, Thread
 from typing import TypeVar
@@ -48,9 +48,11 @@ def run_in_worker_thread(work: Callable[[Stage], Result], stage: Stage) -> Resul
     thread = Thread(target=run, name="worker")
     try:
         thread.start()
-        thread.join()
+        wait([outcome])  # not join: CPython takes a thread for ended once its join was interrupted
     except KeyboardInterrupt:
         stopped.set()
-        thread.join()
+        wait([outcome])
         raise
+    finally:
+        thread.join()
     return outcome.result()
