@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from rankproof.target import Target
 
 from rankproof import Gallery, Ranker, load
 from rankproof.experiments import ordering
 from rankproof.experiments.ordering import Cell, complete
-from rankproof.target import Target
 
 CELL = Cell(method="rand", k=5, visible=10, level=8, budget=50)
 

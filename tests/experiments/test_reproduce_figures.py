@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rankproof.methods.presets import published
+from rankproof.target import open_target
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -20,8 +22,6 @@ from rankproof.experiments.reproduce.measure import Bench
 from rankproof.experiments.reproduce.recipe import FigureRecipe, find_recipe, known_recipes, read_recipe
 from rankproof.experiments.reproduce.sheets import sheets
 from rankproof.experiments.reproduce.words import goal_of
-from rankproof.methods.presets import published
-from rankproof.target import open_target
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 FIGURES = [

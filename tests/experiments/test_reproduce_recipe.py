@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rankproof.goals.names import goal_knobs, goal_name
 
 from rankproof.errors import RankproofError
 from rankproof.experiments.reproduce.cells import (
@@ -17,7 +18,6 @@ from rankproof.experiments.reproduce.cells import (
 )
 from rankproof.experiments.reproduce.recipe import find_recipe, read_recipe
 from rankproof.experiments.reproduce.words import descent_of, goal_of, search_of
-from rankproof.goals.names import goal_knobs, goal_name
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 TABLES = sorted(str(path.relative_to(RECIPES).with_suffix("")) for path in RECIPES.glob("*/table*.toml"))

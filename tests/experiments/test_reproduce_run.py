@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from rankproof.methods.presets import published, strong
+from rankproof.target import open_target
 from typer.testing import CliRunner
 
 from rankproof import (
@@ -29,9 +31,7 @@ from rankproof.experiments.reproduce import model_cache
 from rankproof.experiments.reproduce.measure import Bench
 from rankproof.experiments.reproduce.order import Order
 from rankproof.experiments.reproduce.run import Reproduction
-from rankproof.methods.presets import published, strong
 from rankproof.ranking.metrics import summarise
-from rankproof.target import open_target
 from rankproof.training.divergence import TrainingFailedError
 
 HEAD = """

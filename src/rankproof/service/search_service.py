@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from rankproof.data import Dataset
-from rankproof.data.pictures import Form
+from rankproof.data.images import Form
 from rankproof.indexes import Index
 from rankproof.ranking import Ranker
 from rankproof.service.auth import ANONYMOUS, Caller, Keys

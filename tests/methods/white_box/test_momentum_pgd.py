@@ -60,7 +60,7 @@ class Stub:
 
 
 class Script(Stub):
-    """An objective whose gradient, fitness, loss and violation at each call are given, each (calls, attacks)."""
+    """An objective whose gradient, fitness, loss and violation at each call are given: (calls, attacks)."""
 
     def __init__(self, fitness, *, loss=None, constraint_violation=None, slope=None):
         super().__init__(None)
