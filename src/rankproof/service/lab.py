@@ -19,6 +19,7 @@ from torch import Tensor
 
 from rankproof.audit.result import Strip, Tile
 from rankproof.data.pictures import decode
+from rankproof.io import encode_png
 from rankproof.service.auth import IDENTIFIER
 from rankproof.service.errors import RefusedError
 from rankproof.service.lab_attack import AttackSettings, LabAttack, LabResult
@@ -32,7 +33,7 @@ from rankproof.service.routes import (
     problems,
     read_image,
 )
-from rankproof.service.search_service import SearchService, encode_png
+from rankproof.service.search_service import SearchService
 from rankproof.threat import LEVELS
 
 MAX_RUNNING = 2  # attacks at the same time
