@@ -31,23 +31,22 @@ from rich.table import Table
 from torch.nn import functional
 
 from rankproof.data import Dataset
-from rankproof.io import write_atomically
 from rankproof.indexes import Index
 from rankproof.indexes.faiss import FaissIndex
 from rankproof.indexes.pgvector import PgvectorIndex
-from rankproof.parallel import keep_freed_memory
+from rankproof.io import encode_png, versions, write_atomically
 from rankproof.models import new_encoder
+from rankproof.parallel import keep_freed_memory
 from rankproof.ranking import Cosine, Gallery, Ranker
 from rankproof.service.batching import batch_invariant_multiple
 from rankproof.service.limits import Limits
 from rankproof.service.opening import fill
-from rankproof.service.search_service import SearchService, encode_png
+from rankproof.service.search_service import SearchService
 from rankproof.service.server import serve
 from rankproof.service.storage import Database, Items, Sqlite
 from rankproof.service.storage.postgres import start_embedded
 from rankproof.service.worker_thread import run_in_worker_thread
 from rankproof.system import silent
-from rankproof.io import versions
 
 SIDE, GALLERY, CLIENTS, BATCH, BEST_OF, MEASUREMENTS = 128, 256, 16, 16, 5, 10
 RECORD = Path("records/benchmarks/service.json")

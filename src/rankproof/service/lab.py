@@ -32,7 +32,7 @@ from rankproof.service.routes import (
     problems,
     read_image,
 )
-from rankproof.service.search_service import SearchService, encode_png
+from rankproof.service.search_service import SearchService
 from rankproof.threat import LEVELS
 
 MAX_RUNNING = 2  # attacks at the same time
