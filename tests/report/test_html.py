@@ -290,7 +290,7 @@ def test_black_boxes_have_a_section_of_their_own(both):
         "5 results own, k = 5, N = 50, Q = 1,000 100 trials 0.01 → 0.37 [0.29, 0.45] SPSA: 0.22",
         "10 results own, k = 10, N = 50, Q = 1,000 100 trials 0.01 → 0.31 [0.23, 0.39] SPSA: 0.19",
         "2.0 → 7.7 mean rank mR 871 queries (mean)",
-        "OA at 4/255, first 50 results seen.",
+        "OA at 4/255, the first 50 results are seen.",
     ):
         assert wanted in part, wanted
     assert "N = 50" not in text[:start].split("Each attack at")[1]
