@@ -3,7 +3,6 @@ import math
 
 import pytest
 import torch
-from rankproof.rng import draw
 from torch import nn
 from torch.nn import functional
 
@@ -26,6 +25,7 @@ from rankproof.evaluation.robustness import TERMS, has_company
 from rankproof.goals import LeaveTop, Mismatch, Misrank, NearestOther
 from rankproof.models.small_cnns import DigitsEncoder
 from rankproof.ranking.metrics import mean_interval, recall_at
+from rankproof.rng import draw
 
 T = 30
 STEPS = {steps: PGD(steps=steps, step=3 / 255) for steps in (1, 2, 6, 8, 24)}

@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from rankproof.models.small_cnns import DigitsEncoder
 
 from rankproof import PGD, Gallery, Preserve, Ranker, RankproofError, Threat, attack, load
 from rankproof.attacks.result import AttackResult
 from rankproof.goals import AttackContext, LeaveTop, Mismatch, Misrank, NearestOther
+from rankproof.models.small_cnns import DigitsEncoder
 from rankproof.ranking import gallery as gallery_room
 
 CLASSES = 3

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from rankproof.data import images
 from rankproof.data.images import Form
 from rankproof.service.errors import RefusedError
 from rankproof.service.limits import Limits

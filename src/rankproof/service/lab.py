@@ -18,6 +18,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from rankproof.data.images import decode
+from rankproof.io import encode_png
 from rankproof.report.strip import Strip, Tile
 from rankproof.service.auth import IDENTIFIER
 from rankproof.service.errors import RefusedError
