@@ -811,7 +811,7 @@ def audit(*words, model, out, eps="8/255"):
 
 
 def test_dry_run_tells_and_writes_nothing(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules["rankproof.audit.suite"], "attack", None)  # nothing is attacked either
+    monkeypatch.setattr(sys.modules["rankproof.audit.run"], "attack", None)  # nothing is attacked either
     result = audit("--dry-run", "--trials", 20, model=model, out=tmp_path / "out")
     assert result.exit_code == 0, result.stderr
     assert re.search(
@@ -864,7 +864,7 @@ def test_audit_leaves_a_report_and_pictures(audited):
 @pytest.mark.usefixtures("few_queries")
 def test_the_same_audit_goes_on_from_its_journal_and_prints_for_people(audited, model, monkeypatch):
     told, folder = audited
-    suite, calls = sys.modules["rankproof.audit.suite"], []
+    suite, calls = sys.modules["rankproof.audit.run"], []
     real = suite.attack
     monkeypatch.setattr(suite, "attack", lambda *args, **more: calls.append(args) or real(*args, **more))
     result = audit("--trials", 20, model=model, out=folder)
@@ -877,7 +877,7 @@ def test_the_same_audit_goes_on_from_its_journal_and_prints_for_people(audited, 
 
 
 def test_ctrl_c_during_an_audit_keeps_what_is_finished(model, tmp_path, monkeypatch):
-    suite, calls = sys.modules["rankproof.audit.suite"], []
+    suite, calls = sys.modules["rankproof.audit.run"], []
     real = suite.attack
 
     def third_time_stops(*args, **more):

@@ -107,7 +107,7 @@ def test_a_collapsed_model_is_flagged(tmp_path):
     save_checkpoint(tmp_path / "dead", encoder, {"arch": "digits", "distance": "cosine"})
     words = ("evaluate", "--model", tmp_path / "dead", "--trials", 5)
     assert told(call(*words, "--json"))["collapsed"] is True
-    assert "flag: the model: nearly all pictures have the same embedding" in call(*words).stdout
+    assert "flag: the model: nearly all images have the same embedding" in call(*words).stdout
 
 
 @pytest.mark.parametrize(

@@ -231,7 +231,7 @@ def test_transparent_images_are_refused(tmp_path):
 
 def test_what_is_no_image_is_refused(tmp_path):
     (tmp_path / "photo.png").write_bytes(b"hello")
-    with pytest.raises(RankproofError, match="not a picture"):
+    with pytest.raises(RankproofError, match="not an image"):
         read_image(tmp_path / "photo.png")
 
 
