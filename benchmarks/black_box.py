@@ -26,15 +26,14 @@ from rankproof.attacks import attack
 from rankproof.attacks.cost import query_seconds
 from rankproof.experiments.black_box import MODEL
 from rankproof.experiments.ordering import METHODS
-from rankproof.io import write_atomically
 from rankproof.goals import Reorder
-from rankproof.parallel import keep_freed_memory
+from rankproof.io import versions, write_atomically
 from rankproof.methods.defaults import automatic
 from rankproof.oracles import LocalOracle
+from rankproof.parallel import keep_freed_memory
 from rankproof.ranking.metrics import places_in, short_range_tau
-from rankproof.system import Target, open_system
+from rankproof.system import SystemOptions, Target, open_system
 from rankproof.threat import Threat
-from rankproof.io import versions
 
 ALL = {**METHODS, "auto": automatic()}
 EPS, K, VISIBLE, BUDGET, TRIALS = 4 / 255, 5, 50, 1000, 200
@@ -88,7 +87,7 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="write records/benchmarks/black-box.json")
     options = parser.parse_args()
     root = Path(os.environ.get("RANKPROOF_DATA") or "data")
-    target = open_system(MODEL, options.data, root=root)
+    target = open_system(MODEL, options.data, SystemOptions(root=root))
     lists, rows = [tau_row(k) for k in SIZES], []
     scoring = Table(f"{LISTS:,} lists of N = {VISIBLE}", "microseconds per list")
     for row in lists:

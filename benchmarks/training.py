@@ -23,14 +23,13 @@ from rich.table import Table
 from torch import Tensor
 
 from rankproof.data import Dataset, load
-from rankproof.io import write_atomically
-from rankproof.parallel import keep_freed_memory
+from rankproof.io import versions, write_atomically
 from rankproof.models import new_encoder
+from rankproof.parallel import keep_freed_memory
 from rankproof.ranking import Ranker
 from rankproof.training import EmbeddingShift, InBatch, InnerAttack, Training, published
 from rankproof.training.loop import in_precision
 from rankproof.training.recipe import Recipe
-from rankproof.io import versions
 
 IMAGES, TEST, EPOCHS, BEST_OF = 6000, 2000, 3, 5
 INNER = InnerAttack(eps=0.3, steps=3, step=0.2, start=0.3)

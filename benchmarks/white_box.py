@@ -16,13 +16,12 @@ from rich.table import Table
 
 from rankproof.attacks import attack
 from rankproof.attacks.cost import measure
-from rankproof.io import write_atomically
 from rankproof.goals import CandidateLower, CandidateRaise, Preserve, QueryLower, QueryRaise, Reorder
-from rankproof.parallel import keep_freed_memory
+from rankproof.io import versions, write_atomically
 from rankproof.methods.defaults import published, strong
-from rankproof.system import open_system
+from rankproof.parallel import keep_freed_memory
+from rankproof.system import SystemOptions, open_system
 from rankproof.threat import Threat
-from rankproof.io import versions
 
 GOALS = {
     "CA+ w = 1": CandidateRaise(w=1),
@@ -52,7 +51,7 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="write records/benchmarks/white-box.json")
     options = parser.parse_args()
     root = Path(os.environ.get("RANKPROOF_DATA") or "data")
-    target = open_system("zoo:fashion-mnist/c2f1-ct", options.data, root=root)
+    target = open_system("zoo:fashion-mnist/c2f1-ct", options.data, SystemOptions(root=root))
     index = target.draw(TRIALS, seed=0)
     images = target.dataset.take(index)
     rows = []

@@ -3,7 +3,7 @@
 import pytest
 
 from rankproof import Preprocess
-from rankproof.system import _chunk, open_system
+from rankproof.system import SystemOptions, _chunk, open_system
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_what_a_service_resizes_passes_in_small_numbers(tmp_path, monkeypatch):
     )
 
     def chunk(function, **options):
-        target = open_system(f"own.py:{function}", None, preprocess=Preprocess(**options))
+        target = open_system(f"own.py:{function}", None, SystemOptions(preprocess=Preprocess(**options)))
         assert target.dataset.pictures.shape[1:] == (1, 8, 8)
         return target.gallery.ranker.chunk
 

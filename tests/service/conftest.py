@@ -10,7 +10,7 @@ from rankproof.models import new_encoder, save_checkpoint
 from rankproof.service.app import create_app
 from rankproof.service.limits import Limits
 from rankproof.service.opening import open_service
-from rankproof.system import load_task, open_system
+from rankproof.system import SystemOptions, load_task, open_system
 
 FREE = Limits(per_day=1_000_000, per_second=1_000_000, window=0.0)
 
@@ -38,7 +38,7 @@ def new_service(models, tmp_path):
     opened = []
 
     def new(distance="cosine", folder=tmp_path, limits=FREE, preprocess=None, **options):
-        subject = load_task(str(models / distance), None, preprocess=preprocess)
+        subject = load_task(str(models / distance), None, SystemOptions(preprocess=preprocess))
         service = open_service(subject, folder, limits=limits, **options)
         opened.append(service)
         return service

@@ -8,7 +8,7 @@ from rankproof.models import new_encoder, save_checkpoint
 from rankproof.ranking import Ranker
 from rankproof.service import opening
 from rankproof.service.opening import open_database, open_service
-from rankproof.system import load_task, preprocess_of
+from rankproof.system import SystemOptions, load_task, preprocess_of
 
 TRIED = [16, 4, 8, 12]  # batch sizes that are compared
 
@@ -77,7 +77,7 @@ def test_a_folder_belongs_to_one_model_and_one_data_set(new_service, models, tmp
     with pytest.raises(
         RankproofError, match="embedded by another model, with other settings or from other data"
     ):
-        open_service(load_task(str(model), None, **options), tmp_path)
+        open_service(load_task(str(model), None, SystemOptions(**options)), tmp_path)
 
 
 def test_unknown_indexes(tmp_path):

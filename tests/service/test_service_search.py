@@ -11,7 +11,7 @@ from rankproof.ranking import Ranker
 from rankproof.service.app import create_app
 from rankproof.service.batching import batch_invariant_multiple
 from rankproof.service.limits import Limits
-from rankproof.system import open_system, preprocess_of
+from rankproof.system import SystemOptions, open_system, preprocess_of
 from rankproof.threat import Threat
 
 
@@ -90,7 +90,7 @@ def test_the_multiple_for_which_batches_are_invariant(period, multiple):
 
 def test_the_service_preprocesses_as_a_local_target_does(new_service, models, files):
     chain = preprocess_of(None, None, 60)
-    target = open_system(str(models / "cosine"), None, preprocess=chain)
+    target = open_system(str(models / "cosine"), None, SystemOptions(preprocess=chain))
     client = TestClient(create_app(new_service(preprocess=chain)))
     images = target.dataset.pictures[:4]
     answers = [client.post("/search", content=files.png(image)).json()["ids"] for image in images]
