@@ -21,7 +21,8 @@ from rankproof import (
 )
 from rankproof.attacks import attack_batch
 from rankproof.evaluation import Robustness, default_eps, robustness_score
-from rankproof.evaluation.robustness import TERMS, has_company
+from rankproof.evaluation.robustness import has_company
+from rankproof.evaluation.terms import TERMS
 from rankproof.goals import LeaveTop, Mismatch, Misrank, NearestOther
 from rankproof.models.small_cnns import DigitsEncoder
 from rankproof.ranking.metrics import mean_interval, recall_at

@@ -7,7 +7,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from rankproof.evaluation.accuracy import Accuracy
-from rankproof.evaluation.robustness import ERS_TERMS, Robustness
+from rankproof.evaluation.robustness import Robustness
+from rankproof.evaluation.terms import ERS_TERMS
 from rankproof.report.format import number_text
 
 RETRIEVAL = {

@@ -2,138 +2,30 @@
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from rankproof.attacks import AttackBatch, AttackResult, attack_batch
+from rankproof.attacks import AttackBatch, attack_batch
 from rankproof.attacks.batch import make_batch
 from rankproof.audit.diagnostics import check_attack, check_gallery
 from rankproof.errors import RankproofError
-from rankproof.goals import (
-    CandidateLower,
-    CandidateRaise,
-    Goal,
-    LeaveTop,
-    MaxShift,
-    Mismatch,
-    Misrank,
-    NearestOther,
-    QueryLower,
-    QueryRaise,
-)
+from rankproof.evaluation.terms import ERS_TERMS, GOALS, SHIFT, TERMS, Outcome
 from rankproof.methods import PGD
 from rankproof.methods.white_box.base import Method
 from rankproof.ranking.gallery import Gallery
-from rankproof.ranking.metrics import MeanInterval, hit, known_labels, mean_interval
+from rankproof.ranking.metrics import MeanInterval, known_labels, mean_interval
 from rankproof.report.page import Flag
 from rankproof.rng import draw
 from rankproof.threat import Threat
-from rankproof.types import Embeddings, PerAttack, ProgressCallback, no_progress
+from rankproof.types import ProgressCallback, no_progress
 
 TRIALS = 1000
 PUBLISHED = PGD(steps=32, step=3 / 255)
 SMALL_SIDE, SMALL_EPS, LARGE_EPS = 32, 77 / 255, 8 / 255
 UNIT = 1e-3  # how far the length of an embedding may be from 1 on the unit sphere
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """An attack of the score, and what it was run on."""
-
-    result: AttackResult
-    gallery: Gallery
-    gallery_ids: Tensor
-
-    @property
-    def figure(self) -> PerAttack:
-        """(T,) the headline figure of each attack."""
-        return self.result.headline()
-
-    @cached_property
-    def adversarial(self) -> Embeddings:
-        """(T, d) embeddings of the adversarial images."""
-        return self.gallery.ranker.embed_all(self.result.adversarial)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Term:
-    """One term of the score.
-
-    Args:
-        name: its key in JSON.
-        label: what a table calls it.
-        goal: the attack that decides it.
-        values: (T,) the term of each attack in %, not clipped.
-    """
-
-    name: str
-    label: str
-    goal: Goal
-    values: Callable[[Outcome], Tensor]
-
-
-def _doubled(outcome: Outcome) -> Tensor:
-    return 2 * outcome.figure
-
-
-def _left(outcome: Outcome) -> Tensor:
-    return 100 - outcome.figure
-
-
-def _percent(outcome: Outcome) -> Tensor:
-    return 100 * outcome.figure
-
-
-def _away_from_target(outcome: Outcome) -> Tensor:
-    """100 (1 - cos(q~, c))."""
-    target = _unit(outcome.gallery.embeddings[outcome.result.targets[:, 0]])
-    return 100 * (1 - (_unit(outcome.adversarial) * target).sum(1).cpu())
-
-
-def _not_moved(outcome: Outcome) -> Tensor:
-    """100 (2 - |q~ - q|) / 2."""
-    clean = outcome.gallery.ranker.embed_all(outcome.result.original)
-    moved: Tensor = (_unit(outcome.adversarial) - _unit(clean)).norm(dim=1).cpu()
-    return 50 * (2 - moved)
-
-
-def _recall(outcome: Outcome) -> Tensor:
-    """100 R@1 of the adversarial images."""
-    recall: Tensor = hit(outcome.gallery, outcome.adversarial, outcome.gallery_ids).cpu()
-    return 100 * recall
-
-
-SHIFT = MaxShift()
-ERS_TERMS = (
-    Term(name="ca+", label="2 CA+", goal=CandidateRaise(w=1), values=_doubled),
-    Term(name="ca-", label="100 − CA−", goal=CandidateLower(w=1), values=_left),
-    Term(name="qa+", label="2 QA+", goal=QueryRaise(m=1), values=_doubled),
-    Term(name="qa-", label="100 − QA−", goal=QueryLower(m=1), values=_left),
-    Term(
-        name="mismatch",
-        label="targeted mismatch: 100 (1 − cos)",
-        goal=Mismatch(),
-        values=_away_from_target,
-    ),
-    Term(name="shift", label="max shift: 100 (2 − shift) / 2", goal=SHIFT, values=_not_moved),
-    Term(name="shift-recall", label="R@1 under max shift", goal=SHIFT, values=_recall),
-    Term(name="misrank", label="R@1 under learning to misrank", goal=Misrank(), values=_percent),
-    Term(
-        name="nearest-other",
-        label="R@1 drawn to the nearest other class",
-        goal=NearestOther(),
-        values=_percent,
-    ),
-    Term(name="top4", label="nearest still among the first 4", goal=LeaveTop(), values=_percent),
-)
-TERMS = tuple(term.name for term in ERS_TERMS)
-GOALS: tuple[Goal, ...] = tuple(dict.fromkeys(term.goal for term in ERS_TERMS))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -332,11 +224,6 @@ def _check(gallery: Gallery, images: Tensor, trials: int) -> None:
         raise RankproofError(f"trials must be at least 1, got {trials}")
     if len(known_labels(gallery).unique()) < 2:
         raise RankproofError("all items are of one class; ERS needs a gallery of several")
-
-
-def _unit(z: Tensor) -> Tensor:
-    """Embeddings (b, d) scaled to unit length, in double precision."""
-    return functional.normalize(z.double(), dim=1)
 
 
 def _notes(gallery: Gallery, lost: int) -> list[str]:
