@@ -19,8 +19,8 @@ Database = Float[Tensor, "n d"]
 Chosen = Float[Tensor, "b m d"]
 """The embeddings of m chosen items per attack."""
 
-Queries = Float[Tensor, "w d"]
-"""The embeddings of w queries that are no items of the gallery, such as texts."""
+Queries = Float[Tensor, "q d"]
+"""The embeddings of q queries that are no items of the gallery, such as texts."""
 
 Ids = Int[Tensor, "b m"]
 """Positions in the gallery, one row per attack."""

@@ -49,6 +49,7 @@ class QueryLog:
 
     def take(self, rows: Tensor) -> "QueryLog":
         """The attacks at some rows."""
+        rows = rows.to(self.spent.device)
         return replace(self, spent=self.spent[rows], scores=self.scores[rows])
 
     @classmethod
