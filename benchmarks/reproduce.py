@@ -22,6 +22,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from rankproof.experiments.reproduce.journal import read_lines
 from rankproof.files import write_atomically
 from rankproof.versions import versions
 
@@ -40,7 +41,7 @@ def run(workers: int, trials: int) -> dict[str, Any]:
             [sys.executable, "-m", "rankproof", "reproduce", *words], cwd=folder, env=surroundings, check=True
         )
         wall = time.perf_counter() - begin
-        cells = [json.loads(path.read_text()) for path in Path(folder).glob("records/*/*/*.json")]
+        cells = [cell for path in Path(folder).glob("records/*/*.jsonl") for cell in read_lines(path)]
     sums = {name: sum(cell[name] for cell in cells) for name in ("seconds", "model_seconds")}
     return {"workers": workers, "cells": len(cells), "wall_seconds": wall, **sums}
 

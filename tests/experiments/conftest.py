@@ -2,7 +2,9 @@ import json
 
 import pytest
 
+from rankproof.experiments.reproduce.journal import append_line
 from rankproof.experiments.results import records
+from rankproof.files import write_atomically
 
 
 @pytest.fixture
@@ -10,10 +12,18 @@ def put(tmp_path, monkeypatch):
     """An empty folder of records, and a function that puts one there."""
     monkeypatch.setattr(records, "RECORDS", tmp_path)
 
+    def write(part, name, record):
+        append_line(tmp_path / f"{part}.jsonl", {"key": name, **record})
+
+    return write
+
+
+@pytest.fixture
+def benchmark(put, tmp_path):
+    """A function that puts the record of a benchmark there."""
+
     def write(name, record):
-        path = tmp_path / f"{name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(record))
+        write_atomically(tmp_path / "benchmarks" / f"{name}.json", json.dumps(record).encode())
 
     return write
 

@@ -1,6 +1,5 @@
 """Records recomputed from what `--save` keeps; of the library only the pictures are taken."""
 
-import json
 from collections import Counter
 
 import numpy as np
@@ -11,6 +10,7 @@ from typer.testing import CliRunner
 
 from rankproof import load
 from rankproof.cli import app
+from rankproof.experiments.reproduce.journal import read_lines
 
 MODEL = """
 [[models]]
@@ -125,8 +125,7 @@ def made(tmp_path_factory):
 def saved(made):
     """Every record, with the attacks that were saved and the weights of the model that ranks."""
     found = {}
-    for path in sorted((made / "records" / "own" / "table1").glob("*.json")):
-        record = json.loads(path.read_text())
+    for record in read_lines(made / "records" / "own" / "table1.jsonl"):
         attacks = recompute.saved_attacks(made / "runs/reproduce/own-table1/attacks" / record["cell"])
         (key,) = [model["key"] for model in record["models"] if model["name"] == record["model"]]
         weights = load_file(made / "runs" / "models" / key / "model.safetensors")

@@ -3,7 +3,6 @@
 Few attacks, whose means say nothing; that a record is what its attacks come to does not depend on T.
 """
 
-import json
 import os
 from functools import cache
 from pathlib import Path
@@ -18,6 +17,7 @@ import rankproof
 from rankproof import load
 from rankproof.cli import app
 from rankproof.experiments.reproduce.cells import cells_of, model_specs
+from rankproof.experiments.reproduce.journal import CompletedCells
 from rankproof.experiments.results import papers
 
 DATA = os.environ.get("RANKPROOF_DATA")
@@ -84,7 +84,7 @@ def test_records_are_what_the_saved_attacks_come_to(word, tmp_path, monkeypatch)
     result = CliRunner().invoke(app, [*words, "--trials", str(trials)], catch_exceptions=False)
     assert result.exit_code == 0, result.stderr
     for cell in cells:
-        record = json.loads((tmp_path / "records" / word / f"{cell.name}.json").read_text())
+        record = CompletedCells(tmp_path / "records").recorded(word, cell.name)
         folder = tmp_path / "runs/reproduce" / word.replace("/", "-") / "attacks" / cell.name
         attacks = recompute.saved_attacks(folder)
         weights, database = model(models[cell.model])

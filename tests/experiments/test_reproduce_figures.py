@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from rankproof import MaxShift, QueryLower, Reorder, Threat, attack
 from rankproof.cli import app
 from rankproof.experiments.reproduce.cells import cells_of, model_specs
+from rankproof.experiments.reproduce.journal import read_lines
 from rankproof.experiments.reproduce.measure import Bench
 from rankproof.experiments.reproduce.recipe import FigureRecipe, find_recipe, known_recipes, read_recipe
 from rankproof.experiments.reproduce.sheets import sheets
@@ -229,7 +230,7 @@ def test_the_best_order_attack_is_shown_with_the_wanted_order_of_the_paper(drawn
     (strip,) = told["drawing"]["strips"]
     assert "".join(tile["mark"] for tile in strip["before"]) == "AEDCB"  # wanted: 1, 5, 4, 3, 2
     assert [tile["rank"] for tile in strip["before"]] == list(range(5))
-    record = json.loads((drawn.folder / "records" / "tiny" / "order" / f"{told['cell']}.json").read_text())
+    (record,) = read_lines(drawn.folder / "records" / "tiny" / "order.jsonl")
     best = max(record["values"]["tau"])
     assert f"to {best:.2f}." in strip["wanted"].replace("−", "-")
     assert "the best of 4 attacks" in told["notes"][-1]

@@ -26,6 +26,7 @@ from rankproof import (
 )
 from rankproof.cli import app
 from rankproof.experiments.reproduce import model_cache
+from rankproof.experiments.reproduce.journal import CompletedCells, read_lines
 from rankproof.experiments.reproduce.measure import Bench
 from rankproof.experiments.reproduce.order import Order
 from rankproof.experiments.reproduce.run import Reproduction
@@ -176,8 +177,12 @@ class Place:
         return result
 
     def record(self, table, name):
-        file = self.folder / "records" / "tiny" / f"table{table}" / f"tiny-table{table}-{name}.json"
-        return json.loads(file.read_text())
+        return CompletedCells(self.folder / "records").recorded(
+            f"tiny/table{table}", f"tiny-table{table}-{name}"
+        )
+
+    def lines(self, table):
+        return list(read_lines(self.folder / "records" / "tiny" / f"table{table}.jsonl"))
 
     def table(self, table):
         return json.loads(
@@ -428,21 +433,28 @@ def test_a_model_that_is_gone_is_told_from_its_records(again, nothing_is_measure
     assert before["recall_at_1"] > 50
 
 
-def test_a_cell_that_another_table_measured_is_copied(again, nothing_is_measured):
+def test_a_cell_that_another_table_measured_is_named_and_not_copied(again, nothing_is_measured):
     again.recipe(3, [{**CT, "name": "the-same"}], [EPS.format(model="the-same")])
     again.run(3)
     record = again.record(3, "the-same-ca+-w1-eps0.1")
-    assert record["measured_as"] == "tiny-table1-ct-ca+-w1-eps0.1"
+    assert [line["measured_as"] for line in again.lines(3)] == [
+        f"tiny-table1-ct-ca+-w{w}-eps0.1" for w in (1, 2)
+    ]
+    assert "values" not in again.lines(3)[0]
     assert record["values"] == again.record(1, "ct-ca+-w1-eps0.1")["values"]
     assert again.table(3)["rows"][0]["ours"] is not None
 
 
 def test_a_damaged_record_is_made_again(again):
-    file = again.folder / "records" / "tiny" / "table1" / "tiny-table1-ct-ca+-w1-eps0.1.json"
-    whole = json.loads(file.read_text())
-    file.write_text(file.read_text()[:100])
+    file = again.folder / "records" / "tiny" / "table1.jsonl"
+    (number,) = [n for n, line in enumerate(again.lines(1)) if line["key"] == "tiny-table1-ct-ca+-w1-eps0.1"]
+    lines = file.read_text().splitlines(keepends=True)
+    torn = lines.pop(number)
+    file.write_text("".join([*lines, torn[:100]]))
+    assert again.record(1, "ct-ca+-w1-eps0.1") is None
     again.run(1, "--cells", "ca+", "--cells", "ct")
-    assert json.loads(file.read_text())["values"] == whole["values"]
+    assert again.record(1, "ct-ca+-w1-eps0.1")["values"] == json.loads(torn)["values"]
+    assert len(again.lines(1)) == len(lines) + 1
 
 
 def test_a_model_of_other_settings_is_another_model(again):

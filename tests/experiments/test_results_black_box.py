@@ -12,7 +12,7 @@ def cells(put):
     def write(tau, **knobs):
         cell = Cell(**{"k": 5, "visible": 50, "level": 4, **knobs})
         record = {"tau": tau, "mean_rank": [2.0] * len(tau), "notes": [f"note of {cell.method}"]}
-        put(f"black-box/{cell.name}", record)
+        put("own/black-box", cell.name, record)
 
     return write
 
@@ -118,6 +118,6 @@ def test_saved_files_are_told_as_counted(put, rows):
         "budget": 1000,
         "tau": [0.4] * 4,
     }
-    put("black-box-saved", record)
+    put("own/saved", "saved", record)
     (row,) = rows(everything(), "3 of 4")
     assert row == ["auto", "(5, 50)", "4/255", "1,000", "3 of 4", "0.400 [0.400, 0.400]"]

@@ -23,7 +23,7 @@ def test_no_two_sections_share_a_title():
 def test_the_table_of_the_readme_is_replaced_and_nothing_else(put):
     cell = {"goal": "ca+", "w": 1, "m": None, "k": None, "eps": 0.1, "before": 50.0, "metric": "rank"}
     record = {"cell": {**cell, "after": 4.0}, "strong": {**cell, "after": 3.0}}
-    put("white-box/stronger/one", record)
+    put("own/stronger", "one", record)
     text = page.with_headline("before\n<!-- results:headline -->\nold\n<!-- /results -->\nafter | 1 |\n")
     assert "old" not in text
     assert text.startswith("before\n<!-- results:headline -->\n| attack on")

@@ -52,7 +52,7 @@ def attacks(after, preserved=False):
     [(90.5, "+1.80", "agrees"), (86.0, "-2.70", "lower"), (91.0, "+2.30", "higher")],
 )
 def test_a_figure_beside_the_printed_one(put, rows, recall, gap, verdict):
-    put("training/fashion-mnist-cc", trained(recall))
+    put("own/training", "fashion-mnist-cc", trained(recall))
     (row,) = rows(training.vanilla(), "CC", "fashion-mnist")
     assert row[2:5] == ["published", "24 of 30", "1.5"]
     assert row[5:] == [f"{recall:.2f}", "88.7", gap, verdict, "70.00", "60.00"]
@@ -60,20 +60,21 @@ def test_a_figure_beside_the_printed_one(put, rows, recall, gap, verdict):
 
 
 def test_where_nothing_is_printed_nothing_is_compared(put, rows):
-    put("training/mnist-et", trained(98.0))
+    put("own/training", "mnist-et", trained(98.0))
     (row,) = rows(training.vanilla(), "ET", "mnist")
     assert row[5:9] == ["98.00", "", "", ""]
 
 
 def test_mnist_is_judged_more_strictly(put, rows):
-    put("training/mnist-ct", trained(98.0))
+    put("own/training", "mnist-ct", trained(98.0))
     (row,) = rows(training.vanilla(), "CT", "mnist")
     assert row[6:9] == ["99.1", "-1.10", "lower"]
 
 
 def test_schedules_never_share_a_row(put, rows):
     put(
-        "training/fashion-mnist-ctd-fast",
+        "own/training",
+        "fashion-mnist-ctd-fast",
         trained(80.0, "fast", 12, 12, attacks=attacks((32.5, 11.2, 39.3, 3.9)), robustness=robustness(40.0)),
     )
     text = training.defended()
@@ -88,7 +89,7 @@ def test_schedules_never_share_a_row(put, rows):
 def test_a_printed_figure_stands_once_above_all_models_of_its_data(put, rows):
     for schedule, robust in (("fast", 30.0), ("published", 32.0)):
         figures = attacks((robust, 11.2, 39.3, 3.9))
-        put(f"training/fashion-mnist-ctd-{schedule}", trained(80.0, schedule, attacks=figures))
+        put("own/training", f"fashion-mnist-ctd-{schedule}", trained(80.0, schedule, attacks=figures))
     text = training.defended()
     assert len(rows(text, "CTD, printed", "fashion-mnist", "CA+, w = 1")) == 1
     found = rows(text, "fashion-mnist", "CA+, w = 1")
@@ -100,7 +101,7 @@ def test_a_printed_figure_stands_once_above_all_models_of_its_data(put, rows):
 
 def test_only_the_side_of_the_attacker_is_weaker(put, rows):
     after = (32.5 - 6.5, 11.2 + 6.5, 39.3 + 20, 3.9 - 3)
-    put("training/fashion-mnist-ctd-fast", trained(schedule="fast", attacks=attacks(after)))
+    put("own/training", "fashion-mnist-ctd-fast", trained(schedule="fast", attacks=attacks(after)))
     found = {row[3]: row for row in rows(training.defended(), "fast", "50.00")}
     assert {name: row[-2:] for name, row in found.items()} == {
         "CA+, w = 1": ["-6.50", "weaker"],
@@ -113,7 +114,8 @@ def test_only_the_side_of_the_attacker_is_weaker(put, rows):
 
 def test_attacks_are_named_as_they_were_made(put, rows):
     put(
-        "training/mnist-ctd-fast",
+        "own/training",
+        "mnist-ctd-fast",
         trained(schedule="fast", attacks=attacks((30.0, 7.0, 33.0, 2.0), preserved=True)),
     )
     assert [row[3] for row in rows(training.defended(), "`mnist-ctd-fast`", "50.00")] == [
@@ -125,8 +127,8 @@ def test_attacks_are_named_as_they_were_made(put, rows):
 def test_a_defence_is_the_mean_of_its_seeds(put, rows):
     for seed, (recall, ers) in enumerate(((70.0, 30.0), (80.0, 40.0))):
         record = trained(recall, "fast", 5 - seed, 6, robustness=robustness(ers, collapsed=seed == 1))
-        put(f"training/fashion-mnist-short-whole-batch-seed{seed}", record)
-    put("training/fashion-mnist-short-whole-batch-seed2", failed())
+        put("own/training", f"fashion-mnist-short-whole-batch-seed{seed}", record)
+    put("own/training", "fashion-mnist-short-whole-batch-seed2", failed())
     text = training.better()
     (row,) = rows(text, "`whole-batch`")
     assert row[1:4] == ["fast", "5 of 6, 4 of 6", "5.0, 5.0"]
@@ -138,8 +140,8 @@ def test_a_defence_is_the_mean_of_its_seeds(put, rows):
 
 
 def test_what_became_of_the_rejected_is_told(put, rows):
-    put("training/fashion-mnist-madry", failed())
-    put("training/fashion-mnist-suppress", trained(75.0, "fast", 2, 6, robustness=robustness(20.0)))
+    put("own/training", "fashion-mnist-madry", failed())
+    put("own/training", "fashion-mnist-suppress", trained(75.0, "fast", 2, 6, robustness=robustness(20.0)))
     text = training.rejected()
     assert rows(text, "`madry`") == [["`madry`", "", "", "", "", "", "failed"]]
     assert "- `fashion-mnist-madry`: it collapsed; try less." in text
@@ -150,14 +152,14 @@ def test_what_became_of_the_rejected_is_told(put, rows):
 
 
 def test_photographs_stand_beside_chance(put, rows):
-    put("training/grocery_128-64", trained(40.0, "own", 40, 40, robustness=robustness(5.0)))
+    put("own/training", "grocery_128-64", trained(40.0, "own", 40, 40, robustness=robustness(5.0)))
     (row,) = rows(training.colour(), "grocery_128", "`none`")
     assert row[2:] == ["own", "40 of 40", "1.5", "40.00", "9.99", "5.00 [4.00, 6.00]", ""]
 
 
-def test_speed(put, rows):
+def test_speed(benchmark, rows):
     measured = {"name": "CT", "seconds": 2.2, "model_seconds": 2.0, "ratio": 1.1}
-    put("benchmarks/training", {"pictures": 6000, "rows": [measured]})
+    benchmark("training", {"pictures": 6000, "rows": [measured]})
     text = training.speed()
     assert rows(text, "an epoch of 6,000 pictures")
     assert rows(text, "CT") == [["CT", "2.20", "2.00", "1.10"]]
@@ -169,7 +171,7 @@ def test_speed(put, rows):
 def test_tables_are_tables(put, record):
     for plans in EXPERIMENTS.values():
         for plan in plans():
-            put(f"training/{plan.name}", record)
+            put("own/training", f"{plan.name}", record)
     for section in training.SECTIONS:
         for block in section.markdown().split("\n\n"):
             widths = {line.count("|") for line in block.splitlines() if line.startswith("|")}

@@ -58,7 +58,7 @@ class Reproduction:
                 absent += 1
                 continue
             same = self.shop.same(cell, plans)
-            if (record := self.shop.journal.find(cell, same)) is not None:
+            if (record := self.shop.records.find(self.shop.part, cell, same)) is not None:
                 finished.append((cell, record))
                 continue
             tasks.append(self._task(cell, same, plans))
@@ -71,9 +71,7 @@ class Reproduction:
     def run(self, todo: Estimate) -> Table | Drawing:
         """Do what is left, model by model, and write what is made of it."""
         for cell, record in todo.finished:
-            if record["cell"] != cell.name:
-                copied = {**record, "cell": cell.name, "measured_as": record["cell"]}
-                self.shop.journal.keep(cell, copied)
+            self.shop.records.refer(self.shop.part, cell, record)
         jobs = list(todo.jobs())
         ahead, number, failures, begin = todo.seconds, 0, set[str](), time.monotonic()
         with closing(self._worked_off(jobs)) as finished:
@@ -128,7 +126,7 @@ class Reproduction:
         plans = self.shop.plans(cell)
         if plans is None:
             return None
-        return self.shop.journal.find(replace(cell, trials=1), self.shop.same(cell, plans))
+        return self.shop.records.find(self.shop.part, replace(cell, trials=1), self.shop.same(cell, plans))
 
     def _missing(self, cell: Cell) -> Mark:
         """Why a cell has no record."""

@@ -9,7 +9,7 @@ from typing import Any
 from rankproof.console import say
 from rankproof.experiments.reproduce.cell import Cell
 from rankproof.experiments.reproduce.cells import model_specs
-from rankproof.experiments.reproduce.journal import Journal, Record, identity
+from rankproof.experiments.reproduce.journal import CompletedCells, Record, identity
 from rankproof.experiments.reproduce.measure import Bench
 from rankproof.experiments.reproduce.measured import Measured
 from rankproof.experiments.reproduce.model_cache import Models, Planned, Say
@@ -49,7 +49,8 @@ class Workshop:
         self.order, self.stage = order, stage
         self.recipe: Recipe = read_recipe(find_recipe(order.word, order.recipes))
         self.bench = Bench(seed=order.seed)
-        self.journal = Journal(order.records, self.recipe.paper, self.recipe.part)
+        self.part = f"{self.recipe.paper}/{self.recipe.part}"
+        self.records = CompletedCells(order.records)
         self.models = Models(
             specs=model_specs(self.recipe),
             folder=order.models,
@@ -103,7 +104,7 @@ class Workshop:
                 attack.save(self.out / "attacks" / task.cell.name / name, data=target.dataset.name)
         seconds = {"wall_seconds": round(time.monotonic() - begin, 3)}
         record = self._record(task, plans, measured) | seconds
-        self.journal.keep(task.cell, record)
+        self.records.keep(self.part, task.cell.name, record)
         return record
 
     def _record(self, task: Task, plans: tuple[Planned, Planned], measured: Measured) -> Record:

@@ -7,7 +7,7 @@ import torch
 
 from rankproof.experiments.black_box import ablation, curves, stronger, table3
 from rankproof.experiments.ordering import VARIANTS, Cell
-from rankproof.experiments.results.records import Record, present, printed, recorded
+from rankproof.experiments.results.records import Record, benchmark, present, printed, recorded
 from rankproof.experiments.results.section import Section
 from rankproof.experiments.results.tables import NOT_RUN, TOLERANCE, differences, estimate, mark, mean, table
 from rankproof.ranking.metrics import summarise
@@ -28,7 +28,7 @@ def printed_cell(cell: Cell) -> tuple[float, float | None]:
 
 def measured(cell: Cell) -> Record | None:
     """The record of a cell, None where it was not run yet."""
-    return recorded(f"black-box/{cell.name}")
+    return recorded("own/black-box", cell.name)
 
 
 def _place(cell: Cell) -> tuple[bool, bool, int, int]:
@@ -203,7 +203,7 @@ def variants() -> str:
 
 def speed() -> str:
     """Time of black-box attacks over their forward passes, and the time of tau_S."""
-    (record,) = present("benchmarks/black-box")
+    (record,) = benchmark("black-box")
     paper = printed("iccv21_table4")["seconds"]
     rows = [
         (
@@ -229,7 +229,7 @@ def speed() -> str:
 
 def saved_files() -> str:
     """Adversarial pictures that were saved and searched again."""
-    (record,) = present("black-box-saved")
+    (record,) = present("own/saved", "saved")
     same = f"{record['equal']:,} of {record['trials']:,}"
     setting = f"({record['k']}, {record['visible']})"
     row = (
@@ -245,7 +245,7 @@ def saved_files() -> str:
 
 def _all(cells: Callable[[list[str]], Iterator[Cell]], *methods: str) -> Callable[[], list[Record]]:
     """What is recorded of an experiment, as a call."""
-    return lambda: present(*(f"black-box/{cell.name}" for cell in cells(list(methods))))
+    return lambda: present("own/black-box", *(cell.name for cell in cells(list(methods))))
 
 
 SECTIONS = (
@@ -311,7 +311,7 @@ SECTIONS = (
             "where tau_S is exactly the reported one: what is reported holds for a file that can be sent."
         ),
         command="python -m rankproof.experiments.eight_bit",
-        records=lambda: present("black-box-saved"),
+        records=lambda: present("own/saved", "saved"),
         render=saved_files,
     ),
     Section(
@@ -324,7 +324,7 @@ SECTIONS = (
             "everything."
         ),
         command="python benchmarks/black_box.py --record --trials 100",
-        records=lambda: present("benchmarks/black-box"),
+        records=lambda: benchmark("black-box"),
         render=speed,
     ),
 )

@@ -98,7 +98,7 @@ def _differences(paper: str) -> list[str]:
 
 def speed() -> str:
     """What a reproduction costs beside its attacks, and what a second worker gains."""
-    (record,) = records.present("benchmarks/reproduce")
+    (record,) = records.benchmark("reproduce")
     rows = [
         (str(row["workers"]), str(row["cells"]), *(f"{row[name]:.1f}" for name in SPEED_COLUMNS))
         for row in record["rows"]
@@ -143,7 +143,7 @@ SECTIONS = (
             "embedding, attacks, verdicts, records and the table. Each worker has one thread."
         ),
         command="python benchmarks/reproduce.py --record",
-        records=lambda: records.present("benchmarks/reproduce"),
+        records=lambda: records.benchmark("reproduce"),
         render=speed,
     ),
 )

@@ -3,28 +3,32 @@
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
+
+from rankproof.experiments.reproduce.journal import CompletedCells, Record
 
 RECORDS = Path("records")
 PUBLISHED = Path(__file__).parent.parent / "published"  # figures as printed
 
-Record = dict[str, Any]
+
+def recorded(part: str, name: str) -> Record | None:
+    """The record of a name in PART.jsonl, None where it was not run yet."""
+    return _cells(RECORDS).recorded(part, name)
 
 
-def recorded(name: str) -> Record | None:
-    """A record by its path below records/, None where it was not run yet."""
-    path = RECORDS / f"{name}.json"
-    return json.loads(path.read_text()) if path.is_file() else None
-
-
-def present(*names: str) -> list[Record]:
+def present(part: str, *names: str) -> list[Record]:
     """Those of some records that are there."""
-    return [record for name in names if (record := recorded(name)) is not None]
+    return [record for name in names if (record := recorded(part, name)) is not None]
 
 
-def all_recorded(folder: str) -> list[Record]:
-    """All records of a folder below records/, by name."""
-    return [json.loads(path.read_text()) for path in sorted((RECORDS / folder).glob("*.json"))]
+def all_recorded(part: str) -> list[Record]:
+    """All records of a part, by name."""
+    return _cells(RECORDS).all(part)
+
+
+def benchmark(name: str) -> list[Record]:
+    """The record of a benchmark, if there is one."""
+    path = RECORDS / "benchmarks" / f"{name}.json"
+    return [json.loads(path.read_text())] if path.is_file() else []
 
 
 @cache
@@ -32,3 +36,8 @@ def printed(name: str) -> Record:
     """Figures of a paper, as printed."""
     figures: Record = json.loads((PUBLISHED / f"{name}.json").read_text())
     return figures
+
+
+@cache
+def _cells(root: Path) -> CompletedCells:
+    return CompletedCells(root)

@@ -8,7 +8,7 @@ from statistics import mean, median, stdev
 from rankproof.experiments.ordering import Cell
 from rankproof.experiments.reproduce.blocks import ServiceBlock
 from rankproof.experiments.reproduce.recipe import find_recipe, read_recipe
-from rankproof.experiments.results.records import Record, present, recorded
+from rankproof.experiments.results.records import Record, benchmark, present, recorded
 from rankproof.experiments.results.section import Section
 from rankproof.experiments.results.tables import NOT_RUN, differences, estimate, table
 from rankproof.experiments.services import DATA, JPEG, METHODS, SEEN, pipelines, tables
@@ -38,7 +38,7 @@ def through_a_pipeline() -> str:
     rows = []
     for data in DATA:
         for cell in pipelines():
-            record = recorded(f"services/{data}/jpeg{JPEG}-{cell.name}")
+            record = recorded("own/services", f"{data}/jpeg{JPEG}-{cell.name}")
             if record is not None:
                 pairs = zip(record["again"], record["tau_before"], strict=True)
                 gain = [after - before for after, before in pairs]
@@ -55,7 +55,7 @@ def through_a_pipeline() -> str:
 
 def load() -> str:
     """What the service costs beside its encoder, and what its indexes cost."""
-    (record,) = present("benchmarks/service")
+    (record,) = benchmark("service")
     parts = []
     if "load" in record:
         asked = ("requests", "clients", "encoder alone", "service", "ratio", "p50", "p99", "memory")
@@ -109,7 +109,7 @@ def _cells() -> Iterator[tuple[Cell, str]]:
 
 
 def _record(data: str, cell: Cell) -> Record | None:
-    return recorded(f"services/{data}/{cell.name}")
+    return recorded("own/services", f"{data}/{cell.name}")
 
 
 def _word(cell: Cell) -> str:
@@ -164,7 +164,7 @@ SECTIONS = (
         ),
         command=f"{RUN} pipeline --trials 50",
         records=lambda: present(
-            *(f"services/{data}/jpeg{JPEG}-{cell.name}" for data in DATA for cell in pipelines())
+            "own/services", *(f"{data}/jpeg{JPEG}-{cell.name}" for data in DATA for cell in pipelines())
         ),
         render=through_a_pipeline,
     ),
@@ -178,7 +178,7 @@ SECTIONS = (
             "is against the exact ranking."
         ),
         command="python benchmarks/service.py --record",
-        records=lambda: present("benchmarks/service"),
+        records=lambda: benchmark("service"),
         render=load,
     ),
 )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from rankproof.experiments.results.attacks import NAMES, after, setting
-from rankproof.experiments.results.records import Record, present, printed, recorded
+from rankproof.experiments.results.records import Record, benchmark, printed, recorded
 from rankproof.experiments.results.section import Section
 from rankproof.experiments.results.tables import NOT_RUN, mark, mean, number, table, with_interval
 from rankproof.experiments.training import EXPERIMENTS, Plan
@@ -15,7 +15,7 @@ WEAKER = 6.0  # by how much a rank may be on the attacker's side of the printed 
 
 def measured(experiment: str) -> list[tuple[Plan, Record]]:
     """The plans of an experiment with their records, empty ones where a plan was not run yet."""
-    return [(plan, recorded(f"training/{plan.name}") or {}) for plan in EXPERIMENTS[experiment]()]
+    return [(plan, recorded("own/training", plan.name) or {}) for plan in EXPERIMENTS[experiment]()]
 
 
 def letters(plan: Plan) -> str:
@@ -213,7 +213,7 @@ def colour() -> str:
 
 def speed() -> str:
     """Time of an epoch over that of its passes."""
-    (record,) = present("benchmarks/training")
+    (record,) = benchmark("training")
     rows = [
         (row["name"], f"{row['seconds']:.2f}", f"{row['model_seconds']:.2f}", f"{row['ratio']:.2f}")
         for row in record["rows"]
@@ -297,7 +297,7 @@ SECTIONS = (
             "pictures. The best of three epochs over the best of five passes of each kind."
         ),
         command="python benchmarks/training.py --record",
-        records=lambda: present("benchmarks/training"),
+        records=lambda: benchmark("training"),
         render=speed,
     ),
 )

@@ -1,7 +1,7 @@
 """The white-box sections, and the README's table, which is made of them."""
 
 from rankproof.experiments.results.attacks import NAMES, after, budget, setting
-from rankproof.experiments.results.records import Record, all_recorded, present
+from rankproof.experiments.results.records import Record, all_recorded, benchmark
 from rankproof.experiments.results.section import Section
 from rankproof.experiments.results.tables import TOLERANCE, number, table
 
@@ -12,7 +12,7 @@ def measured(experiment: str) -> list[Record]:
     """All records of an experiment, in the order of the papers."""
     order = list(NAMES)
     return sorted(
-        all_recorded(f"white-box/{experiment}"),
+        all_recorded(f"own/{experiment}"),
         key=lambda r: (order.index(r["cell"]["goal"]), _count(r["cell"]), r["cell"]["eps"]),
     )
 
@@ -118,7 +118,7 @@ def _paired(values: list[float] | None) -> str:
 
 def speed() -> str:
     """Attack time over the bare work it cannot avoid."""
-    (record,) = present("benchmarks/white-box")
+    (record,) = benchmark("white-box")
     rows = [
         (
             row["name"],
@@ -207,7 +207,7 @@ SECTIONS = (
             "of three over best of five: a machine with neighbours disturbs single runs by a fifth and more."
         ),
         command="python benchmarks/white_box.py --record",
-        records=lambda: present("benchmarks/white-box"),
+        records=lambda: benchmark("white-box"),
         render=speed,
     ),
 )
