@@ -37,8 +37,8 @@ lint: $(READY)  ## style, types and the directions of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-results: $(READY)  ## docs/results.md from records/*.json
-	$(BIN)/python -m rankproof.experiments.results
+results: $(READY)  ## docs/results.md from records/
+	$(BIN)/python -m rankproof.reproduction
 
 benchmark: $(READY)  ## how near the attacks, with gradients and as a black box, come to the work they cannot avoid
 	$(BIN)/python benchmarks/white_box.py

@@ -24,19 +24,18 @@ from rich.table import Table
 
 from rankproof.attack import attack
 from rankproof.cost import look_seconds
-from rankproof.experiments.black_box import MODEL
-from rankproof.experiments.ordering import METHODS
 from rankproof.files import write_atomically
 from rankproof.goals import Reorder
 from rankproof.memory import keep_freed_memory
-from rankproof.methods.presets import automatic
 from rankproof.oracle import LocalOracle
 from rankproof.ranking.metrics import places_in, short_range_tau
+from rankproof.reproduction.cells import SEARCHES
 from rankproof.target import Target, open_target
 from rankproof.threat import Threat
 from rankproof.versions import versions
 
-ALL = {**METHODS, "auto": automatic()}
+MODEL = "zoo:fashion-mnist/c2f1-ct"
+ALL = {name: SEARCHES[name][0] for name in ("rand", "beta", "pso", "nes", "spsa", "auto")}
 EPS, K, VISIBLE, BUDGET, TRIALS = 4 / 255, 5, 50, 1000, 200
 LISTS, SIZES, BEST_OF = 1000, (5, 10, 25), 50
 

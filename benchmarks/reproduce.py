@@ -22,8 +22,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rankproof.experiments.reproduce.journal import read_lines
 from rankproof.files import write_atomically
+from rankproof.reproduction.records import read_lines
 from rankproof.versions import versions
 
 RECORD = Path("records/benchmarks/reproduce.json")

@@ -1,4 +1,3 @@
-import json
 import math
 from pathlib import Path
 
@@ -33,12 +32,13 @@ from rankproof import (
     attack,
     load,
 )
-from rankproof.experiments import eight_bit
-from rankproof.experiments.eight_bit import saved_and_read, searched_alone
-from rankproof.experiments.ordering import Cell
 from rankproof.methods.search import SearchInterruptedError
 from rankproof.methods.space import Space
 from rankproof.randomness import permutations
+from rankproof.reproduction import measure
+from rankproof.reproduction.cells import TableCell
+from rankproof.reproduction.measure import Bench
+from rankproof.reproduction.protocols import saved_and_read, searched_alone
 from rankproof.target import Target
 
 GOAL, THREAT, SHOWN, BUDGET, COUNT = Reorder(k=4), Threat(0.1), 12, 25, 5
@@ -287,29 +287,34 @@ def digits_target(make):
     return Target(gallery=gallery, dataset=digits, record={})
 
 
-def test_the_record_of_saved_digits(digits_target, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(eight_bit, "open_target", lambda *_, **__: digits_target)
-    monkeypatch.setattr(eight_bit, "RECORD", tmp_path / "records" / "saved.json")
-    monkeypatch.setattr(eight_bit, "PIECE", 4)
-    monkeypatch.setattr(eight_bit, "Cell", lambda **knobs: Cell(**knobs, budget=120))
-    monkeypatch.setattr("sys.argv", ["eight_bit", "--data", "digits", "--trials", "6"])
-    eight_bit.main()
-    record = json.loads((tmp_path / "records" / "saved.json").read_text())
-    assert record["command"] == "python -m rankproof.experiments.eight_bit --data digits --trials 6"
-    assert (record["trials"], record["equal"], record["tau"]) == (6, 6, record["tau_saved"])
-    assert record["mean_tau"] == pytest.approx(sum(record["tau"]) / 6)
-    assert record["mean_tau"] > 0.1
-    assert (record["method"], record["model"], record["data"]) == ("auto", "random", "digits")
-    assert (record["k"], record["visible"], record["budget"], record["eps"]) == (5, 50, 120, 4 / 255)
-    assert "6 of 6" in capsys.readouterr().out
+def saved(method, budget):
+    """A cell whose images are saved and searched again."""
+    place = {"eps": 4 / 255, "letter": "k", "count": 5, "visible": 50, "budget": budget, "grid": True}
+    return TableCell(name="saved", run="saved", model="ct", goal="oa", method=method, trials=6, **place)
+
+
+def test_the_record_of_saved_digits(digits_target, monkeypatch):
+    monkeypatch.setattr(measure, "PIECE", 4)
+    done = []
+    found = Bench().measure(saved("auto", 120), digits_target, digits_target, lambda *now: done.append(now))
+    assert done == [(4, 6), (6, 6)]
+    assert len(found.values["tau"]) == 6
+    assert found.values["tau"] == found.values["tau_saved"]
+    mean, low, high = found.figures["tau"]
+    assert mean == pytest.approx(sum(found.values["tau"]) / 6)
+    assert low < mean < high
+    assert mean > 0.1
+    assert found.steps == 120
+    assert any("8-bit images" in note for note in found.notes)
 
 
 def test_a_picture_that_came_back_otherwise_is_not_counted_as_equal(digits_target, monkeypatch):
-    monkeypatch.setattr(eight_bit, "saved_and_read", lambda images, folder: 1 - images)
-    cell = Cell(method="rand", k=5, visible=50, level=4, budget=60)
-    record = eight_bit.measured(digits_target, cell, 6, seed=0)
-    assert record["equal"] < 6
-    assert record["tau_saved"] != record["tau"]
+    monkeypatch.setattr(measure, "saved_and_read", lambda images: 1 - images)
+    cell = saved("rand", 60)
+    found = Bench().measure(cell, digits_target, digits_target, lambda done, total: None)
+    pairs = zip(found.values["tau"], found.values["tau_saved"], strict=True)
+    assert sum(one == other for one, other in pairs) < 6
+    assert found.values["tau_saved"] != found.values["tau"]
 
 
 @every_visible
