@@ -7,7 +7,7 @@ MODEL := runs/digits/model
 .DEFAULT_GOAL := help
 .PHONY: help venv audit test test-slow lint results benchmark
 
-help:  ## list what can be made
+help:  ## list all targets
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 venv: $(READY)  ## create .venv and install rankproof into it
@@ -17,7 +17,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-audit: $(READY) $(MODEL)/model.json  ## train a small encoder on the embedded digits, audit it: runs/digits/report.html
+audit: $(READY) $(MODEL)/model.json  ## train a small encoder on the scikit-learn digits and audit it: runs/digits/report.html
 	$(BIN)/rankproof audit --model $(MODEL) --eps 8/255 --seed 0 --out runs/digits
 
 $(MODEL)/model.json: | $(READY)
@@ -25,22 +25,22 @@ $(MODEL)/model.json: | $(READY)
 
 # Two processes of one thread each: threads that share two cores wait for each other.
 test: export OMP_NUM_THREADS := 1
-test: $(READY)  ## the test suite, without what takes minutes
+test: $(READY)  ## run the test suite, without the slow tests
 	$(BIN)/pytest -n 2 -m 'not slow'
 
-test-slow: $(READY)  ## the tests that take minutes
+test-slow: $(READY)  ## run the slow tests, which take minutes
 	$(BIN)/pytest -m slow
 
-lint: $(READY)  ## style, types and the directions of imports
+lint: $(READY)  ## check style, types and import directions
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-results: $(READY)  ## docs/results.md from records/
+results: $(READY)  ## render docs/results.md from records/
 	$(BIN)/python -m rankproof.reproduction
 
-benchmark: $(READY)  ## how near the attacks, with gradients and as a black box, come to the work they cannot avoid
+benchmark: $(READY)  ## compare attack times with the time of the work that no attack can avoid
 	$(BIN)/python benchmarks/white_box.py
 	$(BIN)/python benchmarks/black_box.py
 	$(BIN)/python benchmarks/training.py

@@ -22,17 +22,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from rankproof.attack import attack
-from rankproof.cost import look_seconds
-from rankproof.files import write_atomically
+from rankproof.attacks import attack
+from rankproof.attacks.cost import query_seconds
 from rankproof.goals import Reorder
-from rankproof.memory import keep_freed_memory
-from rankproof.oracle import LocalOracle
+from rankproof.io import versions, write_atomically
+from rankproof.oracles import LocalOracle
+from rankproof.parallel import keep_freed_memory
 from rankproof.ranking.metrics import places_in, short_range_tau
 from rankproof.reproduction.cells import SEARCHES
-from rankproof.target import Target, open_target
+from rankproof.system import Target, open_system
 from rankproof.threat import Threat
-from rankproof.versions import versions
 
 MODEL = "zoo:fashion-mnist/c2f1-ct"
 ALL = {name: SEARCHES[name][0] for name in ("rand", "beta", "pso", "nes", "spsa", "auto")}
@@ -52,13 +51,13 @@ def attack_row(target: Target, name: str, trials: int, repeats: int) -> dict[str
             Threat(EPS, grid=method.grid),
             method=method,
             budget=BUDGET,
-            index=index,
+            gallery_ids=index,
         )
         for _ in range(repeats)
     ]
     assert results[0].queries is not None
     seconds, queries = min(result.seconds for result in results), int(results[0].queries.sum())
-    bare = look_seconds(target.gallery, images, queries)
+    bare = query_seconds(target.gallery, images, queries)
     row = {"name": name, "method": method.name, "trials": len(index), "repeats": repeats}
     return {**row, "queries": queries, "seconds": seconds, "model_seconds": bare, "ratio": seconds / bare}
 
@@ -87,7 +86,7 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="write records/benchmarks/black-box.json")
     options = parser.parse_args()
     root = Path(os.environ.get("RANKPROOF_DATA") or "data")
-    target = open_target(MODEL, options.data, root=root)
+    target = open_system(MODEL, options.data, root=root)
     lists, rows = [tau_row(k) for k in SIZES], []
     scoring = Table(f"{LISTS:,} lists of N = {VISIBLE}", "microseconds per list")
     for row in lists:

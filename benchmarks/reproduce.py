@@ -22,9 +22,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rankproof.files import write_atomically
+from rankproof.io import versions, write_atomically
 from rankproof.reproduction.records import read_lines
-from rankproof.versions import versions
 
 RECORD = Path("records/benchmarks/reproduce.json")
 CELLS = ["eccv20/table10", "--cells", "ct", "--cells", "w1,m1", "--model", "ct=zoo:fashion-mnist/c2f1-ct"]

@@ -1,12 +1,12 @@
-"""How near the search service comes to its encoder's own speed, and what its indexes cost.
+"""Throughput of the search service compared with its encoder alone, and the cost of its indexes.
 
     python benchmarks/service.py [--requests 20000] [--items 100000] [--only load|index] [--record]
 
-Load: an untrained ResNet-18 on pictures of 128 x 128 behind the service, in a process of its own, and 16
-clients that send PNG files as fast as they are answered, in this one; both share the cores. The yardstick is
-the encoder alone at batch 16, before and after. Memory is the server's, at ten moments. Index: embeddings in
-groups, as trained encoders give them, put into each index, opened again, and searched. Run it on an otherwise
-idle machine.
+Load: the service of an untrained ResNet-18 on images of 128 x 128 runs in a separate process; 16 clients in
+this process send PNG files as fast as they are answered; both share the cores. The reference is the encoder
+alone at batch size 16, before and after. Memory is that of the server, measured ten times. Index: clustered
+embeddings, as trained encoders give them, are inserted into each index, which is then opened again and
+searched. Run it on an otherwise idle machine.
 """
 
 import argparse
@@ -31,30 +31,26 @@ from rich.table import Table
 from torch.nn import functional
 
 from rankproof.data import Dataset
-from rankproof.files import write_atomically
-from rankproof.memory import keep_freed_memory
+from rankproof.indexes import Index
+from rankproof.indexes.faiss import FaissIndex
+from rankproof.indexes.pgvector import PgvectorIndex
+from rankproof.io import versions, write_atomically
 from rankproof.models import new_encoder
+from rankproof.parallel import keep_freed_memory
 from rankproof.ranking import Cosine, Gallery, Ranker
-from rankproof.service.aside import aside
-from rankproof.service.database import Database, Sqlite
-from rankproof.service.database.postgres import start_embedded
-from rankproof.service.index import Index
-from rankproof.service.index.faiss_index import FaissIndex
-from rankproof.service.index.postgres import PostgresIndex
-from rankproof.service.items import Items
-from rankproof.service.keys import Keys
+from rankproof.service.batching import batch_invariant_multiple
 from rankproof.service.limits import Limits
 from rankproof.service.opening import fill
-from rankproof.service.quota import Quota
-from rankproof.service.serve import serve
-from rankproof.service.service import Service, as_png
-from rankproof.service.steady import steady_step
-from rankproof.target import silent
-from rankproof.versions import versions
+from rankproof.service.search_service import SearchService, encode_png
+from rankproof.service.server import serve
+from rankproof.service.storage import Database, Items, Sqlite
+from rankproof.service.storage.postgres import start_embedded
+from rankproof.service.worker_thread import run_in_worker_thread
+from rankproof.system import silent
 
-SIDE, GALLERY, CLIENTS, BATCH, BEST_OF, MOMENTS = 128, 256, 16, 16, 5, 10
+SIDE, GALLERY, CLIENTS, BATCH, BEST_OF, MEASUREMENTS = 128, 256, 16, 16, 5, 10
 RECORD = Path("records/benchmarks/service.json")
-ITEMS, DIMENSIONS, QUERIES, VISIBLE, PIECE = 100_000, 512, 100, 50, 2000
+ITEMS, DIMENSIONS, QUERIES, VISIBLE, BLOCK = 100_000, 512, 100, 50, 2000
 
 
 def new_ranker() -> Ranker:
@@ -62,46 +58,44 @@ def new_ranker() -> Ranker:
     return Ranker(new_encoder("resnet18"), "cosine", chunk=BATCH)
 
 
-def random_pictures(count: int, seed: int) -> torch.Tensor:
-    """Smooth pictures, which are as large as files as photographs are."""
+def random_images(count: int, seed: int) -> torch.Tensor:
+    """Smooth random images, whose files are as large as those of photographs."""
     random = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 3, SIDE // 4, SIDE // 4, generator=random)
     smooth = functional.interpolate(coarse, (SIDE, SIDE), mode="bilinear")
     return (smooth * 255).to(torch.uint8)
 
 
-def run_server(folder: str, told: Connection) -> None:
-    """The process of the service; tells its address."""
+def run_server(folder: str, output: Connection) -> None:
+    """Serve in this process; sends the lines that it prints."""
     keep_freed_memory()
-    service = aside(lambda stage: new_service(Path(folder)), silent)
-    serve(service, "127.0.0.1", 0, folder=Path(folder), say=told.send)
+    service = run_in_worker_thread(lambda stage: new_service(Path(folder)), silent)
+    serve(service, "127.0.0.1", 0, folder=Path(folder), log=output.send)
 
 
-def new_service(folder: Path) -> Service:
+def new_service(folder: Path) -> SearchService:
     """The service of an untrained encoder."""
-    ranker, pictures = new_ranker(), random_pictures(GALLERY, 0)
+    ranker, images = new_ranker(), random_images(GALLERY, 0)
     labels = torch.zeros(GALLERY, dtype=torch.int64)
     dataset = Dataset(
-        pictures=pictures, labels=labels, classes=("",), name="random", split="test", note="random pictures"
+        pictures=images, labels=labels, classes=("",), name="random", split="test", note="random images"
     )
     database, limits = Sqlite(folder / "service.sqlite"), Limits(per_day=10**9, per_second=10**9)
     items = Items(database, DIMENSIONS)
     fill(items, ranker, dataset, "benchmark", lambda done, total: None)
-    return Service(
+    return SearchService(
         ranker=ranker,
         dataset=dataset,
         items=items,
         index=FaissIndex(items, ranker.distance, folder),
-        keys=Keys(database),
-        quota=Quota(database, limits),
         limits=limits,
-        step=steady_step(ranker, pictures.shape[1:], limits.batch),
+        batch_multiple=batch_invariant_multiple(ranker, images.shape[1:], limits.batch),
     )
 
 
 @contextmanager
 def running() -> Iterator[tuple[int, int]]:
-    """A running service: its port and its process."""
+    """The port and the process id of a running service."""
     with tempfile.TemporaryDirectory() as folder:
         ours, theirs = get_context("spawn").Pipe()
         process = get_context("spawn").Process(target=run_server, args=(folder, theirs))
@@ -117,14 +111,14 @@ def running() -> Iterator[tuple[int, int]]:
 
 
 def encoder_speed() -> float:
-    """Pictures a second at batch 16, best of five."""
-    ranker, pictures = new_ranker(), random_pictures(2 * BATCH, 1)
+    """Images per second at batch size 16, best of five."""
+    ranker, images = new_ranker(), random_images(2 * BATCH, 1)
     times = []
     for _ in range(BEST_OF + 1):  # the first warms up
         begin = time.perf_counter()
-        ranker.embed_all(pictures)
+        ranker.embed_all(images)
         times.append(time.perf_counter() - begin)
-    return len(pictures) / min(times[1:])
+    return len(images) / min(times[1:])
 
 
 def megabytes(pid: int) -> float:
@@ -134,7 +128,7 @@ def megabytes(pid: int) -> float:
 
 
 def send(port: int, files: list[bytes], count: int) -> list[float]:
-    """One client: seconds until each answer."""
+    """Send requests one after the other; returns the response time of each in seconds."""
     connection, times = HTTPConnection("127.0.0.1", port), []
     for number in range(count):
         begin = time.perf_counter()
@@ -148,20 +142,20 @@ def send(port: int, files: list[bytes], count: int) -> list[float]:
 
 
 def load_row(requests: int) -> dict[str, Any]:
-    """Throughput, waiting times and memory under 16 clients."""
+    """Throughput, response times and memory under 16 clients."""
     before = encoder_speed()
-    files = [as_png(picture) for picture in random_pictures(64, 2)]
+    files = [encode_png(image) for image in random_images(64, 2)]
     memory, times = [], []
     with running() as (port, pid), ThreadPoolExecutor(CLIENTS) as pool:
         send(port, files, 50)  # warms up
         begin = time.perf_counter()
-        share = max(1, requests // MOMENTS // CLIENTS)
-        for _ in range(MOMENTS):
+        share = max(1, requests // MEASUREMENTS // CLIENTS)
+        for _ in range(MEASUREMENTS):
             for part in pool.map(lambda client: send(port, files, share), range(CLIENTS)):
                 times += part
             memory.append([len(times), megabytes(pid)])
         seconds = time.perf_counter() - begin
-    waits, alone = torch.tensor(times), (before + encoder_speed()) / 2
+    latencies, alone = torch.tensor(times), (before + encoder_speed()) / 2
     speed = len(times) / seconds
     return {
         "requests": len(times),
@@ -169,14 +163,14 @@ def load_row(requests: int) -> dict[str, Any]:
         "encoder_per_second": alone,
         "per_second": speed,
         "ratio": speed / alone,
-        "p50_ms": 1000 * float(waits.quantile(0.5)),
-        "p99_ms": 1000 * float(waits.quantile(0.99)),
+        "p50_ms": 1000 * float(latencies.quantile(0.5)),
+        "p99_ms": 1000 * float(latencies.quantile(0.99)),
         "memory_mb": memory,
     }
 
 
-def grouped(count: int, seed: int) -> torch.Tensor:
-    """Embeddings in groups of fifty, at unit length."""
+def clustered(count: int, seed: int) -> torch.Tensor:
+    """Unit embeddings in clusters of fifty."""
     centres = torch.randn(ITEMS // 50, DIMENSIONS, generator=torch.Generator().manual_seed(0))
     random = torch.Generator().manual_seed(seed)
     members = centres[torch.randint(len(centres), (count,), generator=random)]
@@ -190,30 +184,30 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def index_row(name: str, count: int) -> dict[str, Any]:
-    """What one index costs: putting items in, opening it for the first and the second time, and searching."""
+    """The cost of one index: inserting items, opening it for the first and the second time, and searching."""
     kind, exact = name.split()[0], name.endswith("exact")
-    z, queries = grouped(count, 1), grouped(QUERIES, 2)
+    z, queries = clustered(count, 1), clustered(QUERIES, 2)
     wanted = Gallery(Ranker(torch.nn.Identity(), "cosine"), z).search(queries, VISIBLE).tolist()
 
     def insert() -> Items:
         items = Items(database, DIMENSIONS)
-        for start in range(0, count, PIECE):
-            part = z[start : start + PIECE]
+        for start in range(0, count, BLOCK):
+            part = z[start : start + BLOCK]
             items.add([str(start + place) for place in range(len(part))], part, [None] * len(part))
         return items
 
-    def opened() -> Index:
+    def open_index() -> Index:
         limit = None if exact else 1
         if kind == "faiss":
             return FaissIndex(items, Cosine(), Path(folder), hnsw_from=limit)
-        return PostgresIndex(items, database, Cosine(), hnsw_from=limit)
+        return PgvectorIndex(items, database.connection, Cosine(), hnsw_from=limit)
 
     with tempfile.TemporaryDirectory() as folder:
         database: Any = new_database(kind, Path(folder))
         inserting, items = timed(insert)
-        building, index = timed(opened)
+        building, index = timed(open_index)
         index.close()
-        opening, index = timed(opened)
+        opening, index = timed(open_index)
         index.search(queries[:1], VISIBLE)
         searching, found = timed(lambda: [index.search(query[None], VISIBLE)[0] for query in queries])
         database.close()
@@ -238,9 +232,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--requests", type=int, default=20_000, help="of all clients together")
+    parser.add_argument("--requests", type=int, default=20_000, help="requests of all clients together")
     parser.add_argument("--items", type=int, default=ITEMS, help="embeddings in each index")
-    parser.add_argument("--only", choices=("load", "index"), help="one half of it")
+    parser.add_argument("--only", choices=("load", "index"), help="run one half only")
     parser.add_argument("--record", action="store_true", help=f"write {RECORD}")
     options = parser.parse_args()
     # A half that is measured alone leaves the other as it was.

@@ -1,10 +1,10 @@
-"""How near an epoch comes to the passes it cannot avoid.
+"""Time of a training epoch, compared with the encoder passes it cannot avoid.
 
     python benchmarks/training.py [--data fashion-mnist] [--record]
 
 The bare work is the encoder's forward and backward passes of the batches, for a defence also the forward
 and input-gradient passes of its attack and the forward passes it compares with, and the forward passes of the
-test pictures that R@1 needs: the best of five passes of each kind, in the same run. Of three epochs the best
+test images that R@1 needs: the best of five passes of each kind, in the same run. Of three epochs the best
 counts. Run it on an otherwise idle machine.
 """
 
@@ -23,17 +23,16 @@ from rich.table import Table
 from torch import Tensor
 
 from rankproof.data import Dataset, load
-from rankproof.files import write_atomically
-from rankproof.memory import keep_freed_memory
+from rankproof.io import versions, write_atomically
 from rankproof.models import new_encoder
+from rankproof.parallel import keep_freed_memory
 from rankproof.ranking import Ranker
-from rankproof.training import EmbeddingShift, InBatch, Inner, Training, published
+from rankproof.training import EmbeddingShift, InBatch, InnerAttack, Training, published
 from rankproof.training.loop import in_precision
 from rankproof.training.recipe import Recipe
-from rankproof.versions import versions
 
-PICTURES, TEST, EPOCHS, BEST_OF = 6000, 2000, 3, 5
-INNER = Inner(eps=0.3, steps=3, step=0.2, start=0.3)
+IMAGES, TEST, EPOCHS, BEST_OF = 6000, 2000, 3, 5
+INNER = InnerAttack(eps=0.3, steps=3, step=0.2, start=0.3)
 RECIPES = {
     "CT": published(),
     "CC": published(loss="contrastive"),
@@ -56,32 +55,32 @@ def best(work: Callable[[], Any]) -> float:
 
 def bare_seconds(ranker: Ranker, data: Dataset, test: Dataset, recipe: Recipe) -> float:
     """Time of the passes an epoch needs."""
-    size = int(recipe.sampler.settings()["batch"])
+    size = recipe.sampler.batch
     pixels = ranker.as_input(data.pictures[:size])
     ones = torch.ones_like(ranker.encoder(pixels))
 
     def learn() -> None:
         ranker.encoder(pixels).backward(ones)
 
-    def climb() -> Tensor:
+    def ascend() -> Tensor:
         with ranker.frozen():
             images = pixels.detach().requires_grad_(True)
             (gradient,) = torch.autograd.grad(ranker.encoder(images), images, ones)
         return gradient
 
-    def look(pictures: Tensor) -> Callable[[], Tensor]:
+    def embed(images: Tensor) -> Callable[[], Tensor]:
         @torch.inference_mode()
         def call() -> Tensor:
-            return ranker.encoder(pictures)
+            return ranker.encoder(images)
 
         return call
 
     batches = len(data) / size
     seconds = batches * best(learn)
     if recipe.defense.name != "none":
-        seconds += batches * (INNER.steps * best(climb) + best(look(pixels)))
+        seconds += batches * (INNER.steps * best(ascend) + best(embed(pixels)))
     tested = ranker.as_input(test.pictures[: ranker.chunk])
-    return seconds + len(test) / len(tested) * best(look(tested))
+    return seconds + len(test) / len(tested) * best(embed(tested))
 
 
 def row(name: str, data: Dataset, test: Dataset) -> dict[str, Any]:
@@ -107,10 +106,10 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="write records/benchmarks/training.json")
     options = parser.parse_args()
     root = Path(os.environ.get("RANKPROOF_DATA") or "data")
-    data = load(options.data, "train", root=root).head(PICTURES)
+    data = load(options.data, "train", root=root).head(IMAGES)
     test = load(options.data, "test", root=root).head(TEST)
     rows = [row(name, data, test) for name in RECIPES]
-    table = Table(f"an epoch of {PICTURES:,} pictures", "seconds", "bare seconds", "ratio")
+    table = Table(f"an epoch of {IMAGES:,} images", "seconds", "bare seconds", "ratio")
     for values in rows:
         figures = (f"{values[name]:.2f}" for name in ("seconds", "model_seconds", "ratio"))
         table.add_row(values["name"], *figures)
@@ -118,7 +117,7 @@ def main() -> None:
     if options.record:
         record = {
             "command": "python benchmarks/training.py --record",
-            "pictures": PICTURES,
+            "pictures": IMAGES,
             "test": TEST,
             "threads": torch.get_num_threads(),
             "rows": rows,

@@ -14,15 +14,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from rankproof.attack import attack
-from rankproof.cost import measure
-from rankproof.files import write_atomically
+from rankproof.attacks import attack
+from rankproof.attacks.cost import measure
 from rankproof.goals import CandidateLower, CandidateRaise, Preserve, QueryLower, QueryRaise, Reorder
-from rankproof.memory import keep_freed_memory
-from rankproof.methods.presets import published, strong
-from rankproof.target import open_target
+from rankproof.io import versions, write_atomically
+from rankproof.methods.defaults import published, strong
+from rankproof.parallel import keep_freed_memory
+from rankproof.system import open_system
 from rankproof.threat import Threat
-from rankproof.versions import versions
 
 GOALS = {
     "CA+ w = 1": CandidateRaise(w=1),
@@ -52,7 +51,7 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="write records/benchmarks/white-box.json")
     options = parser.parse_args()
     root = Path(os.environ.get("RANKPROOF_DATA") or "data")
-    target = open_target("zoo:fashion-mnist/c2f1-ct", options.data, root=root)
+    target = open_system("zoo:fashion-mnist/c2f1-ct", options.data, root=root)
     index = target.draw(TRIALS, seed=0)
     images = target.dataset.take(index)
     rows = []
@@ -60,7 +59,7 @@ def main() -> None:
     for name, goal in GOALS.items():
         method = METHODS[options.method](goal.metric)
         results = [
-            attack(target.gallery, images, goal, Threat(EPS), method=method, index=index)
+            attack(target.gallery, images, goal, Threat(EPS), method=method, gallery_ids=index)
             for _ in range(REPEATS)
         ]
         seconds = min(result.seconds for result in results)

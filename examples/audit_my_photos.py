@@ -2,26 +2,26 @@
 
     .venv/bin/python examples/audit_my_photos.py
 
-Writes OUT/report.html, OUT/report.json and pictures. Works on a GPU where the encoder is on one.
+Writes OUT/report.html, OUT/report.json and example images. Runs on the GPU if the encoder is on one.
 """
 
 import torch
 
 import rankproof as rp
 
-PHOTOS = "photos"  # a folder with one sub-folder per class, photos/CLASS/PICTURE.jpg
+PHOTOS = "photos"  # a folder with one sub-folder per class, photos/CLASS/IMAGE.jpg
 OUT = "runs/mine"
-SIZE = 64  # side that your encoder wants
-EPS = 4 / 255  # the largest change of a pixel
-TRIALS = 100  # attacks behind each headline figure; None is up to 1,000
+SIZE = 64  # side length in pixels that your encoder expects
+EPS = 4 / 255  # perturbation budget: the largest change of a pixel, in [0, 1]
+TRIALS = 100  # attacked images behind each headline figure; None is up to 1,000
 SEED = 0
-DISTANCE = "cosine"  # or "euclidean": what your search ranks by
-MEAN = [0.485, 0.456, 0.406]  # what your encoder was trained with; None for plain [0, 1] pixels
+DISTANCE = "cosine"  # or "euclidean": the distance your search ranks by
+MEAN = [0.485, 0.456, 0.406]  # the normalisation your encoder was trained with; None for pixels in [0, 1]
 STD = [0.229, 0.224, 0.225]
 
 
 def my_encoder() -> torch.nn.Module:
-    """Your trained module from pictures (b, 3, SIZE, SIZE) to embeddings (b, d); this one is a stand-in.
+    """Your trained module from images (b, 3, SIZE, SIZE) to embeddings (b, d); this one is a placeholder.
 
     Load its weights with safetensors, or with `torch.load(path, weights_only=True)`.
     """
@@ -35,16 +35,16 @@ def my_encoder() -> torch.nn.Module:
 
 
 def main() -> None:
-    """Load, embed, attack, report."""
-    photos = rp.load(PHOTOS, "test", size=SIZE, divide="none")  # every photo belongs to the gallery
+    """Load the images, embed them, run the audit and write the report."""
+    photos = rp.load(PHOTOS, "test", size=SIZE, split_by="none")  # no split: every image is in the gallery
     print(photos.note)
     ranker = rp.Ranker(my_encoder(), DISTANCE, mean=MEAN, std=STD, name="my encoder")
-    gallery = rp.Gallery.build(ranker, photos.pictures, photos.labels)
+    gallery = rp.Gallery.build(ranker, photos.images, photos.labels)
     report = rp.audit(
         gallery,
-        photos.pictures,
+        photos.images,
         rp.Threat(eps=EPS),
-        index=torch.arange(len(photos)),  # query i is gallery item i
+        gallery_ids=torch.arange(len(photos)),  # image i is gallery item i
         trials=TRIALS,
         seed=SEED,
         data=photos.name,

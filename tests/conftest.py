@@ -1,5 +1,7 @@
 import signal
+import tempfile
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from rankproof import Gallery, Ranker
+from rankproof.errors import RankproofError
 
 settings.register_profile("lean", max_examples=12, deadline=None, database=None, derandomize=True)
 settings.load_profile("lean")
@@ -83,7 +86,7 @@ class Make:
 
     @staticmethod
     def gallery(distance="cosine", count=20, dimensions=5, seed=0):
-        """Random embeddings without any pictures."""
+        """Random embeddings without any images."""
         embeddings = Make.embeddings(distance, count, dimensions, seed)
         return Gallery(Make.ranker(distance, dimensions), embeddings)
 
@@ -100,11 +103,41 @@ def make():
 
 @pytest.fixture(scope="session")
 def pictures(make):
-    """60 random pictures."""
+    """60 random images."""
     return make.images(60)
 
 
 @pytest.fixture(scope="session", params=["cosine", "euclidean"])
-def target(request, make, pictures):
-    """A gallery of the 60 pictures under each distance."""
+def gallery(request, make, pictures):
+    """A gallery of the 60 images under each distance."""
     return Gallery.build(make.ranker(request.param), pictures)
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    """One PostgreSQL for all tests, outside of pytest's folder, which concurrent test runs remove."""
+    with tempfile.TemporaryDirectory(prefix="rankproof-") as folder:
+        try:
+            from rankproof.service.storage.postgres import start_embedded
+
+            database = start_embedded(Path(folder) / "data")
+        except RankproofError as error:
+            pytest.skip(str(error))
+        yield database
+        database.close()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request, tmp_path):
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        from rankproof.service.storage import Sqlite
+
+        empty = Sqlite(tmp_path / "test.sqlite")
+        yield empty
+        empty.close()
+        return
+    empty = request.getfixturevalue("postgres_server")
+    for table in ("items", "keys", "quota", "facts"):
+        empty.run(f"DROP TABLE IF EXISTS {table}")
+    yield empty

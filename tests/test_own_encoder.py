@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from rankproof import Preprocess, RankproofError
 from rankproof.cli import app
 from rankproof.models import new_encoder, save_checkpoint
-from rankproof.target import open_target, preprocess_of
+from rankproof.system import open_system, preprocess_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "your-own-encoder.md"
 BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -85,69 +85,69 @@ def colour(workplace):
     return "flat.py:encoder"
 
 
-def test_pictures_are_resized_to_what_the_encoder_was_made_for(workplace, colour):
+def test_images_are_resized_to_what_the_encoder_was_made_for(workplace, colour):
     data = folder_of(workplace / "photos")
-    target = open_target(colour, data, divide="none")
+    target = open_system(colour, data, split_by="none")
     assert target.dataset.pictures.shape == (10, 3, 12, 12)
     assert "resized to 12x12, the size of flat.py:encoder" in target.dataset.note
     assert target.notes == ()
     assert target.gallery.ranker.name == colour
     assert target.record["input"] == [3, 12, 12]
     with pytest.raises(RankproofError, match="wants pictures of 3x12x12, photos has 3x16x16; try --size 12"):
-        open_target(colour, data, size=16, divide="none")
-    assert open_target("flat.py:any_size", data, divide="none").dataset.pictures.shape == (10, 3, 16, 20)
+        open_system(colour, data, size=16, split_by="none")
+    assert open_system("flat.py:any_size", data, split_by="none").dataset.pictures.shape == (10, 3, 16, 20)
 
 
-def test_pictures_that_have_the_size_are_left_alone(workplace):
+def test_images_that_have_the_size_are_left_alone(workplace):
     record = {"arch": "digits", "distance": "sphere", "input": [1, 8, 8]}
     save_checkpoint(workplace / "model", new_encoder("digits"), record)
-    target = open_target("model", None)
+    target = open_system("model", None)
     assert "resized" not in target.dataset.note
     assert target.gallery.ranker.distance.name == "sphere"
     assert target.gallery.ranker.chunk == 500
 
 
-def test_digits_for_an_encoder_of_larger_pictures(workplace):
+def test_digits_for_an_encoder_of_larger_images(workplace):
     target = open_target("zoo:fashion-mnist/c2f1-ct", None)
     assert target.dataset.pictures.shape[1:] == (1, 28, 28)
     assert "resized to 28x28, the size of zoo:fashion-mnist/c2f1-ct" in target.dataset.note
 
 
-def test_grey_pictures_for_an_encoder_of_colour(workplace, colour):
+def test_grey_images_for_an_encoder_of_colour(workplace, colour):
     target = open_target(colour, folder_of(workplace / "grey", mode="L"), divide="none")
     assert target.dataset.pictures.shape == (10, 1, 12, 12)
     assert target.notes == ("grey pictures are given to the encoder in three equal channels",)
     assert target.dataset.note.endswith(target.notes[0])
-    grey = target.dataset.images[:2]
+    grey = target.dataset.as_float()[:2]
     expected = torch.nn.functional.normalize(((grey.repeat(1, 3, 1, 1) - 0.5) / 0.5).flatten(1))
     torch.testing.assert_close(target.gallery.embeddings[:2], expected)
 
 
-def test_colour_pictures_for_an_encoder_of_grey_are_refused(workplace):
+def test_colour_images_for_an_encoder_of_grey_are_refused(workplace):
     data = folder_of(workplace / "photos")
     with pytest.raises(RankproofError, match="wants pictures of 1x28x28, photos has 3x28x28; choose other"):
-        open_target("zoo:fashion-mnist/c2f1-ct", data, divide="none")
+        open_system("zoo:fashion-mnist/c2f1-ct", data, split_by="none")
 
 
 def test_what_is_resized_on_the_way_is_attacked_as_it_was_loaded(workplace, colour):
     data = folder_of(workplace / "photos")
-    target = open_target(colour, data, divide="none", preprocess=Preprocess(resize=12, crop=12, jpeg=60))
+    target = open_system(colour, data, split_by="none", preprocess=Preprocess(resize=12, crop=12, jpeg=60))
     assert target.dataset.pictures.shape == (10, 3, 16, 20)
     assert target.notes == ("every picture passes jpeg=60, resize=12, crop=12 before the encoder",)
     with pytest.raises(RankproofError, match="3x12x12, photos has 3x12x15; try --resize 12"):
-        open_target(colour, data, divide="none", preprocess=Preprocess(resize=12))
+        open_system(colour, data, split_by="none", preprocess=Preprocess(resize=12))
     with pytest.raises(RankproofError, match="a square of 17 pixels does not fit"):
-        open_target(colour, data, divide="none", preprocess=Preprocess(crop=17))
-    only_jpeg = open_target(colour, data, divide="none", preprocess=Preprocess(jpeg=60))
+        open_system(colour, data, split_by="none", preprocess=Preprocess(crop=17))
+    only_jpeg = open_system(colour, data, split_by="none", preprocess=Preprocess(jpeg=60))
     assert only_jpeg.dataset.pictures.shape == (10, 3, 12, 12)
 
 
-def test_large_pictures_pass_in_small_numbers(workplace):
+def test_large_images_pass_in_small_numbers(workplace):
     (workplace / "mean.py").write_text(
         "from torch import nn\n\n"
         "def encoder():\n    return nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten())\n"
     )
-    target = open_target("mean.py:encoder", folder_of(workplace / "photos"), divide="none", size=224)
+    target = open_system("mean.py:encoder", folder_of(workplace / "photos"), split_by="none", size=224)
     assert target.gallery.ranker.chunk == 16
 
 
@@ -158,7 +158,7 @@ def test_a_network_that_views_its_features_keeps_its_layout(workplace):
         "    def __init__(self):\n        super().__init__()\n        self.conv = nn.Conv2d(3, 4, 3)\n"
         "    def forward(self, x):\n        return self.conv(x).view(len(x), -1)\n"
     )
-    target = open_target("views.py:Views", folder_of(workplace / "photos"), divide="none", size=8)
+    target = open_system("views.py:Views", folder_of(workplace / "photos"), split_by="none", size=8)
     assert target.gallery.embeddings.shape == (10, 4 * 36)
 
 

@@ -19,7 +19,7 @@ from rankproof import (
     open_encoder,
     text_queries,
 )
-from rankproof.goals import Scene
+from rankproof.goals import AttackContext
 
 TOLERANCE = {"rtol": 1e-7, "atol": 1e-6}
 WORDS = ["<pad>", "<unk>", "<start>", "<end>", "red", "green", "shoe", "cup"]
@@ -39,9 +39,9 @@ def test_losses_gradients_and_ranks_of_given_queries(make, distance, goal, form)
     gallery = make.gallery(distance, count=17, dimensions=4)
     queries = make.embeddings(distance, 3, 4, seed=5)
     raw = torch.randn(4, 4, generator=make.random(6), dtype=torch.float64).requires_grad_(True)
-    scene = Scene(
-        gallery=gallery, clean=gallery.embeddings[:4], keys=range(4), seed=0, index=torch.arange(4),
-        queries=queries, own_copy="drop",
+    scene = AttackContext(
+        gallery=gallery, clean=gallery.embeddings[:4], rng_keys=range(4), seed=0, gallery_ids=torch.arange(4),
+        queries=queries, exclude_self=True,
     )  # fmt: skip
     bound = goal(w=3, form=form).bind(scene)
     z = gallery.ranker.distance.prepare(raw)
@@ -57,24 +57,24 @@ def test_losses_gradients_and_ranks_of_given_queries(make, distance, goal, form)
         losses.append(sum(terms) / 3)
         ranks.append(places)
     expected = torch.stack(losses)
-    torch.testing.assert_close(bound.outcome(z).loss, expected, **TOLERANCE)
-    (found,) = torch.autograd.grad(bound.outcome(z).loss.sum(), raw, retain_graph=True)
+    torch.testing.assert_close(bound.evaluate(z).loss, expected, **TOLERANCE)
+    (found,) = torch.autograd.grad(bound.evaluate(z).loss.sum(), raw, retain_graph=True)
     (wanted,) = torch.autograd.grad(expected.sum(), raw)
     torch.testing.assert_close(found, wanted, **TOLERANCE)
-    told = bound.verdict(z.detach())["rank"]
+    told = bound.metrics(z.detach())["rank"]
     torch.testing.assert_close(told, torch.tensor(ranks, dtype=torch.float64) * 100 / 17)
     assert bound.targets.shape == bound.preserved.shape == (4, 0)
 
 
-def test_given_items_are_the_same_as_chosen_items(make, target, pictures):
+def test_given_items_are_the_same_as_chosen_items(make, gallery, pictures):
     chosen = torch.tensor([[5, 9]]).expand(8, 2)
-    common = {"threat": Threat(8 / 255), "index": torch.arange(8)}
-    explicit = attack(target, pictures[:8], CandidateRaise(w=2), targets=chosen, **common)
-    given = attack(target, pictures[:8], CandidateRaise(w=2), queries=target.embeddings[[5, 9]], **common)
+    common = {"threat": Threat(8 / 255), "gallery_ids": torch.arange(8)}
+    explicit = attack(gallery, pictures[:8], CandidateRaise(w=2), targets=chosen, **common)
+    given = attack(gallery, pictures[:8], CandidateRaise(w=2), queries=gallery.embeddings[[5, 9]], **common)
     assert torch.equal(given.adversarial, explicit.adversarial)
     assert torch.equal(given.rank_after, explicit.rank_after)
     assert given.targets.shape == (8, 0)
-    assert given.knobs["w"] == 2
+    assert given.parameters["w"] == 2
     assert "the queries are given, not gallery items" in given.notes
     assert "the queries are given, not gallery items" not in explicit.notes
 
@@ -89,8 +89,8 @@ def test_given_queries_are_prepared_for_the_distance(make, pictures):
     assert torch.equal(results[0].adversarial, results[1].adversarial)
 
 
-def test_queries_that_do_not_fit(target, pictures):
-    def refused(message, queries, goal=None, victim=target, **more):
+def test_queries_that_do_not_fit(gallery, pictures):
+    def refused(message, queries, goal=None, victim=gallery, **more):
         goal = goal or CandidateRaise(w=2)
         with pytest.raises(RankproofError, match=message):
             attack(victim, pictures[:2], goal, Threat(8 / 255), queries=queries, **more)
@@ -103,7 +103,7 @@ def test_queries_that_do_not_fit(target, pictures):
     refused(r"expected embeddings", torch.ones(0, 5))
     refused(r"NaN or infinite", fine * float("nan"))
     refused(r"only CandidateRaise and CandidateLower", fine, QueryRaise())
-    refused(r"only CandidateRaise and CandidateLower", fine, Reorder(k=2), LocalOracle(target, visible=5))
+    refused(r"only CandidateRaise and CandidateLower", fine, Reorder(k=2), LocalOracle(gallery, visible=5))
     refused(r"not both", fine, targets=torch.zeros(2, 2, dtype=torch.int64))
 
 
@@ -170,7 +170,7 @@ def test_a_picture_rises_for_texts(clip, make):
 
 def test_who_has_no_text_side_says_so(clip):
     source = open_encoder("zoo:fashion-mnist/c2f1-ct")
-    with pytest.raises(RankproofError, match="has no text side; text queries need"):
+    with pytest.raises(RankproofError, match="has no text encoder; text queries need"):
         text_queries(source, ["red shoe"])
     for texts in ([], "red shoe"):
         with pytest.raises((RankproofError, TypeError), match="texts"):

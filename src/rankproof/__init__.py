@@ -6,7 +6,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rankproof.attack import attack
+    from rankproof.attacks import attack
+    from rankproof.attacks.result import AttackResult
+    from rankproof.attacks.transfer import choose, on_unseen, transfer
     from rankproof.audit import AuditResult, audit
     from rankproof.data import load
     from rankproof.errors import RankproofError
@@ -24,13 +26,11 @@ if TYPE_CHECKING:
         QueryRaise,
         Reorder,
     )
-    from rankproof.methods import NES, PGD, PSO, SPSA, Beta, Rand, Strong, Thompson, Universal
+    from rankproof.methods import NES, PGD, PSO, SPSA, Beta, MomentumPGD, Rand, ThompsonSampling, Universal
     from rankproof.models import Preprocess, load_checkpoint, open_encoder, text_queries
-    from rankproof.oracle import Cached, ListOracle, LocalOracle, Metered
+    from rankproof.oracles import BudgetedOracle, Cached, ListOracle, LocalOracle
     from rankproof.ranking import Gallery, Ranker
-    from rankproof.result import AttackResult
     from rankproof.threat import Threat
-    from rankproof.transfer import choose, on_unseen, transfer
     from rankproof.wire import HttpOracle
 
 __all__ = [
@@ -39,8 +39,10 @@ __all__ = [
     "PSO",
     "SPSA",
     "AttackResult",
+    "AttackSummary",
     "AuditResult",
     "Beta",
+    "BudgetedOracle",
     "Cached",
     "CandidateLower",
     "CandidateRaise",
@@ -50,9 +52,9 @@ __all__ = [
     "ListOracle",
     "LocalOracle",
     "MaxShift",
-    "Metered",
     "Mismatch",
     "Misrank",
+    "MomentumPGD",
     "NearestOther",
     "Preprocess",
     "Preserve",
@@ -62,8 +64,7 @@ __all__ = [
     "Ranker",
     "RankproofError",
     "Reorder",
-    "Strong",
-    "Thompson",
+    "ThompsonSampling",
     "Threat",
     "Universal",
     "accuracy",
@@ -80,7 +81,10 @@ __all__ = [
 ]
 
 _PUBLIC = {
-    "attack": ("attack",),
+    "attacks": ("attack",),
+    "attacks.result": ("AttackResult",),
+    "attacks.summary": ("AttackSummary",),
+    "attacks.transfer": ("choose", "on_unseen", "transfer"),
     "audit": ("AuditResult", "audit"),
     "data": ("load",),
     "errors": ("RankproofError",),
@@ -98,16 +102,14 @@ _PUBLIC = {
         "QueryRaise",
         "Reorder",
     ),
-    "methods": ("NES", "PGD", "PSO", "SPSA", "Beta", "Rand", "Strong", "Thompson", "Universal"),
-    "oracle": ("Cached", "ListOracle", "LocalOracle", "Metered"),
+    "methods": ("NES", "PGD", "PSO", "SPSA", "Beta", "MomentumPGD", "Rand", "ThompsonSampling", "Universal"),
+    "oracles": ("BudgetedOracle", "Cached", "ListOracle", "LocalOracle"),
     "models": ("Preprocess", "load_checkpoint", "open_encoder", "text_queries"),
     "ranking": ("Gallery", "Ranker"),
-    "result": ("AttackResult",),
     "threat": ("Threat",),
-    "transfer": ("choose", "on_unseen", "transfer"),
     "wire": ("HttpOracle",),
 }
-_VERBS = ("attack", "audit", "transfer")  # functions that share their module's name
+_VERBS = ("audit",)  # functions that share their package's name
 
 
 def __getattr__(name: str) -> Any:
@@ -123,7 +125,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """This package; `rankproof.attack` is the function even after the module of that name was imported."""
+    """This package; `rankproof.audit` is the function even after the package of that name was imported."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _VERBS and isinstance(value, ModuleType):

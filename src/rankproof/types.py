@@ -1,5 +1,6 @@
 """Shapes of the tensors that travel between the rooms, written once."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -7,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 Images = Float[Tensor, "b c h w"]
-"""Pictures with values in [0, 1]."""
+"""ImageSets with values in [0, 1]."""
 
 Embeddings = Float[Tensor, "b d"]
 """One embedding per image, already prepared for its distance (unit length for cosine)."""
@@ -37,18 +38,18 @@ PerAttack = Float[Tensor, " b"]
 """One value per attack."""
 
 
-Pictures = Float[Tensor, "b p c h w"]
-"""p pictures for each attack, with values in [0, 1]."""
+ImageSets = Float[Tensor, "b p c h w"]
+"""p images for each attack, with values in [0, 1]."""
 
 Places = Int[Tensor, "b p k"]
-"""Positions of k watched items in the visible list of each of p pictures, counted from 0."""
+"""Positions of k watched items in the visible list of each of p images, counted from 0."""
 
 Scores = Float[Tensor, "b p"]
-"""One value for each of p pictures of each attack."""
+"""One value for each of p images of each attack."""
 
 
 @dataclass(frozen=True)
-class Seen:
+class Feedback:
     """What became visible of a round of queries: all that a black-box method is told.
 
     Args:
@@ -61,34 +62,42 @@ class Seen:
 
 
 @runtime_checkable
-class Look(Protocol):
-    """What a black-box method may do: look at the results of some pictures."""
+class QueryFn(Protocol):
+    """What a black-box method may do: look at the results of some images."""
 
-    def __call__(self, images: Pictures, attacks: Rows) -> Seen:
-        """Send p pictures (b, p, c, h, w) for each of the attacks (b,) and tell what was seen."""
+    def __call__(self, images: ImageSets, attacks: Rows) -> Feedback:
+        """Send p images (b, p, c, h, w) for each of the attacks (b,) and tell what was seen."""
         ...
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Evaluation:
     """How near a batch of attacks is to its goal.
 
     Args:
         loss: (b,) what a gradient lowers; differentiable.
-        merit: (b,) the goal's own figure; higher is better.
-        strain: (b,) how far what was to be kept has moved, in units of what is tolerable: above 1 is too far;
-            None where nothing has to be kept, or where `merit` weighs it already.
+        fitness: (b,) the goal's own figure; higher is better.
+        constraint_violation: (b,) how far what was to be kept has moved, in units of what is tolerable: above
+            1 is too far; None where nothing has to be kept, or where `fitness` weighs it already.
     """
 
     loss: PerAttack
-    merit: PerAttack
-    strain: PerAttack | None = None
+    fitness: PerAttack
+    constraint_violation: PerAttack | None = None
 
 
 @runtime_checkable
 class Objective(Protocol):
     """What a white-box method may ask: how near images are to the goal, with a gradient."""
 
-    def __call__(self, images: Images, emphasis: PerAttack | None = None) -> Outcome:
-        """The outcome of images (b, c, h, w); `emphasis` (b,) scales the weight of what is to be kept."""
+    def __call__(self, images: Images, penalty_weight: PerAttack | None = None) -> Evaluation:
+        """Evaluate images (b, c, h, w); `penalty_weight` (b,) scales the weight of what is to be kept."""
         ...
+
+
+ProgressCallback = Callable[[int, int], None]
+"""Called with how much is done and how much there is in all."""
+
+
+def no_progress(done: int, total: int) -> None:
+    """A progress callback that shows nothing."""

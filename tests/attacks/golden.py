@@ -26,6 +26,7 @@ from rankproof import (
     MaxShift,
     Mismatch,
     Misrank,
+    MomentumPGD,
     NearestOther,
     Preserve,
     QueryLower,
@@ -33,8 +34,7 @@ from rankproof import (
     Ranker,
     RankproofError,
     Reorder,
-    Strong,
-    Thompson,
+    ThompsonSampling,
     Threat,
     attack,
     load,
@@ -43,7 +43,7 @@ from rankproof import (
 
 FILE = Path(__file__).with_name("golden.json")
 COUNT, CHUNK, THREADS = 6, 4, 1  # attacks each; images in one pass; bits depend on both
-VOLATILE = ("seconds", "model_seconds", "peak_mb", "versions", "device")
+VOLATILE = ("schema", "seconds", "model_seconds", "peak_mb", "versions", "device")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,27 +65,27 @@ class Case:
 
 
 SP_RAISE, SP_LOWER = QueryRaise(m=2) + 1.0 * Preserve(g=3), QueryLower(m=2) + 100.0 * Preserve(g=3)
-ORDER_STRONG = Strong(rule="iccv21", steps=8, momentum=0.9, longest=2 / 255, emphasis=5.0)
+ORDER_STRONG = MomentumPGD(rule="iccv21", steps=8, momentum=0.9, longest=2 / 255, penalty_weight=5.0)
 CASES = {
     "ca+ pgd digits": Case(world="digits", goal=CandidateRaise(w=2), method=PGD()),
-    "ca+ strong zoo": Case(world="zoo", goal=CandidateRaise(w=1), method=Strong(steps=6)),
+    "ca+ strong zoo": Case(world="zoo", goal=CandidateRaise(w=1), method=MomentumPGD(steps=6)),
     "ca- pgd digits drop": Case(
         world="digits", distance="euclidean", goal=CandidateLower(w=1), method=PGD(), drop=True
     ),
     "ca- pgd zoo": Case(world="zoo", goal=CandidateLower(w=3), method=PGD(steps=6)),
-    "ca+ distance digits": Case(world="digits", goal=CandidateRaise(w=2, form="distance"), method=Strong()),
-    "qa+ strong digits drop": Case(world="digits", goal=QueryRaise(m=2), method=Strong(), drop=True),
+    "ca+ distance digits": Case(world="digits", goal=CandidateRaise(w=2, form="distance"), method=MomentumPGD()),
+    "qa+ strong digits drop": Case(world="digits", goal=QueryRaise(m=2), method=MomentumPGD(), drop=True),
     "qa+ explicit zoo": Case(world="zoo", goal=QueryRaise(m=2), method=PGD(steps=6), explicit=2),
     "qa- strong digits": Case(
-        world="digits", distance="euclidean", goal=QueryLower(m=1), method=Strong()
+        world="digits", distance="euclidean", goal=QueryLower(m=1), method=MomentumPGD()
     ),
     "qa- distance zoo": Case(world="zoo", goal=QueryLower(m=2, form="distance"), method=PGD(steps=6)),
     "sp-qa+ pgd digits": Case(world="digits", goal=SP_RAISE, method=PGD()),
     "sp-qa+ explicit zoo": Case(
-        world="zoo", goal=SP_RAISE, method=Strong(steps=6), explicit=2, keep=3
+        world="zoo", goal=SP_RAISE, method=MomentumPGD(steps=6), explicit=2, keep=3
     ),
     "sp-qa- strong digits drop": Case(
-        world="digits", distance="euclidean", goal=SP_LOWER, method=Strong(), drop=True
+        world="digits", distance="euclidean", goal=SP_LOWER, method=MomentumPGD(), drop=True
     ),
     "sp-qa- pgd zoo": Case(world="zoo", goal=SP_LOWER, method=PGD(steps=6)),
     "oa pgd digits drop": Case(world="digits", goal=Reorder(k=4), method=PGD(rule="iccv21"), drop=True),
@@ -98,11 +98,11 @@ CASES = {
         world="zoo", goal=Reorder(k=4, order=(0, 3, 2, 1)), method=PGD(steps=6, rule="iccv21")
     ),
     "shift pgd digits": Case(world="digits", distance="euclidean", goal=MaxShift(), method=PGD()),
-    "shift strong zoo": Case(world="zoo", goal=MaxShift(), method=Strong(steps=6)),
+    "shift strong zoo": Case(world="zoo", goal=MaxShift(), method=MomentumPGD(steps=6)),
     "mismatch pgd digits": Case(world="digits", goal=Mismatch(), method=PGD()),
     "misrank pgd zoo": Case(world="zoo", goal=Misrank(), method=PGD(steps=6)),
     "nearest-other strong digits": Case(
-        world="digits", distance="euclidean", goal=NearestOther(), method=Strong()
+        world="digits", distance="euclidean", goal=NearestOther(), method=MomentumPGD()
     ),
     "top4 pgd zoo": Case(world="zoo", goal=LeaveTop(), method=PGD(steps=6)),
     "universal digits": Case(
@@ -115,7 +115,7 @@ CASES = {
         world="digits", distance="euclidean", goal=Reorder(k=3), method=PSO(particles=10), visible=None,
         drop=True,
     ),
-    "oa auto zoo": Case(world="zoo", goal=Reorder(k=5), method=Thompson(), visible=50, grid=True),
+    "oa auto zoo": Case(world="zoo", goal=Reorder(k=5), method=ThompsonSampling(), visible=50, grid=True),
 }  # fmt: skip
 
 
@@ -165,7 +165,7 @@ def run(case):
     """The result of a case; a black box is interrupted and goes on from its file."""
     gallery = gallery_of(case.world, case.distance)
     rows = torch.arange(COUNT) * 11 + 3
-    options = {"index": rows, "own_copy": "drop" if case.drop else "keep", "seed": 5}
+    options = {"gallery_ids": rows, "exclude_self": case.drop, "seed": 5}
     if case.explicit:
         shared = torch.full((COUNT, 1), 17)
         options["targets"] = (
@@ -179,7 +179,7 @@ def run(case):
         return attack(gallery, images, case.goal, threat, method=case.method, **options)
     with TemporaryDirectory() as folder:
         oracle = LocalOracle(gallery, case.visible)
-        options |= {"method": case.method, "budget": 60, "journal": Path(folder)}
+        options |= {"method": case.method, "budget": 60, "search_folder": Path(folder)}
         try:
             attack(oracle, images, case.goal, threat, progress=failing(3), **options)
         except RankproofError:
@@ -192,13 +192,13 @@ def run(case):
 def told(result):
     """What is kept of a result: a digest of each image, every figure, and the summary."""
     images = [hashlib.sha256(image.numpy().tobytes()).hexdigest()[:16] for image in result.adversarial]
-    cell = {name: value for name, value in result.cell().items() if name not in VOLATILE}
+    summary = {name: value for name, value in result.summary.to_json().items() if name not in VOLATILE}
     figures = {
         f"{when}_{name}": values.double().tolist()
         for when, part in (("before", result.before), ("after", result.after))
         for name, values in part.items()
     }
-    return {"images": images, "targets": result.targets.tolist(), "figures": figures, "summary": cell}
+    return {"images": images, "targets": result.targets.tolist(), "figures": figures, "summary": summary}
 
 
 def machine():

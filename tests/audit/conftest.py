@@ -11,7 +11,7 @@ QUERIES = 61
 
 @dataclass(frozen=True, kw_only=True)
 class Own(SPSA):
-    """Stands for the library's own search: not the yardstick's name, 8-bit images."""
+    """Stands for the library's own search: not the reference method's name, 8-bit images."""
 
     sigma: float = 5 / 255
     step: float = 4 / 255
@@ -22,7 +22,7 @@ class Own(SPSA):
 
 @pytest.fixture(scope="module", autouse=True)
 def own():
-    """A search that differs from the yardstick, and few queries."""
+    """A search that differs from the reference method, and few queries."""
     plan = sys.modules["rankproof.audit.plan"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plan, "automatic", Own)

@@ -5,8 +5,7 @@ import pytest
 
 from rankproof import Gallery, RankproofError, Threat
 from rankproof.audit import plan
-from rankproof.audit.plan import DEFAULT_TRIALS, LEAST_TRIALS, standard_cells
-from rankproof.goals.names import goal_name
+from rankproof.audit.plan import DEFAULT_TRIALS, LEAST_TRIALS, standard_tasks
 from rankproof.methods import SPSA
 
 GOALS = {"ca+", "ca-", "qa+", "qa-", "sp-qa+", "sp-qa-", "oa", "shift"}
@@ -33,41 +32,41 @@ def gallery(make):
     return Gallery.build(make.ranker(), make.images(60))
 
 
-def white(cells):
-    return [cell for cell in cells if cell.budget is None]
+def white(tasks):
+    return [task for task in tasks if task.budget is None]
 
 
-def seen(cells):
-    return [cell for cell in cells if cell.budget is not None]
+def black(tasks):
+    return [task for task in tasks if task.budget is not None]
 
 
-def figures(cells):
-    return [(goal_name(cell.goal), cell.method.name, round(cell.eps * 255, 6)) for cell in cells]
+def figures(tasks):
+    return [(task.goal.spec.name, task.method.name, round(task.eps * 255, 6)) for task in tasks]
 
 
 @pytest.mark.parametrize("level", [8.0, 4.0, 3.0, 0.0, 7.65])
 def test_every_goal_with_both_methods_and_a_curve(gallery, pictures, unit, level):
-    cells = plan(gallery, pictures, Threat(level / 255)).cells
-    found = figures(white(cells))
+    tasks = plan(gallery, pictures, Threat(level / 255)).tasks
+    found = figures(white(tasks))
     assert len(set(found)) == len(found)
-    assert len({cell.label for cell in cells}) == len(cells)  # what a journal knows them by
+    assert len({task.label for task in tasks}) == len(tasks)  # what a journal knows them by
     assert {f for f in found if f[1] == "pgd"} == {(goal, "pgd", level) for goal in GOALS}
     wanted = {(goal, "strong", n) for goal in GOALS for n in {*LEVELS, level}}
     assert {f for f in found if f[1] == "strong"} == wanted
 
 
 def test_both_methods_of_a_headline_figure_spend_the_same(gallery, pictures, unit):
-    cells = plan(gallery, pictures, Threat(8 / 255)).cells
+    tasks = plan(gallery, pictures, Threat(8 / 255)).tasks
     for goal in GOALS:
-        pair = [cell for cell in white(cells) if goal_name(cell.goal) == goal and cell.eps == 8 / 255]
-        assert sorted(cell.method.name for cell in pair) == ["pgd", "strong"]
-        assert len({(cell.passes, cell.trials) for cell in pair}) == 1
+        pair = [task for task in white(tasks) if task.goal.spec.name == goal and task.eps == 8 / 255]
+        assert sorted(task.method.name for task in pair) == ["pgd", "strong"]
+        assert len({(task.passes, task.trials) for task in pair}) == 1
         assert pair[0].passes == (24 if goal == "oa" else 16)
-    assert {cell.passes for cell in cells if cell.eps == 0} == {0}
+    assert {task.passes for task in tasks if task.eps == 0} == {0}
 
 
 def test_the_papers_settings(gallery, pictures, unit):
-    goals = {goal_name(cell.goal): cell.goal for cell in white(plan(gallery, pictures, Threat(0.03)).cells)}
+    goals = {task.goal.spec.name: task.goal for task in white(plan(gallery, pictures, Threat(0.03)).tasks)}
     assert goals["ca+"].w == goals["ca-"].w == goals["qa+"].m == goals["qa-"].m == 1
     assert [(weight, term.g) for weight, term in goals["sp-qa+"].terms[1:]] == [(1.0, 5)]
     assert [(weight, term.g) for weight, term in goals["sp-qa-"].terms[1:]] == [(100.0, 5)]
@@ -76,22 +75,22 @@ def test_the_papers_settings(gallery, pictures, unit):
 
 @pytest.mark.parametrize(("size", "g"), [(2, None), (3, 1), (4, 2), (7, 5), (500, 5)])
 def test_small_galleries_get_what_fits(size, g):
-    cells = white(standard_cells(size, Threat(0.03), 10))
-    names = {goal_name(cell.goal) for cell in cells}
+    tasks = white(standard_tasks(size, Threat(0.03), 10))
+    names = {task.goal.spec.name for task in tasks}
     assert names == (GOALS if g else GOALS - {"sp-qa+", "sp-qa-"})
-    for cell in cells:
-        if goal_name(cell.goal).startswith("sp"):
-            assert cell.goal.terms[1][1].g == g
-        if goal_name(cell.goal) == "oa":
-            assert cell.goal.k == min(5, size)
+    for task in tasks:
+        if task.goal.spec.name.startswith("sp"):
+            assert task.goal.terms[1][1].g == g
+        if task.goal.spec.name == "oa":
+            assert task.goal.k == min(5, size)
 
 
 @pytest.mark.parametrize(
     ("trials", "headline", "curve"), [(2000, 2000, 400), (1000, 1000, 200), (300, 300, 100), (30, 30, 30)]
 )
 def test_points_of_a_curve_get_fewer_trials(trials, headline, curve):
-    for cell in white(standard_cells(5000, Threat(8 / 255), trials)):
-        assert cell.trials == (headline if cell.eps == 8 / 255 else curve)
+    for task in white(standard_tasks(5000, Threat(8 / 255), trials)):
+        assert task.trials == (headline if task.eps == 8 / 255 else curve)
 
 
 # -- black boxes -----------------------------------------------------------------------------------
@@ -101,11 +100,11 @@ def test_points_of_a_curve_get_fewer_trials(trials, headline, curve):
     ("size", "ks", "visible"), [(2, [2], 2), (7, [5, 7], 7), (30, [5, 10], 30), (797, [5, 10], 50)]
 )
 def test_black_boxes_reorder_five_and_ten_of_fifty_as_far_as_there_are(size, ks, visible):
-    cells = seen(standard_cells(size, Threat(8 / 255), 300))
-    assert [cell.goal.k for cell in cells] == [k for k in ks for _ in range(2)]
-    assert [cell.method.name for cell in cells] == ["spsa", "own"] * len(ks)
-    assert [cell.yardstick for cell in cells] == [True, False] * len(ks)
-    assert {(cell.visible, cell.budget, cell.eps, cell.trials) for cell in cells} == {
+    tasks = black(standard_tasks(size, Threat(8 / 255), 300))
+    assert [task.goal.k for task in tasks] == [k for k in ks for _ in range(2)]
+    assert [task.method.name for task in tasks] == ["spsa", "own"] * len(ks)
+    assert [task.reference_method for task in tasks] == [True, False] * len(ks)
+    assert {(task.visible, task.budget, task.eps, task.trials) for task in tasks} == {
         (visible, 61, 8 / 255, 30)
     }
 
@@ -114,11 +113,11 @@ def test_black_boxes_reorder_five_and_ten_of_fifty_as_far_as_there_are(size, ks,
     ("trials", "few"), [(5000, 500), (1000, 100), (797, 79), (200, 20), (20, 20), (7, 7)]
 )
 def test_a_tenth_of_the_trials_looks_at_results_but_at_least_twenty(trials, few):
-    assert {cell.trials for cell in seen(standard_cells(797, Threat(0.03), trials))} == {few}
+    assert {task.trials for task in black(standard_tasks(797, Threat(0.03), trials))} == {few}
 
 
 def test_a_black_box_is_told_apart_by_its_label():
-    labels = [cell.label for cell in seen(standard_cells(797, Threat(8 / 255), 300))]
+    labels = [task.label for task in black(standard_tasks(797, Threat(8 / 255), 300))]
     assert labels[:2] == [
         "oa k = 5, N = 50, Q = 61 at 8/255 (spsa)",
         "oa k = 5, N = 50, Q = 61 at 8/255",
@@ -126,7 +125,7 @@ def test_a_black_box_is_told_apart_by_its_label():
 
 
 def test_a_search_among_8_bit_images_stays_there_and_the_yardstick_as_published():
-    spsa, own, *_ = seen(standard_cells(797, Threat(8 / 255), 300))
+    spsa, own, *_ = black(standard_tasks(797, Threat(8 / 255), 300))
     assert (spsa.threat(Threat(0.1)).grid, own.threat(Threat(0.1)).grid) == (False, True)
     assert own.threat(Threat(0.1)).eps == 8 / 255
     assert spsa.threat(Threat(0.1, grid=True)).grid
@@ -134,8 +133,8 @@ def test_a_search_among_8_bit_images_stays_there_and_the_yardstick_as_published(
 
 def test_a_yardstick_that_is_the_search_itself_is_run_once(monkeypatch):
     monkeypatch.setattr(sys.modules["rankproof.audit.plan"], "automatic", SPSA)
-    cells = seen(standard_cells(797, Threat(0.03), 300))
-    assert [(cell.goal.k, cell.method.name, cell.yardstick) for cell in cells] == [
+    tasks = black(standard_tasks(797, Threat(0.03), 300))
+    assert [(task.goal.k, task.method.name, task.reference_method) for task in tasks] == [
         (5, "spsa", False),
         (10, "spsa", False),
     ]
@@ -147,7 +146,7 @@ def test_a_yardstick_that_is_the_search_itself_is_run_once(monkeypatch):
 @pytest.mark.parametrize(("trials", "count"), [(None, 60), (7, 7), (60, 60), (61, 60), (5000, 60)])
 def test_never_more_trials_than_images(gallery, pictures, unit, trials, count):
     todo = plan(gallery, pictures, Threat(0.03), trials=trials)
-    assert todo.trials == max(cell.trials for cell in todo.cells) == count
+    assert todo.trials == max(task.trials for task in todo.tasks) == count
 
 
 def test_a_thousand_trials_where_nothing_is_said(gallery, make, unit):
@@ -166,7 +165,7 @@ def test_time_picks_the_trials(gallery, make, unit):
         assert LEAST_TRIALS <= todo.trials <= 3000
         assert todo.trials < earlier
         assert todo.seconds > 0.7 * min(1.0, share) * whole.seconds  # the time that is given is used
-        assert max(cell.trials for cell in todo.cells) == todo.trials
+        assert max(task.trials for task in todo.tasks) == todo.trials
         earlier = todo.trials
     assert plan(gallery, many, Threat(0.03), time_limit=10 * whole.seconds).trials == 3000
 

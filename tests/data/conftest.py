@@ -17,7 +17,7 @@ def encoded(pixels, kind="PNG", **options):
 
 
 def flat(value, height=6, width=8):
-    """A picture of one colour: a number for grey, three for RGB."""
+    """A image of one colour: a number for grey, three for RGB."""
     return np.full((height, width, *np.shape(value)), value, np.uint8)
 
 

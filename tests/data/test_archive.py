@@ -3,7 +3,8 @@ import zipfile
 import pytest
 
 import rankproof.data.archive as room
-from rankproof.data.archive import leaves, opened_listing
+from rankproof.data.archive import open_archive
+from rankproof.data.text_table import leaves
 from rankproof.errors import RankproofError
 
 TABLE = """path,class_id,class_name,split,extra
@@ -29,29 +30,29 @@ def place(request, make, tmp_path):
     return build
 
 
-def pictures(make):
+def images(make):
     return {f"p/{number}.png": make.flat(number) for number in range(1, 6)}
 
 
 def test_reads_the_table(place, make):
-    with opened_listing(place({"metadata.csv": TABLE, **pictures(make)})) as listing:
+    with open_archive(place({"metadata.csv": TABLE, **images(make)})) as listing:
         assert listing.name == "set"
-        assert [(picture.file, picture.key, picture.given) for picture in listing.pictures] == [
+        assert [(image.file, image.key, image.given) for image in listing.images] == [
             ("p/1.png", "10", "train"),
             ("p/2.png", "9", "train"),
             ("p/3.png", "9", "test"),
             ("p/4.png", "10", "test"),
         ]
         assert list(listing.classes.items()) == [("9", "nine"), ("10", "ten")]
-        assert listing.remarks == ("1 pictures marked val belong to train", "1 iconic pictures left out")
+        assert listing.remarks == ("1 images marked val belong to train", "1 iconic images left out")
         assert listing.read("p/3.png") == make.encoded(make.flat(3))
 
 
 def test_needs_only_path_and_class(place, make):
     table = "\ufeffpath,class_id\np/1.png,b\np/2.png,a\n"
-    with opened_listing(place({"metadata.csv": table, **pictures(make)})) as listing:
+    with open_archive(place({"metadata.csv": table, **images(make)})) as listing:
         assert listing.classes == {"a": "a", "b": "b"}
-        assert {picture.given for picture in listing.pictures} == {None}
+        assert {image.given for image in listing.images} == {None}
 
 
 @pytest.mark.parametrize(
@@ -72,16 +73,16 @@ def test_needs_only_path_and_class(place, make):
 def test_refuses_a_bad_table(place, table, message):
     with (
         pytest.raises(RankproofError, match=message) as error,
-        opened_listing(place({"metadata.csv": table})),
+        open_archive(place({"metadata.csv": table})),
     ):
         pass
     assert "metadata.csv" in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_names_a_listed_picture_that_is_missing(place):
+def test_names_a_listed_image_that_is_missing(place):
     with (
-        opened_listing(place({"metadata.csv": "path,class_id\np/1.png,1\n"})) as listing,
+        open_archive(place({"metadata.csv": "path,class_id\np/1.png,1\n"})) as listing,
         pytest.raises(RankproofError, match=r"p/1\.png"),
     ):
         listing.read("p/1.png")
@@ -91,8 +92,8 @@ def test_names_a_listed_picture_that_is_missing(place):
     "name", ["../evil.png", "p/../../evil.png", "/evil.png", "C:/evil.png", "p\\..\\..\\evil.png"]
 )
 def test_refuses_members_that_leave_the_archive(make, tmp_path, name):
-    path = make.zip(tmp_path / "set.zip", {"metadata.csv": TABLE, **pictures(make), name: "x"})
-    with pytest.raises(RankproofError, match="leaves the archive"), opened_listing(path):
+    path = make.zip(tmp_path / "set.zip", {"metadata.csv": TABLE, **images(make), name: "x"})
+    with pytest.raises(RankproofError, match="leaves the archive"), open_archive(path):
         pass
 
 
@@ -103,7 +104,7 @@ def test_ordinary_names_stay():
 def test_a_zip_without_a_table_is_refused(make, tmp_path):
     with (
         pytest.raises(RankproofError, match=r"has no metadata\.csv"),
-        opened_listing(make.zip(tmp_path / "a.zip", {})),
+        open_archive(make.zip(tmp_path / "a.zip", {})),
     ):
         pass
 
@@ -113,17 +114,17 @@ def test_what_is_no_zip_is_refused(tmp_path, raw):
     (tmp_path / "set.zip").write_bytes(raw)
     with (
         pytest.raises(RankproofError, match=r"set\.zip: not a readable zip"),
-        opened_listing(tmp_path / "set.zip"),
+        open_archive(tmp_path / "set.zip"),
     ):
         pass
 
 
 def test_a_damaged_member_is_named(make, tmp_path):
-    path = make.zip(tmp_path / "set.zip", {"metadata.csv": TABLE, **pictures(make)})
+    path = make.zip(tmp_path / "set.zip", {"metadata.csv": TABLE, **images(make)})
     raw = path.read_bytes()
     inside = make.encoded(make.flat(3))
     path.write_bytes(raw.replace(inside, inside[:-1] + b"?"))
-    with opened_listing(path) as listing:
+    with open_archive(path) as listing:
         assert listing.read("p/2.png")
         with pytest.raises(RankproofError, match=r"p/3\.png cannot be unpacked"):
             listing.read("p/3.png")
@@ -135,10 +136,10 @@ def test_bombs_are_refused_by_the_size_they_claim(make, tmp_path, monkeypatch):
         archive.writestr("metadata.csv", TABLE)
         archive.writestr("p/1.png", bytes(100_000))
     monkeypatch.setattr(room, "MAX_BYTES", 50_000)
-    with opened_listing(path) as listing, pytest.raises(RankproofError, match=r"p/1\.png is larger than"):
+    with open_archive(path) as listing, pytest.raises(RankproofError, match=r"p/1\.png is larger than"):
         listing.read("p/1.png")
     monkeypatch.setattr(room, "MAX_UNPACKED", 100_000)
-    with pytest.raises(RankproofError, match="would unpack to more than"), opened_listing(path):
+    with pytest.raises(RankproofError, match="would unpack to more than"), open_archive(path):
         pass
 
 
@@ -149,13 +150,13 @@ def test_a_member_cannot_unpack_to_more_than_it_claims(tmp_path):
         archive.writestr("p/1.png", bytes(100_000))
     raw = path.read_bytes()
     path.write_bytes(raw.replace((100_000).to_bytes(4, "little"), (10).to_bytes(4, "little")))
-    with opened_listing(path) as listing, pytest.raises(RankproofError, match="cannot be unpacked"):
+    with open_archive(path) as listing, pytest.raises(RankproofError, match="cannot be unpacked"):
         listing.read("p/1.png")
 
 
 def test_nothing_is_written_to_disk(make, tmp_path):
-    path = make.zip(tmp_path / "set.zip", {"metadata.csv": TABLE, **pictures(make)})
-    with opened_listing(path) as listing:
+    path = make.zip(tmp_path / "set.zip", {"metadata.csv": TABLE, **images(make)})
+    with open_archive(path) as listing:
         listing.read("p/1.png")
     assert list(tmp_path.iterdir()) == [path]
 
@@ -165,13 +166,12 @@ def test_nothing_is_written_to_disk(make, tmp_path):
     [("cars196_cropped_128.zip", 8054, 8131, 196, 0), ("grocery_128.zip", 2640 + 296, 2485, 81, 81)],
 )
 def test_the_published_zips_list_what_they_should(real, name, train, test, classes, shared):
-    with opened_listing(real(name)) as listing:
-        given = [picture.given for picture in listing.pictures]
+    with open_archive(real(name)) as listing:
+        given = [image.given for image in listing.images]
         assert (given.count("train"), given.count("test"), len(listing.classes)) == (train, test, classes)
         trained, tested = (
-            {picture.key for picture in listing.pictures if picture.given == split}
-            for split in ("train", "test")
+            {image.key for image in listing.images if image.given == split} for split in ("train", "test")
         )
         assert len(trained & tested) == shared
-        assert not any("iconic" in picture.file.lower() for picture in listing.pictures)
-        assert len(listing.read(listing.pictures[-1].file)) > 500
+        assert not any("iconic" in image.file.lower() for image in listing.images)
+        assert len(listing.read(listing.images[-1].file)) > 500

@@ -1,7 +1,7 @@
 import pytest
 
 from rankproof.data import load
-from rankproof.data.cub import holds_cub, list_cub
+from rankproof.data.cub import is_cub, list_cub
 from rankproof.errors import RankproofError
 
 TABLES = {
@@ -21,20 +21,20 @@ FILES = [line.split()[1] for line in TABLES["images.txt"].splitlines()]
 
 def birds(make, folder, **tables):
     """The layout of the unpacked archive; a table given as None is missing."""
-    pictures = {
+    images = {
         f"images/{file}": make.encoded(make.flat((50 * number, 9, 100), 6, 8 + number), "JPEG", quality=100)
         for number, file in enumerate(FILES)
     }
     found = TABLES | {f"{name}.txt": text for name, text in tables.items()}
     return make.tree(
-        folder, {**pictures, **BESIDE, **{name: text for name, text in found.items() if text is not None}}
+        folder, {**images, **BESIDE, **{name: text for name, text in found.items() if text is not None}}
     )
 
 
 def test_the_first_hundred_classes_train(make, tmp_path):
     listing = list_cub(birds(make, tmp_path / "CUB_200_2011"))
     assert listing.name == "CUB_200_2011"
-    assert [(picture.file, picture.key, picture.given) for picture in listing.pictures] == [
+    assert [(image.file, image.key, image.given) for image in listing.images] == [
         ("images/002.Albatross/a_1.jpg", "2", "train"),
         ("images/100.Pelican/p_2.jpg", "100", "train"),
         ("images/101.Gull/g_3.jpg", "101", "test"),
@@ -58,7 +58,7 @@ def test_loads_by_its_name_and_says_what_it_is(make, tmp_path):
     assert test.pictures.shape == (3, 3, 128, 128)
     assert test.labels.tolist() == [2, 3, 3]
     assert test.pictures[:, 0, 64, 64].tolist() == pytest.approx([100, 150, 200], abs=3)
-    assert test.note.startswith("CUB-200-2011, test split: 3 pictures of 128x128 in 2 classes")
+    assert test.note.startswith("CUB-200-2011, test split: 3 images of 128x128 in 2 classes")
     assert "classes 1 to 100 train, the others test" in test.note
     train = load("CUB_200_2011", "train", root=tmp_path)
     assert train.labels.tolist() == [0, 1]
@@ -67,21 +67,21 @@ def test_loads_by_its_name_and_says_what_it_is(make, tmp_path):
 
 def test_labels_are_joined_by_id_and_not_by_line(make, tmp_path):
     backwards = "".join(f"{line}\n" for line in reversed(TABLES["image_class_labels.txt"].splitlines()))
-    assert list_cub(birds(make, tmp_path / "b", image_class_labels=backwards)).pictures == (
-        list_cub(birds(make, tmp_path / "a")).pictures
+    assert list_cub(birds(make, tmp_path / "b", image_class_labels=backwards)).images == (
+        list_cub(birds(make, tmp_path / "a")).images
     )
 
 
 def test_another_division_can_be_asked_for(make, tmp_path):
     birds(make, tmp_path)
-    assert len(load(tmp_path, size=5, divide="none")) == 5
-    assert load(tmp_path, "test", size=5, divide="items").files != load(tmp_path, "test", size=5).files
+    assert len(load(tmp_path, size=5, split_by="none")) == 5
+    assert load(tmp_path, "test", size=5, split_by="items").files != load(tmp_path, "test", size=5).files
 
 
 @pytest.mark.parametrize("missing", ["images", "image_class_labels", "classes"])
 def test_a_missing_table_is_named(make, tmp_path, missing):
     birds(make, tmp_path, **{missing: None})
-    assert holds_cub(tmp_path)
+    assert is_cub(tmp_path)
     with pytest.raises(RankproofError, match=rf"{missing}\.txt: cannot be read .*; check that"):
         load(tmp_path)
 
@@ -135,7 +135,7 @@ def test_a_changed_line_is_named(make, tmp_path, table, old, new, message):
     assert f"{table}.txt, {message}" in str(error.value)
 
 
-def test_a_listed_picture_that_is_missing_is_named(make, tmp_path):
+def test_a_listed_image_that_is_missing_is_named(make, tmp_path):
     (birds(make, tmp_path) / "images" / "101.Gull" / "g_3.jpg").unlink()
     with pytest.raises(RankproofError, match=r"g_3\.jpg: cannot be read"):
         load(tmp_path)

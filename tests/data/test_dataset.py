@@ -15,8 +15,8 @@ def small():
     )
 
 
-def test_pictures_come_out_between_zero_and_one():
-    images = small().images
+def test_images_come_out_between_zero_and_one():
+    images = small().as_float()
     assert images.dtype == torch.float32
     assert torch.allclose(images.flatten(), torch.tensor([0.0, 0.2, 0.4, 0.6, 0.8]))
 
@@ -25,7 +25,7 @@ def test_take_picks_positions_in_the_asked_order():
     assert torch.allclose(small().take(torch.tensor([3, 1])).flatten(), torch.tensor([0.6, 0.2]))
 
 
-def test_head_cuts_pictures_labels_and_files_alike():
+def test_head_cuts_images_labels_and_files_alike():
     head = small().head(2)
     assert len(head) == 2
     assert head.labels.tolist() == [0, 1]

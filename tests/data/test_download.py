@@ -27,7 +27,7 @@ def published(tmp_path, monkeypatch):
         raw = gzip.compress(content, mtime=0)
         (folder / name).write_bytes(raw)
         files.append(room.Remote(name=name, size=len(raw), md5=md5(raw), content=md5(content)))
-    source = room.Source(address=f"{folder.as_uri()}/", files=tuple(files))
+    source = room.Publication(address=f"{folder.as_uri()}/", files=tuple(files))
     monkeypatch.setattr(room, "SOURCES", {"mnist": source})
     return folder
 

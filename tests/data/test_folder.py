@@ -5,7 +5,7 @@ from rankproof.errors import RankproofError
 
 
 def files(folder):
-    return [picture.file for picture in list_folder(folder).pictures]
+    return [image.file for image in list_folder(folder).images]
 
 
 def test_every_ending_counts_in_either_case(make, tmp_path):
@@ -37,7 +37,7 @@ def test_metadata_and_hidden_files_are_ignored(make, tmp_path, name):
 @pytest.mark.parametrize("name", ["movie.mp4", "1.png.part", "2.exe", "noending"])
 def test_a_stray_file_is_named(make, tmp_path, name):
     make.tree(tmp_path, {"a/1.png": "x", f"a/{name}": "x"})
-    with pytest.raises(RankproofError, match=f"{name}: not a picture; remove it"):
+    with pytest.raises(RankproofError, match=f"{name}: not an image; remove it"):
         list_folder(tmp_path)
 
 
@@ -47,13 +47,13 @@ def test_a_folder_inside_a_class_is_named(make, tmp_path):
         list_folder(tmp_path)
 
 
-def test_a_folder_named_like_a_picture_is_no_picture(make, tmp_path):
+def test_a_folder_named_like_a_image_is_no_image(make, tmp_path):
     make.tree(tmp_path, {"a/1.png": "x", "a/2.png/3.png": "x"})
     with pytest.raises(RankproofError, match=r"2\.png: a folder inside"):
         list_folder(tmp_path)
 
 
-def test_folders_without_pictures_are_no_class(make, tmp_path):
+def test_folders_without_images_are_no_class(make, tmp_path):
     make.tree(tmp_path, {"a/1.png": "x", "b/2.png": "x", "docs/manual.pdf": "x", ".cache/3.png": "x"})
     (tmp_path / "void").mkdir()
     listing = list_folder(tmp_path)
@@ -73,21 +73,21 @@ def test_train_and_test_folders_are_the_split(make, tmp_path):
         },
     )
     listing = list_folder(tmp_path)
-    assert [(picture.file, picture.key, picture.given) for picture in listing.pictures] == [
+    assert [(image.file, image.key, image.given) for image in listing.images] == [
         ("train/a/1.png", "a", "train"),
         ("train/b/1.png", "b", "train"),
         ("test/a/1.png", "a", "test"),
         ("val/b/7.png", "b", "train"),
     ]
     assert tuple(listing.classes) == ("a", "b")
-    assert listing.remarks == ("1 pictures of val/ belong to train", "left out: extra")
+    assert listing.remarks == ("1 images of val/ belong to train", "left out: extra")
 
 
 def test_classes_called_train_and_test_are_classes(make, tmp_path):
     make.tree(tmp_path, {"train/1.png": "x", "test/2.png": "x", "plane/3.png": "x"})
     listing = list_folder(tmp_path)
     assert tuple(listing.classes) == ("plane", "test", "train")
-    assert {picture.given for picture in listing.pictures} == {None}
+    assert {image.given for image in listing.images} == {None}
 
 
 def test_a_folder_without_classes_says_what_it_wants(make, tmp_path):
@@ -112,7 +112,7 @@ def test_reading_names_what_is_missing(tmp_path):
         read_below(tmp_path, "gone.png")
 
 
-def test_a_file_too_large_for_a_picture_is_not_read(tmp_path):
+def test_a_file_too_large_for_a_image_is_not_read(tmp_path):
     with (tmp_path / "huge.png").open("wb") as stream:
         stream.truncate(2**30)  # sparse: takes no room on the disk
     with pytest.raises(RankproofError, match="larger than 256 MiB"):

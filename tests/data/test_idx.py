@@ -4,7 +4,7 @@ import struct
 import numpy as np
 import pytest
 
-from rankproof.data.idx import FASHION_CLASSES, holds_idx, load_idx, read_idx
+from rankproof.data.idx import FASHION_CLASSES, is_idx, load_idx, read_idx
 from rankproof.errors import RankproofError
 
 
@@ -32,8 +32,8 @@ def test_reads_compressed_and_plain_files(folder):
 
 
 def test_recognises_a_folder_by_any_of_its_files(folder, tmp_path_factory):
-    assert holds_idx(folder)
-    assert not holds_idx(tmp_path_factory.mktemp("other"))
+    assert is_idx(folder)
+    assert not is_idx(tmp_path_factory.mktemp("other"))
 
 
 def test_names_the_files_of_a_missing_split(folder):
@@ -41,16 +41,16 @@ def test_names_the_files_of_a_missing_split(folder):
         load_idx(folder, "train")
 
 
-def test_refuses_unequal_numbers_of_pictures_and_labels(folder):
+def test_refuses_unequal_numbers_of_images_and_labels(folder):
     (folder / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes([2, 0, 1]))
-    with pytest.raises(RankproofError, match="4 pictures but 3 labels"):
+    with pytest.raises(RankproofError, match="4 images but 3 labels"):
         load_idx(folder, "test")
 
 
-def test_refuses_no_pictures(folder):
+def test_refuses_no_images(folder):
     (folder / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx_bytes(np.zeros((0, 2, 3)))))
     (folder / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes([]))
-    with pytest.raises(RankproofError, match="no pictures"):
+    with pytest.raises(RankproofError, match="no images"):
         load_idx(folder, "test")
 
 
@@ -64,7 +64,7 @@ GOOD = idx_bytes(PICTURES)
         (GOOD[:10], "damaged header"),
         (b"\x00\x00\x0d" + GOOD[3:], "damaged header"),
         (b"\x00\x00\x08\x01" + GOOD[4:], "damaged header"),
-        (GOOD[:-1], "promises 24 bytes, the file has 23"),
+        (GOOD[:-1], "declares 24 bytes, the file has 23"),
         (GOOD + b"x", "the file has more"),
         (GOOD[:4] + b"\xff" * 12, "too many"),
     ],

@@ -2,6 +2,7 @@ import gzip
 from pathlib import Path
 
 import pytest
+import torch
 
 from rankproof.data import load
 from rankproof.data.cub import list_cub
@@ -31,6 +32,20 @@ def test_nothing_asked_gives_the_embedded_digits():
     assert (len(load()), len(load(split="train"))) == (797, 1000)
 
 
+def test_the_two_splits_are_the_whole_set_once():
+    train, test = load("digits", "train"), load("digits")
+    assert (len(train), len(test)) == (1000, 797)
+    assert train.pictures.shape[1:] == (1, 8, 8)
+    assert train.labels.bincount(minlength=10).min() > 90
+    assert not (train.pictures[:797] == test.pictures).flatten(1).all(1).all()
+
+
+def test_sixteen_grey_levels_fill_the_range():
+    values = load("digits").pictures.unique()
+    assert (values.min(), values.max(), len(values)) == (0, 255, 17)
+    assert load("digits").pictures.dtype == torch.uint8
+
+
 def test_tells_the_kinds_apart(make, tmp_path):
     idx = idx_folder(tmp_path / "idx")
     folder = make.classes(tmp_path / "folder", 2)
@@ -46,7 +61,7 @@ def test_tells_the_kinds_apart(make, tmp_path):
     assert load(idx).note.startswith("idx files")
     assert load(folder).note.startswith("folder of classes")
     assert load(str(archive)).note.startswith("zip with metadata.csv")
-    assert load(table, divide="none").note.startswith("folder with metadata.csv")
+    assert load(table, split_by="none").note.startswith("folder with metadata.csv")
 
 
 def test_finds_names_below_the_root(make, tmp_path):
@@ -97,7 +112,7 @@ def test_every_kind_honours_size(kind, make, tmp_path):
 
 def test_the_note_tells_the_rule_and_divide_overrules_it(make, tmp_path):
     make.classes(tmp_path, 4)
-    assert "divided by picture" in load(tmp_path).note
+    assert "divided by image" in load(tmp_path).note
     assert "divided by class" in load(tmp_path, divide="classes").note
     assert "not divided" in load(tmp_path, divide="none").note
     assert (len(load(tmp_path)), len(load(tmp_path, divide="none"))) == (8, 16)
@@ -106,7 +121,7 @@ def test_the_note_tells_the_rule_and_divide_overrules_it(make, tmp_path):
 @pytest.mark.parametrize("path", [None, "idx"])
 def test_sets_with_their_own_split_refuse_another(path, tmp_path):
     with pytest.raises(RankproofError, match="own split"):
-        load(path and idx_folder(tmp_path / path), divide="items")
+        load(path and idx_folder(tmp_path / path), split_by="items")
 
 
 def test_progress_reaches_the_end(make, tmp_path):
@@ -121,7 +136,7 @@ def test_refuses_what_is_not_there(tmp_path):
 
 
 def test_refuses_an_empty_folder(tmp_path):
-    with pytest.raises(RankproofError, match="no pictures"):
+    with pytest.raises(RankproofError, match="no images"):
         load(tmp_path)
 
 
@@ -140,7 +155,7 @@ def test_refuses_an_empty_split(make, tmp_path):
     table = "path,class_id,split\n1.png,0,test\n2.png,1,test\n"
     path = make.zip(tmp_path / "x.zip", {"metadata.csv": table, "1.png": make.flat(1), "2.png": make.flat(2)})
     assert len(load(path)) == 2
-    with pytest.raises(RankproofError, match="train split: no pictures"):
+    with pytest.raises(RankproofError, match="train split: no images"):
         load(path, "train")
 
 
@@ -154,7 +169,7 @@ def test_grocery_loads(real):
     dataset = load(real("grocery_128.zip"), size=32)
     assert dataset.pictures.shape == (2485, 3, 32, 32)
     assert dataset.labels.bincount().count_nonzero() == len(dataset.classes) == 81
-    assert "296 pictures marked val belong to train" in dataset.note
+    assert "296 images marked val belong to train" in dataset.note
     assert dataset.classes[dataset.labels[0]] in dataset.files[0]
 
 
@@ -169,18 +184,18 @@ def test_both_splits_of_a_published_set_load_by_name(real, real_data, name, trai
         dataset = load(name, split, size=64, root=real_data)
         assert dataset.pictures.shape == (count, 3, 64, 64)
         assert len(dataset.labels.unique()) == classes
-        assert dataset.pictures.flatten(1).float().std(1).min() > 1  # no picture is empty
+        assert dataset.pictures.flatten(1).float().std(1).min() > 1  # no image is empty
 
 
 @pytest.mark.parametrize("name", ["Stanford_Online_Products", "CUB_200_2011"])
 def test_the_published_tables_list_what_they_should(real, name):
-    listing, train, test, classes = {
+    list_images, train, test, classes = {
         "Stanford_Online_Products": (list_sop, 59_551, 60_502, (11_318, 11_316)),
         "CUB_200_2011": (list_cub, 5_864, 5_924, (100, 100)),
     }[name]
-    pictures = listing(real(name)).pictures
-    given = [picture.given for picture in pictures]
+    images = list_images(real(name)).images
+    given = [image.given for image in images]
     assert (given.count("train"), given.count("test")) == (train, test)
     assert classes == tuple(
-        len({picture.key for picture in pictures if picture.given == split}) for split in ("train", "test")
+        len({image.key for image in images if image.given == split}) for split in ("train", "test")
     )

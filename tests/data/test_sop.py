@@ -1,7 +1,7 @@
 import pytest
 
 from rankproof.data import load
-from rankproof.data.sop import holds_sop, list_sop
+from rankproof.data.sop import is_sop, list_sop
 from rankproof.errors import RankproofError
 
 HEAD = "image_id class_id super_class_id path\n"
@@ -16,20 +16,20 @@ TEST = f"""{HEAD}4 9 1 bicycle_final/333_0.JPG
 FILES = [line.split()[3] for table in (TRAIN, TEST) for line in table.splitlines()[1:]]
 
 
-def shop(make, folder, train=TRAIN, test=TEST):
+def products(make, folder, train=TRAIN, test=TEST):
     """The layout of the unpacked archive, sizes and colours as different as there."""
-    pictures = {
+    images = {
         file: make.encoded(make.flat((40 * number, 9, 200), 6 + number, 8), "JPEG", quality=100)
         for number, file in enumerate(FILES)
     }
     tables = {"Ebay_train.txt": train, "Ebay_test.txt": test, "Ebay_info.txt": HEAD}
-    return make.tree(folder, {**pictures, **{name: raw for name, raw in tables.items() if raw is not None}})
+    return make.tree(folder, {**images, **{name: raw for name, raw in tables.items() if raw is not None}})
 
 
 def test_each_table_is_a_split(make, tmp_path):
-    listing = list_sop(shop(make, tmp_path / "Stanford_Online_Products"))
+    listing = list_sop(products(make, tmp_path / "Stanford_Online_Products"))
     assert listing.name == "Stanford_Online_Products"
-    assert [(picture.file, picture.key, picture.given) for picture in listing.pictures] == [
+    assert [(image.file, image.key, image.given) for image in listing.images] == [
         ("bicycle_final/111_0.JPG", "1", "train"),
         ("bicycle_final/111_1.JPG", "1", "train"),
         ("cabinet_final/222_0.JPG", "10", "train"),
@@ -46,7 +46,7 @@ def test_each_table_is_a_split(make, tmp_path):
 
 
 def test_loads_by_its_name_and_says_what_it_is(make, tmp_path):
-    shop(make, tmp_path / "Stanford_Online_Products")
+    products(make, tmp_path / "Stanford_Online_Products")
     seen = []
     test = load(
         "Stanford_Online_Products", root=tmp_path, progress=lambda done, total: seen.append((done, total))
@@ -56,18 +56,18 @@ def test_loads_by_its_name_and_says_what_it_is(make, tmp_path):
     assert [test.classes[label] for label in test.labels] == ["bicycle 9", "cabinet 11", "cabinet 11"]
     reds = test.pictures[:, 0, 64, 64].tolist()
     assert reds == pytest.approx([120, 160, 200], abs=3)
-    assert test.note.startswith("Stanford Online Products, test split: 3 pictures of 128x128 in 2 classes")
+    assert test.note.startswith("Stanford Online Products, test split: 3 images of 128x128 in 2 classes")
     assert "divided as the source says" in test.note
-    assert "not the whole data set, whose tables list 59,551 train and 60,502 test pictures" in test.note
+    assert "not the whole data set, whose tables list 59,551 train and 60,502 test images" in test.note
 
 
 def test_the_whole_tables_need_no_remark(make, tmp_path, monkeypatch):
     monkeypatch.setattr("rankproof.data.sop.PUBLISHED", {"train": 3, "test": 3})
-    assert list_sop(shop(make, tmp_path)).remarks == ()
+    assert list_sop(products(make, tmp_path)).remarks == ()
 
 
 def test_both_splits_agree_on_labels_and_share_no_class(make, tmp_path):
-    shop(make, tmp_path)
+    products(make, tmp_path)
     train, test = load(tmp_path, "train", size=5), load(tmp_path, "test", size=5)
     assert train.classes == test.classes
     assert train.labels.tolist() == [0, 0, 2]
@@ -75,21 +75,21 @@ def test_both_splits_agree_on_labels_and_share_no_class(make, tmp_path):
 
 
 def test_another_division_can_be_asked_for(make, tmp_path):
-    shop(make, tmp_path)
+    products(make, tmp_path)
     assert len(load(tmp_path, size=5, divide="none")) == 6
     classes = load(tmp_path, "train", size=5, divide="classes")
     assert {classes.classes[label] for label in classes.labels} == {"bicycle 1", "bicycle 9"}
 
 
 def test_windows_line_ends_and_empty_lines_do_no_harm(make, tmp_path):
-    listing = list_sop(shop(make, tmp_path, train=TRAIN.replace("\n", "\r\n") + "\r\n"))
-    assert len(listing.pictures) == 6
+    listing = list_sop(products(make, tmp_path, train=TRAIN.replace("\n", "\r\n") + "\r\n"))
+    assert len(listing.images) == 6
 
 
 @pytest.mark.parametrize("missing", ["train", "test"])
 def test_a_missing_table_is_named(make, tmp_path, missing):
-    shop(make, tmp_path, **{missing: None})
-    assert holds_sop(tmp_path)
+    products(make, tmp_path, **{missing: None})
+    assert is_sop(tmp_path)
     with pytest.raises(RankproofError, match=rf"Ebay_{missing}\.txt: cannot be read .*; check that"):
         load(tmp_path)
 
@@ -111,7 +111,7 @@ def test_a_missing_table_is_named(make, tmp_path, missing):
     ],
 )
 def test_a_damaged_line_is_named(make, tmp_path, line, message):
-    shop(make, tmp_path, test=f"{TEST}{line}\n")
+    products(make, tmp_path, test=f"{TEST}{line}\n")
     with pytest.raises(RankproofError, match=message) as error:
         load(tmp_path)
     assert "Ebay_test.txt, line 5" in str(error.value)
@@ -122,12 +122,12 @@ def test_a_damaged_line_is_named(make, tmp_path, line, message):
     "table", ["", "1 1 1 bicycle_final/111_0.JPG\n", TEST.replace(" ", ","), b"\xff\xfe"]
 )
 def test_what_is_no_such_table_is_refused(make, tmp_path, table):
-    shop(make, tmp_path, test=table)
+    products(make, tmp_path, test=table)
     with pytest.raises(RankproofError, match=r"Ebay_test\.txt: (its first line must be|not a UTF-8 table)"):
         load(tmp_path)
 
 
-def test_a_listed_picture_that_is_missing_is_named(make, tmp_path):
-    (shop(make, tmp_path) / "cabinet_final" / "444_1.JPG").unlink()
+def test_a_listed_image_that_is_missing_is_named(make, tmp_path):
+    (products(make, tmp_path) / "cabinet_final" / "444_1.JPG").unlink()
     with pytest.raises(RankproofError, match=r"444_1\.JPG: cannot be read"):
         load(tmp_path)

@@ -11,22 +11,24 @@ from rankproof import (
     CandidateRaise,
     Gallery,
     MaxShift,
+    MomentumPGD,
     QueryLower,
     Ranker,
     RankproofError,
-    Strong,
     Threat,
     attack,
     load,
 )
+from rankproof.attacks import attack_batch
 from rankproof.evaluation import Robustness, default_eps, robustness_score
 from rankproof.evaluation.robustness import TERMS, has_company
 from rankproof.goals import LeaveTop, Mismatch, Misrank, NearestOther
-from rankproof.models.c2f1 import DigitsEncoder
+from rankproof.models.small_cnns import DigitsEncoder
 from rankproof.randomness import draw
 from rankproof.ranking.metrics import recall_at, summarise
 
 T = 30
+STEPS = {steps: PGD(steps=steps, step=3 / 255) for steps in (1, 2, 6, 8, 24)}
 RECALLS = ("shift-recall", "misrank", "nearest-other")
 
 
@@ -40,12 +42,12 @@ def digits(request):
 @pytest.fixture(scope="module")
 def scored(digits):
     data, gallery = digits
-    return robustness_score(gallery, data.pictures, eps=16 / 255, trials=T, seed=5, steps=6)
+    return robustness_score(gallery, data.pictures, eps=16 / 255, trials=T, seed=5, method=STEPS[6])
 
 
 def made(values, **changes):
-    """A result of given values, the same picture in each row of all ten terms."""
-    plain = {"moved": torch.rand(len(values["ca+"])), "index": torch.arange(len(values["ca+"]))}
+    """A result of given values, the same image in each row of all ten terms."""
+    plain = {"moved": torch.rand(len(values["ca+"])), "gallery_ids": torch.arange(len(values["ca+"]))}
     rest = {"eps": 0.1, "method": "pgd", "steps": 3, "seed": 0, "flags": (), "notes": (), "seconds": 1.0}
     return Robustness(values=values, **{**plain, **rest, **changes})
 
@@ -54,17 +56,17 @@ def made(values, **changes):
 
 
 def test_every_term_is_that_of_its_own_attack(digits, scored):
-    """Each attack made again on its own, the terms taken by plain loops from its pictures."""
+    """Each attack made again on its own, the terms taken by plain loops from its images."""
     data, gallery = digits
     index = draw(797, T, 5)
-    assert scored.index.tolist() == index.tolist()
+    assert scored.gallery_ids.tolist() == index.tolist()
     method, threat = PGD(steps=6, step=3 / 255), Threat(16 / 255)
 
     def run(goal):
-        return attack(gallery, data.take(index), goal, threat, method=method, seed=5, index=index)
+        return attack(gallery, data.take(index), goal, threat, method=method, seed=5, gallery_ids=index)
 
-    def unit(pictures):
-        return functional.normalize(gallery.ranker.embed_all(pictures).double())
+    def unit(images):
+        return functional.normalize(gallery.ranker.embed_all(images).double())
 
     shifted, drawn = run(MaxShift()), run(Mismatch())
     assert scored.values["ca+"].tolist() == (2 * run(CandidateRaise()).rank_after[:, 0]).tolist()
@@ -88,7 +90,7 @@ def test_every_term_is_that_of_its_own_attack(digits, scored):
 
 
 def rankings(gallery, result, index):
-    """For each attacked picture all others, nearest first."""
+    """For each attacked image all others, nearest first."""
     z = gallery.ranker.embed_all(result.adversarial).double()
     far = gallery.ranker.distance.pairwise(z, gallery.embeddings.double())
     for row, own in zip(far, index.tolist(), strict=True):
@@ -114,10 +116,10 @@ def test_nothing_is_lost_where_nothing_may_change(digits):
     result = robustness_score(gallery, data.pictures, eps=0.0, trials=200, seed=1)
     terms = {name: term.mean for name, term in result.terms.items()}
     for name in ("ca+", "qa+"):  # 2 x 50 %
-        summary = summarise(result.values[name])
+        summary = mean_interval(result.values[name])
         assert abs(summary.mean - 100) < 2.1 * summary.half_width
         assert terms[name] <= 100
-    found = 100 * float(recall_at(gallery, 1)[result.index].mean())
+    found = 100 * float(recall_at(gallery, 1)[result.gallery_ids].mean())
     assert [terms[name] for name in RECALLS] == pytest.approx([found] * 3)
     assert found > 90
     assert terms["top4"] == 100
@@ -128,7 +130,7 @@ def test_nothing_is_lost_where_nothing_may_change(digits):
 
 def test_a_larger_budget_leaves_less(digits, scored):
     data, gallery = digits
-    less = robustness_score(gallery, data.pictures, eps=64 / 255, trials=T, seed=5, steps=24)
+    less = robustness_score(gallery, data.pictures, eps=64 / 255, trials=T, seed=5, method=STEPS[24])
     assert less.ers.high < scored.ers.low
     assert less.shift.mean > scored.shift.mean
     assert less.terms["nearest-other"].mean < 50
@@ -138,13 +140,13 @@ def test_a_larger_budget_leaves_less(digits, scored):
 # -- means, clipping, intervals
 
 
-def test_the_score_is_the_mean_of_ten_and_its_interval_that_of_the_pictures(make):
+def test_the_score_is_the_mean_of_ten_and_its_interval_that_of_the_images(make):
     values = {name: 100 * torch.rand(40, generator=make.random(i)) for i, name in enumerate(TERMS)}
-    # Terms that go against each other on the same pictures: their mean hardly varies.
+    # Terms that go against each other on the same images: their mean hardly varies.
     values["qa+"] = 100 - values["ca+"]
     result = made(values)
     own = [sum(float(values[name][i]) for name in TERMS) / 10 for i in range(40)]
-    expected = summarise(torch.tensor(own, dtype=torch.float64))
+    expected = mean_interval(torch.tensor(own, dtype=torch.float64))
     assert result.ers.mean == pytest.approx(expected.mean)
     assert (result.ers.low, result.ers.high) == pytest.approx((expected.low, expected.high), rel=1e-5)
     apart = math.sqrt(sum(term.half_width**2 for term in result.terms.values())) / 10
@@ -165,9 +167,9 @@ def test_means_are_clipped_and_single_values_are_not(make):
     assert result.values["ca+"].max() == 200
 
 
-def test_one_picture_has_no_interval(digits):
+def test_one_image_has_no_interval(digits):
     data, gallery = digits
-    told = robustness_score(gallery, data.pictures, eps=8 / 255, trials=1, steps=1).as_dict()
+    told = robustness_score(gallery, data.pictures, eps=8 / 255, trials=1, method=STEPS[1]).as_dict()
     assert told["ci95"]["ers"] == told["ci95"]["shift"] == told["ci95"]["ers_terms"]["qa-"] == [None, None]
     assert math.isfinite(told["ers"])
 
@@ -187,11 +189,11 @@ def test_the_keys(scored):
 def test_the_published_settings_are_the_defaults(digits, monkeypatch):
     seen = []
 
-    def spy(gallery, images, goal, threat, *, method, **rest):
+    def spy(gallery, batch, goal, threat, *, method, **rest):
         seen.append((threat.eps, method))
-        return attack(gallery, images, goal, threat, method=PGD(steps=1), **rest)
+        return attack_batch(gallery, batch, goal, threat, method=PGD(steps=1), **rest)
 
-    monkeypatch.setattr("rankproof.evaluation.robustness.attack", spy)
+    monkeypatch.setattr("rankproof.evaluation.robustness.attack_batch", spy)
     data, gallery = digits
     result = robustness_score(gallery, data.pictures, trials=3)
     assert seen == [(77 / 255, PGD(steps=32, step=3 / 255))] * 9
@@ -199,25 +201,25 @@ def test_the_published_settings_are_the_defaults(digits, monkeypatch):
 
 
 @pytest.mark.parametrize(("side", "eps"), [(8, 77), (28, 77), (32, 77), (33, 8), (224, 8)])
-def test_the_budget_goes_by_the_size_of_the_pictures(side, eps):
+def test_the_budget_goes_by_the_size_of_the_images(side, eps):
     assert default_eps(torch.zeros(1, 3, 5, side)) == default_eps(torch.zeros(1, 3, side, 5)) == eps / 255
 
 
 def test_another_method_takes_its_place(digits):
     data, gallery = digits
-    result = robustness_score(gallery, data.pictures, eps=0.1, trials=4, method=Strong(steps=5))
+    result = robustness_score(gallery, data.pictures, eps=0.1, trials=4, method=MomentumPGD(steps=5))
     assert (result.method, result.steps) == ("strong", 5)
 
 
-def test_the_same_seed_gives_the_same_values_and_a_picture_depends_on_nothing_else(digits, scored):
+def test_the_same_seed_gives_the_same_values_and_an_image_depends_on_nothing_else(digits, scored):
     data, gallery = digits
-    again = robustness_score(gallery, data.pictures, eps=16 / 255, trials=T, seed=5, steps=6)
+    again = robustness_score(gallery, data.pictures, eps=16 / 255, trials=T, seed=5, method=STEPS[6])
     assert all(torch.equal(again.values[name], scored.values[name]) for name in TERMS)
-    fewer = robustness_score(gallery, data.pictures, eps=16 / 255, trials=7, seed=5, steps=6)
+    fewer = robustness_score(gallery, data.pictures, eps=16 / 255, trials=7, seed=5, method=STEPS[6])
     for name in TERMS:
         torch.testing.assert_close(fewer.values[name], scored.values[name][:7], rtol=1e-3, atol=0.3)
-    other = robustness_score(gallery, data.pictures, eps=16 / 255, trials=T, seed=6, steps=6)
-    assert other.index.tolist() != scored.index.tolist()
+    other = robustness_score(gallery, data.pictures, eps=16 / 255, trials=T, seed=6, method=STEPS[6])
+    assert other.gallery_ids.tolist() != scored.gallery_ids.tolist()
 
 
 def test_progress_reaches_its_end_once(digits):
@@ -228,7 +230,7 @@ def test_progress_reaches_its_end_once(digits):
         data.pictures,
         eps=0.1,
         trials=5,
-        steps=2,
+        method=STEPS[2],
         progress=lambda done, total: calls.append((done, total)),
     )
     assert calls[-1] == (90, 90)
@@ -239,7 +241,7 @@ def test_progress_reaches_its_end_once(digits):
 
 
 class Constant(nn.Module):
-    """Every picture gets the same embedding, but for a trace of its pixels."""
+    """Every image gets the same embedding, but for a trace of its pixels."""
 
     def __init__(self, trace):
         super().__init__()
@@ -257,7 +259,7 @@ def test_a_collapsed_encoder_does_not_pass_for_a_robust_one(digits, trace):
     torch.manual_seed(0)
     ranker = Ranker(Constant(trace), gallery.ranker.distance)
     dead = Gallery.build(ranker, data.pictures, data.labels)
-    result = robustness_score(dead, data.pictures, trials=50, steps=8)
+    result = robustness_score(dead, data.pictures, trials=50, method=STEPS[8])
     assert result.collapsed
     assert result.as_dict()["collapsed"]
     assert "collapsed" in {flag.kind for flag in result.flags}
@@ -278,16 +280,16 @@ def test_distances_off_the_unit_sphere_are_told(digits, scored):
     assert any(note.startswith("shift: random start within") for note in scored.notes)
 
 
-def test_pictures_alone_in_their_class_are_left_out_and_told(digits):
+def test_images_alone_in_their_class_are_left_out_and_told(digits):
     data, gallery = digits
     labels = data.labels.clone()
     drawn = draw(797, 12, 0)
     labels[drawn[[2, 9]]] = torch.tensor([77, 78])
     lone = dataclasses.replace(gallery, labels=labels)
     assert has_company(lone).logical_not().nonzero().flatten().tolist() == sorted(drawn[[2, 9]].tolist())
-    result = robustness_score(lone, data.pictures, eps=0.05, trials=12, steps=1)
-    assert result.index.tolist() == [x for i, x in enumerate(drawn.tolist()) if i not in (2, 9)]
-    assert any(note.startswith("2 of the pictures drawn are alone") for note in result.notes)
+    result = robustness_score(lone, data.pictures, eps=0.05, trials=12, method=STEPS[1])
+    assert result.gallery_ids.tolist() == [x for i, x in enumerate(drawn.tolist()) if i not in (2, 9)]
+    assert any(note.startswith("2 of the images drawn are alone") for note in result.notes)
 
 
 def test_what_cannot_be_scored_is_refused(digits):

@@ -16,20 +16,20 @@ from rankproof import (
     attack,
     load,
 )
-from rankproof.models.c2f1 import DigitsEncoder
+from rankproof.models.small_cnns import DigitsEncoder
 
 
 @pytest.fixture(scope="module", params=["cosine", "euclidean"])
 def digits(request):
     """The embedded digits under an encoder with random weights, in single precision as in earnest."""
     torch.manual_seed(0)
-    images = load("digits").images
+    images = load("digits").as_float()
     return images, Gallery.build(Ranker(DigitsEncoder(), request.param), images)
 
 
 def clean(digits, goal):
     images, gallery = digits
-    return attack(gallery, images, goal, Threat(0.0), index=torch.arange(len(images)), seed=3)
+    return attack(gallery, images, goal, Threat(0.0), gallery_ids=torch.arange(len(images)), seed=3)
 
 
 def within_four_errors(values, expected):
@@ -60,7 +60,7 @@ def test_lowered_results_start_in_the_middle_of_their_pool(digits):
 
 
 def test_a_candidate_to_be_lowered_starts_near_the_top(digits):
-    assert clean(digits, CandidateLower()).summary.mean < 5
+    assert clean(digits, CandidateLower()).mean.mean < 5
 
 
 def test_preserved_results_start_at_the_top(digits):

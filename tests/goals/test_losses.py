@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from rankproof.errors import RankproofError
 from rankproof.goals import (
+    AttackContext,
     CandidateLower,
     CandidateRaise,
     MaxShift,
@@ -16,7 +17,6 @@ from rankproof.goals import (
     QueryLower,
     QueryRaise,
     Reorder,
-    Scene,
     hinge,
 )
 
@@ -55,7 +55,7 @@ def mean(values):
 
 
 class World:
-    """A random scene, and raw embeddings of attacked images at a generic point."""
+    """A random context, and raw embeddings of attacked images at a generic point."""
 
     def __init__(self, make, distance, n, d, b, seed, **chosen):
         self.distance = distance
@@ -64,12 +64,12 @@ class World:
         self.raw.requires_grad_(True)
         self.index = torch.randint(n, (b,), generator=make.random(seed + 2))
         self.clean = self.gallery.embeddings[self.index]
-        self.scene = Scene(
+        self.context = AttackContext(
             gallery=self.gallery,
             clean=self.clean,
-            keys=self.index.tolist(),
+            rng_keys=self.index.tolist(),
             seed=seed,
-            index=self.index,
+            gallery_ids=self.index,
             **{what: ids for what, ids in chosen.items() if ids is not None},
         )
 
@@ -87,12 +87,12 @@ class World:
     def to_item(self, i, q):
         return far(self.distance, self.gallery.embeddings[q], self.raw[i])
 
-    def check(self, outcome, losses):
+    def check(self, evaluation, losses):
         """Losses and their gradients, with a different weight for every attack."""
         expected = torch.stack(losses)
-        torch.testing.assert_close(outcome.loss, expected, **TOLERANCE)
+        torch.testing.assert_close(evaluation.loss, expected, **TOLERANCE)
         weights = torch.arange(1.0, len(losses) + 1, dtype=torch.float64)
-        (found,) = torch.autograd.grad((outcome.loss * weights).sum(), self.raw)
+        (found,) = torch.autograd.grad((evaluation.loss * weights).sum(), self.raw)
         (wanted,) = torch.autograd.grad((expected * weights).sum(), self.raw)
         torch.testing.assert_close(found, wanted, **TOLERANCE)
 
@@ -130,35 +130,35 @@ def both_ways_of_counting(request, monkeypatch):
 def test_query_goal_equals_the_double_loop(make, distance, form, direction, n, d, b, m, g, explicit, seed):
     world = World(make, distance, n, d, b, seed, targets=chosen_items(make, explicit, n, b, m, seed))
     goal = (QueryRaise if direction == "+" else QueryLower)(m=m, form=form)
-    bound = goal.bind(world.scene)
-    outcome = bound.outcome(world.z)
-    losses, merits, ranks = [], [], []
+    bound = goal.bind(world.context)
+    evaluation = bound.evaluate(world.z)
+    losses, fitnesses, ranks = [], [], []
     for i in range(b):
         distances = world.from_image(i)
         owns = [distances[c] for c in bound.targets[i]]
         losses.append(mean([term(form, direction, own, distances) for own in owns]))
         ahead = [(nearer if direction == "+" else farther)(distances, own) for own in owns]
-        merits.append(-np.mean(ahead) / n)
+        fitnesses.append(-np.mean(ahead) / n)
         ranks.append([100 * nearer(distances, own) / n for own in owns])
-    world.check(outcome, losses)
-    assert outcome.merit.tolist() == pytest.approx(merits)
-    assert outcome.strain is None
-    torch.testing.assert_close(bound.verdict(world.z)["rank"], torch.tensor(ranks, dtype=torch.float64))
+    world.check(evaluation, losses)
+    assert evaluation.fitness.tolist() == pytest.approx(fitnesses)
+    assert evaluation.constraint_violation is None
+    torch.testing.assert_close(bound.metrics(world.z)["rank"], torch.tensor(ranks, dtype=torch.float64))
 
 
 def test_preserve_alone_is_refused(make):
     world = World(make, "cosine", 12, 3, 2, 0)
     with pytest.raises(RankproofError, match="at most one Preserve"):
-        Preserve(g=2).bind(world.scene)
+        Preserve(g=2).bind(world.context)
 
 
 @both_distances
 @both_forms
 @pytest.mark.parametrize("direction", ["+", "-"])
-@pytest.mark.parametrize("emphasised", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
 @cases
-def test_sum_equals_the_weighted_means_and_emphasis_scales_what_is_kept(
-    make, distance, form, direction, emphasised, n, d, b, m, g, explicit, seed
+def test_sum_equals_the_weighted_means_and_penalty_weight_scales_what_is_kept(
+    make, distance, form, direction, weighted, n, d, b, m, g, explicit, seed
 ):
     xi = 0.5 + seed % 7
     world = World(
@@ -172,9 +172,9 @@ def test_sum_equals_the_weighted_means_and_emphasis_scales_what_is_kept(
         preserved=chosen_items(make, explicit, n, b, g, seed + 1),
     )
     goal = (QueryRaise if direction == "+" else QueryLower)(m=m, form=form)
-    bound = (goal + xi * Preserve(g=g)).bind(world.scene)
-    emphasis = torch.rand(b, generator=make.random(seed), dtype=torch.float64) * 3 if emphasised else None
-    losses, ranks, merits = [], [], []
+    bound = (goal + xi * Preserve(g=g)).bind(world.context)
+    penalty_weight = torch.rand(b, generator=make.random(seed), dtype=torch.float64) * 3 if weighted else None
+    losses, ranks, fitnesses = [], [], []
     for i in range(b):
         distances = world.from_image(i)
         own = mean([term(form, direction, distances[c], distances) for c in bound.targets[i]])
@@ -183,16 +183,16 @@ def test_sum_equals_the_weighted_means_and_emphasis_scales_what_is_kept(
         ]
         lost = np.mean([nearer(distances, distances[c]) / n for c in bound.preserved[i]])
         price = 1.5 * xi * lost if direction == "+" else 0.018 * xi / m**0.5 * lost * (1 + lost / 0.02)
-        merits.append(-np.mean(ahead) - price)
+        fitnesses.append(-np.mean(ahead) - price)
         kept = mean([raised(distances[c], distances) for c in bound.preserved[i]])
-        losses.append(own + xi * (emphasis[i] if emphasised else 1) * kept)
+        losses.append(own + xi * (penalty_weight[i] if weighted else 1) * kept)
         ranks.append([100 * nearer(distances, distances[c]) / n for c in bound.preserved[i]])
-    outcome = bound.outcome(world.z, emphasis)
-    world.check(outcome, losses)
-    assert outcome.merit.tolist() == pytest.approx(merits)
-    verdict = bound.verdict(world.z)
-    assert verdict["rank"].shape == (b, m)
-    torch.testing.assert_close(verdict["sp_rank"], torch.tensor(ranks, dtype=torch.float64))
+    evaluation = bound.evaluate(world.z, penalty_weight)
+    world.check(evaluation, losses)
+    assert evaluation.fitness.tolist() == pytest.approx(fitnesses)
+    metrics = bound.metrics(world.z)
+    assert metrics["rank"].shape == (b, m)
+    torch.testing.assert_close(metrics["sp_rank"], torch.tensor(ranks, dtype=torch.float64))
 
 
 @both_distances
@@ -204,9 +204,9 @@ def test_candidate_goal_equals_the_double_loop(
 ):
     world = World(make, distance, n, d, b, seed, targets=chosen_items(make, explicit, n, b, m, seed))
     goal = (CandidateRaise if direction == "+" else CandidateLower)(w=m, form=form)
-    bound = goal.bind(world.scene)
-    outcome = bound.outcome(world.z)
-    losses, merits, ranks = [], [], []
+    bound = goal.bind(world.context)
+    evaluation = bound.evaluate(world.z)
+    losses, fitnesses, ranks = [], [], []
     for i in range(b):
         terms, ahead, row = [], [], []
         for q in bound.targets[i]:
@@ -215,24 +215,24 @@ def test_candidate_goal_equals_the_double_loop(
             ahead.append((nearer if direction == "+" else farther)(distances, own))
             row.append(100 * nearer(distances, own) / n)
         losses.append(mean(terms))
-        merits.append(-np.mean(ahead) / n)
+        fitnesses.append(-np.mean(ahead) / n)
         ranks.append(row)
-    world.check(outcome, losses)
-    assert outcome.merit.tolist() == pytest.approx(merits)
-    torch.testing.assert_close(bound.verdict(world.z)["rank"], torch.tensor(ranks, dtype=torch.float64))
+    world.check(evaluation, losses)
+    assert evaluation.fitness.tolist() == pytest.approx(fitnesses)
+    torch.testing.assert_close(bound.metrics(world.z)["rank"], torch.tensor(ranks, dtype=torch.float64))
 
 
 @both_distances
-@pytest.mark.parametrize("emphasised", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
 @cases
-def test_reorder_equals_the_double_loop(make, distance, emphasised, n, d, b, m, g, explicit, seed):
+def test_reorder_equals_the_double_loop(make, distance, weighted, n, d, b, m, g, explicit, seed):
     k, xi = m + 1, 0.5 + seed % 7
     wanted = None
     if explicit:  # distinct items: a repeated one has no place of its own
         wanted = torch.stack([torch.randperm(n, generator=make.random(seed + i))[:k] for i in range(b)])
     world = World(make, distance, n, d, b, seed, targets=wanted)
-    bound = Reorder(k=k, xi=xi, sight=10).bind(world.scene)
-    emphasis = torch.rand(b, generator=make.random(seed), dtype=torch.float64) * 3 if emphasised else None
+    bound = Reorder(k=k, xi=xi, sight=10).bind(world.context)
+    penalty_weight = torch.rand(b, generator=make.random(seed), dtype=torch.float64) * 3 if weighted else None
     losses, taus, places = [], [], []
     for i in range(b):
         distances = world.from_image(i)
@@ -240,30 +240,30 @@ def test_reorder_equals_the_double_loop(make, distance, emphasised, n, d, b, m, 
         pairs = [(owns[s], owns[t]) for s in range(k) for t in range(s + 1, k)]
         order = sum(functional.relu(first - second) for first, second in pairs) / k**2
         sight = mean([raised(own, distances) for own in owns])
-        losses.append(order + xi * (emphasis[i] if emphasised else 1) * sight)
+        losses.append(order + xi * (penalty_weight[i] if weighted else 1) * sight)
         taus.append(np.mean([1 if first < second else -1 for first, second in pairs]))
         places.append([nearer(distances, own) for own in owns])
-    outcome = bound.outcome(world.z, emphasis)
-    world.check(outcome, losses)
-    assert outcome.merit.tolist() == pytest.approx(taus)
-    assert outcome.strain.tolist() == pytest.approx([(max(row) + 1) / 10 for row in places])
-    verdict = bound.verdict(world.z)
-    assert verdict["tau"].tolist() == pytest.approx(taus)
-    assert verdict["mean_rank"].tolist() == pytest.approx([np.mean(row) for row in places])
+    evaluation = bound.evaluate(world.z, penalty_weight)
+    world.check(evaluation, losses)
+    assert evaluation.fitness.tolist() == pytest.approx(taus)
+    assert evaluation.constraint_violation.tolist() == pytest.approx([(max(row) + 1) / 10 for row in places])
+    metrics = bound.metrics(world.z)
+    assert metrics["tau"].tolist() == pytest.approx(taus)
+    assert metrics["mean_rank"].tolist() == pytest.approx([np.mean(row) for row in places])
     expected = torch.tensor(places, dtype=torch.float64) * 100 / n
-    torch.testing.assert_close(verdict["rank"], expected)
+    torch.testing.assert_close(metrics["rank"], expected)
 
 
 @both_distances
 @cases
 def test_max_shift_is_minus_the_distance_moved(make, distance, n, d, b, m, g, explicit, seed):
     world = World(make, distance, n, d, b, seed)
-    bound = MaxShift().bind(world.scene)
-    outcome = bound.outcome(world.z)
+    bound = MaxShift().bind(world.context)
+    evaluation = bound.evaluate(world.z)
     moved = [far(distance, world.raw[i], world.clean[i]) for i in range(b)]
-    world.check(outcome, [-own for own in moved])
-    torch.testing.assert_close(outcome.merit, torch.stack(moved).detach())
-    torch.testing.assert_close(bound.verdict(world.z.detach())["shift"], torch.stack(moved).detach())
+    world.check(evaluation, [-own for own in moved])
+    torch.testing.assert_close(evaluation.fitness, torch.stack(moved).detach())
+    torch.testing.assert_close(bound.metrics(world.z.detach())["shift"], torch.stack(moved).detach())
     assert bound.targets.shape == bound.preserved.shape == (b, 0)
 
 
@@ -272,18 +272,18 @@ def test_max_shift_is_minus_the_distance_moved(make, distance, n, d, b, m, g, ex
 def test_a_dropped_own_copy_does_not_count_in_any_rank(make, distance, goal):
     kept, dropped = (
         goal.bind(
-            Scene(
+            AttackContext(
                 gallery=world.gallery,
                 clean=world.clean,
-                keys=world.index.tolist(),
+                rng_keys=world.index.tolist(),
                 seed=0,
-                index=world.index,
+                gallery_ids=world.index,
                 targets=torch.tensor([[3, 8, 11][: 3 if isinstance(goal, Reorder) else 2]] * 4),
-                own_copy=own_copy,
+                exclude_self=exclude_self,
             )
-        ).verdict(world.z)["rank"]
+        ).metrics(world.z)["rank"]
         for world in [World(make, distance, 20, 3, 4, 7)]
-        for own_copy in ("keep", "drop")
+        for exclude_self in (False, True)
     )
     world = World(make, distance, 20, 3, 4, 7)
     lost = []
@@ -302,23 +302,23 @@ def test_a_dropped_own_copy_does_not_count_in_any_rank(make, distance, goal):
 def test_the_gradient_follows_an_incoming_scale(make):
     """Losses may be weighted one by one before the backward pass."""
     world = World(make, "euclidean", 15, 3, 2, 0)
-    bound = QueryRaise(m=2).bind(world.scene)
-    (once,) = torch.autograd.grad(bound.outcome(world.z).loss.sum(), world.raw)
+    bound = QueryRaise(m=2).bind(world.context)
+    (once,) = torch.autograd.grad(bound.evaluate(world.z).loss.sum(), world.raw)
     scale = torch.tensor([3.0, 0.0], dtype=torch.float64)
-    (scaled,) = torch.autograd.grad((bound.outcome(world.z).loss * scale).sum(), world.raw)
+    (scaled,) = torch.autograd.grad((bound.evaluate(world.z).loss * scale).sum(), world.raw)
     torch.testing.assert_close(scaled, once * scale[:, None])
     assert bool((once != 0).any(1).all())
 
 
 def test_more_rows_than_one_block_of_rows_are_all_counted(make):
     world = World(make, "cosine", 15, 3, 40, 1)
-    bound = QueryRaise(m=2).bind(world.scene)
-    together = bound.outcome(world.z)
+    bound = QueryRaise(m=2).bind(world.context)
+    together = bound.evaluate(world.z)
     for i in (0, 15, 16, 31, 32, 39):
         distances = world.from_image(i)
         expected = mean([raised(distances[c], distances) for c in bound.targets[i]])
         assert together.loss[i].item() == pytest.approx(expected.item())
-        assert together.merit[i].item() == pytest.approx(
+        assert together.fitness[i].item() == pytest.approx(
             -np.mean([nearer(distances, distances[c]) for c in bound.targets[i]]) / 15
         )
 
@@ -327,19 +327,23 @@ def test_more_rows_than_one_block_of_rows_are_all_counted(make):
 def test_a_goal_keeps_single_precision_while_the_attack_runs(make, goal):
     world = World(make, "cosine", 15, 3, 2, 0)
     gallery = make.raw("cosine", world.gallery.embeddings.float())
-    scene = Scene(gallery=gallery, clean=world.clean.float(), keys=[0, 1], seed=0)
-    outcome = goal.bind(scene).outcome(world.z.detach().float())
-    assert outcome.loss.dtype == outcome.merit.dtype == torch.float32
-    assert all(v.dtype == torch.float64 for v in goal.bind(scene).verdict(world.z.detach().float()).values())
+    context = AttackContext(gallery=gallery, clean=world.clean.float(), rng_keys=[0, 1], seed=0)
+    evaluation = goal.bind(context).evaluate(world.z.detach().float())
+    assert evaluation.loss.dtype == evaluation.fitness.dtype == torch.float32
+    assert all(
+        v.dtype == torch.float64 for v in goal.bind(context).metrics(world.z.detach().float()).values()
+    )
 
 
 @pytest.mark.parametrize(
-    ("goal", "merit", "slope"), [(CandidateRaise(), -2 / 5, 2 / 5), (CandidateLower(), -1 / 5, -1 / 5)]
+    ("goal", "fitness", "slope"), [(CandidateRaise(), -2 / 5, 2 / 5), (CandidateLower(), -1 / 5, -1 / 5)]
 )
-def test_an_equally_far_item_is_neither_ahead_of_a_candidate_nor_behind_it(make, goal, merit, slope):
+def test_an_equally_far_item_is_neither_ahead_of_a_candidate_nor_behind_it(make, goal, fitness, slope):
     gallery = make.raw("euclidean", torch.tensor([[0.0], [1.0], [2.0], [2.0], [3.0]], dtype=torch.float64))
     z = torch.tensor([[2.0]], dtype=torch.float64, requires_grad=True)
-    scene = Scene(gallery=gallery, clean=z.detach(), keys=[0], seed=0, targets=torch.tensor([[0]]))
-    outcome = goal.bind(scene).outcome(z)
-    assert outcome.merit.item() == pytest.approx(merit)
-    assert torch.autograd.grad(outcome.loss.sum(), z)[0].item() == pytest.approx(slope)
+    context = AttackContext(
+        gallery=gallery, clean=z.detach(), rng_keys=[0], seed=0, targets=torch.tensor([[0]])
+    )
+    evaluation = goal.bind(context).evaluate(z)
+    assert evaluation.fitness.item() == pytest.approx(fitness)
+    assert torch.autograd.grad(evaluation.loss.sum(), z)[0].item() == pytest.approx(slope)

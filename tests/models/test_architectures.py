@@ -19,7 +19,7 @@ def count(encoder):
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_pictures_become_embeddings(arch):
+def test_images_become_embeddings(arch):
     kind = ARCHITECTURES[arch]
     side = kind.size or 40
     encoder = new_encoder(arch).eval()
@@ -28,7 +28,7 @@ def test_pictures_become_embeddings(arch):
     assert count(encoder) == SIZES.get(arch, count(encoder))
 
 
-def test_colour_networks_take_any_size_and_oblong_pictures():
+def test_colour_networks_take_any_size_and_oblong_images():
     encoder = new_encoder("resnet18").eval()
     with torch.no_grad():
         assert encoder(torch.rand(1, 3, 33, 64)).shape == (1, 512)
@@ -36,7 +36,7 @@ def test_colour_networks_take_any_size_and_oblong_pictures():
     assert not ARCHITECTURES["resnet18"].takes((1, 64, 64))
     assert ARCHITECTURES["c2f1"].takes((1, 28, 28))
     assert not ARCHITECTURES["c2f1"].takes((1, 28, 29))
-    assert (ARCHITECTURES["c2f1"].wanted, ARCHITECTURES["resnet50"].wanted) == ("1x28x28", "3xHxW")
+    assert (ARCHITECTURES["c2f1"].input_text, ARCHITECTURES["resnet50"].input_text) == ("1x28x28", "3xHxW")
 
 
 def test_residual_networks_have_the_usual_names():
@@ -57,10 +57,10 @@ def test_the_strides_of_a_bottleneck_are_in_its_middle():
 
 def test_lenet_bends_only_at_its_end():
     encoder = new_encoder("lenet")
-    pictures = torch.rand(3, 1, 28, 28)
+    images = torch.rand(3, 1, 28, 28)
     with torch.no_grad():
-        assert float(encoder(pictures).min()) == 0
-        assert all(float(encoder.features[:depth](pictures).min()) < 0 for depth in (2, 4))
+        assert float(encoder(images).min()) == 0
+        assert all(float(encoder.features[:depth](images).min()) < 0 for depth in (2, 4))
 
 
 def test_the_seed_decides_the_weights_and_nothing_else_is_disturbed():

@@ -13,14 +13,14 @@ from rankproof.models import GreyToColour
 
 @pytest.fixture
 def photos(make):
-    """Smooth colour pictures, as JPEG likes them."""
+    """Smooth colour images, as JPEG likes them."""
     rough = torch.rand(6, 3, 5, 6, generator=make.random(0))
     return functional.interpolate(rough, (20, 24), mode="bilinear")
 
 
-def through_pillow(picture, quality):
-    """One picture (c, h, w), the long way."""
-    pixels = np.asarray((picture * 255).round().to(torch.uint8).permute(1, 2, 0))
+def through_pillow(image, quality):
+    """One image (c, h, w), the long way."""
+    pixels = np.asarray((image * 255).round().to(torch.uint8).permute(1, 2, 0))
     file = BytesIO()
     Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(file, "JPEG", quality=quality)
     decoded = np.asarray(Image.open(file)).reshape(pixels.shape)
@@ -28,12 +28,12 @@ def through_pillow(picture, quality):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_pictures_really_pass_jpeg(photos, channels):
-    pictures = photos[:, :channels]
-    found = Preprocess(jpeg=30)(pictures)
-    expected = torch.stack([through_pillow(picture, 30) for picture in pictures])
+def test_images_really_pass_jpeg(photos, channels):
+    images = photos[:, :channels]
+    found = Preprocess(jpeg=30)(images)
+    expected = torch.stack([through_pillow(image, 30) for image in images])
     torch.testing.assert_close(found, expected)
-    assert 0.001 < (found - pictures).abs().mean() < 0.1
+    assert 0.001 < (found - images).abs().mean() < 0.1
 
 
 def test_a_better_quality_changes_less(photos):
@@ -43,8 +43,8 @@ def test_a_better_quality_changes_less(photos):
 
 def test_the_gradient_passes_jpeg_as_if_it_were_not_there(photos):
     weight = torch.rand_like(photos)
-    pictures = photos.clone().requires_grad_(True)
-    (gradient,) = torch.autograd.grad((Preprocess(jpeg=50)(pictures) * weight).sum(), pictures)
+    images = photos.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad((Preprocess(jpeg=50)(images) * weight).sum(), images)
     torch.testing.assert_close(gradient, weight)
 
 
@@ -84,8 +84,8 @@ def test_bad_settings(settings, message):
         Preprocess(**settings)
 
 
-def test_pictures_that_do_not_fit(photos):
-    with pytest.raises(RankproofError, match="a square of 21 pixels does not fit into pictures of 20x24"):
+def test_images_that_do_not_fit(photos):
+    with pytest.raises(RankproofError, match="a square of 21 pixels does not fit into images of 20x24"):
         Preprocess(crop=21)(photos)
     with pytest.raises(RankproofError, match="1 or 3 channels, these have 2"):
         Preprocess(jpeg=50)(photos[:, :2])
@@ -113,7 +113,7 @@ def test_an_attack_sees_what_the_service_does(photos):
     encoder = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 64, 6))
     chain = Preprocess(resize=10, crop=10, jpeg=75)
     gallery = Gallery.build(Ranker(encoder, preprocess=chain), photos)
-    result = attack(gallery, photos, CandidateRaise(w=2), Threat(16 / 255), index=torch.arange(6))
+    result = attack(gallery, photos, CandidateRaise(w=2), Threat(16 / 255), gallery_ids=torch.arange(6))
     assert result.adversarial.shape == photos.shape
     assert float((result.adversarial - photos).abs().max()) <= 16 / 255 + 1e-6
     assert result.rank_after.mean() < result.rank_before.mean()

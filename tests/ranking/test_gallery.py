@@ -77,7 +77,7 @@ def test_a_dropped_item_does_not_count(make, distance, n, b, m, levels, seed):
     expected = [
         [sum(far[i, x] < far[i, c] for x in range(n) if x != dropped[i]) for c in chosen[i]] for i in range(b)
     ]
-    assert gallery.rank_of(z, chosen, dropped=dropped).tolist() == expected
+    assert gallery.rank_of(z, chosen, excluded=dropped).tolist() == expected
 
 
 def test_an_equally_far_dropped_item_does_not_count_in_the_returned_list(make):
@@ -85,7 +85,7 @@ def test_an_equally_far_dropped_item_does_not_count_in_the_returned_list(make):
     z = torch.zeros(1, 1, dtype=torch.float64)
     chosen, dropped = torch.tensor([[1, 2]]), torch.tensor([0])
     assert gallery.rank_of(z, chosen, ties="order").tolist() == [[1, 2]]
-    assert gallery.rank_of(z, chosen, ties="order", dropped=dropped).tolist() == [[0, 1]]
+    assert gallery.rank_of(z, chosen, ties="order", excluded=dropped).tolist() == [[0, 1]]
 
 
 @distances
@@ -127,7 +127,7 @@ def test_rank_among_leaves_a_dropped_item_out(make, distance, n, b, m, levels, s
         [sum(far[q, x] < own[q, i] for x in range(n) if x != dropped[i]) for q in queries[i]]
         for i in range(b)
     ]
-    assert gallery.rank_among(z, queries, dropped=dropped).tolist() == expected
+    assert gallery.rank_among(z, queries, excluded=dropped).tolist() == expected
 
 
 @distances
@@ -140,7 +140,7 @@ def test_an_unmoved_candidate_is_not_behind_its_own_copy(make, distance):
     for column in queries:
         place = gallery.rank_of(embeddings[column], own[:, None])
         assert torch.equal(gallery.rank_among(embeddings, column[:, None]), place)
-        dropped = gallery.rank_among(embeddings, column[:, None], dropped=own)
+        dropped = gallery.rank_among(embeddings, column[:, None], excluded=own)
         assert torch.equal(dropped, place)
 
 

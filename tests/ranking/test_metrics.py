@@ -10,11 +10,11 @@ from scipy.stats import kendalltau
 from rankproof import Gallery, RankproofError
 from rankproof.ranking.metrics import (
     kendall_tau,
+    mean_interval,
     normalised_rank,
     places_in,
     recall_at,
     short_range_tau,
-    summarise,
 )
 
 
@@ -200,7 +200,7 @@ def test_normalised_rank_is_a_percentage_of_the_whole_gallery():
 
 def test_the_interval_is_196_standard_errors_on_either_side(make):
     values = torch.rand(30, generator=make.random(0))
-    summary, error = summarise(values), np.std(values.numpy(), ddof=1) / math.sqrt(30)
+    summary, error = mean_interval(values), np.std(values.numpy(), ddof=1) / math.sqrt(30)
     assert summary.mean == pytest.approx(values.mean().item())
     assert summary.high - summary.mean == pytest.approx(1.96 * error)
     assert summary.mean - summary.low == pytest.approx(1.96 * error)
@@ -208,5 +208,5 @@ def test_the_interval_is_196_standard_errors_on_either_side(make):
 
 
 def test_one_value_has_no_finite_interval():
-    summary = summarise(torch.tensor([3.0]))
+    summary = mean_interval(torch.tensor([3.0]))
     assert (summary.mean, summary.low, summary.high) == (3.0, -math.inf, math.inf)

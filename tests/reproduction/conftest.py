@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from rankproof.files import write_atomically
+from rankproof.io import write_atomically
 from rankproof.reproduction.records import CompletedCells, Measurement
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rankproof.reproduction.cells import cells_of, larger_is_stronger
+from rankproof.goals.registry import spec
+from rankproof.reproduction.cells import cells_of
 from rankproof.reproduction.compare import compare, row_of
 from rankproof.reproduction.recipe import read_recipe
 from rankproof.reproduction.records import Measurement, ModelFacts
@@ -54,7 +55,7 @@ def printed(table, name):
     ],
 )
 def test_the_direction_is_that_of_the_goal(table, name, rises):
-    assert larger_is_stronger(printed(table, name)[1].goal) == rises
+    assert spec(printed(table, name)[1].goal).larger_is_stronger == rises
 
 
 def record(**figures):

@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 
 from rankproof import MaxShift, QueryLower, Reorder, Threat, attack
 from rankproof.cli import app
-from rankproof.methods.presets import published
+from rankproof.methods.defaults import published
 from rankproof.reproduction.cells import cells_of, goal_of, model_specs
 from rankproof.reproduction.figures import draw
 from rankproof.reproduction.measure import Bench
 from rankproof.reproduction.recipe import FigureRecipe, find_recipe, known_recipes, read_recipe
 from rankproof.reproduction.records import read_lines
-from rankproof.target import open_target
+from rankproof.system import open_system
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 FIGURES = [
@@ -156,7 +156,7 @@ def drawn(tmp_path_factory):
 @pytest.fixture(scope="module")
 def target(drawn):
     (place,) = (drawn.folder / "runs" / "models").iterdir()
-    return open_target(str(place), "digits")
+    return open_system(str(place), "digits")
 
 
 @pytest.mark.parametrize("word", FIGURES)
@@ -209,7 +209,7 @@ def test_curves_are_of_the_published_attacks(drawn, target):
     index = target.draw(4, 0)
     for goal, name in ((QueryLower(m=1), "qa--m1"), (MaxShift(), "shift")):
         for eps in (0.0, 0.1):
-            result = attack(target.gallery, target.dataset.take(index), goal, Threat(eps), index=index)
+            result = attack(target.gallery, target.dataset.take(index), goal, Threat(eps), gallery_ids=index)
             told = drawn.cell("curves", f"ct-{name}-eps{eps:g}")
             assert told["figures"][goal.metric][0] == pytest.approx(float(result.headline().mean()), abs=1e-5)
 
@@ -244,7 +244,7 @@ def test_losses_are_those_of_the_attack(drawn, target):
         goal,
         Threat(8 / 255),
         method=published("tau"),
-        index=index,
+        gallery_ids=index,
     )
     assert told["figures"]["tau"][0] == pytest.approx(float(result.tau.mean()), abs=1e-5)
     assert told["steps"] == 24

@@ -7,7 +7,7 @@ import pytest
 from rankproof.reproduction.measure import Bench
 from rankproof.reproduction.records import Measurement
 from rankproof.reproduction.runner import Reproduction, ReproductionRequest
-from rankproof.target import silent
+from rankproof.system import silent
 
 RECIPE = """
 paper = "own"
@@ -72,9 +72,9 @@ def place(tmp_path, monkeypatch):
 def test_a_record_grows_by_what_is_missing(place, monkeypatch, tmp_path):
     asked, measure = [], Bench.measure
 
-    def watched(self, cell, target, source, tell, first=0):
+    def watched(self, cell, target, source, progress, first=0):
         asked.append((cell.name, first))
-        return measure(self, cell, target, source, tell, first)
+        return measure(self, cell, target, source, progress, first)
 
     monkeypatch.setattr(Bench, "measure", watched)
     few = place(3).measured[NAME]

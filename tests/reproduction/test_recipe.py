@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from rankproof.errors import RankproofError
-from rankproof.goals.names import goal_knobs, goal_name
 from rankproof.reproduction.cells import (
     TARGETS,
     Figure,
@@ -90,13 +89,13 @@ def test_every_recipe_gives_cells_with_names_of_their_own(table):
 def test_every_cell_can_be_made_into_goals_and_methods(table):
     for each in cells_of(read_recipe(RECIPES / f"{table}.toml")):
         goal = goal_of(each)
-        assert goal_name(goal) == each.goal
-        assert goal_knobs(goal)[each.letter] == each.count
+        assert goal.spec.name == each.goal
+        assert goal.parameters[each.letter] == each.count
         if each.run in ("white-box", "transfer"):
-            assert goal_knobs(goal)["xi"] == each.xi
+            assert goal.parameters["xi"] == each.xi
             assert descent_of(each).name == "pgd"
         elif each.run in ("black-box", "service", "seconds"):
-            assert search_of(each)[0].name == ("rand" if each.method == "none" else each.method)
+            assert search_of(each.method)[0].name == ("rand" if each.method == "none" else each.method)
 
 
 def test_a_cell_is_named_by_what_it_measures_and_knows_what_is_printed():

@@ -120,11 +120,11 @@ def test_only_the_side_of_the_attacker_is_weaker(train, shown, rows):
     found = {row[3]: row for row in rows(shown("defended"), "fast", "50.00")}
     assert {name: row[-2:] for name, row in found.items()} == {
         "CA+, w = 1": ["-6.50", "weaker"],
-        "CA-, w = 1": ["+6.50", "weaker"],
+        "CA−, w = 1": ["+6.50", "weaker"],
         "QA+, m = 1": ["+20.00", "as robust"],
-        "QA-, m = 1": ["-3.00", "as robust"],
+        "QA−, m = 1": ["-3.00", "as robust"],
     }
-    assert found["CA-, w = 1"][5:7] == ["17.70 [16.70, 18.70]", "18.70 [17.70, 19.70]"]
+    assert found["CA−, w = 1"][5:7] == ["17.70 [16.70, 18.70]", "18.70 [17.70, 19.70]"]
 
 
 def test_attacks_are_named_as_they_were_made(train, shown, rows):
@@ -133,8 +133,8 @@ def test_attacks_are_named_as_they_were_made(train, shown, rows):
         trained(schedule="fast", attacks=attacks((30.0, 7.0, 33.0, 2.0), preserved=True)),
     )
     assert [row[3] for row in rows(shown("defended"), "`mnist-ctd-fast`", "50.00")] == [
-        *("CA+, w = 1", "CA-, w = 1"),
-        *("SP-QA+, m = 1", "SP-QA-, m = 1"),
+        *("CA+, w = 1", "CA−, w = 1"),
+        *("SP-QA+, m = 1", "SP-QA−, m = 1"),
     ]
 
 

@@ -25,14 +25,14 @@ from rankproof import (
     transfer,
 )
 from rankproof.cli import app
-from rankproof.methods.presets import published, strong
-from rankproof.ranking.metrics import summarise
+from rankproof.methods.defaults import published, strong
+from rankproof.ranking.metrics import mean_interval
 from rankproof.reproduction import models
 from rankproof.reproduction.measure import Bench
 from rankproof.reproduction.records import CompletedCells, read_lines
 from rankproof.reproduction.runner import Reproduction, ReproductionRequest
-from rankproof.target import open_target
-from rankproof.training.health import TrainingFailedError
+from rankproof.system import open_system
+from rankproof.training.divergence import TrainingFailedError
 
 HEAD = """
 paper = "tiny"
@@ -228,7 +228,7 @@ def targets(done):
     found = {}
     for folder in (done.folder / "runs" / "models").iterdir():
         distance = json.loads((folder / "model.json").read_text())["distance"]
-        found["ct" if distance == "cosine" else "ec"] = open_target(str(folder), None)
+        found["ct" if distance == "cosine" else "ec"] = open_system(str(folder), None)
     return found
 
 
@@ -247,10 +247,10 @@ def companion(record, name):
 def test_a_cell_with_gradients_is_the_published_attack(done, targets):
     ct, record = targets["ct"], done.record(1, "ct-ca+-w2-eps0.1")
     index = ct.draw(6, 0)
-    result = attack(ct.gallery, ct.dataset.take(index), CandidateRaise(w=2), Threat(0.1), index=index)
+    result = attack(ct.gallery, ct.dataset.take(index), CandidateRaise(w=2), Threat(0.1), gallery_ids=index)
     assert result.headline().tolist() == figures(record, "rank")
     assert result.headline(after=False).mean().item() == companion(record, "before")
-    summary = summarise(result.headline())
+    summary = mean_interval(result.headline())
     assert record.figures["rank"] == pytest.approx([summary.mean, *summary.ends], abs=1e-5)
     assert (record.steps, record.trials, record.seed) == (20, 6, 0)
     assert record.published == {"rank": None}
@@ -260,7 +260,7 @@ def test_cells_of_a_model_share_their_images(done, targets):
     ct, record = targets["ct"], done.record(1, "ct-sp-qa+-m1-eps0.1-xi100")
     index = ct.draw(8, 0)
     goal = QueryRaise(m=1) + 100.0 * Preserve()
-    result = attack(ct.gallery, ct.dataset.take(index), goal, Threat(0.1), index=index)
+    result = attack(ct.gallery, ct.dataset.take(index), goal, Threat(0.1), gallery_ids=index)
     assert result.headline().tolist() == figures(record, "rank")
     assert result.sp_rank.mean().item() == companion(record, "sp_rank")
     assert torch.equal(index[:6], ct.draw(6, 0))
@@ -272,13 +272,13 @@ def test_a_transfer_that_lowers_is_about_the_items_of_the_attacked_model(done, t
     mine, theirs = targets[source], targets[target]
     index = mine.draw(8, 0)
     images = mine.dataset.take(index)
-    chosen = choose(theirs.gallery, images, goal, index=index)
+    chosen = choose(theirs.gallery, images, goal, gallery_ids=index)
     made = attack(
         mine.gallery,
         images,
         goal,
         Threat(0.1),
-        index=index,
+        gallery_ids=index,
         targets=chosen.targets,
         preserved=chosen.preserved,
     )
@@ -291,7 +291,7 @@ def test_a_transfer_that_raises_keeps_the_items_of_the_model_it_was_made_on(done
     goal, record = QueryRaise(m=1) + 1.0 * Preserve(), done.record(1, "ct-to-ec-sp-qa+-eps0.1")
     mine, theirs = targets["ct"], targets["ec"]
     index = mine.draw(8, 0)
-    made = attack(mine.gallery, mine.dataset.take(index), goal, Threat(0.1), index=index)
+    made = attack(mine.gallery, mine.dataset.take(index), goal, Threat(0.1), gallery_ids=index)
     found = transfer(made, theirs.gallery, goal)
     assert found.headline().tolist() == figures(record, "rank")
     assert found.sp_rank.mean().item() == companion(record, "sp_rank")
@@ -314,7 +314,7 @@ def test_a_universal_cell_scores_the_images_nearest_to_its_target(done, targets)
         QueryLower(m=1),
         Threat(0.3, shared=True),
         method=Universal(),
-        index=seen,
+        gallery_ids=seen,
         targets=torch.full((each, 1), item),
     )
     z = ct.gallery.embeddings.double()
@@ -329,7 +329,7 @@ def test_a_universal_cell_scores_the_images_nearest_to_its_target(done, targets)
 
 
 def model_generator(purpose):
-    from rankproof.randomness import generator
+    from rankproof.rng import generator
 
     return generator(0, 0, purpose)
 
@@ -339,7 +339,7 @@ def test_order_cells_are_the_order_attack(done, targets):
     index = ct.draw(6, 0)
     images = ct.dataset.take(index)
     result = attack(
-        ct.gallery, images, Reorder(k=5, xi=10.0), Threat(4 / 255), method=published("tau"), index=index
+        ct.gallery, images, Reorder(k=5, xi=10.0), Threat(4 / 255), method=published("tau"), gallery_ids=index
     )
     assert result.tau.tolist() == figures(record, "tau")
     assert result.mean_rank.mean().item() == companion(record, "mean_rank")
@@ -354,7 +354,9 @@ def test_black_box_cells_see_places_only(done, targets):
     index = ct.draw(6, 0)
     oracle = LocalOracle(ct.gallery, 5)
     images = ct.dataset.take(index)
-    result = attack(oracle, images, Reorder(k=5), Threat(16 / 255), method=SPSA(), budget=60, index=index)
+    result = attack(
+        oracle, images, Reorder(k=5), Threat(16 / 255), method=SPSA(), budget=60, gallery_ids=index
+    )
     assert result.tau.tolist() == figures(record, "tau")
 
 
@@ -499,8 +501,8 @@ def test_a_model_of_the_zoo_is_taken_where_it_is_the_same(again, monkeypatch):
     )
     monkeypatch.setattr(
         models,
-        "open_target",
-        lambda place, *rest, **more: open_target(str(moved), *rest, **more),
+        "open_system",
+        lambda place, *rest, **more: open_system(str(moved), *rest, **more),
     )
     again.run(2, "--cells", "eps4of255,eps0", "--cells", "k5", "--trials", 7)
     assert again.record(2, "ct-oa-k5-eps4of255").models[0].source == "zoo"
@@ -541,9 +543,14 @@ def test_the_stronger_search_stands_beside_the_published_one(again, targets):
     ct = targets["ct"]
     index = ct.draw(6, 0)
     result = attack(
-        ct.gallery, ct.dataset.take(index), Reorder(), Threat(4 / 255), method=strong("tau"), index=index
+        ct.gallery,
+        ct.dataset.take(index),
+        Reorder(),
+        Threat(4 / 255),
+        method=strong("tau"),
+        gallery_ids=index,
     )
-    assert ours["ours"] == pytest.approx(result.summary.mean, abs=1e-5)
+    assert ours["ours"] == pytest.approx(result.mean.mean, abs=1e-5)
 
 
 def test_one_display_is_open_at_a_time(tmp_path, monkeypatch):

@@ -1,6 +1,4 @@
-import tempfile
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,14 +6,11 @@ import torch
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from rankproof.errors import RankproofError
 from rankproof.models import new_encoder, save_checkpoint
 from rankproof.service.app import create_app
-from rankproof.service.database import Sqlite
-from rankproof.service.database.postgres import start_embedded
 from rankproof.service.limits import Limits
 from rankproof.service.opening import open_service
-from rankproof.target import open_subject, open_target
+from rankproof.system import load_task, open_system
 
 FREE = Limits(per_day=1_000_000, per_second=1_000_000, window=0.0)
 
@@ -34,7 +29,7 @@ def models(tmp_path_factory):
 @pytest.fixture(scope="session")
 def local(models):
     """The gallery that a service of the cosine model must agree with."""
-    return open_target(str(models / "cosine"), None)
+    return open_system(str(models / "cosine"), None)
 
 
 @pytest.fixture
@@ -43,7 +38,7 @@ def new_service(models, tmp_path):
     opened = []
 
     def new(distance="cosine", folder=tmp_path, limits=FREE, preprocess=None, **options):
-        subject = open_subject(str(models / distance), None, preprocess=preprocess)
+        subject = load_task(str(models / distance), None, preprocess=preprocess)
         service = open_service(subject, folder, limits=limits, **options)
         opened.append(service)
         return service
@@ -63,39 +58,13 @@ def client(service):
     return TestClient(create_app(service))
 
 
-@pytest.fixture(scope="session")
-def server():
-    """One PostgreSQL for all tests; not below pytest's folder, which every other run closes to others."""
-    with tempfile.TemporaryDirectory(prefix="rankproof-") as folder:
-        try:
-            database = start_embedded(Path(folder) / "data")
-        except RankproofError as error:
-            pytest.skip(str(error))
-        yield database
-        database.close()
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def database(request, tmp_path):
-    """An empty database of each kind."""
-    if request.param == "sqlite":
-        made = Sqlite(tmp_path / "test.sqlite")
-        yield made
-        made.close()
-        return
-    made = request.getfixturevalue("server")
-    for table in ("items", "keys", "quota", "facts"):
-        made.run(f"DROP TABLE IF EXISTS {table}")
-    yield made
-
-
 class Files:
-    """Picture files as strangers send them."""
+    """Image files as callers send them."""
 
     @staticmethod
-    def png(picture):
-        """Of an 8-bit picture (c, h, w)."""
-        return Files.encoded(np.asarray(picture).transpose(1, 2, 0).squeeze(), "PNG")
+    def png(image):
+        """A PNG file of an 8-bit image (c, h, w)."""
+        return Files.encoded(np.asarray(image).transpose(1, 2, 0).squeeze(), "PNG")
 
     @staticmethod
     def encoded(pixels, kind, **options):

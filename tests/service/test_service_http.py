@@ -1,4 +1,4 @@
-"""The service as a stranger meets it: answers, refusals, keys, quotas, and bodies that never end."""
+"""The HTTP API: answers, refusals, keys, quotas, and bodies that never end."""
 
 import asyncio
 import json
@@ -8,14 +8,14 @@ from fastapi import APIRouter
 from fastapi.testclient import TestClient
 
 from rankproof.service.app import create_app
-from rankproof.service.database import AwayError
+from rankproof.service.errors import DatabaseUnavailableError
 from rankproof.service.limits import Limits
 
 SEARCH = "/search"
 
 
 @pytest.fixture
-def picture(local, files):
+def image_file(local, files):
     return files.png(local.dataset.pictures[0])
 
 
@@ -28,21 +28,21 @@ def assert_problem(answer, status, reason, words=""):
 # -- keys and quotas
 
 
-def test_anybody_may_search_until_there_are_keys(client, service, picture):
-    assert client.post(SEARCH, content=picture).status_code == 200
+def test_anybody_may_search_until_there_are_keys(client, service, image_file):
+    assert client.post(SEARCH, content=image_file).status_code == 200
     key = service.keys.add("alice")
-    answer = client.post(SEARCH, content=picture)
+    answer = client.post(SEARCH, content=image_file)
     assert_problem(answer, 401, "key", "a key is needed")
     assert answer.headers["www-authenticate"] == "Bearer"
-    assert_problem(client.post(SEARCH, content=picture, headers={"X-Api-Key": "x"}), 401, "key", "unknown")
+    assert_problem(client.post(SEARCH, content=image_file, headers={"X-Api-Key": "x"}), 401, "key", "unknown")
     for headers in ({"X-Api-Key": key}, {"Authorization": f"Bearer {key}"}):
-        assert client.post(SEARCH, content=picture, headers=headers).status_code == 200
+        assert client.post(SEARCH, content=image_file, headers=headers).status_code == 200
     assert (service.quota.spent("anonymous"), service.quota.spent("alice")) == (1, 2)
 
 
-def test_others_need_a_key_from_the_start(new_service, picture):
+def test_others_need_a_key_from_the_start(new_service, image_file):
     client = TestClient(create_app(new_service(anonymous=False)))
-    assert_problem(client.post(SEARCH, content=picture), 401, "key")
+    assert_problem(client.post(SEARCH, content=image_file), 401, "key")
 
 
 def test_a_wrong_key_is_refused_before_the_body_is_read(new_service):
@@ -51,72 +51,79 @@ def test_a_wrong_key_is_refused_before_the_body_is_read(new_service):
     assert (status, read) == (401, 0)
 
 
-def test_the_quota_of_a_day(new_service, picture):
+def test_the_quota_of_a_day(new_service, image_file):
     service = new_service(limits=Limits(per_day=3, per_second=100))
     client = TestClient(create_app(service))
-    assert_problem(client.post(SEARCH, content=b"no picture"), 415, "kind")  # does not count
-    assert [client.post(SEARCH, content=picture).status_code for _ in range(3)] == [200] * 3
-    answer = client.post(SEARCH, content=picture)
+    assert_problem(client.post(SEARCH, content=b"no image"), 415, "kind")  # does not count
+    assert [client.post(SEARCH, content=image_file).status_code for _ in range(3)] == [200] * 3
+    answer = client.post(SEARCH, content=image_file)
     assert_problem(answer, 429, "quota", "all 3 calls of today")
     assert 1 <= int(answer.headers["retry-after"]) <= 86_400
     assert service.quota.spent("anonymous") == 3
 
 
-def test_the_rate(new_service, picture):
+def test_the_rate(new_service, image_file):
     service = new_service(limits=Limits(per_day=100, per_second=1))
     service.quota._clock = lambda: 1e9
     client = TestClient(create_app(service))
-    assert client.post(SEARCH, content=picture).status_code == 200
-    answer = client.post(SEARCH, content=picture)
+    assert client.post(SEARCH, content=image_file).status_code == 200
+    answer = client.post(SEARCH, content=image_file)
     assert_problem(answer, 429, "rate")
     assert answer.headers["retry-after"] == "1"
 
 
-def test_a_call_that_cannot_be_answered_does_not_count(client, service, picture, monkeypatch):
-    def away(pictures):
-        raise AwayError("gone")
+def test_a_call_that_cannot_be_answered_does_not_count(client, service, image_file, monkeypatch):
+    def unavailable(batch):
+        raise DatabaseUnavailableError("gone")
 
-    monkeypatch.setattr(service, "search", away)
-    answer = client.post(SEARCH, content=picture)
+    monkeypatch.setattr(service, "search", unavailable)
+    answer = client.post(SEARCH, content=image_file)
     assert_problem(answer, 503, "database")
     assert int(answer.headers["retry-after"]) >= 1
     assert service.quota.spent("anonymous") == 0
     monkeypatch.undo()
-    assert client.post(SEARCH, content=picture).status_code == 200
+    assert client.post(SEARCH, content=image_file).status_code == 200
 
 
 # -- items
 
 
 def test_items_are_put_and_deleted_by_admins(client, service, files, local):
-    picture = files.png(255 - local.dataset.pictures[0])
+    image_file = files.png(255 - local.dataset.pictures[0])
     alice, admin = service.keys.add("alice"), {"X-Api-Key": service.keys.add("boss", admin=True)}
-    assert_problem(client.put("/items/new", content=picture), 401, "key")
+    assert_problem(client.put("/items/new", content=image_file), 401, "key")
     for call in (client.put, client.delete):
         assert_problem(call("/items/new", headers={"X-Api-Key": alice}), 403, "admin")
-    assert client.put("/items/new", content=picture, headers=admin).status_code == 204
-    assert client.get("/items/new/image").content == picture
-    assert client.post(SEARCH, content=picture, headers=admin).json()["ids"][0] == "new"
-    assert client.put("/items/new", files={"image": picture}, headers=admin).status_code == 204  # again
-    assert client.put("/items/0", content=picture, headers=admin).status_code == 204  # replaces one
-    assert client.get("/items/0/image").content == picture
+    assert client.put("/items/new", content=image_file, headers=admin).status_code == 204
+    assert client.get("/items/new/image").content == image_file
+    assert client.post(SEARCH, content=image_file, headers=admin).json()["ids"][0] == "new"
+    assert client.put("/items/new", files={"image": image_file}, headers=admin).status_code == 204  # again
+    assert client.put("/items/0", content=image_file, headers=admin).status_code == 204  # replaces one
+    assert client.get("/items/0/image").content == image_file
     assert client.get("/health").json()["items"] == 798
     assert client.delete("/items/new", headers=admin).status_code == 204
     assert_problem(client.delete("/items/new", headers=admin), 404, "item")
     assert_problem(client.get("/items/new/image"), 404, "item")
-    assert "new" not in client.post(SEARCH, content=picture, headers=admin).json()["ids"]
+    assert "new" not in client.post(SEARCH, content=image_file, headers=admin).json()["ids"]
     assert_problem(client.put("/items/new", content=b"GIF89a", headers=admin), 415, "kind")
 
 
-ODD = ("1' OR '1'='1", "1; DROP TABLE items", "..", "../../etc/passwd", "%2e%2e%2fservice.sqlite", "..%5c..")
+INVALID_IDS = (
+    "1' OR '1'='1",
+    "1; DROP TABLE items",
+    "..",
+    "../../etc/passwd",
+    "%2e%2e%2fservice.sqlite",
+    "..%5c..",
+)
 
 
-@pytest.mark.parametrize("name", [*ODD, "%00", "é", "x" * 65, "a" * 10_000, "-", ".hidden", "a%0a"])
-def test_odd_ids(client, service, picture, name):
+@pytest.mark.parametrize("name", [*INVALID_IDS, "%00", "é", "x" * 65, "a" * 10_000, "-", ".hidden", "a%0a"])
+def test_invalid_ids(client, service, image_file, name):
     admin = {"X-Api-Key": service.keys.add("boss", admin=True)}
     for answer in (
         client.get(f"/items/{name}/image"),
-        client.put(f"/items/{name}", content=picture, headers=admin),
+        client.put(f"/items/{name}", content=image_file, headers=admin),
         client.delete(f"/items/{name}", headers=admin),
     ):
         assert answer.status_code in (404, 405, 422)
@@ -142,19 +149,19 @@ def test_changes_survive_a_restart(new_service, files, local, tmp_path):
 @pytest.mark.parametrize(
     ("body", "status", "reason", "words"),
     [
-        ({"content": b""}, 415, "kind", "no PNG"),
+        ({"content": b""}, 415, "kind", "not a PNG"),
         (
             {"content": b"hello", "headers": {"Content-Type": "text/plain"}},
             415,
             "kind",
-            "send the picture as",
+            "send the image as",
         ),
-        ({"json": {"image": "x"}}, 415, "kind", "send the picture as"),
-        ({"files": {"photo": b"x"}}, 400, "request", "no file in a field 'image'"),
-        ({"data": {"image": "x"}}, 415, "kind", "send the picture as"),
-        ({"files": {"image": ("a.png", b"GIF89a", "image/gif")}}, 415, "kind", "no PNG"),
-        ({"files": {"image": b"x"}, "data": {"top": "9"}}, 400, "request", "only 'image' is known"),
-        ({"files": [("image", b"a"), ("image", b"b")]}, 400, "request", "the form cannot be read"),
+        ({"json": {"image": "x"}}, 415, "kind", "send the image as"),
+        ({"files": {"photo": b"x"}}, 400, "request", "no file in the field 'image'"),
+        ({"data": {"image": "x"}}, 415, "kind", "send the image as"),
+        ({"files": {"image": ("a.png", b"GIF89a", "image/gif")}}, 415, "kind", "not a PNG"),
+        ({"files": {"image": b"x"}, "data": {"top": "9"}}, 400, "request", "only 'image' is allowed"),
+        ({"files": [("image", b"a"), ("image", b"b")]}, 400, "request", "the form cannot be parsed"),
         ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, "request", "form"),
         (
             {"content": b"--a\r\n\r\nx", "headers": {"Content-Type": "multipart/form-data; boundary=a"}},
@@ -164,7 +171,7 @@ def test_changes_survive_a_restart(new_service, files, local, tmp_path):
         ),
     ],
 )
-def test_bodies_that_are_no_picture(client, body, status, reason, words):
+def test_bodies_that_are_no_image(client, body, status, reason, words):
     assert_problem(client.post(SEARCH, **body), status, reason, words)
 
 
@@ -197,23 +204,23 @@ def test_a_hundred_megabytes_are_not_read(client, headers):
     status, read = asyncio.run(post(client.app, parts, headers))
     assert status == 413
     assert read * 65_536 < 4_000_000
-    told = (b"content-length", b"104857600")
-    assert asyncio.run(post(client.app, parts, (*headers, told))) == (413, 0)
+    length = (b"content-length", b"104857600")
+    assert asyncio.run(post(client.app, parts, (*headers, length))) == (413, 0)
 
 
-def test_uploads_that_never_end(new_service, picture):
+def test_uploads_that_never_end(new_service, image_file):
     app = create_app(new_service(limits=Limits(upload_seconds=0.05)))
-    assert asyncio.run(post(app, [picture[:20]])) == (408, 1)
+    assert asyncio.run(post(app, [image_file[:20]])) == (408, 1)
 
 
 # -- the rest
 
 
-def test_health_and_metrics(client, picture):
+def test_health_and_metrics(client, image_file):
     assert client.get("/health").json() == {
         "status": "ok", "items": 797, "visible": 50, "version": client.app.version, "extra": [],
     }  # fmt: skip
-    client.post(SEARCH, content=picture)
+    client.post(SEARCH, content=image_file)
     client.post(SEARCH, content=b"x")
     client.get("/nowhere")
     text = client.get("/metrics").text

@@ -1,4 +1,4 @@
-"""What OpenAPI promises is what the service does, whatever it is sent."""
+"""The service answers as its OpenAPI description says, whatever it is sent."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +12,7 @@ LEAN = settings(max_examples=40, suppress_health_check=list(HealthCheck))
 
 @pytest.fixture
 def operations(service, files):
-    """Every operation of the application; pictures in its requests are real ones."""
+    """Every operation of the application; images in its requests are real ones."""
     for kind in ("PNG", "JPEG", "WEBP"):
         raw = files.encoded(files.noise(9, 9, 1), kind)
         schemathesis.openapi.media_type(f"image/{kind.lower()}", st.just(raw))
@@ -36,7 +36,7 @@ def check(operation, headers, **options):
     return seen
 
 
-def test_every_request_is_answered_as_promised(service, operations):
+def test_every_request_is_answered_as_described(service, operations):
     labels = {operation.label for operation in operations}
     assert {"POST /search", "PUT /items/{name}", "DELETE /items/{name}", "GET /metrics"} <= labels
     for operation in operations:

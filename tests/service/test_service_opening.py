@@ -1,4 +1,4 @@
-"""A folder belongs to one model and one data set; what was embedded is not embedded again."""
+"""A folder belongs to one model and one data set, and nothing in it is embedded twice."""
 
 import pytest
 import torch
@@ -7,16 +7,15 @@ from rankproof.errors import RankproofError
 from rankproof.models import new_encoder, save_checkpoint
 from rankproof.ranking import Ranker
 from rankproof.service import opening
-from rankproof.service.limits import Limits
 from rankproof.service.opening import open_database, open_service
-from rankproof.target import open_subject, preprocess_of
+from rankproof.system import load_task, preprocess_of
 
-TRIED = [16, 4, 8, 12]  # passes that show how an encoder rounds
+TRIED = [16, 4, 8, 12]  # batch sizes that are compared
 
 
 @pytest.fixture
 def embedded(monkeypatch):
-    """How many pictures each pass embeds."""
+    """The sizes of the batches that are embedded."""
     passes, embed = [], Ranker.embed_all
     monkeypatch.setattr(Ranker, "embed_all", lambda *args: passes.append(len(args[1])) or embed(*args))
     return passes
@@ -29,11 +28,11 @@ def test_a_restart_embeds_nothing(new_service, local, embedded):
     first.close()
     embedded.clear()
     again = new_service()
-    assert embedded == [1, *TRIED]  # the first tells the dimensions
+    assert embedded == [1, *TRIED]  # the first gives the number of dimensions
     assert again.search(local.dataset.pictures[:4]) == wanted
 
 
-def test_the_embeddings_are_the_library_s_to_the_bit(service, local):
+def test_the_embeddings_are_those_of_the_gallery_to_the_bit(service, local):
     found = torch.cat([z for _, z in service.items.embeddings()])
     assert torch.equal(found, local.gallery.embeddings)
 
@@ -51,7 +50,7 @@ def test_a_start_that_was_stopped_goes_on(new_service, local, embedded, monkeypa
     service = new_service()
     assert passes == [1, 297, *TRIED]
     assert torch.equal(torch.cat([z for _, z in service.items.embeddings()]), local.gallery.embeddings)
-    assert list(service.items.names().values()) == [str(number) for number in range(797)]
+    assert list(service.items.ids().values()) == [str(number) for number in range(797)]
 
 
 def test_removed_items_stay_removed(new_service):
@@ -75,39 +74,23 @@ def test_a_folder_belongs_to_one_model_and_one_data_set(new_service, models, tmp
             model = models / "sphere"
         case "jpeg":
             options = {"preprocess": preprocess_of(None, None, 90)}
-    with pytest.raises(RankproofError, match="made by another model, other settings or from other data"):
-        open_service(open_subject(str(model), None, **options), tmp_path)
+    with pytest.raises(
+        RankproofError, match="embedded by another model, with other settings or from other data"
+    ):
+        open_service(load_task(str(model), None, **options), tmp_path)
 
 
 def test_unknown_indexes(tmp_path):
     for name in ("", "milvus", "mysql://localhost/x", "faiss://"):
         with pytest.raises(RankproofError, match="known: faiss, pgvector, postgresql://"):
             open_database(name, tmp_path)
-    with pytest.raises(RankproofError, match="no database can be used there"):
+    with pytest.raises(RankproofError, match="cannot connect to the database"):
         open_database("postgresql://nobody@127.0.0.1:1/x", tmp_path)
 
 
-def test_a_folder_that_is_none(tmp_path):
+def test_a_path_that_is_no_folder(tmp_path):
     (tmp_path / "file").write_text("x")
     (tmp_path / "service.sqlite").write_text("no database " * 100)
     for folder in (tmp_path, tmp_path / "file"):
         with pytest.raises(RankproofError, match="cannot be used"):
             open_database("faiss", folder)
-
-
-@pytest.mark.parametrize(
-    ("limits", "words"),
-    [
-        ({"visible": 0}, "--visible must be between 1 and 50"),
-        ({"visible": 51}, "--visible must be between 1 and 50"),
-        ({"per_day": 0}, "--per-day must be at least 1"),
-        ({"per_second": 0}, "--per-second must be at least 1"),
-        ({"max_bytes": 0}, "--max-bytes must be at least 1"),
-        ({"min_side": -1}, "--min-side must be at least 0"),
-        ({"window": 1.5}, "--window must be between 0 and 1"),
-        ({"window": float("nan")}, "--window must be between 0 and 1"),
-    ],
-)
-def test_odd_limits(limits, words):
-    with pytest.raises(RankproofError, match=words):
-        Limits(**limits)

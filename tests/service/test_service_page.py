@@ -20,7 +20,7 @@ from rankproof.service.app import create_app
 from rankproof.service.lab import router
 from rankproof.service.limits import Limits
 from rankproof.service.opening import open_service
-from rankproof.target import open_subject
+from rankproof.system import load_task
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
@@ -40,15 +40,15 @@ HAND_OVER = """([kind, bytes]) => {
 
 
 @pytest.fixture(scope="module")
-def own(models, tmp_path_factory):
+def served(models, tmp_path_factory):
     """The service behind the pages, and where they are."""
-    subject = open_subject(str(models / "cosine"), None)
+    subject = load_task(str(models / "cosine"), None)
     service = open_service(subject, tmp_path_factory.mktemp("page"), limits=LIMITS)
     server = uvicorn.Server(uvicorn.Config(create_app(service, [router]), log_level="warning"))
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve([door])))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
         thread.start()
-        yield service, f"http://127.0.0.1:{door.getsockname()[1]}"
+        yield service, f"http://127.0.0.1:{listener.getsockname()[1]}"
         server.should_exit = True
         thread.join()
 
@@ -62,27 +62,27 @@ def chromium():
 
 
 @pytest.fixture
-def visit(own, chromium):
-    """Opens a page; at the end its console must hold no other errors than those that were announced."""
-    opened, told, asked = [], [], set()
+def visit(served, chromium):
+    """Opens a page; at the end its console must hold no errors but the announced ones."""
+    contexts, errors, urls = [], [], set()
 
     def new(path="/", announced="nothing", **options):
         context = chromium.new_context(reduced_motion="reduce", **options)
-        opened.append(context)
+        contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda line: told.append(line.text) if line.type == "error" else None)
-        page.on("pageerror", lambda error: told.append(str(error)))
-        page.on("request", lambda request: asked.add(request.url))
-        page.goto(own[1] + path)
+        page.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", lambda request: urls.add(request.url))
+        page.goto(served[1] + path)
         playwright.expect(page.locator("#gallery .tile")).not_to_have_count(0)
         new.announced = announced
         return page
 
     yield new
-    for context in opened:
+    for context in contexts:
         context.close()
-    assert [line for line in told if not re.search(new.announced, line)] == []
-    assert {urlsplit(url).netloc for url in asked if url.startswith("http")} == {urlsplit(own[1]).netloc}
+    assert [line for line in errors if not re.search(new.announced, line)] == []
+    assert {urlsplit(url).netloc for url in urls if url.startswith("http")} == {urlsplit(served[1]).netloc}
 
 
 @pytest.fixture
@@ -110,15 +110,15 @@ def focused(page):
     return page.evaluate("document.activeElement.ariaLabel")
 
 
-def ranking(service, picture):
-    return service.search(picture[None])[0]
+def ranking(service, image):
+    return service.search(image[None])[0]
 
 
 # -- the page
 
 
-def test_a_chosen_file_is_searched_and_a_result_searches_on(own, visit, mine, local):
-    service, _ = own
+def test_a_chosen_file_is_searched_and_a_result_searches_on(served, visit, mine, local):
+    service, _ = served
     page = visit()
     expect(page, "#items").to_have_text("797 items")
     left = page.inner_text("#calls")
@@ -139,10 +139,10 @@ def test_a_chosen_file_is_searched_and_a_result_searches_on(own, visit, mine, lo
 
 
 @pytest.mark.parametrize("kind", ["drop", "paste"])
-def test_a_picture_is_dropped_or_pasted(visit, own, mine, local, kind):
+def test_an_image_is_dropped_or_pasted(visit, served, mine, local, kind):
     page = visit()
     page.evaluate(HAND_OVER, [kind, list(mine.read_bytes())])
-    assert results(page) == ranking(own[0], local.dataset.pictures[7])
+    assert results(page) == ranking(served[0], local.dataset.pictures[7])
 
 
 def test_by_keyboard_alone(visit):
@@ -176,19 +176,19 @@ def test_by_keyboard_alone(visit):
     assert focused(page).startswith("Rank 1,")  # of the new results
 
 
-def test_refusals_are_told_in_the_words_of_the_service(visit, tmp_path, own, mine, local):
+def test_refusals_are_shown_in_the_words_of_the_service(visit, tmp_path, served, mine, local):
     page = visit(announced="415")
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no image")
     page.set_input_files("#file", tmp_path / "notes.txt")
-    expect(page, "#error").to_contain_text("Send the picture as image/png")
+    expect(page, "#error").to_contain_text("Send the image as image/png")
     expect(page, "#empty").to_be_visible()
     page.set_input_files("#file", mine)
     results(page)
     expect(page, "#error").to_be_hidden()
 
 
-def test_a_key_is_asked_for_where_there_are_keys(visit, own, mine):
-    service, _ = own
+def test_a_key_is_asked_for_where_there_are_keys(visit, served, mine):
+    service, _ = served
     key = service.keys.add("alice")
     try:
         page = visit(announced="401")
@@ -238,8 +238,8 @@ def swipe(page, place, to):
         touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
 
 
-def test_results_are_dragged_into_an_order_and_attacked(own, visit, mine, local, tmp_path):
-    service, _ = own
+def test_results_are_dragged_into_an_order_and_attacked(served, visit, mine, local, tmp_path):
+    service, _ = served
     spent = service.quota.spent("anonymous")
     page = visit("/lab.html")
     page.set_input_files("#file", mine)
@@ -257,25 +257,25 @@ def test_results_are_dragged_into_an_order_and_attacked(own, visit, mine, local,
     assert order(page) == wanted
     expect(page, "#results .tile >> nth=4 >> .mark").to_have_text("A")
     page.fill("#eps", "24")
-    expect(page, "#eps-told").to_have_text("24/255")
+    expect(page, "#eps-value").to_have_text("24/255")
     page.fill("#budget", "60")
     page.fill("#seed", "1")
     page.click("#run")
     expect(page, "#status").to_have_text("finished", timeout=60_000)
     with page.expect_download() as got:
         page.click("#get-result")
-    told = json.loads(got.value.path().read_text())
-    assert (got.value.suggested_filename, told["wanted"], told["budget"]) == ("result.json", wanted, 60)
-    assert told["tau"] == max(told["scores"]) > told["tau_before"]
-    assert page.inner_text("#tau") == f"{told['tau']:.2f}".replace("-", "−")
-    assert page.inner_text("#spent").startswith(f"{told['queries_spent']} of 60 queries")
+    result = json.loads(got.value.path().read_text())
+    assert (got.value.suggested_filename, result["wanted"], result["budget"]) == ("result.json", wanted, 60)
+    assert result["tau"] == max(result["scores"]) > result["tau_before"]
+    assert page.inner_text("#tau") == f"{result['tau']:.2f}".replace("-", "−")
+    assert page.inner_text("#spent").startswith(f"{result['queries_spent']} of 60 queries")
     expect(page, "#ranking .tile").to_have_count(50)
     shown = page.locator("#ranking .mark").all_inner_texts()
     assert [shown.index(mark) for mark in "ABC" if mark in shown] == [
-        told["after"].index(name) for name in wanted if name in told["after"]
+        result["after"].index(name) for name in wanted if name in result["after"]
     ]
     with page.expect_download() as got:
-        page.click("#get-picture")
+        page.click("#get-image")
     sent = Image.open(got.value.path())
     change = np.asarray(sent).astype(int) - local.dataset.pictures[7, 0].numpy().astype(int)
     assert 0 < abs(change).max() <= 24
@@ -283,7 +283,7 @@ def test_results_are_dragged_into_an_order_and_attacked(own, visit, mine, local,
     assert drawn == [8, 8]
     found = ranking(service, torch.from_numpy(np.asarray(sent).copy())[None])
     places = torch.tensor([found.index(name) if name in found else 50 for name in wanted])
-    assert float(short_range_tau(places, 50)) == told["tau"]
+    assert float(short_range_tau(places, 50)) == result["tau"]
     with page.expect_download() as got:
         page.click("#get-report")
     assert Image.open(BytesIO(got.value.path().read_bytes())).format == "PNG"
@@ -328,7 +328,7 @@ def test_an_attack_is_stopped(visit):
     expect(page, "#run").to_be_visible()
 
 
-def test_on_a_phone(visit, own):
+def test_on_a_phone(visit, served):
     page = visit("/#7", **PHONE)
     results(page)
     assert not page.evaluate(WIDE)

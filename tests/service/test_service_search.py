@@ -1,35 +1,35 @@
-"""What the service answers is what the library ranks, to the place."""
+"""The service ranks exactly as `Gallery.search` does."""
 
 import pytest
 import torch
 from fastapi.testclient import TestClient
 
-from rankproof.attack import attack
+from rankproof.attacks import attack
 from rankproof.goals import Reorder
-from rankproof.oracle import ListOracle, LocalOracle
+from rankproof.oracles import ListOracle, LocalOracle
 from rankproof.ranking import Ranker
 from rankproof.service.app import create_app
+from rankproof.service.batching import batch_invariant_multiple
 from rankproof.service.limits import Limits
-from rankproof.service.steady import steady_step
-from rankproof.target import open_target, preprocess_of
+from rankproof.system import open_system, preprocess_of
 from rankproof.threat import Threat
 
 
-def expected(target, pictures, count=50):
-    """The first results by the library alone, as ids."""
-    z = target.gallery.ranker.embed_all(pictures)
+def expected(target, images, count=50):
+    """The first results by `Gallery.search`, as ids."""
+    z = target.gallery.ranker.embed_all(images)
     return [[str(number) for number in row] for row in target.gallery.search(z, count).tolist()]
 
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean", "sphere"])
-def test_twenty_pictures_over_the_wire(new_service, models, files, distance):
-    target = open_target(str(models / distance), None)
+def test_twenty_images_over_http(new_service, models, files, distance):
+    target = open_system(str(models / distance), None)
     random = torch.Generator().manual_seed(1)
     noise = torch.randint(-20, 21, (20, 1, 8, 8), generator=random)
-    pictures = (target.dataset.pictures[:20].int() + noise).clamp(0, 255).to(torch.uint8)
+    perturbed = (target.dataset.pictures[:20].int() + noise).clamp(0, 255).to(torch.uint8)
     client = TestClient(create_app(new_service(distance)))
-    answers = [client.post("/search", files={"image": files.png(picture)}).json() for picture in pictures]
-    assert [answer["ids"] for answer in answers] == expected(target, pictures)
+    answers = [client.post("/search", files={"image": files.png(image)}).json() for image in perturbed]
+    assert [answer["ids"] for answer in answers] == expected(target, perturbed)
     assert {answer["visible"] for answer in answers} == {50}
 
 
@@ -59,44 +59,45 @@ def test_fewer_results_where_fewer_are_set_or_there_are(new_service, local, file
     assert client.post("/search", content=raw).json()["ids"] == []
 
 
-def test_an_embedding_depends_on_its_picture_alone(service, local):
-    pictures = local.dataset.pictures[:16]
-    together = service.embed(pictures)
+def test_an_embedding_does_not_depend_on_its_batch(service, local):
+    batch = local.dataset.pictures[:16]
+    together = service.embed(batch)
     for count in (1, 2, 3, 5, 11):
-        assert torch.equal(service.embed(pictures[:count]), together[:count])
+        assert torch.equal(service.embed(batch[:count]), together[:count])
     order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(service.embed(pictures[order]), together[order])
+    assert torch.equal(service.embed(batch[order]), together[order])
 
 
-class Fickle(torch.nn.Module):
-    """Rounds otherwise in passes that are no multiple of `alike` pictures."""
+class BatchVariant(torch.nn.Module):
+    """Rounds differently in batches that are no multiple of `period` images."""
 
-    def __init__(self, alike):
+    def __init__(self, period):
         super().__init__()
-        self.alike = alike
+        self.period = period
 
     def forward(self, x):
-        return x.flatten(1)[:, :3] + (len(x) % self.alike) * 2.0**-20
+        return x.flatten(1)[:, :3] + (len(x) % self.period) * 2.0**-20
 
 
-@pytest.mark.parametrize(("alike", "step"), [(1, 4), (2, 4), (4, 4), (8, 8), (16, 16), (3, 32)])
-def test_passes_are_filled_up_to_what_rounds_alike(alike, step):
-    told = []
-    ranker = Ranker(Fickle(alike), "euclidean")
-    assert steady_step(ranker, (1, 4, 4), 32, lambda *passes: told.append(passes)) == step
-    assert told == [(done, 7) for done in range(1, 8)]
+@pytest.mark.parametrize(("period", "multiple"), [(1, 4), (2, 4), (4, 4), (8, 8), (16, 16), (3, 32)])
+def test_the_multiple_for_which_batches_are_invariant(period, multiple):
+    reports = []
+    ranker = Ranker(BatchVariant(period), "euclidean")
+    found = batch_invariant_multiple(ranker, (1, 4, 4), 32, lambda *sizes: reports.append(sizes))
+    assert found == multiple
+    assert reports == [(done, 7) for done in range(1, 8)]
 
 
-def test_what_the_service_does_to_pictures_is_done_locally_too(new_service, models, files):
+def test_the_service_preprocesses_as_a_local_target_does(new_service, models, files):
     chain = preprocess_of(None, None, 60)
-    target = open_target(str(models / "cosine"), None, preprocess=chain)
+    target = open_system(str(models / "cosine"), None, preprocess=chain)
     client = TestClient(create_app(new_service(preprocess=chain)))
-    pictures = target.dataset.pictures[:4]
-    answers = [client.post("/search", content=files.png(picture)).json()["ids"] for picture in pictures]
-    assert answers == expected(target, pictures)
+    images = target.dataset.pictures[:4]
+    answers = [client.post("/search", content=files.png(image)).json()["ids"] for image in images]
+    assert answers == expected(target, images)
 
 
-def test_pictures_of_items(client, local, files):
+def test_images_of_items(client, local, files):
     for number in (0, 796):
         answer = client.get(f"/items/{number}/image")
         assert answer.headers["content-type"] == "image/png"
@@ -104,10 +105,10 @@ def test_pictures_of_items(client, local, files):
     assert client.get("/items/797/image").status_code == 404
 
 
-def test_an_attack_over_the_wire_is_the_local_one(client, local, files):
+def test_an_attack_over_http_is_the_local_one(client, local, files):
     def ask(images):
         pixels = (images * 255).round().to(torch.uint8)
-        return [client.post("/search", content=files.png(picture)).json()["ids"] for picture in pixels]
+        return [client.post("/search", content=files.png(image)).json()["ids"] for image in pixels]
 
     index = torch.arange(20)
     images, threat, goal = local.dataset.take(index), Threat(16 / 255, grid=True), Reorder(k=5)

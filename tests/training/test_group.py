@@ -8,10 +8,10 @@ from dataclasses import replace
 import torch
 
 from rankproof.models import load_checkpoint, new_encoder
-from rankproof.randomness import generator
+from rankproof.rng import generator
 from rankproof.ranking import Ranker
 from rankproof.training import InBatch
-from rankproof.training.defenses import Step
+from rankproof.training.defenses import StepInput
 from rankproof.training.samplers import Batch
 
 
@@ -44,18 +44,18 @@ def test_two_processes_average_the_gradients_of_their_halves(tmp_path, digits, r
     batches = list(InBatch(batch=100).batches(train_split.labels, generator(0, 1, "epoch")))
 
     def value(batch: Batch):
-        return Step(
+        return StepInput(
             ranker=ranker,
             loss=loss,
             images=ranker.as_input(train_split.pictures[batch.rows]),
             labels=train_split.labels[batch.rows],
             triplets=batch.triplets,
-            source=torch.Generator(),
+            rng=torch.Generator(),
         )
 
     for first, second in zip(batches[0::2], batches[1::2], strict=False):
         optimizer.zero_grad()
-        both = [step.value(step.ranker.embed(step.images)) for step in map(value, (first, second))]
+        both = [step.mean_loss(step.ranker.embed(step.images)) for step in map(value, (first, second))]
         (sum(both) / 2).backward()
         optimizer.step()
     found = weights(load_checkpoint(tmp_path / "out").encoder)

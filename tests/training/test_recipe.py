@@ -7,18 +7,17 @@ from rankproof.errors import RankproofError
 from rankproof.models import new_encoder
 from rankproof.ranking import Ranker
 from rankproof.training import Balanced, EmbeddingShift, FromSet, InBatch, Triplet, WholeBatch, published
-from rankproof.training.augment import Augment
-from rankproof.training.inner import later_inner, published_inner
+from rankproof.training.inner_attack import act_hm_inner_attack, eccv_inner_attack
 from rankproof.training.loop import LowPrecision
 from rankproof.training.options import Options, recipe_of
-from rankproof.training.recipe import is_published
+from rankproof.training.recipe import Augment, is_published
 
 
 @pytest.fixture
 def asked(digits):
-    """The recipe of some options, as if the digits were 28x28 pictures."""
-    pictures = torch.zeros(len(digits[0]), 1, 28, 28, dtype=torch.uint8)
-    data = replace(digits[0], pictures=pictures)
+    """The recipe of some options, as if the digits were 28x28 images."""
+    images = torch.zeros(len(digits[0]), 1, 28, 28, dtype=torch.uint8)
+    data = replace(digits[0], pictures=images)
     return lambda **options: recipe_of(Options(**options), data, "c2f1")
 
 
@@ -44,7 +43,7 @@ def test_the_papers_choices():
     assert (ct.sampler, et.sampler) == (InBatch(batch=1000), InBatch(batch=500))
     assert (ct.loss, et.loss) == (Triplet(margin=0.2), Triplet(margin=1.0))
     assert (ct.epochs, ct.learning_rate, ct.weight_decay, ct.decay) == (30, 1e-3, 1e-7, "constant")
-    assert published(defended=True).defense == EmbeddingShift(inner=published_inner(28))
+    assert published(defended=True).defense == EmbeddingShift(inner=eccv_inner_attack(28))
 
 
 @pytest.mark.parametrize(
@@ -91,7 +90,7 @@ def test_the_later_defences_live_on_the_sphere_with_pairs_of_each_class(asked, d
     assert (recipe.distance, recipe.loss) == ("sphere", Triplet(margin=0.2))
     assert isinstance(recipe.sampler, Balanced)
     assert recipe.sampler.per_class % 2 == 0
-    assert recipe.defense.inner == later_inner(28)
+    assert recipe.defense.inner == act_hm_inner_attack(28)
 
 
 def test_our_defence_compares_all_of_a_batch_unless_told_else(asked):
@@ -133,12 +132,12 @@ def test_bf16_passes_give_single_embeddings_near_the_exact_ones():
     torch.testing.assert_close(exact, found, atol=0.02, rtol=0)
 
 
-def test_pictures_are_shifted_as_a_whole_and_mirrored_each_for_itself():
+def test_images_are_shifted_as_a_whole_and_mirrored_each_for_itself():
     images = torch.arange(2 * 64.0).view(1, 2, 8, 8).repeat(40, 1, 1, 1)
     source = torch.Generator().manual_seed(0)
     found = Augment(pad=1)(images, source)
     assert found.shape == images.shape
-    # The middle of each picture is a piece of the original, moved by the same step in both channels.
+    # The middle of each image is a piece of the original, moved by the same step in both channels.
     steps = {int(part[0, 4, 4] - images[0, 0, 4, 4]) for part in found}
     assert steps == {down * 8 + right for down in (-1, 0, 1) for right in (-1, 0, 1)}
     assert torch.equal(found[:, 1] - found[:, 0], torch.full((40, 8, 8), 64.0))

@@ -16,14 +16,14 @@ SAMPLERS = [
 ]
 
 
-def source(seed=0):
+def random(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @given(seed=st.integers(0, 99))
 def test_triplets_are_anchor_same_class_and_other_class(sampler, seed):
-    for batch in sampler.batches(LABELS, source(seed)):
+    for batch in sampler.batches(LABELS, random(seed)):
         a, p, n = LABELS[batch.rows][batch.triplets].unbind(1)
         assert torch.equal(a, p)
         if getattr(sampler, "negatives", "other") == "other":
@@ -34,7 +34,7 @@ def test_triplets_are_anchor_same_class_and_other_class(sampler, seed):
 def test_equal_generators_give_equal_epochs_and_others_do_not(sampler):
     def epoch(seed):
         return torch.cat(
-            [torch.cat([b.rows, b.triplets.flatten()]) for b in sampler.batches(LABELS, source(seed))]
+            [torch.cat([b.rows, b.triplets.flatten()]) for b in sampler.batches(LABELS, random(seed))]
         )
 
     assert torch.equal(epoch(1), epoch(1))
@@ -43,23 +43,23 @@ def test_equal_generators_give_equal_epochs_and_others_do_not(sampler):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_count_of_batches_is_true(sampler):
-    assert len(list(sampler.batches(LABELS, source()))) == sampler.count(LABELS)
+    assert len(list(sampler.batches(LABELS, random()))) == sampler.count(LABELS)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS[:3])
-def test_every_picture_is_seen_once(sampler):
+def test_every_image_is_seen_once(sampler):
     firsts = [
         batch.rows[: sampler.batch] if isinstance(sampler, InBatch) else batch.rows[: len(batch.triplets)]
-        for batch in sampler.batches(LABELS, source())
+        for batch in sampler.batches(LABELS, random())
     ]
     assert torch.equal(torch.cat(firsts).sort().values, torch.arange(len(LABELS)))
 
 
-def test_from_set_draws_every_other_picture_of_the_class_and_every_one_of_the_others():
+def test_from_set_draws_every_other_image_of_the_class_and_every_one_of_the_others():
     labels = torch.tensor([0, 0, 0, 1, 1, 2, 2])
     positives, negatives = set(), set()
     for seed in range(300):
-        (batch,) = FromSet(batch=7).batches(labels, source(seed))
+        (batch,) = FromSet(batch=7).batches(labels, random(seed))
         rows = batch.rows.view(3, -1)
         anchor = rows[0].tolist().index(1)
         positives.add(int(rows[1, anchor]))
@@ -70,7 +70,7 @@ def test_from_set_draws_every_other_picture_of_the_class_and_every_one_of_the_ot
 
 def test_negatives_from_anywhere_may_be_of_the_own_class():
     own = 0
-    for batch in FromSet(batch=8, negatives="any").batches(LABELS, source()):
+    for batch in FromSet(batch=8, negatives="any").batches(LABELS, random()):
         a, _, n = LABELS[batch.rows][batch.triplets].unbind(1)
         own += int((a == n).sum())
     assert own > 0
@@ -81,7 +81,7 @@ def test_balanced_batches_hold_the_same_number_of_each_class_and_disturb_nobody(
 
     np.random.seed(0)
     before = np.random.get_state()[1].copy()
-    for batch in Balanced(batch=12, per_class=4).batches(LABELS, source()):
+    for batch in Balanced(batch=12, per_class=4).batches(LABELS, random()):
         assert LABELS[batch.rows].bincount().tolist() == [4, 4, 4]
     assert (np.random.get_state()[1] == before).all()
 
@@ -96,8 +96,8 @@ def test_processes_share_a_batch():
     ("labels", "batch", "fragment"),
     [
         ([0, 0, 0], 10, "at least two classes"),
-        ([0, 0, 1], 10, "one picture only .*dog"),
-        ([0, 0, 1, 1], 3, "cannot hold two pictures of two classes"),
+        ([0, 0, 1], 10, "one image only .*dog"),
+        ([0, 0, 1, 1], 3, "cannot hold two images of two classes"),
     ],
 )
 def test_what_cannot_be_trained_on_is_named(labels, batch, fragment):

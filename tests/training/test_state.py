@@ -12,7 +12,7 @@ from rankproof.training import (
     FromSet,
     Hardness,
     InBatch,
-    Inner,
+    InnerAttack,
     MetricLearningLoss,
     Recipe,
     TrainingFailedError,
@@ -20,10 +20,10 @@ from rankproof.training import (
     WholeBatch,
     state,
 )
-from rankproof.training.augment import Augment
+from rankproof.training.recipe import Augment
 from rankproof.training.run import Run, train_checkpoint
 
-INNER = Inner(eps=0.05, steps=2, step=0.05, start=0.05)
+INNER = InnerAttack(eps=0.05, steps=2, step=0.05, start=0.05)
 RECIPES = {
     "plain": Recipe(loss=Triplet(margin=0.2), sampler=InBatch(batch=200), augment=Augment(pad=1, flip=True)),
     "est": Recipe(
@@ -89,7 +89,7 @@ def test_killed_in_the_middle_of_an_epoch_and_resumed_equals_uninterrupted(run, 
         train_checkpoint(run(recipe), on_batch=kill_after(per_epoch + 2))
     said = []
     found = train_checkpoint(run(recipe, resume=True), say=said.append)
-    assert any("going on after epoch 1" in line for line in said)
+    assert any("resuming after epoch 1" in line for line in said)
     assert torch.equal(weights(tmp_path / "out"), weights(tmp_path / "whole"))
     for epoch, other in zip(found, wanted, strict=True):
         assert epoch.loss == pytest.approx(other.loss, abs=1e-6)  # the sheet keeps six places
@@ -155,7 +155,7 @@ def test_a_damaged_state_is_refused_and_the_one_before_it_used(run, tmp_path):
     said = []
     train_checkpoint(run(recipe, resume=True), say=said.append)
     assert "epoch-0002.safetensors: damaged" in said[0]
-    assert "going on after epoch 1" in said[1]
+    assert "resuming after epoch 1" in said[1]
     assert torch.equal(weights(tmp_path / "out"), weights(tmp_path / "whole"))
 
 
@@ -201,8 +201,8 @@ def test_more_epochs_may_be_asked_for_unless_the_rate_knew_their_number(run):
 def test_a_model_without_a_state_is_not_overwritten_by_going_on(run):
     place = run(RECIPES["plain"]).out
     train_checkpoint(run(replace(RECIPES["plain"], epochs=1)))
-    state.forget(place)
-    with pytest.raises(RankproofError, match="no state to go on from"):
+    state.remove(place)
+    with pytest.raises(RankproofError, match="no state to resume from"):
         train_checkpoint(run(replace(RECIPES["plain"], epochs=2), resume=True))
     assert load_checkpoint(place).record["epochs_done"] == 1
 
@@ -232,7 +232,7 @@ def test_a_new_training_destroys_nothing_before_it_has_something_better(run):
     said = []
     with pytest.raises(KilledError):
         train_checkpoint(run(RECIPES["hm"]), on_batch=kill_after(2), say=said.append)
-    assert "holds a model already" in said[0]
+    assert "contains a model" in said[0]
     assert len(list((place / "state").glob("*.json"))) == 2
 
 

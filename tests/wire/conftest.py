@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 
 from rankproof import Gallery
-from rankproof.wire import OWN, Client, Ledger, Pace, allowed
+from rankproof.wire import RANKPROOF_SERVICE, Client, RateLimit, ResponseCache, check_destination
 
 SHOWN = 12
 URL = "http://127.0.0.1:8000/search"
 
 
 @dataclass
-class Shop:
+class FakeService:
     """A search service in a few lines: PNG in, ids out. `faults` answers some requests in its place."""
 
     gallery: Gallery
@@ -82,23 +82,23 @@ def collection(make, pictures):
 
 
 @pytest.fixture
-def shop(collection):
-    return Shop(collection)
+def service(collection):
+    return FakeService(collection)
 
 
 @pytest.fixture
-def client(shop, clock):
-    """Makes clients of the shop."""
+def client(service, clock):
+    """Makes clients of the service."""
     made = []
 
-    def make_client(adapter=OWN, url=URL, transport="shop", secrets=None, **pace):
+    def make_client(adapter=RANKPROOF_SERVICE, url=URL, transport="service", secrets=None, **limits):
         made.append(
             Client(
-                allowed(url),
+                check_destination(url),
                 adapter,
                 secrets=secrets,
-                pace=Pace(**{"concurrency": 1} | pace),
-                transport=shop.transport() if transport == "shop" else transport,
+                rate_limit=RateLimit(**{"concurrency": 1} | limits),
+                transport=service.transport() if transport == "service" else transport,
                 sleep=clock.sleep,
                 clock=clock,
             )
@@ -111,32 +111,32 @@ def client(shop, clock):
 
 
 @pytest.fixture
-def ledger(tmp_path):
-    """Makes ledgers in files; one of the same name goes on after the last."""
+def cache(tmp_path):
+    """Makes caches in files; one of the same name goes on after the last."""
     made = {}
 
-    def make_ledger(name="answers", service="a shop", **options):
+    def make_cache(name="answers", service="a shop", **options):
         if name in made:
             made[name].close()
-        made[name] = Ledger(tmp_path / f"{name}.sqlite", service, **options)
+        made[name] = ResponseCache(tmp_path / f"{name}.sqlite", service, **options)
         return made[name]
 
-    yield make_ledger
+    yield make_cache
     for each in made.values():
         each.close()
 
 
 @pytest.fixture
 def serve():
-    """Puts a shop behind a real socket; gives its URL and a call that ends it."""
+    """Puts a service behind a real socket; gives its URL and a call that ends it."""
     running = []
 
-    def start(shop, port=0):
+    def start(service, port=0):
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_POST(self):
-                status, headers, text = shop.respond(self.rfile.read(int(self.headers["Content-Length"])))
+                status, headers, text = service.respond(self.rfile.read(int(self.headers["Content-Length"])))
                 if status is None:  # gone without an answer
                     self.close_connection = True
                     return

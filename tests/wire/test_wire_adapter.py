@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from rankproof import RankproofError
-from rankproof.wire.adapter import OWN, Adapter, Kind
-from rankproof.wire.within import steps_of, values_at
+from rankproof.wire.adapter import RANKPROOF_SERVICE, Adapter, ResponseKind
+from rankproof.wire.json_path import parse_path, values_at
 
 FOREIGN = """
 url = "https://shop.example/v2/similar"
@@ -61,7 +61,7 @@ def test_an_adapter_is_read_whole(foreign):
 
 
 def test_an_empty_adapter_is_our_own_service(tmp_path):
-    assert Adapter.load(written(tmp_path, "")) == OWN
+    assert Adapter.load(written(tmp_path, "")) == RANKPROOF_SERVICE
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_how_a_picture_is_sent(foreign):
             "query": {"image": base64.b64encode(b"png").decode()},
         },
     }
-    assert OWN.request(b"png", secrets) == {
+    assert RANKPROOF_SERVICE.request(b"png", secrets) == {
         "headers": {"X-Api-Key": "k1"},
         "files": {"image": ("query.png", b"png", "image/png")},
         "data": {},
@@ -114,7 +114,7 @@ def test_how_a_picture_is_sent(foreign):
 
 
 def test_a_header_without_its_key_is_left_out_and_any_other_secret_must_be_there(foreign):
-    assert OWN.request(b"", {})["headers"] == {}
+    assert RANKPROOF_SERVICE.request(b"", {})["headers"] == {}
     with pytest.raises(RankproofError, match=r"\$\{TEAM\} is not set"):
         foreign.request(b"", {"KEY": "k1"})
 
@@ -123,18 +123,24 @@ def test_what_statuses_mean(foreign):
     def kind(adapter, status, body=b""):
         return adapter.kind(status, body)
 
-    assert kind(OWN, 200) is kind(OWN, 204) is Kind.ANSWER
-    assert kind(OWN, 429) is kind(OWN, 429, b'{"reason": "rate"}') is Kind.RATE
-    assert kind(OWN, 429, b'{"reason": "quota"}') is Kind.QUOTA
-    assert kind(OWN, 429, b"not json") is kind(OWN, 429, b"[]") is kind(OWN, 429, b"[" * 9999) is Kind.RATE
-    assert {kind(OWN, status) for status in (408, 500, 502, 503, 504)} == {Kind.RETRY}
-    assert {kind(OWN, status) for status in (301, 307, 400, 401, 404, 413, 501)} == {Kind.REFUSED}
-    assert (kind(foreign, 402), kind(foreign, 420), kind(foreign, 429)) == (
-        Kind.QUOTA,
-        Kind.RATE,
-        Kind.REFUSED,
+    default = RANKPROOF_SERVICE
+    assert kind(default, 200) is kind(default, 204) is ResponseKind.ANSWER
+    assert kind(default, 429) is kind(default, 429, b'{"reason": "rate"}') is ResponseKind.RATE
+    assert kind(default, 429, b'{"reason": "quota"}') is ResponseKind.QUOTA
+    assert (
+        kind(default, 429, b"not json")
+        is kind(default, 429, b"[]")
+        is kind(default, 429, b"[" * 9999)
+        is ResponseKind.RATE
     )
-    assert kind(foreign, 503, b'{"error": {"code": "monthly"}}') is Kind.QUOTA
+    assert {kind(default, status) for status in (408, 500, 502, 503, 504)} == {ResponseKind.RETRY}
+    assert {kind(default, status) for status in (301, 307, 400, 401, 404, 413, 501)} == {ResponseKind.REFUSED}
+    assert (kind(foreign, 402), kind(foreign, 420), kind(foreign, 429)) == (
+        ResponseKind.QUOTA,
+        ResponseKind.RATE,
+        ResponseKind.REFUSED,
+    )
+    assert kind(foreign, 503, b'{"error": {"code": "monthly"}}') is ResponseKind.QUOTA
 
 
 def test_ids_are_found_whatever_they_are(foreign):
@@ -160,7 +166,7 @@ def test_ids_are_found_whatever_they_are(foreign):
 )
 def test_answers_without_ids_are_told_in_one_line(body, message):
     with pytest.raises(RankproofError) as caught:
-        OWN.ids_in(body)
+        RANKPROOF_SERVICE.ids_in(body)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -173,13 +179,13 @@ def test_paths():
         "a[1].b": [[3]],
         "c d.é": [4],
     }.items():
-        assert values_at(value, steps_of(path), path) == found
-    assert values_at([5, 6], steps_of("[*]"), "[*]") == [5, 6]
+        assert values_at(value, parse_path(path), path) == found
+    assert values_at([5, 6], parse_path("[*]"), "[*]") == [5, 6]
     for path in ("", ".", "a.", ".a", "a[", "a[-1]", "a[x]", "a]", "a[*]b"):
         with pytest.raises(RankproofError, match="is no path"):
-            steps_of(path)
+            parse_path(path)
     with pytest.raises(RankproofError, match=r"no item 2 where there is a list of 2"):
-        values_at(value, steps_of("a[2]"), "a[2]")
+        values_at(value, parse_path("a[2]"), "a[2]")
 
 
 def test_the_adapters_of_the_documentation(tmp_path):
@@ -187,5 +193,5 @@ def test_the_adapters_of_the_documentation(tmp_path):
     blocks = re.findall(r"^```toml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
     found = [Adapter.load(written(tmp_path, block)) for block in blocks]
     assert len(found) == 3
-    assert replace(found[0], url=None) == OWN
+    assert replace(found[0], url=None) == RANKPROOF_SERVICE
     assert found[2].ids_in(b'[["a", 0.9], ["b", 0.8]]') == ["a", "b"]

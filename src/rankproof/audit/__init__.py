@@ -1,7 +1,7 @@
-"""How an audit is run, checked and told."""
+"""The standard audit: planned, run, checked for figures that cannot be trusted, and reported."""
 
-from rankproof.audit.plan import Plan, plan
+from rankproof.audit.plan import AuditTask, Plan, plan
 from rankproof.audit.result import AuditResult
-from rankproof.audit.suite import audit
+from rankproof.audit.run import audit
 
-__all__ = ["AuditResult", "Plan", "audit", "plan"]
+__all__ = ["AuditResult", "AuditTask", "Plan", "audit", "plan"]

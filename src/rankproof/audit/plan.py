@@ -7,27 +7,18 @@ from math import ceil
 
 import torch
 
-from rankproof.attack import BUDGET, attack
-from rankproof.cost import bare_seconds
+from rankproof.attacks import attack
+from rankproof.attacks.black_box import BUDGET
+from rankproof.attacks.cost import bare_seconds
 from rankproof.errors import RankproofError
-from rankproof.goals import (
-    CandidateLower,
-    CandidateRaise,
-    Goal,
-    MaxShift,
-    Preserve,
-    QueryLower,
-    QueryRaise,
-    Reorder,
-    Sum,
-)
-from rankproof.goals.names import goal_name
+from rankproof.goals import Goal, Reorder
 from rankproof.goals.order import VISIBLE
+from rankproof.goals.registry import parse, standard_audit
 from rankproof.methods import SPSA
-from rankproof.methods.base import Method
-from rankproof.methods.presets import automatic, published, strong
-from rankproof.methods.search import BlackBox
-from rankproof.oracle import LocalOracle
+from rankproof.methods.black_box.base import BlackBoxMethod
+from rankproof.methods.defaults import automatic, published, strong
+from rankproof.methods.white_box.base import Method
+from rankproof.oracles import LocalOracle
 from rankproof.ranking.gallery import Gallery
 from rankproof.threat import Threat, format_eps
 
@@ -35,15 +26,15 @@ CURVE = tuple(level / 255 for level in (0, 1, 2, 4, 8, 16))
 CURVE_SHARE = 5  # a point of a curve gets one attack for every five of a headline figure
 CURVE_LEAST = 100
 DEFAULT_TRIALS, LEAST_TRIALS = 1000, 20
-SEEN_SHARE = 10  # a black-box attack looks a thousand times: one for every ten of a headline figure
-SEEN_K = (5, 10)
-VERDICT_PASSES = 5  # choosing targets and taking the verdict cost about as much as so many passes
+BLACK_BOX_SHARE = 10  # a black-box attack sends a thousand queries: one for every ten of a headline figure
+BLACK_BOX_K = (5, 10)
+OVERHEAD_PASSES = 5  # choosing targets and computing the figures cost about as much as so many passes
 OVERHEAD = 1.2
 SAMPLE, QUERIES, REPEATS = 4, 101, 3  # attacks, queries of each and repeats that a query is timed with
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace:
+class Timing:
     """How fast a model is here: seconds of one evaluation with its gradient, and of one query."""
 
     evaluation: float
@@ -51,24 +42,24 @@ class Pace:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One figure of an audit.
+class AuditTask:
+    """One attack of an audit, which gives one figure.
 
     Args:
         goal: what is wanted.
         eps: budget in [0, 1].
         method: how it is sought.
         trials: attacks.
-        yardstick: whether it is there to measure another method by.
+        reference_method: whether it is there to compare another method with.
         visible: N, how many results a black box shows; None in a white box.
         budget: Q, queries of each attack on a black box; None in a white box.
     """
 
-    goal: Goal | Sum
+    goal: Goal
     eps: float
-    method: Method | BlackBox
+    method: Method | BlackBoxMethod
     trials: int
-    yardstick: bool = False
+    reference_method: bool = False
     visible: int | None = None
     budget: int | None = None
 
@@ -76,17 +67,17 @@ class Cell:
     def label(self) -> str:
         """How flags and progress call it: "sp-qa+ at 8/255 (pgd)", "oa k = 5, N = 50, Q = 1,000 at 8/255"."""
         setting = ""
-        if self.budget is not None and isinstance(self.goal, Reorder):
-            setting = f" k = {self.goal.k}, N = {self.visible}, Q = {self.budget:,}"
-        note = f" ({self.method.name})" if self.yardstick else ""
-        return f"{goal_name(self.goal)}{setting} at {format_eps(self.eps)}{note}"
+        if self.budget is not None:
+            setting = f" k = {self.goal.parameters['k']}, N = {self.visible}, Q = {self.budget:,}"
+        note = f" ({self.method.name})" if self.reference_method else ""
+        return f"{self.goal.spec.name}{setting} at {format_eps(self.eps)}{note}"
 
     @property
     def passes(self) -> int:
         """Forward and gradient evaluations of each attack, queries where it is a black box."""
         if self.eps == 0:
             return 0
-        if isinstance(self.method, BlackBox):
+        if isinstance(self.method, BlackBoxMethod):
             return self.budget or 0
         return self.method.passes(self.eps)
 
@@ -96,64 +87,78 @@ class Cell:
 
     def threat(self, audited: Threat) -> Threat:
         """What may be changed; a method that searches among 8-bit images stays there."""
-        grid = audited.grid or (isinstance(self.method, BlackBox) and self.method.grid)
+        grid = audited.grid or (isinstance(self.method, BlackBoxMethod) and self.method.grid)
         return replace(audited, eps=self.eps, grid=grid)
 
-    def seconds(self, pace: Pace) -> float:
-        """An estimate of the whole cell: its attacks, the choice of targets and the verdict."""
-        one = pace.evaluation if self.budget is None else pace.query
-        return OVERHEAD * self.trials * (self.passes * one + VERDICT_PASSES * pace.evaluation)
+    def seconds(self, timing: Timing) -> float:
+        """An estimate of the whole task: its attacks, the choice of targets and the figures."""
+        one = timing.evaluation if self.budget is None else timing.query
+        return OVERHEAD * self.trials * (self.passes * one + OVERHEAD_PASSES * timing.evaluation)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The cells of an audit with what is known of the time they take."""
+    """The tasks of an audit with what is known of the time they take."""
 
-    cells: tuple[Cell, ...]
+    tasks: tuple[AuditTask, ...]
     trials: int
-    pace: Pace
+    timing: Timing
 
     @property
     def seconds(self) -> float:
         """An estimate of the whole audit."""
-        return sum(cell.seconds(self.pace) for cell in self.cells)
+        return sum(task.seconds(self.timing) for task in self.tasks)
 
 
-def standard_goals(size: int) -> tuple[Goal | Sum, ...]:
-    """Every white-box way of the two papers, at their headline setting, as far as the gallery allows."""
-    k, g = min(5, size), min(5, size - 2)
-    goals: list[Goal | Sum] = [CandidateRaise(), CandidateLower(), QueryRaise(), QueryLower()]
-    if g >= 1:
-        goals += [QueryRaise() + 1.0 * Preserve(g=g), QueryLower() + 100.0 * Preserve(g=g)]
-    return (*goals, Reorder(k=k), MaxShift())
+def standard_goals(size: int) -> tuple[Goal, ...]:
+    """Every goal of the standard audit at its default setting, as far as a gallery of `size` allows."""
+    goals = []
+    for spec in standard_audit():
+        goal = parse(spec.name)
+        most = {"k": size, "g": size - 2}  # beside g preserved items stand the query's copy and one chosen
+        fitting = {
+            letter: min(value, most[letter])
+            for letter, value in goal.parameters.items()
+            if letter in most and isinstance(value, int)
+        }
+        if all(value >= 1 for value in fitting.values()):
+            goals.append(parse(spec.name, **fitting))
+    return tuple(goals)
 
 
-def standard_cells(size: int, threat: Threat, trials: int) -> tuple[Cell, ...]:
-    """Every goal at the audited eps, strong with plain PGD as yardstick; the curves; then the black box."""
-    cells = []
+def standard_tasks(size: int, threat: Threat, trials: int) -> tuple[AuditTask, ...]:
+    """Every goal at the audited eps, by our method and by plain PGD; the curves; then the black box."""
+    tasks = []
     few = min(trials, max(CURVE_LEAST, trials // CURVE_SHARE))
     goals = standard_goals(size)
     for goal in goals:
-        whole = Cell(goal=goal, eps=threat.eps, method=strong(goal.metric), trials=trials)
-        cells += [replace(whole, method=published(goal.metric), yardstick=True), whole]
+        main = AuditTask(goal=goal, eps=threat.eps, method=strong(goal.metric), trials=trials)
+        tasks += [replace(main, method=published(goal.metric), reference_method=True), main]
     others = [eps for eps in CURVE if abs(eps - threat.eps) > 1e-9]
-    cells += [
-        Cell(goal=goal, eps=eps, method=strong(goal.metric), trials=few) for goal in goals for eps in others
+    tasks += [
+        AuditTask(goal=goal, eps=eps, method=strong(goal.metric), trials=few)
+        for goal in goals
+        for eps in others
     ]
-    return (*cells, *seen_cells(size, threat, trials))
+    return (*tasks, *black_box_tasks(size, threat, trials))
 
 
-def seen_cells(size: int, threat: Threat, trials: int) -> Iterator[Cell]:
-    """The order attack where only the first results are seen: our own search with SPSA as yardstick."""
-    few = min(trials, max(LEAST_TRIALS, trials // SEEN_SHARE))
-    visible, plain, own = min(VISIBLE, size), SPSA(), automatic()
-    for k in sorted({min(k, size) for k in SEEN_K}):
-        whole = Cell(
-            goal=Reorder(k=k), eps=threat.eps, method=own, trials=few, visible=visible, budget=BUDGET
+def black_box_tasks(size: int, threat: Threat, trials: int) -> Iterator[AuditTask]:
+    """The order attack where only the first results are seen: our search, compared with SPSA."""
+    few = min(trials, max(LEAST_TRIALS, trials // BLACK_BOX_SHARE))
+    reference, method = SPSA(), automatic()
+    for k in sorted({min(k, size) for k in BLACK_BOX_K}):
+        main = AuditTask(
+            goal=Reorder(k=k),
+            eps=threat.eps,
+            method=method,
+            trials=few,
+            visible=min(VISIBLE, size),
+            budget=BUDGET,
         )
-        if own != plain:
-            yield replace(whole, method=plain, yardstick=True)
-        yield whole
+        if method != reference:
+            yield replace(main, method=reference, reference_method=True)
+        yield main
 
 
 def plan(
@@ -177,24 +182,24 @@ def plan(
         raise RankproofError("give --trials or --time, not both")
     if trials is not None and trials < 1:
         raise RankproofError(f"trials must be at least 1, got {trials}")
-    pace = Pace(
+    timing = Timing(
         evaluation=_seconds_per_evaluation(gallery, images),
         query=_seconds_per_query(gallery, images, threat),
     )
 
     def with_trials(count: int) -> Plan:
-        return Plan(cells=standard_cells(len(gallery), threat, count), trials=count, pace=pace)
+        return Plan(tasks=standard_tasks(len(gallery), threat, count), trials=count, timing=timing)
 
     if time_limit is None:
         return with_trials(min(len(images), trials or DEFAULT_TRIALS))
-    todo = with_trials(len(images))
-    while todo.trials > LEAST_TRIALS and todo.seconds > time_limit:
-        todo = with_trials(max(LEAST_TRIALS, int(todo.trials * 0.9)))
-    if todo.seconds > time_limit:
+    found = with_trials(len(images))
+    while found.trials > LEAST_TRIALS and found.seconds > time_limit:
+        found = with_trials(max(LEAST_TRIALS, int(found.trials * 0.9)))
+    if found.seconds > time_limit:
         raise RankproofError(
-            f"--time: {todo.trials} trials would take {ceil(todo.seconds)} s; give more time"
+            f"--time: {found.trials} trials would take {ceil(found.seconds)} s; give more time"
         )
-    return todo
+    return found
 
 
 def _seconds_per_evaluation(gallery: Gallery, images: torch.Tensor) -> float:
@@ -207,13 +212,12 @@ def _seconds_per_query(gallery: Gallery, images: torch.Tensor, threat: Threat) -
     """Time of one query: its forward pass, its ranking and what the search itself adds."""
     if threat.eps == 0:
         return 0.0  # none is sent
-    *_, cell = seen_cells(len(gallery), threat, LEAST_TRIALS)
-    assert isinstance(cell.method, BlackBox)
-    target, images = cell.target(gallery), images[:SAMPLE]
+    *_, task = black_box_tasks(len(gallery), threat, LEAST_TRIALS)
+    target, images = task.target(gallery), images[:SAMPLE]
     times = []
     for _ in range(REPEATS):
         begin = time.perf_counter()
-        result = attack(target, images, cell.goal, cell.threat(threat), method=cell.method, budget=QUERIES)
-        assert result.queries is not None
-        times.append((time.perf_counter() - begin) / int(result.queries.sum()))
+        result = attack(target, images, task.goal, task.threat(threat), method=task.method, budget=QUERIES)
+        assert result.log is not None
+        times.append((time.perf_counter() - begin) / int(result.log.spent.sum()))
     return min(times)

@@ -1,23 +1,29 @@
-"""The command line: parses, calls, exits. What needs torch is imported by the command that needs it."""
+"""The command line: parses, calls, exits. A command imports torch itself, so that `--help` is fast."""
 
 from collections.abc import Callable
+from typing import Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from rankproof.cli.attack import attack
+from rankproof.cli.attack_service import attack_service
 from rankproof.cli.audit import audit
 from rankproof.cli.data import data
 from rankproof.cli.evaluate import evaluate
+from rankproof.cli.options import RegistryCommand, expanded
 from rankproof.cli.reproduce import reproduce
 from rankproof.cli.serve import keys, serve
+from rankproof.cli.terminal import FAILED, say
 from rankproof.cli.train import train
 from rankproof.cli.zoo import zoo
-from rankproof.memory import keep_freed_memory
+from rankproof.parallel import keep_freed_memory
 
 # In the order of the help page.
 COMMANDS: tuple[Callable[..., None], ...] = (
     train,
     attack,
+    attack_service,
     audit,
     evaluate,
     reproduce,
@@ -47,7 +53,7 @@ def main() -> None:
 def rankproof() -> None:
     """Find out how far a stranger can move the results of a search-by-image system.
 
-    A search by image embeds pictures and ranks them by distance. Changes too small to see can move that
+    A search by image embeds images and ranks them by distance. Changes too small to see can move that
     ranking. rankproof measures how far, with the attacks of two papers (ECCV 2020, ICCV 2021) and a stronger
     one. Test systems that you own or may test.
 
@@ -60,5 +66,35 @@ def rankproof() -> None:
     """
 
 
+class AttackCommand(RegistryCommand):
+    """`attack` or `attack-service`: answers an option of the other command with the name of that command."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments of the command."""
+        group = ctx.parent.command if ctx.parent else None
+        if isinstance(group, TyperGroup):
+            other, answer = OTHER_ATTACK[str(self.name)]
+            foreign = _option_names(group.commands[other]) - _option_names(self)
+            if options := [word.split("=")[0] for word in args if word.split("=")[0] in foreign]:
+                say(f"error: {options[0]}: {answer}")
+                raise typer.Exit(FAILED)
+        return super().parse_args(ctx, args)
+
+
+OTHER_ATTACK = {
+    "attack": (
+        "attack-service",
+        "a running service is attacked by `rankproof attack-service --target URL ...`",
+    ),
+    "attack-service": ("attack", "a model is attacked by `rankproof attack --model NAME ...`"),
+}
+
+
+def _option_names(command: Any) -> set[str]:
+    """The names of the options of a command, as they are typed."""
+    return {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+
+
 for command in COMMANDS:
-    app.command()(command)
+    kind = AttackCommand if command in (attack, attack_service) else TyperCommand
+    app.command(cls=kind)(expanded(command))

@@ -1,146 +1,109 @@
-"""`rankproof attack`: the ranking attacked in one way."""
+"""`rankproof attack`: one attack on a model, in the white box or as a black box."""
 
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rankproof.cli.asked import Asked
-from rankproof.cli.attack_model import attack_model
-from rankproof.cli.attack_service import (
-    AdapterFile,
-    Authorised,
-    Cap,
-    Concurrency,
-    KeyEnv,
-    KeyFile,
-    PerSecond,
-    Query,
-    Service,
-    attack_service,
-    key_of,
-)
-from rankproof.cli.goal import G, GoalName, K, M, Order, W, Xi, goal_of
-from rankproof.cli.kinds import check_kind, left_out
-from rankproof.cli.method import MethodName, SpaceName, Steps, method_of, space_of
-from rankproof.cli.opening import opened
 from rankproof.cli.options import (
-    MODEL,
+    BLACK_BOX,
+    WHITE_BOX,
     AsJson,
-    Crop,
-    Data,
-    Device,
-    Divide,
+    BlackBoxArguments,
     Eps,
-    Jpeg,
-    Resize,
+    GoalArguments,
     Seed,
-    Size,
+    SystemArguments,
     Trials,
-    Trust,
+    about_option,
+    parse_visible,
 )
-from rankproof.cli.visible import Visible
-from rankproof.console import at_least_one, print_attack, print_json, progress, reported, say, writable
+from rankproof.cli.terminal import (
+    at_least_one,
+    print_attack,
+    print_json,
+    progress,
+    reported,
+    say,
+    writable,
+)
 from rankproof.errors import RankproofError
 
-MOST_QUERIES = 1_000_000
+if TYPE_CHECKING:
+    from rankproof.attacks.result import AttackResult
+    from rankproof.goals.base import Goal
+    from rankproof.methods.black_box.base import BlackBoxMethod
+    from rankproof.methods.white_box.base import Method
+    from rankproof.oracles import Oracle
+    from rankproof.ranking import Gallery
+
+TRIALS = 1000
 
 
 def attack(
-    goal: GoalName,
+    goal: GoalArguments,
     eps: Eps,
-    model: Annotated[str | None, MODEL] = None,
-    data: Data = None,
-    service: Service = None,
-    query: Query = None,
+    system: SystemArguments,
+    black_box: BlackBoxArguments,
     trials: Trials = None,
     seed: Seed = 0,
-    method: MethodName = None,
-    steps: Steps = None,
-    visible: Visible = None,
-    budget: Annotated[
-        int | None,
+    method: Annotated[
+        str | None,
         typer.Option(
-            metavar="Q",
-            help="Black box: pictures sent in each attack at most, the clean one included. Left out: 1000; "
-            "100 to a live service.",
+            metavar="METHOD",
+            help=f"How the attacker searches. With gradients: {WHITE_BOX}. As a black box: {BLACK_BOX}. "
+            "Default: pgd; auto with --visible or --budget.",
             show_default=False,
         ),
     ] = None,
-    space: SpaceName = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Forward and gradient evaluations of each attack. Default: as published.",
+            show_default=False,
+        ),
+    ] = None,
     grid: Annotated[
         bool | None,
         typer.Option(
             "--grid/--no-grid",
             metavar="",
-            help="Only allow 8-bit images, as files hold them. Left out: yes for auto, no as published.",
+            help="Search among 8-bit images only, as files hold them. Default: yes for auto, no for the "
+            "published methods.",
             show_default=False,
         ),
     ] = None,
-    w: W = None,
-    m: M = None,
-    k: K = None,
-    order: Order = None,
-    g: G = None,
-    xi: Xi = None,
-    own_copy: Annotated[
+    clean_copy: Annotated[
         str,
         typer.Option(
-            metavar="keep|drop", help="Whether an attacked picture's own clean copy counts in rankings."
+            "--own-copy",
+            metavar="keep|drop",
+            help="Whether the clean copy of an attacked image counts in rankings.",
         ),
     ] = "keep",
-    device: Device = "auto",
     as_json: AsJson = False,
-    journal: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Black box: keep the search here; after Ctrl-C the same command goes on from there. Left "
-            "out: nowhere; below runs/wire for a live service.",
-            show_default=False,
-        ),
-    ] = None,
     save: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Write attack.npz (original, adversarial, index, targets, figures) and result.json; the "
-            "adversarial PNGs too for a live service.",
+            help="Write attack.npz (original, adversarial, index, targets, figures) and result.json.",
             show_default=False,
         ),
     ] = None,
-    size: Size = None,
-    divide: Divide = "auto",
-    jpeg: Jpeg = None,
-    resize: Resize = None,
-    crop: Crop = None,
-    trust: Trust = False,
-    adapter: AdapterFile = None,
-    key_env: KeyEnv = None,
-    key_file: KeyFile = None,
-    concurrency: Concurrency = None,
-    per_second: PerSecond = None,
-    cap: Cap = None,
-    authorised: Authorised = None,
 ) -> None:
-    """Attack the ranking in one way and tell how far it moved.
+    """Attack a model in one way and report how far the ranking moved.
 
-    The gallery is the whole test split; T of its pictures are attacked, each once. Ranks are in % of the
+    The gallery is the whole test split; T of its images are attacked, each once. Ranks are in % of the
     gallery, 0 is first; an order is measured by Kendall's tau, 1 is the wanted one. The goals:
 
-    - **ca+, ca-**: change an item so that it rises, or sinks, for w queries
-    - **qa+, qa-**: change a query so that m chosen items rise, or sink
-    - **sp-qa+, sp-qa-**: the same, while the g best other results stay in place
-    - **oa**: change a query so that its k best results come in a chosen order
-    - **shift**: change a picture so that its embedding moves as far as it can
-    - **mismatch, nearest-other**: draw a query to a random item, to the nearest one of another class
-    - **misrank, top4**: bring other classes before its own, push its nearest item out of the first four
+    {goal list}
 
     With --visible, --budget or a method without gradients, oa is a black-box attack: the attacker sees only
-    the order of the first N results, and sends at most Q pictures in each attack.
-
-    With --target the black box is a running service. Every answer is kept: after Ctrl-C, or when a quota is
-    used up, the same command goes on and asks nothing twice. Test services that you own or may test.
+    the order of the first N results, and sends at most Q images in each attack. `rankproof attack-service`
+    attacks a running service.
 
     **Example**
 
@@ -148,80 +111,137 @@ def attack(
     rankproof attack --goal qa+ --m 1 --eps 8/255 --model runs/digits/model --trials 100
     rankproof attack --goal oa --k 5 --eps 4/255 --model runs/digits/model --json
     rankproof attack --goal oa --visible 50 --budget 1000 --eps 4/255 --model runs/digits/model --trials 50
-    rankproof attack --goal oa --target http://127.0.0.1:8000/search --query photo.png --eps 4/255
     ```
     """
-    live = service is not None or adapter is not None
-    seen = live or visible is not None or budget is not None
-    word = method or ("auto" if seen else "pgd")
-    with reported(lambda: _stopped(word, journal, live=live)):
-        counts = {"trials": trials, "steps": steps, "budget": budget, "concurrency": concurrency, "cap": cap}
-        for option, number in counts.items():
-            at_least_one(option, number)
-        if budget is not None and budget > MOST_QUERIES:
-            raise RankproofError(f"--budget must be at most {MOST_QUERIES:,}, since every score is kept")
-        for folder in (save, journal):
-            if folder is not None:
-                writable(folder)
-        from rankproof.data.load import EMBEDDED
-        from rankproof.methods import BlackBox
+    name = method or ("pgd" if black_box.visible is None and black_box.budget is None else "auto")
+    with reported(lambda: _interrupted(name, black_box.journal)):
+        at_least_one("trials", trials)
+        at_least_one("steps", steps)
+        black_box.check()
+        writable(save)
+        from rankproof.attacks import attack as run
+        from rankproof.attacks.cost import measure_result
+        from rankproof.methods import registry
+        from rankproof.methods.black_box.base import BlackBoxMethod
         from rankproof.threat import Threat, parse_eps
 
-        wanted, how = goal_of(goal, w=w, m=m, k=k, g=g, xi=xi, order=order), method_of(word, goal, steps)
-        given: dict[str, Any] = {"target": service, "adapter": adapter, "method": method, "visible": visible}
-        given |= {"budget": budget, "space": space, "journal": journal, "steps": steps, "xi": xi}
-        check_kind(wanted, how, given)
-        if own_copy not in ("keep", "drop"):
-            raise RankproofError(f"--own-copy must be keep or drop, got {own_copy!r}")
-        on_grid = isinstance(how, BlackBox) and how.grid
-        asked = Asked(
-            goal=wanted,
-            method=how,
-            space=space_of(space),
-            threat=Threat(parse_eps(eps), grid=on_grid if grid is None else grid),
-            visible=visible,
-            budget=budget,
-            seed=seed,
-            journal=journal,
-        )
-        show = print_json if as_json else print_attack
-        if live:
-            of_model = {"model": model, "data": data, "trials": trials, "size": size, "grid": grid}
-            of_model |= {"resize": resize, "crop": crop, "jpeg": jpeg, "trust": trust or None}
-            left_out("a model, and --target is a running service", of_model)
-            visited = attack_service(
-                asked,
-                url=service,
-                adapter=adapter,
-                key=key_of(key_env, key_file),
-                places=query or [],
-                concurrency=concurrency,
-                per_second=per_second,
-                cap=cap,
-                authorised=authorised,
+        wanted = goal.parse()
+        with about_option():
+            search = registry.parse(name, wanted.metric, steps)
+        given = {"method": method, **vars(black_box)}
+        _check_combination(wanted, search, given, {"steps": steps, "xi": goal.xi})
+        if clean_copy not in ("keep", "drop"):
+            raise RankproofError(f"--own-copy must be keep or drop, got {clean_copy!r}")
+        published_grid = isinstance(search, BlackBoxMethod) and search.grid
+        threat = Threat(parse_eps(eps), grid=published_grid if grid is None else grid)
+        subspace = black_box.subspace
+        target = system.embed()
+        index = target.draw(trials or TRIALS, seed)
+        if trials is not None and trials > len(index):
+            say(f"{trials} trials were asked for: all {len(index)} items of the gallery are attacked")
+        images = target.dataset.take(index)
+        with progress("attacking") as tell:
+            result = run(
+                _attacked(target.gallery, wanted, search, black_box.visible),
+                images,
+                wanted,
+                threat,
+                method=search,
+                budget=black_box.budget,
+                subspace=subspace,
+                seed=seed,
+                gallery_ids=index,
+                exclude_self=clean_copy == "drop",
+                search_folder=black_box.journal,
+                progress=tell,
             )
-            if save is not None:
-                visited.save(save)
-            show(visited.cell)
-            return
-        of_service: dict[str, Any] = {"query": query, "key-env": key_env, "key-file": key_file, "cap": cap}
-        of_service |= {"concurrency": concurrency, "per-second": per_second, "i-am-authorised": authorised}
-        left_out("a running service, which --target names", of_service)
-        if model is None:
-            raise RankproofError("--model: name what is attacked, or a running service by --target")
-        subject = opened(model, data, device, size, divide, trust=trust, resize=resize, crop=crop, jpeg=jpeg)
-        target = subject.embedded(progress)
-        say(target.dataset.note)
-        result, costs = attack_model(target, asked, trials, order=order, own_copy=own_copy)
-        context: dict[str, Any] = {"model": model, "data": data or EMBEDDED, **costs}
+        with progress("timing the bare work") as tell:
+            cost = measure_result(target.gallery, images, wanted, result, progress=tell)
+        notes = _notes(result, grid=threat.grid, order=goal.order, exclude_self=clean_copy == "drop")
+        result = replace(result, notes=(*result.notes, *target.notes, *notes))
+        summary = replace(
+            result.summary,
+            model=system.model,
+            data=system.data_name,
+            model_seconds=cost.model_seconds,
+            peak_mb=cost.peak_mb,
+        )
         if save is not None:
-            result.save(save, **context)
-        show(result.cell(**context))
+            result.save(save, summary)
+        if as_json:
+            print_json(summary.to_json())
+        else:
+            print_attack(summary)
 
 
-def _stopped(method: str, journal: Path | None, *, live: bool) -> str:
-    if live:
-        return "every answer is kept; the same command goes on from there"
+def _check_combination(
+    goal: "Goal",
+    method: "Method | BlackBoxMethod",
+    black_box: Mapping[str, object],
+    white_box: Mapping[str, object],
+) -> None:
+    """Raise where an option belongs to the other kind of attack.
+
+    Args:
+        goal, method: what was chosen.
+        black_box: options that make a black-box attack or belong to one, by name; None where left out.
+        white_box: options that have no meaning in a black box.
+    """
+    from rankproof.goals import Reorder
+    from rankproof.methods.black_box.base import BlackBoxMethod
+
+    given = [option for option, value in black_box.items() if value is not None]
+    if not isinstance(method, BlackBoxMethod):
+        if options := [option for option in given if option != "method"]:
+            raise RankproofError(
+                f"--{options[0]} is for black-box attacks and {method.name} needs gradients; "
+                f"leave it out or choose --goal oa --method auto"
+            )
+        return
+    if not isinstance(goal, Reorder):
+        raise RankproofError(
+            f"--{given[0]} {black_box[given[0]]} makes a black-box attack, which there is for oa only; "
+            f"leave it out or choose --goal oa"
+        )
+    if white_box["steps"] is not None:
+        raise RankproofError(
+            "--steps counts gradients, which a black box does not give; limit it by --budget"
+        )
+    if white_box["xi"] is not None:
+        raise RankproofError("--xi weighs nothing in a black box: only the order counts; leave it out")
+    parse_visible(None if black_box["visible"] is None else str(black_box["visible"]), goal.k)
+
+
+def _attacked(
+    gallery: "Gallery", goal: "Goal", method: "Method | BlackBoxMethod", visible: str | None
+) -> "Gallery | Oracle":
+    """The gallery, or in a black box an oracle that shows its first results."""
+    from rankproof.goals import Reorder
+    from rankproof.methods.black_box.base import BlackBoxMethod
+    from rankproof.oracles import LocalOracle
+
+    if not isinstance(method, BlackBoxMethod) or not isinstance(goal, Reorder):
+        return gallery
+    count = parse_visible(visible, goal.k)
+    if visible is None and count is not None:
+        count = min(count, len(gallery))
+    return LocalOracle(gallery, count)
+
+
+def _notes(result: "AttackResult", *, grid: bool, order: str | None, exclude_self: bool) -> Iterator[str]:
+    """Notes for the reader beside those of the attack itself."""
+    if grid and result.log is None:
+        yield "searched among 8-bit images"
+    if order is not None:
+        yield f"the wanted order is {order} for every query, by present places from 0"
+    if exclude_self:
+        yield "the clean copies of the attacked images do not count in any ranking"
+    if (count := int(result.zero_gradient.sum())) > len(result) // 100:
+        yield f"{count} of {len(result)} attacks never saw a usable gradient: this figure may be false"
+
+
+def _interrupted(method: str, journal: Path | None) -> str:
+    """What is left after Ctrl-C, and how to continue."""
     if method in ("pgd", "strong"):
         return "nothing was written; the same command starts the attack again"
     if journal is None:

@@ -6,61 +6,47 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from rankproof.cli.opening import opened
-from rankproof.cli.options import (
-    AsJson,
-    Crop,
-    Data,
-    Device,
-    Divide,
-    DryRun,
-    Eps,
-    Jpeg,
-    Model,
-    Resize,
-    Seed,
-    Size,
-    Trust,
+from rankproof.cli.options import AsJson, DryRun, Eps, Seed, SystemArguments
+from rankproof.cli.terminal import (
+    as_typed,
+    at_least_one,
+    duration,
+    print_json,
+    progress,
+    reported,
+    say,
+    spoken,
+    writable,
 )
-from rankproof.cli.surroundings import as_typed
-from rankproof.console import at_least_one, duration, print_json, progress, reported, say, spoken, writable
 
 JOURNAL = "audit.jsonl"
 
 
 def audit(
-    model: Model,
+    system: SystemArguments,
     eps: Eps,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the report goes.", show_default=False)],
-    data: Data = None,
     trials: Annotated[
         int | None,
         typer.Option(
-            metavar="T", help="Attacks for each headline figure. Left out: 1000.", show_default=False
+            metavar="T", help="Attacks for each headline figure. Default: 1000.", show_default=False
         ),
     ] = None,
     time: Annotated[
         str | None,
         typer.Option(
-            metavar="10m", help="Pick the trials by time instead: 90s, 10m, 1h.", show_default=False
+            metavar="10m", help="Choose the trials by time instead: 90s, 10m, 1h.", show_default=False
         ),
     ] = None,
     seed: Seed = 0,
     dry_run: DryRun = False,
-    device: Device = "auto",
     as_json: AsJson = False,
-    size: Size = None,
-    divide: Divide = "auto",
-    jpeg: Jpeg = None,
-    resize: Resize = None,
-    crop: Crop = None,
-    trust: Trust = False,
 ) -> None:
-    """Attack a ranking in every way, with and without knowledge of the model, and leave a report.
+    """Attack a model in every way, in the white box and as a black box, and write a report.
 
-    Runs the standard suite without further knobs: every attack at the given budget, with plain PGD as a
-    yardstick, and curves over 0 to 16/255. Writes report.html, report.json and pictures into DIR. Finished
-    figures are kept in DIR/audit.jsonl: after Ctrl-C the same command goes on from there.
+    Runs the standard suite, which has no further options: every attack at the given budget, with plain PGD as
+    the reference method, and curves over 0 to 16/255. Writes report.html, report.json and images into DIR.
+    Finished figures are saved in DIR/audit.jsonl: after Ctrl-C the same command resumes from there.
 
     **Example**
 
@@ -79,18 +65,15 @@ def audit(
         from rankproof.audit.result import grouped
         from rankproof.audit.suite import stopped_trials
         from rankproof.audit.table import table_text
-        from rankproof.data.load import EMBEDDED
         from rankproof.threat import Threat, parse_eps
 
         threat = Threat(parse_eps(eps))
-        subject = opened(model, data, device, size, divide, trust=trust, resize=resize, crop=crop, jpeg=jpeg)
-        target = subject.embedded(progress)
+        target = system.embed()
         gallery, pictures = target.gallery, target.dataset.pictures
         if limit is not None and trials is None and (kept := stopped_trials(out / JOURNAL)):
             say(f"going on with the {kept} trials of the stopped audit; remove {out / JOURNAL} to plan anew")
             trials, limit = kept, None
         todo = plan(gallery, pictures, threat, trials=trials, time_limit=limit)
-        say(target.dataset.note)
         say(
             f"{len(todo.cells)} figures, {todo.trials} attacks for each headline figure: about "
             f"{spoken(todo.seconds)} on {gallery.ranker.device.type}"
@@ -105,8 +88,8 @@ def audit(
                 index=target.positions,
                 prepared=todo,
                 seed=seed,
-                model=model,
-                data=data or EMBEDDED,
+                model=system.model,
+                data=system.data_name,
                 data_note=target.dataset.note,
                 classes=target.dataset.classes,
                 command=as_typed(),

@@ -1,12 +1,12 @@
-"""`rankproof data`: data sets fetched from their publishers."""
+"""`rankproof data`: downloads data sets from their publishers."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rankproof.cli.surroundings import data_root
-from rankproof.console import progress, reported, writable
+from rankproof.cli.options import data_root
+from rankproof.cli.terminal import progress, reported, writable
 
 
 def data(
@@ -15,15 +15,15 @@ def data(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Folder for data sets. Left out: $RANKPROOF_DATA, else ./data.",
+            help="Folder of data sets. Left out: $RANKPROOF_DATA, else ./data.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Download a data set and check it.
+    """Download a data set and verify its checksums.
 
-    Fetches the publisher's own files into DIR/NAME and compares their checksums; files that are there
-    already are kept. Without a network it says which files to put where.
+    Downloads the publisher's files into DIR/NAME; verified files that are already there are kept. Without a
+    network connection it says which files to put where.
 
     **Example**
 
@@ -32,11 +32,11 @@ def data(
     rankproof train --data fashion-mnist --out runs/c2f1
     ```
     """
-    with reported("finished files are kept; the same command fetches the others"):
+    with reported("finished files are kept; the same command downloads the others"):
         place = data_root() if root is None else root
         writable(place)
         from rankproof.data.download import download
 
-        with progress(f"fetching {name}") as tell:
-            folder = download(name, place, tell)
+        with progress(f"downloading {name}") as show:
+            folder = download(name, place, show)
         typer.echo(folder)

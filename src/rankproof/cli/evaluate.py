@@ -6,34 +6,19 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from rankproof.cli.opening import opened
-from rankproof.cli.options import (
-    AsJson,
-    Crop,
-    Data,
-    Device,
-    Divide,
-    Jpeg,
-    Model,
-    Resize,
-    Seed,
-    Size,
-    Trials,
-    Trust,
-)
-from rankproof.console import at_least_one, print_json, progress, reported, say
+from rankproof.cli.options import AsJson, Seed, SystemArguments, Trials
+from rankproof.cli.terminal import at_least_one, print_json, progress, reported, say
 from rankproof.errors import RankproofError
 
 
 def evaluate(
-    model: Model,
-    data: Data = None,
+    system: SystemArguments,
     eps: Annotated[
         str | None,
         typer.Option(
             metavar="E",
-            help="The largest change of a pixel, as 8/255 or 0.03. Left out, as published: 77/255 for "
-            "pictures of up to 32 pixels a side, 8/255 for larger ones.",
+            help="Perturbation budget: the largest change of a pixel, as 8/255 or 0.03. Default, as "
+            "published: 77/255 for images of up to 32 pixels a side, 8/255 for larger ones.",
             show_default=False,
         ),
     ] = None,
@@ -42,20 +27,13 @@ def evaluate(
     no_robustness: Annotated[
         bool, typer.Option("--no-robustness", metavar="", help="Measure retrieval only, attack nothing.")
     ] = False,
-    device: Device = "auto",
     as_json: AsJson = False,
-    size: Size = None,
-    divide: Divide = "auto",
-    jpeg: Jpeg = None,
-    resize: Resize = None,
-    crop: Crop = None,
-    trust: Trust = False,
 ) -> None:
     """Measure how well a model retrieves, and how much of that is left under attack.
 
-    R@1, 2, 4 and 8, mAP, mAP@R and NMI of the whole test split, each item searched for among the others. Then
-    the empirical robustness score (ERS): nine attacks on T pictures, ten terms from 0 to 100 %, their mean;
-    higher is more robust.
+    Computes R@1, 2, 4 and 8, mAP, mAP@R and NMI over the whole test split, with each item as the query and
+    the others as the gallery. Then the empirical robustness score (ERS): nine attacks on T images, ten terms
+    from 0 to 100 %, and their mean; higher is more robust.
 
     **Example**
 
@@ -70,17 +48,14 @@ def evaluate(
             if no_robustness and given is not None:
                 raise RankproofError(f"--{option} is about attacks; leave it or --no-robustness out")
         begin = perf_counter()
-        from rankproof.data.load import EMBEDDED
         from rankproof.evaluation import accuracy, robustness_score
         from rankproof.evaluation.report import as_json as plain
         from rankproof.evaluation.robustness import TRIALS
+        from rankproof.io import versions
         from rankproof.threat import parse_eps
-        from rankproof.versions import versions
 
         budget = None if eps is None else parse_eps(eps)
-        subject = opened(model, data, device, size, divide, trust=trust, resize=resize, crop=crop, jpeg=jpeg)
-        target = subject.embedded(progress)
-        say(target.dataset.note)
+        target = system.embed()
         gallery, attacked = target.gallery, None
         with progress("measuring retrieval") as tell:
             retrieval = accuracy(gallery, seed, progress=tell)
@@ -95,33 +70,35 @@ def evaluate(
                     progress=tell,
                 )
             if trials is not None and trials > attacked.trials:
-                say(f"{trials} trials were asked for: all {attacked.trials} pictures that fit are attacked")
-        told = plain(
+                say(f"{trials} trials were asked for: all {attacked.trials} images that fit are attacked")
+        report = plain(
             retrieval,
             attacked,
-            model=model,
-            data=data or EMBEDDED,
+            model=system.model,
+            data=system.data_name,
             gallery_size=len(gallery),
             device=gallery.ranker.device.type,
             seconds=perf_counter() - begin,
             versions=versions(),
         )
         if as_json:
-            print_json(told)
+            print_json(report)
         else:
-            _print(told)
+            _print(report)
 
 
-def _print(told: dict[str, Any]) -> None:
-    """What `--json` would print, as a table for people, with what they should know about it."""
+def _print(report: dict[str, Any]) -> None:
+    """The figures as a table, with flags and notes."""
     from rankproof.evaluation.report import table_text
     from rankproof.threat import format_eps
 
-    if told["method"] is not None:
-        how = f"{told['method']}, {told['steps']} steps, {told['trials']:,} trials, seed {told['seed']}"
-        typer.echo(f"attacked within {format_eps(told['eps'])}: {how}")
-    Console().print(table_text(told))
-    for flag in told["flags"]:
+    if report["method"] is not None:
+        how = (
+            f"{report['method']}, {report['steps']} steps, {report['trials']:,} trials, seed {report['seed']}"
+        )
+        typer.echo(f"attacked within {format_eps(report['eps'])}: {how}")
+    Console().print(table_text(report))
+    for flag in report["flags"]:
         typer.echo(f"flag: {flag['cell'] or 'the model'}: {flag['text']}")
-    for note in told["notes"]:
+    for note in report["notes"]:
         typer.echo(f"note: {note}")

@@ -1,38 +1,18 @@
-"""The model and the pictures that a command names, opened with the progress shown."""
+"""Replaced by `SystemArguments`; this name goes with its last import, in `serve`."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rankproof.cli.surroundings import data_root
-from rankproof.console import progress
+from rankproof.cli.options import SystemArguments
+from rankproof.cli.terminal import progress
 
 if TYPE_CHECKING:
-    from rankproof.target import Stage, Subject
+    from rankproof.system import LoadedTask, Stage
 
 
 def opened(
-    model: str,
-    data: str | None,
-    device: str,
-    size: int | None,
-    divide: str,
-    *,
-    trust: bool,
-    resize: int | None,
-    crop: int | None,
-    jpeg: int | None,
-    stage: "Stage" = progress,
-) -> "Subject":
-    """What `--model` and `--data` name; the arguments are options as they came."""
-    from rankproof.target import open_subject, preprocess_of
-
-    return open_subject(
-        model,
-        data,
-        device=device,
-        size=size,
-        divide=divide,
-        root=data_root(),
-        trust=trust,
-        preprocess=preprocess_of(resize, crop, jpeg),
-        stage=stage,
-    )
+    model: str, data: str | None, device: str, size: int | None, split_by: str, **options: Any
+) -> "LoadedTask":
+    """The model and the test split that the options name; see `SystemArguments.open`."""
+    stage: Stage = options.pop("stage", progress)
+    system = SystemArguments(model=model, data=data, device=device, size=size, split_by=split_by, **options)
+    return system.open(stage)

@@ -1,33 +1,71 @@
-"""The options that several commands share."""
+"""Options that several commands share, and the values that groups of them stand for."""
 
-from typing import Annotated
+import functools
+import inspect
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_type_hints
 
 import typer
+from typer.core import TyperCommand
+
+from rankproof.cli.terminal import at_least_one, not_below_zero, progress, say, writable
+from rankproof.errors import RankproofError
+
+if TYPE_CHECKING:
+    from rankproof.goals.base import Goal
+    from rankproof.methods.black_box.subspace import Subspace
+    from rankproof.methods.registry import Kind
+    from rankproof.system import LoadedTask, RetrievalSystem, Stage
+
+MAX_BUDGET = 1_000_000
+
+# What help pages write in place of these; see `RegistryCommand`.
+GOALS, GOAL_LIST, WHITE_BOX, BLACK_BOX = (
+    "{goals}",
+    "{goal list}",
+    "{white-box methods}",
+    "{black-box methods}",
+)
+
+# -- the retrieval system
 
 Data = Annotated[
     str | None,
     typer.Option(
         metavar="PATH",
-        help="Pictures: a folder of idx files, a folder with one sub-folder per class, a zip or folder with "
+        help="Images: a folder of idx files, a folder with one sub-folder per class, a zip or folder with "
         "metadata.csv, or the name of one of these below $RANKPROOF_DATA (else ./data). "
-        "Left out: scikit-learn's scanned digits.",
+        "Default: scikit-learn's scanned digits.",
         show_default=False,
     ),
 ]
-MODEL = typer.Option(
-    metavar="NAME",
-    help="A folder written by `rankproof train`, a name that `rankproof zoo` lists, hf:FOLDER-OR-NAME, "
-    "timm:NAME, torchvision:NAME, your own FILE.py:FUNCTION, or a program FILE.pt2, .pt, .ts.",
-    show_default=False,
-)
-Model = Annotated[str, MODEL]
-Size = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="Resize every picture to N x N pixels.", show_default=False),
-]
-Divide = Annotated[
+Model = Annotated[
     str,
     typer.Option(
+        metavar="NAME",
+        help="A folder written by `rankproof train`, a name that `rankproof zoo` lists, hf:FOLDER-OR-NAME, "
+        "timm:NAME, torchvision:NAME, your own FILE.py:FUNCTION, or a program FILE.pt2, .pt, .ts.",
+        show_default=False,
+    ),
+]
+Size = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Resize every image to N x N pixels.",
+        show_default=False,
+    ),
+]
+SplitBy = Annotated[
+    str,
+    typer.Option(
+        "--divide",
         metavar="HOW",
         help="How data without splits is divided: by classes, by items of each class, none (all is both "
         "train and test), or auto (classes from 20 on).",
@@ -36,51 +74,351 @@ Divide = Annotated[
 Trust = Annotated[
     bool,
     typer.Option(
-        "--trust", metavar="", help="Open a model that is a program: such a file can run code of its maker."
+        "--trust",
+        metavar="",
+        help="Open a model that is a program. Such a file can run code of its author.",
     ),
 ]
 Resize = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="The attacked service makes the shorter side N pixels; pictures are attacked as loaded.",
+        help="The attacked service resizes the shorter side to N pixels; images are attacked as loaded.",
         show_default=False,
     ),
 ]
 Crop = Annotated[
     int | None,
     typer.Option(
-        metavar="N", help="The attacked service cuts N x N pixels out of the middle.", show_default=False
+        metavar="N",
+        help="The attacked service crops the central N x N pixels.",
+        show_default=False,
     ),
 ]
 Jpeg = Annotated[
     int | None,
     typer.Option(
         metavar="Q",
-        help="The attacked service first stores pictures as JPEG of that quality.",
+        help="The attacked service first stores images as JPEG of that quality.",
         show_default=False,
     ),
 ]
-Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where to compute; auto takes a GPU.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|cpu|cuda",
+        help="Where to compute; auto uses a GPU if there is one.",
+    ),
+]
+
+# -- runs
+
 Seed = Annotated[
-    int, typer.Option(metavar="S", min=0, max=2**32 - 1, help="All choices and random numbers come from it.")
+    int, typer.Option(metavar="S", min=0, max=2**32 - 1, help="Seed of all choices and random numbers.")
 ]
 Trials = Annotated[
     int | None,
-    typer.Option(metavar="T", help="How many pictures of the test split are attacked. Left out: 1000."),
+    typer.Option(metavar="T", help="How many images of the test split are attacked. Default: 1000."),
 ]
 Eps = Annotated[
     str,
     typer.Option(
         metavar="E",
-        help="The largest change of a pixel, as 8/255 or 0.03; 0 changes nothing.",
+        help="Perturbation budget: the largest change of a pixel, as 8/255 or 0.03; 0 changes nothing.",
         show_default=False,
     ),
 ]
 DryRun = Annotated[
     bool,
-    typer.Option("--dry-run", metavar="", help="Only tell what would be done and how long it takes."),
+    typer.Option("--dry-run", metavar="", help="Only print what would be done and how long it takes."),
 ]
 AsJson = Annotated[
     bool, typer.Option("--json", metavar="", help="Print one JSON object on stdout and nothing else.")
 ]
+
+# -- attacks
+
+GoalName = Annotated[
+    str,
+    typer.Option(
+        metavar="GOAL",
+        help=f"What the attacker wants: {GOALS}.",
+        show_default=False,
+    ),
+]
+K = Annotated[
+    int | None,
+    typer.Option("--k", metavar="N", help="oa: items to reorder. Default: 5."),
+]
+WantedOrder = Annotated[
+    str | None,
+    typer.Option(
+        metavar="3,1,0,2,4",
+        help="oa: wanted order by present places from 0. Default: drawn for each query.",
+        show_default=False,
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SystemArguments:
+    """The options that name a retrieval system: its model, its images, and their preprocessing."""
+
+    PANEL: ClassVar = "Model and data"
+
+    model: Model
+    data: Data = None
+    device: Device = "auto"
+    size: Size = None
+    split_by: SplitBy = "auto"
+    jpeg: Jpeg = None
+    resize: Resize = None
+    crop: Crop = None
+    trust: Trust = False
+
+    def open(self, stage: "Stage" = progress) -> "LoadedTask":
+        """Load the model and the test split."""
+        from rankproof.system import SystemOptions, load_task, preprocess_of
+
+        options = SystemOptions(
+            device=self.device,
+            size=self.size,
+            split_by=self.split_by,
+            root=data_root(),
+            trust=self.trust,
+            preprocess=preprocess_of(self.resize, self.crop, self.jpeg),
+        )
+        return load_task(self.model, self.data, options, stage=stage)
+
+    def embed(self) -> "RetrievalSystem":
+        """Load the model and the test split, embed the gallery, and print the line about the data."""
+        target = self.open().embedded(progress)
+        say(target.dataset.note)
+        return target
+
+    @property
+    def data_name(self) -> str:
+        """The data set as reports name it."""
+        from rankproof.data.load import EMBEDDED
+
+        return self.data or EMBEDDED
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoalArguments:
+    """The options that name a goal and its parameters."""
+
+    PANEL: ClassVar = "Goal"
+
+    goal: GoalName
+    w: Annotated[
+        int | None,
+        typer.Option("--w", metavar="N", help="ca: queries. Default: 1."),
+    ] = None
+    m: Annotated[
+        int | None,
+        typer.Option("--m", metavar="N", help="qa, sp-qa: chosen candidates. Default: 1."),
+    ] = None
+    k: K = None
+    order: WantedOrder = None
+    g: Annotated[
+        int | None,
+        typer.Option("--g", metavar="N", help="sp-qa: items to keep in place. Default: 5."),
+    ] = None
+    xi: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Weight of keeping items in place or in sight. Default: 1 for sp-qa+, 100 for sp-qa-, 10 "
+            "for oa.",
+        ),
+    ] = None
+
+    def parse(self) -> "Goal":
+        """The goal. An option that is left out has its default; one of another goal is an error."""
+        from rankproof.goals import registry
+
+        for letter in ("w", "m", "k", "g"):
+            at_least_one(letter, getattr(self, letter))
+        not_below_zero("xi", self.xi)
+        values = {letter: getattr(self, letter) for letter in ("w", "m", "k", "g", "xi")}
+        values["order"] = parse_order(self.order)
+        given = {letter: value for letter, value in values.items() if value is not None}
+        with about_option():
+            known = registry.spec(self.goal).parameters
+        if unknown := [letter for letter in given if letter not in known]:
+            letters = ", ".join(f"--{letter}" for letter in known) or "none"
+            raise RankproofError(f"--{unknown[0]} is no parameter of goal {self.goal}; it has: {letters}")
+        return registry.parse(self.goal, **given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlackBoxArguments:
+    """The options of a black-box search."""
+
+    PANEL: ClassVar = "Black box"
+
+    visible: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|k|inf",
+            help="How many results the attacker sees: k as many as are reordered, inf all. Default: 50; as "
+            "many as a service shows.",
+            show_default=False,
+        ),
+    ] = None
+    budget: Annotated[
+        int | None,
+        typer.Option(
+            metavar="Q",
+            help="Largest number of queries in each attack, the clean one included. Default: 1000; 100 on a "
+            "service.",
+            show_default=False,
+        ),
+    ] = None
+    space: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|full|blocks:32|bilinear:7|cosine:16",
+            help="Search every pixel, or fewer variables along each side that are enlarged. "
+            "Default: auto, the method's own choice.",
+            show_default=False,
+        ),
+    ] = None
+    journal: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Save the state of the search here; after Ctrl-C the same command resumes it. Default: "
+            "not saved; a folder below runs/wire for a service.",
+            show_default=False,
+        ),
+    ] = None
+
+    def check(self) -> None:
+        """Raise if the budget is out of range or the journal cannot be written."""
+        at_least_one("budget", self.budget)
+        if self.budget is not None and self.budget > MAX_BUDGET:
+            raise RankproofError(f"--budget must be at most {MAX_BUDGET:,}, since every score is stored")
+        writable(self.journal)
+
+    @property
+    def subspace(self) -> "Subspace | None":
+        """Where to search; None is the method's own choice."""
+        from rankproof.methods.black_box.subspace import parse_subspace
+
+        return None if self.space is None or self.space == "auto" else parse_subspace(self.space)
+
+
+@contextmanager
+def about_option() -> Iterator[None]:
+    """Name the option in an error of a registry: "goal 'x' is unknown" is about --goal."""
+    try:
+        yield
+    except RankproofError as error:
+        raise RankproofError(f"--{error}") from None
+
+
+def parse_order(text: str | None) -> tuple[int, ...] | None:
+    """The places in "3,1,0,2,4"; None stays None."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,9}(\s*,\s*[0-9]{1,9})*", text.strip()):
+        raise RankproofError(f"--order {text!r} is no order; write places from 0, such as 3,1,0,2,4")
+    return tuple(int(place) for place in text.split(","))
+
+
+def parse_visible(text: str | None, k: int) -> int | None:
+    """The number of visible results in "50", "k" or "inf", None for all; without a text the default.
+
+    Raises:
+        RankproofError: the text is not a number of results, or fewer than k results are visible.
+    """
+    from rankproof.goals.order import VISIBLE
+
+    if text == "inf":
+        return None
+    if text not in (None, "k") and not re.fullmatch("[0-9]{1,9}", text):
+        raise RankproofError(f"--visible {text!r} is no number of results; write 50, k or inf")
+    visible = VISIBLE if text is None else k if text == "k" else int(text)
+    if visible < k:
+        raise RankproofError(
+            f"k = {k} results cannot be ordered where only N = {visible} are visible; try --visible {k}"
+        )
+    return visible
+
+
+def data_root() -> Path:
+    """The folder that holds data sets."""
+    return Path(os.environ.get("RANKPROOF_DATA") or "data")
+
+
+def expanded(command: Callable[..., None]) -> Callable[..., None]:
+    """The command as typer reads it: a parameter that is a group of options becomes these options.
+
+    Args:
+        command: its parameters are options, or dataclasses of options such as `SystemArguments`.
+    """
+    parameters = inspect.signature(command).parameters
+    groups: dict[str, Any] = {
+        name: each.annotation for name, each in parameters.items() if is_dataclass(each.annotation)
+    }
+    options: list[inspect.Parameter] = []
+    for name, parameter in parameters.items():
+        options += _options_of(groups[name]) if name in groups else [parameter]
+    options = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
+
+    @functools.wraps(command)
+    def call(**values: Any) -> None:
+        made = {
+            name: group(**{field.name: values.pop(field.name) for field in fields(group)})
+            for name, group in groups.items()
+        }
+        command(**made, **values)
+
+    vars(call)["__signature__"] = inspect.Signature(options)
+    return call
+
+
+def _options_of(group: Any) -> Iterator[inspect.Parameter]:
+    """The fields of a group as parameters, shown in a panel of their own on the help page."""
+    hints = get_type_hints(group, include_extras=True)
+    for field in fields(group):
+        kind, option = get_args(hints[field.name])
+        option = copy(option)
+        option.rich_help_panel = group.PANEL
+        default = inspect.Parameter.empty if field.default is MISSING else field.default
+        yield inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
+        )
+
+
+class RegistryCommand(TyperCommand):
+    """A command whose help page lists the goals and methods that are registered."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help page; only this needs the registries, which import torch."""
+        from rankproof.goals import registry as goals
+
+        names = goals.names()
+        texts = {
+            GOALS: ", ".join(names),
+            GOAL_LIST: "\n".join(f"- **{name}**: {goals.spec(name).describe({})}" for name in names),
+            WHITE_BOX: _method_list("white-box"),
+            BLACK_BOX: _method_list("black-box"),
+        }
+        parts: tuple[Any, ...] = (self, *self.params)
+        for part in parts:
+            for placeholder, text in texts.items():
+                part.help = part.help and part.help.replace(placeholder, text)
+        super().format_help(ctx, formatter)
+
+
+def _method_list(kind: "Kind") -> str:
+    """The methods of a kind, those of papers last."""
+    from rankproof.methods import registry
+
+    names = registry.names(kind)
+    published = [name for name in names if registry.spec(name).published]
+    others = [name for name in names if name not in published]
+    return f"{', '.join(others)}; as published {', '.join(published)}"

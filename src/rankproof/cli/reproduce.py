@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
-from rankproof.cli.options import AsJson, Device, DryRun
-from rankproof.cli.surroundings import as_typed, data_root
-from rankproof.console import at_least_one, print_json, progress, reported, say, writable
+from rankproof.cli.options import AsJson, Device, DryRun, data_root
+from rankproof.cli.terminal import as_typed, at_least_one, print_json, progress, reported, say, writable
 from rankproof.errors import RankproofError
 
 

@@ -1,4 +1,4 @@
-"""`rankproof serve` and `rankproof keys`: a search by image of your own, and who may use it."""
+"""`rankproof serve` and `rankproof keys`: run a search-by-image service, and manage its API keys."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,24 +6,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rankproof.cli.opening import opened
-from rankproof.cli.options import Crop, Data, Device, Divide, Jpeg, Model, Resize, Size, Trust
+from rankproof.cli.options import Crop, Data, Device, Jpeg, Model, Resize, Size, SplitBy, Trust
 from rankproof.console import progress, reported, say, writable
 
 if TYPE_CHECKING:
-    from rankproof.service.service import Service
-    from rankproof.target import Stage
+    from rankproof.service.search_service import SearchService
+    from rankproof.system import Stage
 
 SERVICE = Path("runs/service")
 
 Folder = Annotated[
-    Path, typer.Option(metavar="DIR", help="Where items, keys and quotas are kept.", show_default=True)
+    Path, typer.Option(metavar="DIR", help="Where items, keys and quotas are stored.", show_default=True)
 ]
 IndexName = Annotated[
     str,
     typer.Option(
         metavar="faiss|pgvector|postgresql://...",
-        help="Where the nearest items are found: in the process, in a PostgreSQL of its own in DIR, or in "
-        "yours.",
+        help="What finds the nearest items: FAISS in this process, pgvector in a PostgreSQL that is started "
+        "in DIR, or pgvector in your own PostgreSQL.",
     ),
 ]
 
@@ -34,47 +34,46 @@ def serve(
     index: IndexName = "faiss",
     folder: Folder = SERVICE,
     host: Annotated[
-        str, typer.Option(metavar="HOST", help="Address to listen at; others than loopback need keys.")
+        str, typer.Option(metavar="HOST", help="Address to listen on; any but loopback needs keys.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0 takes a free one.")] = 8000,
-    visible: Annotated[int, typer.Option(metavar="N", help="Results in an answer, 50 at most.")] = 50,
-    per_day: Annotated[int, typer.Option(metavar="N", help="Calls of a key on a day (UTC).")] = 500,
-    per_second: Annotated[int, typer.Option(metavar="N", help="Calls of a key in a second.")] = 10,
-    max_bytes: Annotated[int, typer.Option(metavar="N", help="Of a picture file.")] = 3_750_000,
+    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0 for any free port.")] = 8000,
+    visible: Annotated[int, typer.Option(metavar="N", help="Results per search, at most 50.")] = 50,
+    per_day: Annotated[int, typer.Option(metavar="N", help="Calls per key and day (UTC).")] = 500,
+    per_second: Annotated[int, typer.Option(metavar="N", help="Calls per key and second.")] = 10,
+    max_bytes: Annotated[int, typer.Option(metavar="N", help="Size of an uploaded file.")] = 3_750_000,
     min_side: Annotated[
-        int, typer.Option(metavar="N", help="Pixels of the shorter side that --refuse-small demands.")
+        int, typer.Option(metavar="N", help="Shortest side in pixels that --refuse-small accepts.")
     ] = 128,
     refuse_small: Annotated[
         bool,
-        typer.Option("--refuse-small/--enlarge", metavar="", help="What happens to smaller pictures."),
+        typer.Option("--refuse-small/--enlarge", metavar="", help="What is done with smaller images."),
     ] = False,
     window: Annotated[
-        int,
-        typer.Option(metavar="MS", help="Milliseconds that requests wait for others to be embedded with."),
+        int, typer.Option(metavar="MS", help="Milliseconds that a batch waits at most for more requests.")
     ] = 10,
     exact: Annotated[
         bool,
-        typer.Option("--exact", metavar="", help="Compare with every item, also from 50,000 items on."),
+        typer.Option("--exact", metavar="", help="Scan all items, even from 50,000 on (else HNSW)."),
     ] = False,
     device: Device = "auto",
     size: Size = None,
-    divide: Divide = "auto",
+    split_by: SplitBy = "auto",
     jpeg: Jpeg = None,
     resize: Resize = None,
     crop: Crop = None,
     trust: Trust = False,
     lab: Annotated[
-        bool, typer.Option("--lab", metavar="", help="With a page that attacks this service, to be watched.")
+        bool, typer.Option("--lab", metavar="", help="Add a page on which you attack this service.")
     ] = False,
     lab_for_all: Annotated[
-        bool, typer.Option("--lab-for-all", metavar="", help="--lab also at a --host that others can reach.")
+        bool, typer.Option("--lab-for-all", metavar="", help="Allow --lab where other machines can reach it.")
     ] = False,
 ) -> None:
-    """Run a search by image of your own, to use and to attack.
+    """Run a search-by-image service over HTTP, to use and to attack.
 
-    The gallery is the test split. POST a picture to /search and get the ids of the nearest items, no scores;
-    the limits are those of the platform that was attacked in the second paper. Items are embedded once and
-    kept in DIR with keys and quotas; a later start takes them from there.
+    The gallery is the test split. POST an image to /search to get the ids of the nearest items, without
+    scores. The limits are those of the platform that was attacked in the ICCV 2021 paper. Embeddings, keys
+    and quotas are stored in DIR, so a later start does not embed the gallery again.
 
     **Example**
 
@@ -84,13 +83,13 @@ def serve(
     curl -F image=@photo.png http://127.0.0.1:8000/search
     ```
     """
-    with reported(f"items, keys and quotas are kept in {folder}; the same command starts again"):
+    with reported(f"items, keys and quotas are stored in {folder}; run the same command to start again"):
         writable(folder)
-        from rankproof.service.aside import aside
         from rankproof.service.limits import Limits
         from rankproof.service.opening import open_service
-        from rankproof.service.serve import check_lab, is_loopback
-        from rankproof.service.serve import serve as run
+        from rankproof.service.server import check_lab, is_loopback
+        from rankproof.service.server import serve as run
+        from rankproof.service.worker_thread import run_in_worker_thread
 
         if lab:
             check_lab(host, for_all=lab_for_all)
@@ -104,13 +103,13 @@ def serve(
             window=window / 1000,
         )
 
-        def open_it(stage: "Stage") -> "Service":
+        def open_all(stage: "Stage") -> "SearchService":
             subject = opened(
                 model,
                 data,
                 device,
                 size,
-                divide,
+                split_by,
                 trust=trust,
                 resize=resize,
                 crop=crop,
@@ -127,23 +126,23 @@ def serve(
                 stage=stage,
             )
 
-        service = aside(open_it, progress)
-        run(service, host, port, folder=folder, lab=lab, say=say)
+        service = run_in_worker_thread(open_all, progress)
+        run(service, host, port, folder=folder, lab=lab, log=say)
 
 
 def keys(
     action: Annotated[str, typer.Argument(metavar="add|list|remove", show_default=False)],
     name: Annotated[str | None, typer.Argument(metavar="NAME", show_default=False)] = None,
     admin: Annotated[
-        bool, typer.Option("--admin", metavar="", help="May also add and remove items.")
+        bool, typer.Option("--admin", metavar="", help="The key may also add and remove items.")
     ] = False,
     index: IndexName = "faiss",
     folder: Folder = SERVICE,
 ) -> None:
-    """Make, list and remove the keys of a service.
+    """Add, list and remove the API keys of a service.
 
-    A new key is printed once; only a hash of it is kept. A removed one stops working at once. Give the
-    `--index` and `--folder` that the service has.
+    A new key is printed once; only its hash is stored. A removed key stops working at once. Give the same
+    `--index` and `--folder` as to `rankproof serve`.
 
     **Example**
 
@@ -155,7 +154,7 @@ def keys(
     """
     with reported("nothing was changed"):
         writable(folder)
-        from rankproof.service.keys import key_command
+        from rankproof.service.auth import key_command
         from rankproof.service.opening import open_database
 
         for line in key_command(open_database(index, folder), action, name, admin):

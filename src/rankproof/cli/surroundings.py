@@ -1,16 +1,4 @@
-"""What a command takes from its surroundings: the folder of data sets, and how it was typed."""
+"""Moved to `options` and `terminal`; this name goes with its last import."""
 
-import os
-import shlex
-import sys
-from pathlib import Path
-
-
-def data_root() -> Path:
-    """The folder that holds data sets."""
-    return Path(os.environ.get("RANKPROOF_DATA") or "data")
-
-
-def as_typed() -> str:
-    """The command that was typed, for the report."""
-    return shlex.join(["rankproof", *sys.argv[1:]])
+from rankproof.cli.options import data_root as data_root
+from rankproof.cli.terminal import as_typed as as_typed

@@ -1,35 +1,13 @@
-"""`rankproof train`: an encoder of your own, as a checkpoint."""
+"""`rankproof train`: trains an encoder and writes it as a checkpoint."""
 
-from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rankproof.cli.options import Data, Device, Divide, Seed, Size
-from rankproof.cli.recipe import (
-    Batch,
-    Decay,
-    Defense,
-    DefenseEps,
-    Distance,
-    Epochs,
-    Fast,
-    Flip,
-    InnerSteps,
-    LearningRate,
-    Loss,
-    LossOption,
-    Margin,
-    Miner,
-    MinerOption,
-    PerClass,
-    Precision,
-    Sampler,
-    Shift,
-    WarmUp,
-)
 from rankproof.cli.surroundings import data_root
 from rankproof.console import (
     at_least_one,
@@ -49,70 +27,176 @@ if TYPE_CHECKING:
 
 
 def train(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the checkpoint goes.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder the checkpoint is written to.", show_default=False)
+    ],
     data: Data = None,
     arch: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="The encoder: c2f1, lenet, resnet18-28 for 28x28, digits for 8x8, resnet18, resnet50 for "
-            "colour. Left out: digits, c2f1 or resnet18, by the pictures.",
+            help="The encoder: c2f1, lenet or resnet18-28 for 28x28 grey images, digits for 8x8, resnet18 or "
+            "resnet50 for colour. Left out: digits, c2f1 or resnet18, whichever takes the images.",
             show_default=False,
         ),
     ] = None,
-    distance: Distance = None,
-    loss: Loss = None,
-    loss_option: LossOption = None,
-    miner: Miner = None,
-    miner_option: MinerOption = None,
-    sampler: Sampler = None,
-    per_class: PerClass = None,
-    defense: Defense = "none",
-    eps: DefenseEps = None,
-    inner_steps: InnerSteps = None,
-    warm_up: WarmUp = None,
-    fast: Fast = False,
-    epochs: Epochs = None,
-    batch: Batch = None,
-    margin: Margin = None,
-    learning_rate: LearningRate = 1e-3,
-    decay: Decay = None,
-    shift: Shift = 0,
-    flip: Flip = False,
+    distance: Annotated[
+        str | None,
+        typer.Option(
+            metavar="cosine|euclidean|sphere",
+            help="How embeddings are compared; sphere is euclidean on embeddings of unit length. Left out: "
+            "sphere for act and hm, else cosine.",
+            show_default=False,
+        ),
+    ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            metavar="triplet|contrastive|pml:NAME",
+            help="The loss; pml:NAME is any loss of pytorch-metric-learning. Left out: pml:SupConLoss for "
+            "whole-batch, else triplet.",
+            show_default=False,
+        ),
+    ] = None,
+    loss_options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--loss-option", metavar="NAME=VALUE", help="An argument of a pml loss; may be repeated."
+        ),
+    ] = None,
+    miner: Annotated[
+        str | None,
+        typer.Option(
+            metavar="pml:NAME",
+            help="A miner of pytorch-metric-learning, for a pml loss.",
+            show_default=False,
+        ),
+    ] = None,
+    miner_options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--miner-option", metavar="NAME=VALUE", help="An argument of the miner; may be repeated."
+        ),
+    ] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="in-batch|from-set|from-any|balanced",
+            help="How batches and triplets are drawn: in-batch as published in ECCV, from-set in ICCV, "
+            "from-any for SOP, or balanced. Left out: balanced for pml losses, act and hm, else in-batch.",
+            show_default=False,
+        ),
+    ] = None,
+    per_class: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Images of each class in a balanced batch. Left out: 2, or more where classes are few.",
+        ),
+    ] = None,
+    defense: Annotated[
+        str,
+        typer.Option(
+            metavar="none|est|suppress|madry|single-step|act|hm|whole-batch",
+            help="The adversarial defence: est is the one of the ECCV paper; suppress, madry and single-step "
+            "are from its appendix; act and hm are later publications; whole-batch is our own.",
+        ),
+    ] = "none",
+    eps: Annotated[
+        str | None,
+        typer.Option(metavar="E", help="Perturbation budget of the defence. Left out: as published."),
+    ] = None,
+    inner_steps: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Attack steps of the defence. Left out: as published."),
+    ] = None,
+    warm_up: Annotated[
+        float | None, typer.Option(metavar="EPOCHS", help="Epochs over which the defence's eps grows.")
+    ] = None,
+    fast: Annotated[
+        bool,
+        typer.Option(
+            "--fast",
+            metavar="",
+            help="A schedule for machines without a GPU: fewer attack steps, smaller batches, warm-up. "
+            "The record says so.",
+        ),
+    ] = False,
+    epochs: Annotated[
+        int | None, typer.Option(metavar="N", help="Passes over the training split. Left out: 30.")
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Images in a batch. Left out, as published: 1000 for cosine, else 500.",
+            show_default=False,
+        ),
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Margin of the loss. Left out, as published: 1 for euclidean, 0.2 for cosine and sphere.",
+            show_default=False,
+        ),
+    ] = None,
+    learning_rate: Annotated[float, typer.Option(metavar="X", help="Learning rate of Adam.")] = 1e-3,
+    decay: Annotated[
+        str | None,
+        typer.Option(
+            metavar="constant|cosine",
+            help="Schedule of the learning rate; cosine falls to 0. Left out: constant.",
+        ),
+    ] = None,
+    shift: Annotated[
+        int,
+        typer.Option(metavar="PIXELS", help="Augment by random shifts of at most so many pixels."),
+    ] = 0,
+    flip: Annotated[
+        bool, typer.Option("--flip", metavar="", help="Augment by mirroring half of the images.")
+    ] = False,
     weights: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Begin with these: safetensors, or a state dict saved by torch.",
+            help="Initial weights: safetensors, or a state dict saved by torch.",
             show_default=False,
         ),
     ] = None,
     resume: Annotated[
-        bool,
-        typer.Option("--resume", metavar="", help="Go on with the training in DIR after its last epoch."),
+        bool, typer.Option("--resume", metavar="", help="Continue the training in DIR after its last epoch.")
     ] = False,
     seed: Seed = 0,
     time: Annotated[
         str | None,
         typer.Option(
-            metavar="25m", help="Start no epoch that would end later: 90s, 25m, 1h.", show_default=False
+            metavar="25m",
+            help="Start no epoch that would end after this time: 90s, 25m, 1h.",
+            show_default=False,
         ),
     ] = None,
     half: Annotated[
         bool, typer.Option("--half", metavar="", help="Store the weights in half precision.")
     ] = False,
-    precision: Precision = "single",
+    precision: Annotated[
+        str,
+        typer.Option(
+            metavar="single|bf16",
+            help="Of the encoder's passes; bf16 is faster on most GPUs and some processors.",
+        ),
+    ] = "single",
     size: Size = None,
-    divide: Divide = "auto",
+    split_by: SplitBy = "auto",
     device: Device = "auto",
 ) -> None:
-    """Train an encoder, with or without a defence, and keep it as a checkpoint.
+    """Train an encoder, with or without an adversarial defence, and write it as a checkpoint.
 
-    Trains on the train split and tells R@1 on the test split after each epoch. The checkpoint in DIR is
-    model.safetensors with a record beside it, model.json: architecture, distance, settings, seed, versions,
-    R@1 and sha256. It is written after each epoch, with log.csv, TensorBoard events, and state/, from which
-    `--resume` goes on bit for bit; Ctrl-C keeps the last finished epoch. A training that diverges or
-    collapses is stopped, and the last good epoch is kept.
+    Trains on the train split and prints R@1 on the test split after each epoch. The checkpoint in DIR is
+    model.safetensors and its record, model.json: architecture, distance, settings, seed, versions, R@1 and
+    sha256. It is written after each epoch, together with log.csv, TensorBoard events, and state/, from which
+    `--resume` continues bit for bit; after Ctrl-C the last finished epoch remains. A training that diverges
+    or collapses is stopped, and the epoch before it remains.
 
     **Example**
 
@@ -122,51 +206,31 @@ def train(
     torchrun --nproc-per-node 2 -m rankproof train --data fashion-mnist --out runs/two
     ```
     """
-    finished: list[int] = []
+    given, finished = locals(), list[int]()
     with reported(lambda: _stopped(out, finished)):
         limit = duration(time)
-        for option, number in (("epochs", epochs), ("batch", batch), ("inner-steps", inner_steps)):
-            at_least_one(option, number)
-        for option, value in (("margin", margin), ("learning-rate", learning_rate), ("warm-up", warm_up)):
-            not_below_zero(option, value)
+        _check_numbers(given)
         writable(out)
-        from rankproof.target import find_device
+        from rankproof.system import find_device
         from rankproof.training.group import join
         from rankproof.training.options import Options, recipe_of
         from rankproof.training.run import Run, train_checkpoint
 
         group, place = join(find_device(device))
-        tell_user = say if group.leads else (lambda line: None)
-        pictures, test = (_read(split, data, size, divide, tell_user) for split in ("train", "test"))
-        chosen = arch or _arch_for(pictures)
-        options = Options(
-            distance=distance,
-            loss=loss,
-            loss_options=loss_option or [],
-            miner=miner,
-            miner_options=miner_option or [],
-            sampler=sampler,
-            per_class=per_class,
-            defense=defense,
-            eps=eps,
-            inner_steps=inner_steps,
-            warm_up=warm_up,
-            fast=fast,
-            epochs=epochs,
-            batch=batch,
-            margin=margin,
-            learning_rate=learning_rate,
-            decay=decay,
-            shift=shift,
-            flip=flip,
-            precision=precision,
-            seed=seed,
-        )
-        recipe = recipe_of(options, pictures, chosen, place)
+        log = say if group.leads else (lambda line: None)
+        splits: dict[str, Dataset] = {}
+        for split in ("train", "test"):
+            splits[split] = _read(split, data, size, divide)
+            log(splits[split].note)
+        arch = arch or _arch_for(splits["train"])
+        # The parameters above that make up a recipe have the names of the fields of `Options`.
+        chosen = {field.name: given[field.name] for field in fields(Options)}
+        options = Options(**{name: value for name, value in chosen.items() if value is not None})
+        recipe = recipe_of(options, splits["train"], arch, place)
         run = Run(
-            data=pictures,
-            test=test,
-            arch=chosen,
+            data=splits["train"],
+            test=splits["test"],
+            arch=arch,
             recipe=recipe,
             out=out,
             weights=weights,
@@ -175,56 +239,60 @@ def train(
             device=place,
             time_limit=limit,
         )
-        with progress("training") if group.leads else nullcontext(_silent) as tell:
+        with progress("training") if group.leads else nullcontext(_no_progress) as show:
             history = train_checkpoint(
                 run,
                 group=group,
-                on_batch=within(limit, tell),
-                on_epoch=lambda epoch: finished.append(_tell_epoch(epoch, recipe.epochs)),
-                say=tell_user,
+                on_batch=within(limit, show),
+                on_epoch=lambda epoch: finished.append(_print_epoch(epoch, recipe.epochs)),
+                say=log,
             )
         if group.leads:
             typer.echo(f"{out}: R@1 {history[-1].recall_at_1:.1f} % after {len(history)} epochs")
 
 
-def _read(
-    split: str, data: str | None, size: int | None, divide: str, tell_user: Callable[[str], None]
-) -> "Dataset":
-    """One split of a data set, and the line about it."""
-    from rankproof.data import load
-    from rankproof.target import as_divide
+def _check_numbers(given: dict[str, Any]) -> None:
+    """Refuse numbers out of range before torch is imported."""
+    for option in ("epochs", "batch", "inner-steps"):
+        at_least_one(option, given[option.replace("-", "_")])
+    for option in ("margin", "learning-rate", "warm-up"):
+        not_below_zero(option, given[option.replace("-", "_")])
 
-    with progress("reading pictures") as tell:
-        dataset = load(data, split, size=size, divide=as_divide(divide), root=data_root(), progress=tell)
-    tell_user(dataset.note)
-    return dataset
+
+def _read(split: str, data: str | None, size: int | None, divide: str) -> "Dataset":
+    """One split of a data set."""
+    from rankproof.data import load
+    from rankproof.system import as_split_by
+
+    with progress("reading images") as show:
+        return load(data, split, size=size, divide=as_divide(divide), root=data_root(), progress=show)
 
 
 def _arch_for(dataset: "Dataset") -> str:
-    """The encoder made for pictures of that form."""
+    """The first architecture that takes the images."""
     from rankproof.models.architectures import ARCHITECTURES
 
     form = tuple(dataset.pictures.shape[1:])
-    for name, kind in ARCHITECTURES.items():
-        if kind.takes(form):
+    for name, architecture in ARCHITECTURES.items():
+        if architecture.takes(form):
             return name
-    known = ", ".join(f"{name} ({kind.wanted})" for name, kind in ARCHITECTURES.items())
+    names = ", ".join(f"{name} ({entry.input_text})" for name, entry in ARCHITECTURES.items())
     raise RankproofError(
-        f"no encoder is made for the {'x'.join(map(str, form))} pictures of {dataset.name}; known: {known}"
+        f"no encoder is made for the {'x'.join(map(str, form))} images of {dataset.name}; known: {names}"
     )
 
 
-def _tell_epoch(epoch: "Epoch", epochs: int) -> int:
+def _print_epoch(epoch: "Epoch", epochs: int) -> int:
     """Print the line of an epoch; returns its number."""
     place = f"epoch {epoch.number:>{len(str(epochs))}}/{epochs}"
     typer.echo(f"{place}  loss {epoch.loss:.4f}  R@1 {epoch.recall_at_1:.1f} %  {epoch.seconds:.0f} s")
     return epoch.number
 
 
-def _silent(done: float, total: float) -> None:
-    """Progress of a process that is not the first."""
+def _no_progress(done: float, total: float) -> None:
+    """For the processes other than the first."""
 
 
 def _stopped(out: Path, finished: list[int]) -> str:
-    kept = f"{out} holds the model after epoch {finished[-1]}" if finished else "nothing was written"
-    return f"{kept}; the same command starts again from the beginning"
+    left = f"{out} holds the model after epoch {finished[-1]}" if finished else "nothing was written"
+    return f"{left}; the same command starts again from the beginning"

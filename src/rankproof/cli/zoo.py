@@ -2,13 +2,13 @@
 
 import typer
 
-from rankproof.console import reported, say
+from rankproof.cli.terminal import reported, say
 
 
 def zoo() -> None:
     """List the models that ship with rankproof.
 
-    Each can be given as `--model zoo:NAME`.
+    Use one of them as `--model zoo:NAME`.
 
     **Example**
 
@@ -23,10 +23,10 @@ def zoo() -> None:
         names = zoo_names()
         for name in names:
             record = load_checkpoint(f"zoo:{name}").record
-            facts = f"{record['arch']}, {record['distance']}, trained on {record['data']}"
+            details = f"{record['arch']}, {record['distance']}, trained on {record['data']}"
             settings = record.get("settings", {})
             if (defense := settings.get("defense", {}).get("name", "none")) != "none":
-                facts += f", defended by {defense} ({settings['schedule']} schedule)"
-            typer.echo(f"zoo:{name}  {facts}, R@1 {record['recall_at_1']:.1f} %")
+                details += f", defended by {defense} ({settings['schedule']} schedule)"
+            typer.echo(f"zoo:{name}  {details}, R@1 {record['recall_at_1']:.1f} %")
         if not names:
             say("the zoo is still empty")

@@ -1,4 +1,4 @@
-"""Where pictures come from."""
+"""Data sets of labelled images."""
 
 from rankproof.data.dataset import Dataset
 from rankproof.data.download import download

@@ -1,4 +1,4 @@
-"""Fetches the two data sets whose publishers offer them as plain files, and checks what came."""
+"""Downloads MNIST and Fashion-MNIST from their publishers and verifies the files."""
 
 import gzip
 import hashlib
@@ -11,7 +11,7 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.request import urlopen
 
-from rankproof.data.pictures import Progress
+from rankproof.data.images import ProgressCallback
 from rankproof.errors import RankproofError
 
 TIMEOUT = 30.0
@@ -25,8 +25,8 @@ class Remote:
     Args:
         name: its file name.
         size: number of bytes.
-        md5: checksum of the file.
-        content: checksum of what the file unpacks to, so that a copy packed anew is recognised.
+        md5: of the file.
+        content: md5 of the unpacked content, so that a copy compressed anew is recognised.
     """
 
     name: str
@@ -36,15 +36,15 @@ class Remote:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """Where a data set is published: `address` + the name of each file."""
+class Publication:
+    """Where a data set is published; each file is at `address` + its name."""
 
     address: str
     files: tuple[Remote, ...]
 
 
 SOURCES = {
-    "fashion-mnist": Source(
+    "fashion-mnist": Publication(
         address="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         files=(
             Remote(
@@ -73,7 +73,7 @@ SOURCES = {
             ),
         ),
     ),
-    "mnist": Source(
+    "mnist": Publication(
         address="https://ossci-datasets.s3.amazonaws.com/mnist/",
         files=(
             Remote(
@@ -105,12 +105,12 @@ SOURCES = {
 }
 
 
-def download(name: str, root: Path, progress: Progress | None = None) -> Path:
-    """Fetch a data set into `root`/`name` and return that folder; files already there are kept.
+def download(name: str, root: Path, progress: ProgressCallback | None = None) -> Path:
+    """Download a data set into `root`/`name` and return that folder; verified files there are kept.
 
     Args:
         name: a key of `SOURCES`.
-        root: folder that holds data sets by name; made if missing.
+        root: folder that contains data sets by name; created if missing.
         progress: called with (done, total) in bytes.
     """
     if name not in SOURCES:
@@ -125,29 +125,29 @@ def download(name: str, root: Path, progress: Progress | None = None) -> Path:
             progress(done, total)
 
     for remote in source.files:
-        if is_there(folder / remote.name, remote):
+        if is_verified(folder / remote.name, remote):
             report(remote.size)
             continue
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _fetch(source.address + remote.name, folder / remote.name, remote, report)
         except (OSError, HTTPException) as error:
-            # urllib hides the network's own error in `reason`
+            # urllib puts the error of the network into `reason`.
             reason = " ".join(str(getattr(error, "reason", error)).split())
             failed = f"{name}: {source.address}{remote.name} cannot be fetched ({reason})"
-            raise RankproofError(f"{failed}; {where_to_put(name, root)}") from None
+            raise RankproofError(f"{failed}; {manual_download(name, root)}") from None
     return folder
 
 
-def where_to_put(name: str, root: Path | None) -> str:
-    """What somebody without a network can do instead, as half a sentence."""
+def manual_download(name: str, root: Path | None) -> str:
+    """What to do without a network, as the end of a message."""
     files = ", ".join(remote.name for remote in SOURCES[name].files)
     folder = f"the folder {name} below `root`" if root is None else str(root / name)
     return f"put {files} into {folder}"
 
 
-def is_there(path: Path, remote: Remote) -> bool:
-    """Whether the file is there with the right checksum, of itself or of what it unpacks to."""
+def is_verified(path: Path, remote: Remote) -> bool:
+    """Whether the file exists with the right checksum, of itself or of its unpacked content."""
     try:
         raw = path.read_bytes()
         return _md5(raw) == remote.md5 or _md5(gzip.decompress(raw)) == remote.content
@@ -156,16 +156,16 @@ def is_there(path: Path, remote: Remote) -> bool:
 
 
 def _fetch(address: str, path: Path, remote: Remote, report: Callable[[int], None]) -> None:
-    """Download to a temporary name beside `path`; only a file with the right checksum gets its own name."""
+    """Download to a temporary file beside `path`, which is renamed once its checksum is verified."""
     with tempfile.NamedTemporaryFile(
         dir=path.parent, prefix=f"{path.name}.", suffix=".part", delete=False
     ) as part:
         try:
             with urlopen(address, timeout=TIMEOUT) as response:
-                left = remote.size + 1  # one byte more shows that the answer is too long
-                while left and (chunk := response.read(min(CHUNK, left))):
+                remaining = remote.size + 1  # one byte more shows that the response is too long
+                while remaining and (chunk := response.read(min(CHUNK, remaining))):
                     part.write(chunk)
-                    left -= len(chunk)
+                    remaining -= len(chunk)
                     report(len(chunk))
             part.close()
             if _md5(Path(part.name).read_bytes()) != remote.md5:

@@ -2,27 +2,26 @@
 
 from pathlib import Path
 
-from rankproof.data.listing import SPLITS, Listed, Listing
-from rankproof.data.pictures import MAX_BYTES
+from rankproof.data.image_list import SPLITS, ImageList, ListedImage
+from rankproof.data.images import MAX_BYTES
 from rankproof.errors import RankproofError
 
-PICTURE_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-IGNORED_ENDINGS = frozenset({".txt", ".csv", ".json", ".md"})
-IGNORED_NAMES = frozenset({"thumbs.db", "desktop.ini", "license"})
-IGNORED_FOLDERS = frozenset({"__MACOSX"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+IGNORED_SUFFIXES = frozenset({".txt", ".csv", ".json", ".md"})
+IGNORED_NAMES = frozenset({"thumbs.db", "desktop.ini", "license", "__macosx"})
 VALIDATION = "val"
 
 
-def list_folder(folder: Path) -> Listing:
-    """All pictures of the classes below `folder`, or below its train/ and test/ where it has both."""
+def list_folder(folder: Path) -> ImageList:
+    """All images of the classes below `folder`, or below its train/ and test/ where it has both."""
     parts = {name: folder / name for name in SPLITS}
     if all(part.is_dir() and visible_folders(part) for part in parts.values()):
-        return _list_parts(folder, parts)
-    pictures, empty = list_classes(folder, folder, None)
-    if not pictures:
-        layout = f"{folder.name}/CLASS/PICTURE.jpg"
-        raise RankproofError(f"{folder}: no pictures found; put them into one sub-folder per class: {layout}")
-    return _listing(folder, "folder of classes", pictures, empty)
+        return _list_splits(folder, parts)
+    images, empty = list_classes(folder, folder, None)
+    if not images:
+        layout = f"{folder.name}/CLASS/IMAGE.jpg"
+        raise RankproofError(f"{folder}: no images found; put them into one sub-folder per class: {layout}")
+    return _image_list(folder, "folder of classes", images, empty, [])
 
 
 def visible_folders(folder: Path) -> list[Path]:
@@ -30,36 +29,36 @@ def visible_folders(folder: Path) -> list[Path]:
     return sorted(
         entry
         for entry in _entries(folder)
-        if entry.is_dir() and not entry.name.startswith(".") and entry.name not in IGNORED_FOLDERS
+        if entry.is_dir() and not entry.name.startswith(".") and entry.name != "__MACOSX"
     )
 
 
-def list_classes(folder: Path, top: Path, given: str | None) -> tuple[list[Listed], list[str]]:
-    """The pictures in each sub-folder, named relative to `top`, and the sub-folders that hold none."""
-    pictures, empty = [], []
+def list_classes(folder: Path, top: Path, given: str | None) -> tuple[list[ListedImage], list[str]]:
+    """The images in each sub-folder, their names relative to `top`, and the sub-folders without any."""
+    images, empty = [], []
     for entry in visible_folders(folder):
-        files = picture_files(entry)
-        pictures += [
-            Listed(file=file.relative_to(top).as_posix(), key=entry.name, given=given) for file in files
+        files = image_files(entry)
+        images += [
+            ListedImage(file=file.relative_to(top).as_posix(), key=entry.name, given=given) for file in files
         ]
         if not files:
             empty.append(entry.relative_to(top).as_posix())
-    return pictures, empty
+    return images, empty
 
 
-def picture_files(folder: Path) -> list[Path]:
-    """The pictures of one class by name; a folder without any is no class and may hold what it likes."""
+def image_files(folder: Path) -> list[Path]:
+    """The images of one class by name; a folder without images is no class and may contain anything."""
     entries = sorted(entry for entry in _entries(folder) if not _ignored(entry.name))
-    pictures = [entry for entry in entries if entry.suffix.lower() in PICTURE_ENDINGS and entry.is_file()]
-    strays = sorted(set(entries) - set(pictures))
-    if not pictures or not strays:
-        return pictures
-    kind = "a folder inside a class folder" if strays[0].is_dir() else "not a picture"
-    raise RankproofError(f"{strays[0]}: {kind}; remove it, a class folder holds pictures only")
+    images = [entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file()]
+    others = sorted(set(entries) - set(images))
+    if not images or not others:
+        return images
+    kind = "a folder inside a class folder" if others[0].is_dir() else "not an image"
+    raise RankproofError(f"{others[0]}: {kind}; remove it, a class folder holds images only")
 
 
 def read_below(folder: Path, file: str) -> bytes:
-    """The bytes of a picture file, unless it is too large to be one."""
+    """The bytes of a file, unless it is too large for an image."""
     path = folder / file
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -69,38 +68,36 @@ def read_below(folder: Path, file: str) -> bytes:
         raise RankproofError(f"{path}: cannot be read ({error.strerror}); check that it is there") from None
 
 
-def _list_parts(folder: Path, parts: dict[str, Path]) -> Listing:
+def _list_splits(folder: Path, parts: dict[str, Path]) -> ImageList:
     """The classes below train/ and test/; val/ joins train."""
-    pictures: list[Listed] = []
-    empty: list[str] = []
+    images: list[ListedImage] = []
+    left_out: list[str] = []
     remarks: list[str] = []
-    for split, part in parts.items():
-        found, without = list_classes(part, folder, split)
-        pictures += found
-        empty += without
     if (folder / VALIDATION).is_dir():
-        joined, without = list_classes(folder / VALIDATION, folder, "train")
-        pictures += joined
-        empty += without
-        remarks.append(f"{len(joined)} pictures of val/ belong to train")
-    others = {entry.name for entry in visible_folders(folder)} - {*parts, VALIDATION}
-    empty += sorted(others)
-    return _listing(folder, "folder with train/ and test/", pictures, empty, remarks)
+        parts = {**parts, VALIDATION: folder / VALIDATION}
+    for name, part in parts.items():
+        part_images, empty = list_classes(part, folder, "train" if name == VALIDATION else name)
+        images += part_images
+        left_out += empty
+        if name == VALIDATION:
+            remarks.append(f"{len(part_images)} images of val/ belong to train")
+    left_out += sorted({entry.name for entry in visible_folders(folder)} - {*parts, VALIDATION})
+    return _image_list(folder, "folder with train/ and test/", images, left_out, remarks)
 
 
-def _listing(
-    folder: Path, kind: str, pictures: list[Listed], left_out: list[str], remarks: list[str] | None = None
-) -> Listing:
+def _image_list(
+    folder: Path, kind: str, images: list[ListedImage], left_out: list[str], remarks: list[str]
+) -> ImageList:
     if left_out:
         more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
-        remarks = [*(remarks or []), f"left out: {', '.join(left_out[:3])}{more}"]
-    return Listing(
+        remarks = [*remarks, f"left out: {', '.join(left_out[:3])}{more}"]
+    return ImageList(
         name=folder.resolve().name,
         kind=kind,
-        pictures=tuple(pictures),
-        classes={key: key for key in sorted({picture.key for picture in pictures})},
+        images=tuple(images),
+        classes={key: key for key in sorted({image.key for image in images})},
         read=lambda file: read_below(folder, file),
-        remarks=tuple(remarks or ()),
+        remarks=tuple(remarks),
     )
 
 
@@ -115,5 +112,4 @@ def _entries(folder: Path) -> list[Path]:
 
 def _ignored(name: str) -> bool:
     lower = name.lower()
-    known = lower in IGNORED_NAMES or lower in {folder.lower() for folder in IGNORED_FOLDERS}
-    return name.startswith(".") or known or Path(lower).suffix in IGNORED_ENDINGS
+    return lower.startswith(".") or lower in IGNORED_NAMES or Path(lower).suffix in IGNORED_SUFFIXES

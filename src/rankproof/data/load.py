@@ -1,22 +1,31 @@
-"""The one door: whatever a path leads to, as a data set."""
+"""Loads any supported data set, whatever its layout."""
 
 from dataclasses import replace
 from pathlib import Path
 
-from rankproof.data.archive import TABLE, opened_listing
-from rankproof.data.cub import holds_cub, list_cub
-from rankproof.data.dataset import Dataset
-from rankproof.data.digits import load_digits
-from rankproof.data.download import SOURCES, where_to_put
+import numpy as np
+import torch
+
+from rankproof.data.archive import TABLE, open_archive
+from rankproof.data.cub import is_cub, list_cub
+from rankproof.data.dataset import Dataset, as_labels
+from rankproof.data.download import SOURCES, manual_download
 from rankproof.data.folder import list_folder
-from rankproof.data.gather import gather
-from rankproof.data.idx import holds_idx, load_idx
-from rankproof.data.listing import SPLITS, Divide, Listing, demand_classes
-from rankproof.data.pictures import Progress, as_size, resize
-from rankproof.data.sop import holds_sop, list_sop
+from rankproof.data.idx import is_idx, load_idx
+from rankproof.data.image_list import (
+    SPLITS,
+    Divide,
+    ImageList,
+    read_split,
+    require_two_classes,
+    resized_note,
+)
+from rankproof.data.images import ProgressCallback, as_size, resize
+from rankproof.data.sop import is_sop, list_sop
 from rankproof.errors import RankproofError
 
 EMBEDDED = "digits"
+DIGITS_TRAIN_SIZE = 1000
 
 
 def load(
@@ -24,22 +33,23 @@ def load(
     split: str = "test",
     *,
     size: int | tuple[int, int] | None = None,
-    divide: Divide = "auto",
+    split_by: SplitBy = "auto",
     root: Path | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Dataset:
-    """Load one split of a data set and say in its note what was found.
+    """Load one split of a data set; its note says what was found and how it was split.
 
     Args:
         path: None or "digits" for the embedded digits; a folder of idx files, a folder with one sub-folder
             per class, a zip or folder with metadata.csv, Stanford Online Products or CUB-200-2011 as
             published; or the name of one of these below `root`.
         split: "train" or "test".
-        size: side or (height, width) in pixels every picture is resized to.
-        divide: who gets which picture: "auto" (as the source says, else halves of the classes from 20
-            classes on, else halves of each class), "classes", "items", or "none" (all in both splits).
-        root: folder that holds data sets by name.
-        progress: called with (done, total) while pictures are decoded.
+        size: side or (height, width) in pixels that every image is resized to.
+        divide: which images belong to which split: "auto" (as the source says, else halves of the classes
+            from 20 classes on, else halves of each class), "classes", "items", or "none" (all in both
+            splits).
+        root: folder that contains data sets by name.
+        progress: called with (done, total) while images are decoded.
     Returns:
         the split, with labels that mean the same class in both splits.
     Raises:
@@ -49,13 +59,19 @@ def load(
         raise RankproofError(f"split must be train or test, got {split!r}")
     wanted = as_size(size)
     place = None if path is None or str(path) == EMBEDDED else find(path, root)
-    if place is not None and not holds_idx(place):
-        return _load_listed(place, split, wanted, divide, progress)
+    if place is not None and not is_idx(place):
+        if place.is_file() or (place / TABLE).is_file():
+            with open_archive(place) as listed:
+                return read_split(listed, split, size=wanted, divide=divide, progress=progress)
+        return read_split(_list_images(place), split, size=wanted, divide=divide, progress=progress)
     if divide != "auto":
         raise RankproofError(f"{path or EMBEDDED}: comes with its own split; leave `divide` at auto")
-    dataset = load_digits(split) if place is None else load_idx(place, split)
-    demand_classes(dataset.labels.tolist(), f"{dataset.name}, {split} split")
-    return dataset if wanted is None else _resized(dataset, wanted)
+    dataset = _load_digits(split) if place is None else load_idx(place, split)
+    require_two_classes(dataset.labels.tolist(), f"{dataset.name}, {split} split")
+    if wanted is None or tuple(dataset.pictures.shape[2:]) == wanted:
+        return dataset
+    note = f"{dataset.note}; {resized_note(wanted)}"
+    return replace(dataset, pictures=resize(dataset.pictures, wanted), note=note)
 
 
 def find(path: str | Path, root: Path | None) -> Path:
@@ -67,35 +83,35 @@ def find(path: str | Path, root: Path | None) -> Path:
             return candidate
     if name in SOURCES:
         raise RankproofError(
-            f"{name}: not found; `rankproof data {name}` downloads it, or {where_to_put(name, root)}"
+            f"{name}: not found; `rankproof data {name}` downloads it, or {manual_download(name, root)}"
         )
     below = "" if root is None else f", nor below {root}"
     raise RankproofError(f"{name}: no such file or folder{below}; check the path")
 
 
-def _load_listed(
-    place: Path, split: str, size: tuple[int, int] | None, divide: Divide, progress: Progress | None
-) -> Dataset:
-    """A data set of single picture files, listed by tables or by their folders."""
-    if place.is_file() or (place / TABLE).is_file():
-        with opened_listing(place) as listing:
-            return gather(listing, split, size=size, divide=divide, progress=progress)
-    return gather(_listed(place), split, size=size, divide=divide, progress=progress)
-
-
-def _listed(folder: Path) -> Listing:
-    """What a folder without metadata.csv holds."""
-    if holds_sop(folder):
+def _list_images(folder: Path) -> ImageList:
+    """The images of a folder without metadata.csv."""
+    if is_sop(folder):
         return list_sop(folder)
-    return list_cub(folder) if holds_cub(folder) else list_folder(folder)
+    return list_cub(folder) if is_cub(folder) else list_folder(folder)
 
 
-def _resized(dataset: Dataset, size: tuple[int, int]) -> Dataset:
-    if tuple(dataset.pictures.shape[2:]) == size:
-        return dataset
-    height, width = size
-    return replace(
-        dataset,
-        pictures=resize(dataset.pictures, size),
-        note=f"{dataset.note}; resized to {height}x{width} as asked",
+def _load_digits(split: str) -> Dataset:
+    """The embedded data set: 1,797 scanned digits of 8x8; the first 1,000 train, the last 797 test.
+
+    Source: UCI Optical Recognition of Handwritten Digits (Alpaydin and Kaynak, 1998), test part, as shipped
+    with scikit-learn; its 16 grey levels are scaled to 8 bits.
+    """
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    part = slice(None, DIGITS_TRAIN_SIZE) if split == "train" else slice(DIGITS_TRAIN_SIZE, None)
+    pixels = np.rint(digits.images[part] * (255 / 16)).astype(np.uint8)
+    return Dataset(
+        pictures=torch.from_numpy(pixels)[:, None],  # (n, 1, 8, 8)
+        labels=as_labels(digits.target[part]),
+        classes=tuple(str(name) for name in digits.target_names),
+        name=EMBEDDED,
+        split=split,
+        note=f"the embedded digits, {split} split: {len(pixels)} images of 8x8 in 10 classes",
     )

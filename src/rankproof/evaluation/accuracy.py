@@ -1,7 +1,6 @@
 """How well a gallery retrieves: recall, mean average precision and clusters, before anybody attacks it."""
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +9,12 @@ from torch import Tensor
 
 from rankproof.evaluation.precision import average_precisions
 from rankproof.ranking.gallery import Gallery
-from rankproof.ranking.metrics import Summary, known_labels, recalls_at, summarise
+from rankproof.ranking.metrics import MeanInterval, known_labels, mean_interval, recalls_at
+from rankproof.types import ProgressCallback, no_progress
 
 KS = (1, 2, 4, 8)
 RESTARTS = 3  # k-means runs, of which the tightest counts
 MANY, ROUNDS = 1000, 20  # above so many clusters one short run from random items: more would take hours
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,22 +34,22 @@ class Accuracy:
     seed: int
     notes: tuple[str, ...] = ()
 
-    def summary(self, name: str) -> Summary:
+    def mean(self, name: str) -> MeanInterval:
         """The mean of a figure over all items, in %, with its 95 % interval."""
-        return summarise(self.values[name])
+        return mean_interval(self.values[name])
 
     def as_dict(self) -> dict[str, Any]:
         """The means and "nmi" by name in %, the intervals in "ci95", and "notes"."""
-        summaries = {name: self.summary(name) for name in self.values}
+        means = {name: self.mean(name) for name in self.values}
         return {
-            **{name: summary.mean for name, summary in summaries.items()},
+            **{name: mean.mean for name, mean in means.items()},
             "nmi": self.nmi,
-            "ci95": {name: summary.ends for name, summary in summaries.items()},
+            "ci95": {name: mean.ends for name, mean in means.items()},
             "notes": list(self.notes),
         }
 
 
-def accuracy(gallery: Gallery, seed: int = 0, *, progress: Progress = lambda done, total: None) -> Accuracy:
+def accuracy(gallery: Gallery, seed: int = 0, *, progress: ProgressCallback = no_progress) -> Accuracy:
     """Recall@1, 2, 4, 8, mAP, mAP@R and NMI of a gallery; each item is searched for among all the others.
 
     Recalls as in `recalls_at`, precisions as in `average_precisions`; NMI as in `mutual_information`.

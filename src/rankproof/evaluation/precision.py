@@ -6,7 +6,6 @@ values cannot tell which comes first, and that query's ranking is sorted with it
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,13 +14,12 @@ from torch import Tensor
 from rankproof.ranking.gallery import Gallery
 from rankproof.ranking.metrics import known_labels
 from rankproof.ranking.sorting import sort_rows
+from rankproof.types import ProgressCallback, no_progress
 
 VALUES = 10_000_000  # distances held at once
 
-Progress = Callable[[int, int], None]
 
-
-def average_precisions(gallery: Gallery, progress: Progress = lambda done, total: None) -> Tensor:
+def average_precisions(gallery: Gallery, progress: ProgressCallback = no_progress) -> Tensor:
     """AP and AP@R of every item used as a query, over the whole ranking of the others.
 
     AP(q)   = 1/R sum over j = 1 .. R of  j / place_j

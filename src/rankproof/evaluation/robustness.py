@@ -1,8 +1,8 @@
-"""The empirical robustness score: nine attacks on the same pictures, ten terms, one figure."""
+"""The empirical robustness score: nine attacks on the same images, ten terms, one figure."""
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rankproof.attack import attack
-from rankproof.audit.checks import check_attack, check_gallery
-from rankproof.audit.result import Flag
+from rankproof.attacks import AttackBatch, AttackResult, attack_batch
+from rankproof.attacks.batch import make_batch
+from rankproof.audit.diagnostics import check_attack, check_gallery
 from rankproof.errors import RankproofError
 from rankproof.goals import (
     CandidateLower,
@@ -27,27 +27,111 @@ from rankproof.goals import (
     QueryRaise,
 )
 from rankproof.methods import PGD
-from rankproof.methods.base import Method
-from rankproof.randomness import draw
+from rankproof.methods.white_box.base import Method
 from rankproof.ranking.gallery import Gallery
-from rankproof.ranking.metrics import Summary, hit, known_labels, summarise
-from rankproof.result import AttackResult
+from rankproof.ranking.metrics import MeanInterval, hit, known_labels, mean_interval
+from rankproof.report.page import Flag
+from rankproof.rng import draw
 from rankproof.threat import Threat
+from rankproof.types import PerAttack, ProgressCallback, no_progress
 
-TRIALS, STEPS, STEP = 1000, 32, 3 / 255
+TRIALS = 1000
+PUBLISHED = PGD(steps=32, step=3 / 255)
 SMALL_SIDE, SMALL_EPS, LARGE_EPS = 32, 77 / 255, 8 / 255
-GOALS: tuple[Goal, ...] = (
-    *(CandidateRaise(w=1), CandidateLower(w=1), QueryRaise(m=1), QueryLower(m=1)),
-    *(Mismatch(), MaxShift(), Misrank(), NearestOther(), LeaveTop()),
-)
-TERMS = (
-    *("ca+", "ca-", "qa+", "qa-", "mismatch", "shift"),
-    *("shift-recall", "misrank", "nearest-other", "top4"),
-)
-MOVED = "moved"
 UNIT = 1e-3  # how far the length of an embedding may be from 1 on the unit sphere
 
-Progress = Callable[[int, int], None]
+
+@dataclass(frozen=True)
+class Outcome:
+    """An attack of the score, and what it was run on."""
+
+    result: AttackResult
+    gallery: Gallery
+    gallery_ids: Tensor
+
+    @property
+    def figure(self) -> PerAttack:
+        """(T,) the headline figure of each attack."""
+        return self.result.headline()
+
+    def embedded(self, images: Tensor) -> Tensor:
+        """(T, d) embeddings of images, prepared for the distance."""
+        return self.gallery.ranker.embed_all(images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term:
+    """One term of the score.
+
+    Args:
+        name: its key in JSON.
+        label: what a table calls it.
+        goal: the attack that decides it.
+        values: (T,) the term of each attack in %, not clipped.
+    """
+
+    name: str
+    label: str
+    goal: Goal
+    values: Callable[[Outcome], Tensor]
+
+
+def _doubled(outcome: Outcome) -> Tensor:
+    return 2 * outcome.figure
+
+
+def _left(outcome: Outcome) -> Tensor:
+    return 100 - outcome.figure
+
+
+def _percent(outcome: Outcome) -> Tensor:
+    return 100 * outcome.figure
+
+
+def _away_from_target(outcome: Outcome) -> Tensor:
+    """100 (1 - cos(q~, c))."""
+    target = _unit(outcome.gallery.embeddings[outcome.result.targets[:, 0]])
+    return 100 * (1 - (_unit(outcome.embedded(outcome.result.adversarial)) * target).sum(1).cpu())
+
+
+def _not_moved(outcome: Outcome) -> Tensor:
+    """100 (2 - |q~ - q|) / 2."""
+    clean, z = (outcome.embedded(x) for x in (outcome.result.original, outcome.result.adversarial))
+    return 50 * (2 - (_unit(z) - _unit(clean)).norm(dim=1).cpu())
+
+
+def _recall(outcome: Outcome) -> Tensor:
+    """100 R@1 of the adversarial images."""
+    z = outcome.embedded(outcome.result.adversarial)
+    found: Tensor = hit(outcome.gallery, z, outcome.gallery_ids).cpu()
+    return 100 * found
+
+
+SHIFT = MaxShift()
+ERS_TERMS = (
+    Term(name="ca+", label="2 CA+", goal=CandidateRaise(w=1), values=_doubled),
+    Term(name="ca-", label="100 − CA−", goal=CandidateLower(w=1), values=_left),
+    Term(name="qa+", label="2 QA+", goal=QueryRaise(m=1), values=_doubled),
+    Term(name="qa-", label="100 − QA−", goal=QueryLower(m=1), values=_left),
+    Term(
+        name="mismatch",
+        label="targeted mismatch: 100 (1 − cos)",
+        goal=Mismatch(),
+        values=_away_from_target,
+    ),
+    Term(name="shift", label="max shift: 100 (2 − shift) / 2", goal=SHIFT, values=_not_moved),
+    Term(name="shift-recall", label="R@1 under max shift", goal=SHIFT, values=_recall),
+    Term(name="misrank", label="R@1 under learning to misrank", goal=Misrank(), values=_percent),
+    Term(
+        name="nearest-other",
+        label="R@1 drawn to the nearest other class",
+        goal=NearestOther(),
+        values=_percent,
+    ),
+    Term(name="top4", label="nearest still among the first 4", goal=LeaveTop(), values=_percent),
+)
+TERMS = tuple(term.name for term in ERS_TERMS)
+GOALS: tuple[Goal, ...] = tuple(dict.fromkeys(term.goal for term in ERS_TERMS))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +139,9 @@ class Robustness:
     """The empirical robustness score (ERS) of a gallery, by the terms it is the mean of.
 
     Args:
-        values: (T,) one value per picture in %, not clipped, for each of the ten terms by name.
+        values: (T,) one value per image in %, not clipped, for each of the ten terms by name.
         moved: (T,) how far the max-shift attack moved each embedding, in the ranker's own distance.
-        index: (T,) gallery positions of the attacked pictures.
+        gallery_ids: (T,) gallery positions of the attacked images.
         eps, method, steps, seed: how they were attacked.
         flags: reasons to doubt; of kind "collapsed" where nearly all embeddings are the same.
         notes: what a reader should know.
@@ -66,7 +150,7 @@ class Robustness:
 
     values: dict[str, Tensor]
     moved: Tensor
-    index: Tensor
+    gallery_ids: Tensor
     eps: float
     method: str
     steps: int
@@ -77,8 +161,8 @@ class Robustness:
 
     @property
     def trials(self) -> int:
-        """T, how many pictures were attacked."""
-        return len(self.index)
+        """T, how many images were attacked."""
+        return len(self.gallery_ids)
 
     @property
     def collapsed(self) -> bool:
@@ -86,25 +170,25 @@ class Robustness:
         return any(flag.kind == "collapsed" for flag in self.flags)
 
     @property
-    def terms(self) -> dict[str, Summary]:
+    def terms(self) -> dict[str, MeanInterval]:
         """The mean of each term with its 95 % interval, clipped to [0, 100]."""
-        return {name: _clipped(summarise(values)) for name, values in self.values.items()}
+        return {name: _clipped(mean_interval(values)) for name, values in self.values.items()}
 
     @property
-    def ers(self) -> Summary:
-        """The mean of the ten clipped terms; the interval is that of each picture's own mean of ten.
+    def ers(self) -> MeanInterval:
+        """The mean of the ten clipped terms; the interval is that of each image's mean of ten.
 
-        All terms belong to the same pictures, so that the spread of the pictures' own scores holds what the
-        terms have in common. Means are clipped, never single values: half of all 2 CA+ lie above 100.
+        All terms belong to the same images, so that the spread of their scores holds what the terms have in
+        common. Means are clipped, never single values: half of all 2 CA+ lie above 100.
         """
         mean = sum(term.mean for term in self.terms.values()) / len(self.values)
-        half = summarise(torch.stack(list(self.values.values())).mean(0)).half_width
-        return Summary(mean, mean - half, mean + half)
+        half = mean_interval(torch.stack(list(self.values.values())).mean(0)).half_width
+        return MeanInterval(mean, mean - half, mean + half)
 
     @property
-    def shift(self) -> Summary:
+    def shift(self) -> MeanInterval:
         """The mean distance moved by the max-shift attack, in the ranker's own distance."""
-        return summarise(self.moved)
+        return mean_interval(self.moved)
 
     def as_dict(self) -> dict[str, Any]:
         """The figures by name, their intervals in "ci95", and how they were made."""
@@ -132,15 +216,13 @@ class Robustness:
 
 def robustness_score(
     gallery: Gallery,
-    pictures: Tensor,
+    images: Tensor,
     *,
     eps: float | None = None,
     trials: int = TRIALS,
     seed: int = 0,
-    method: Method | None = None,
-    steps: int = STEPS,
-    step: float = STEP,
-    progress: Progress = lambda done, total: None,
+    method: Method = PUBLISHED,
+    progress: ProgressCallback = no_progress,
 ) -> Robustness:
     """The empirical robustness score (ERS) of a gallery under nine attacks.
 
@@ -156,51 +238,80 @@ def robustness_score(
         100 R@1                                      drawn to the nearest item of another class
         100 [nearest among the first 4]              after a QA- on the clean nearest
 
-    q and q~ are embeddings before and after, scaled to unit length. Own clean copies count in the ranks, as
-    published, and are left out of R@1 and the first 4.
+    q and q~ are embeddings before and after, scaled to unit length. Clean copies of the attacked images count
+    in the ranks, as published, and are left out of R@1 and the first 4.
 
     Args:
         gallery: an embedded database with labels.
-        pictures: (n, c, h, w) its pictures in the same order, floats in [0, 1] or 8-bit values.
-        eps: the budget; None is `default_eps(pictures)`.
-        trials: T, how many pictures are attacked, drawn by `seed` as in an audit.
+        images: (n, c, h, w) its images in the same order, floats in [0, 1] or 8-bit values.
+        eps: the budget; None is `default_eps(images)`.
+        trials: T, how many images are attacked, drawn by `seed` as in an audit.
         seed: all choices come from it.
-        method: how to search; None is PGD with `steps` of `step`, as published.
+        method: how to search; the published one is PGD with 32 steps of 3/255.
         progress: called with evaluations done and evaluations in all.
     Raises:
-        RankproofError: no labels, pictures that are not the gallery's, or fewer than one trial.
+        RankproofError: no labels, images that are not the gallery's, or fewer than one trial.
     """
     begin = time.perf_counter()
-    _check(gallery, pictures, trials)
+    _check(gallery, images, trials)
     drawn = draw(len(gallery), trials, seed)
-    index = drawn[has_company(gallery)[drawn]]
-    if len(index) == 0:
-        raise RankproofError("every picture drawn is alone in its class; ERS needs two pictures of a class")
-    budget = default_eps(pictures) if eps is None else float(eps)
-    how = PGD(steps=steps, step=step) if method is None else method
-    values: dict[str, Tensor] = {}
-    flags, told = check_gallery(gallery, index), _notes(gallery, len(drawn) - len(index))
-    for result in _attacks(gallery, pictures[index], index, Threat(budget), how, seed, progress):
-        values |= _terms(gallery, result, index.to(gallery.embeddings.device))
-        flags += check_attack(result, result.goal, headline=False)
-        told += [f"{result.goal}: {note}" for note in result.notes]
-    return Robustness(
-        values={name: values[name] for name in TERMS},
-        moved=values[MOVED],
-        index=index,
-        eps=budget,
-        method=how.name,
-        steps=how.passes(budget) if budget else 0,
-        seed=seed,
-        flags=tuple(flags),
-        notes=tuple(told),
+    ids = drawn[has_company(gallery)[drawn]]
+    if len(ids) == 0:
+        raise RankproofError("every image drawn is alone in its class; ERS needs two images of a class")
+    threat = Threat(default_eps(images) if eps is None else float(eps))
+    batch = make_batch(gallery, images[ids], gallery_ids=ids)
+    outcome = _attack_all(gallery, batch, threat, method, seed, progress)
+    return replace(
+        outcome,
+        flags=(*check_gallery(gallery, ids), *outcome.flags),
+        notes=(*_notes(gallery, len(drawn) - len(ids)), *outcome.notes),
         seconds=time.perf_counter() - begin,
     )
 
 
-def default_eps(pictures: Tensor) -> float:
-    """77/255 for pictures of at most 32 pixels along each side, 8/255 for larger ones, as published."""
-    return SMALL_EPS if max(pictures.shape[-2:]) <= SMALL_SIDE else LARGE_EPS
+def _attack_all(
+    gallery: Gallery,
+    batch: AttackBatch,
+    threat: Threat,
+    method: Method,
+    seed: int,
+    progress: ProgressCallback,
+) -> Robustness:
+    """One attack after the other on the same images; of large images no two results fit side by side."""
+    assert batch.gallery_ids is not None
+    work = len(batch) * method.passes(threat.eps)
+    values: dict[str, Tensor] = {}
+    flags: list[Flag] = []
+    notes: list[str] = []
+    moved = torch.empty(0)
+    for number, goal in enumerate(GOALS):
+
+        def inside(done: int, total: int, before: int = number * work) -> None:
+            progress(before + done, len(GOALS) * work)
+
+        result = attack_batch(gallery, batch, goal, threat, method=method, seed=seed, progress=inside)
+        outcome = Outcome(result, gallery, batch.gallery_ids)
+        values |= {term.name: term.values(outcome) for term in ERS_TERMS if term.goal is goal}
+        moved = outcome.figure if goal is SHIFT else moved
+        flags += check_attack(result, result.goal, headline=False)
+        notes += [f"{result.goal}: {note}" for note in result.notes]
+    return Robustness(
+        values={name: values[name] for name in TERMS},
+        moved=moved,
+        gallery_ids=batch.gallery_ids.cpu(),
+        eps=threat.eps,
+        method=method.name,
+        steps=method.passes(threat.eps) if threat.eps else 0,
+        seed=seed,
+        flags=tuple(flags),
+        notes=tuple(notes),
+        seconds=0.0,
+    )
+
+
+def default_eps(images: Tensor) -> float:
+    """77/255 for images of at most 32 pixels along each side, 8/255 for larger ones, as published."""
+    return SMALL_EPS if max(images.shape[-2:]) <= SMALL_SIDE else LARGE_EPS
 
 
 def has_company(gallery: Gallery) -> Tensor:
@@ -210,51 +321,15 @@ def has_company(gallery: Gallery) -> Tensor:
     return company
 
 
-def _check(gallery: Gallery, pictures: Tensor, trials: int) -> None:
-    if pictures.dim() != 4 or len(pictures) != len(gallery):
+def _check(gallery: Gallery, images: Tensor, trials: int) -> None:
+    if images.dim() != 4 or len(images) != len(gallery):
         raise RankproofError(
-            f"pictures: expected the gallery's {len(gallery)} as (n, c, h, w), got {tuple(pictures.shape)}"
+            f"images: expected the gallery's {len(gallery)} as (n, c, h, w), got {tuple(images.shape)}"
         )
     if trials < 1:
         raise RankproofError(f"trials must be at least 1, got {trials}")
     if len(known_labels(gallery).unique()) < 2:
         raise RankproofError("all items are of one class; ERS needs a gallery of several")
-
-
-def _attacks(
-    gallery: Gallery,
-    images: Tensor,
-    index: Tensor,
-    threat: Threat,
-    method: Method,
-    seed: int,
-    progress: Progress,
-) -> Iterator[AttackResult]:
-    """One attack after the other on the same images; of large pictures no two results fit side by side."""
-    work = len(images) * method.passes(threat.eps)
-    for number, goal in enumerate(GOALS):
-
-        def tell(done: int, total: int, before: int = number * work) -> None:
-            progress(before + done, len(GOALS) * work)
-
-        yield attack(gallery, images, goal, threat, method=method, seed=seed, index=index, progress=tell)
-
-
-def _terms(gallery: Gallery, result: AttackResult, index: Tensor) -> dict[str, Tensor]:
-    """The terms (T,) that an attack decides, in %, not clipped; beside the max shift the distance moved."""
-    goal, figure, ranker = result.goal, result.headline(), gallery.ranker
-    if goal in ("ca+", "qa+"):
-        return {goal: 2 * figure}
-    if goal in ("ca-", "qa-"):
-        return {goal: 100 - figure}
-    if goal == "mismatch":
-        target = gallery.embeddings[result.targets[:, 0]]
-        return {goal: 100 * (1 - (_unit(ranker.embed_all(result.adversarial)) * _unit(target)).sum(1).cpu())}
-    if goal == "shift":
-        clean, z = (ranker.embed_all(images) for images in (result.original, result.adversarial))
-        moved = (_unit(z) - _unit(clean)).norm(dim=1).cpu()
-        return {goal: 50 * (2 - moved), "shift-recall": 100 * hit(gallery, z, index).cpu(), MOVED: figure}
-    return {goal: 100 * figure}
 
 
 def _unit(z: Tensor) -> Tensor:
@@ -271,11 +346,11 @@ def _notes(gallery: Gallery, lost: int) -> list[str]:
             "after scaling to unit length, and each term is clipped to [0, 100]"
         )
     if lost:
-        notes.append(f"{lost} of the pictures drawn are alone in their class and were left out")
+        notes.append(f"{lost} of the images drawn are alone in their class and were left out")
     return notes
 
 
-def _clipped(summary: Summary) -> Summary:
+def _clipped(summary: MeanInterval) -> MeanInterval:
     """The same within [0, 100]; an interval that is not known stays so."""
     low, high = (end if math.isinf(end) else min(100.0, max(0.0, end)) for end in (summary.low, summary.high))
     return replace(summary, mean=min(100.0, max(0.0, summary.mean)), low=low, high=high)

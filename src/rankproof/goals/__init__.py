@@ -1,17 +1,19 @@
 """What an attacker wants."""
 
-from rankproof.goals.base import Bound, Goal, Scene, Sum
+from rankproof.goals.base import AttackContext, BoundGoal, Goal, GoalSpec
 from rankproof.goals.candidate import CandidateLower, CandidateRaise
 from rankproof.goals.order import Reorder
-from rankproof.goals.query import Preserve, QueryLower, QueryRaise
+from rankproof.goals.query import Preserve, QueryLower, QueryRaise, QuerySum
 from rankproof.goals.retrieval import LeaveTop, Mismatch, Misrank, NearestOther
 from rankproof.goals.shift import MaxShift
 
 __all__ = [
-    "Bound",
+    "AttackContext",
+    "BoundGoal",
     "CandidateLower",
     "CandidateRaise",
     "Goal",
+    "GoalSpec",
     "LeaveTop",
     "MaxShift",
     "Mismatch",
@@ -20,7 +22,6 @@ __all__ = [
     "Preserve",
     "QueryLower",
     "QueryRaise",
+    "QuerySum",
     "Reorder",
-    "Scene",
-    "Sum",
 ]

@@ -1,47 +1,122 @@
 """What every goal is: a value that, bound to a gallery and some images, tells how near it is.
 
-A goal is a frozen set of knobs. `bind` gives it a scene (the gallery, the clean embeddings of the attacked
-images, a seed) and returns a bound goal that knows which items were chosen, scores embeddings while an attack
-runs, and gives the verdict afterwards. Goals add up: `QueryRaise(m=4) + 1.0 * Preserve(g=5)`.
+A goal is a frozen set of parameters. `bind` gives it a context (the gallery, the clean embeddings of the
+attacked images, a seed) and returns a bound goal that knows which items were chosen, evaluates embeddings
+while an attack runs, and measures the result afterwards. What can be said of a goal without an attack - its
+name, its direction, the sentence of a report - stands in its `GoalSpec`, once.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from rankproof.errors import RankproofError
 from rankproof.ranking.gallery import Gallery
-from rankproof.types import Embeddings, Ids, Kept, Outcome, Queries, Rows
+from rankproof.types import Embeddings, Evaluation, Ids, Kept, Queries, Rows
+
+Family = Literal["candidate", "query", "order", "embedding"]
+Direction = Literal["raise", "lower", "reorder", "push", "pull"]
+Values = Mapping[str, Any]
+"""The parameters of an attack by name (w, m, k, g, xi, visible, budget), None where one does not apply."""
+
+Headline = Callable[[Values, str], tuple[str, str]]
+"""The words before and after a headline figure, from the values of an attack and the clean figure's text."""
+
+LETTERS = ("w", "m", "k", "g", "xi")  # the papers' letters for what a goal is given
+DISTANCE = "-distance"  # ends the name of a goal in its distance-based form (ECCV appendix G)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scene:
+class GoalSpec:
+    """What a goal says about itself, for the command line, reports, recipes and results.
+
+    Args:
+        name: the papers' abbreviation, such as "sp-qa+": on the command line and in files.
+        title: the same as pages print it, such as "SP-QA+".
+        family: what is perturbed, or what the goal is about.
+        direction: what happens to the chosen items ("raise", "lower", "reorder"), or to the embedding, which
+            is pushed away from its place or pulled to another.
+        paper: where it was published.
+        metric: the headline figure: "rank" (normalised, in %), "tau", "shift", "distance", "hit" or "kept".
+        larger_is_stronger: whether a stronger attack has a larger figure.
+        target_value: the figure of an attack that reached all it wants; None where there is no end.
+        clean_value: the expected figure at eps = 0; None where it depends on the data.
+        parameters: what it is given, among w, m, k, g, xi and whatever its constructor takes.
+        describe: the sentence of a report: what the attacker does and wants, from the values of an attack.
+        figure_label: what a table calls the headline figure.
+        headline: what a report's first section says of an attack, as the words before and after its headline
+            figure, from the values of the attack and the printed clean figure; None where it says nothing.
+        standard_audit: whether a standard audit runs it, and in which order among the others (0: it does not).
+        succeeded: (b,) whether each attack reached its goal, from its headline figures; None where no figure
+            says so.
+    """
+
+    name: str
+    title: str
+    family: Family
+    direction: Direction
+    paper: str = ""
+    metric: str = "rank"
+    larger_is_stronger: bool
+    target_value: float | None = None
+    clean_value: float | None = None
+    parameters: tuple[str, ...] = ()
+    describe: Callable[[Values], str]
+    figure_label: str = "rank of the chosen"
+    headline: Headline | None = None
+    standard_audit: int = 0
+    succeeded: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def letter(self) -> str:
+        """The papers' letter for how many items are chosen: w, m or k; empty where none are."""
+        return next((letter for letter in ("w", "m", "k") if letter in self.parameters), "")
+
+    @property
+    def keeps(self) -> bool:
+        """Whether g results are to stay in place."""
+        return "g" in self.parameters
+
+    def reach(self, before: float, after: float) -> float | None:
+        """The share of the way from untouched to all that is wanted, in %; None where the goal has no end."""
+        if self.target_value is None or before == self.target_value:
+            return None
+        return 100 * (after - before) / (self.target_value - before)
+
+    def distance_based(self) -> "GoalSpec":
+        """The same goal in its distance-based form (ECCV appendix G)."""
+        title = f"{self.title} (distance)"
+        return replace(self, name=self.name + DISTANCE, title=title, standard_audit=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackContext:
     """What a goal is bound to.
 
     Args:
         gallery: the database.
         clean: (b, d) embeddings of the attacked images before the attack.
-        keys: what names each attack, for its random numbers; independent of the batch.
+        rng_keys: what names each attack, for its random numbers; independent of the batch.
         seed: seed of all choices.
-        index: (b,) gallery positions of the images' own clean copies, None if they are not in the gallery.
+        gallery_ids: (b,) positions of the images' own clean copies, None if they are not in the gallery.
         targets: (b, m) explicitly chosen items, None to choose as published.
         preserved: (b, g) explicitly chosen C_SP, None to choose as published.
         queries: (w, d) embeddings that take the place of CA's queries from the gallery, or None.
-        own_copy: "keep" leaves the own clean copy in the ranking (as published), "drop" takes it out.
+        exclude_self: whether the own clean copy is left out of every ranking.
     """
 
     gallery: Gallery
     clean: Embeddings
-    keys: Sequence[int]
+    rng_keys: Sequence[int]
     seed: int
-    index: Rows | None = None
+    gallery_ids: Rows | None = None
     targets: Ids | None = None
     preserved: Kept | None = None
     queries: Queries | None = None
-    own_copy: str = "keep"
+    exclude_self: bool = False
 
     @property
     def size(self) -> int:
@@ -49,9 +124,9 @@ class Scene:
         return len(self.gallery)
 
     @property
-    def dropped(self) -> Rows | None:
+    def excluded(self) -> Rows | None:
         """The items that do not count in a ranking, one per attack, or None."""
-        return self.index if self.own_copy == "drop" else None
+        return self.gallery_ids if self.exclude_self else None
 
     def explicit(self, what: str, ids: Ids, columns: int) -> Ids:
         """Explicitly chosen items, checked against the batch, the gallery and the goal."""
@@ -64,8 +139,8 @@ class Scene:
 
 
 @runtime_checkable
-class Bound(Protocol):
-    """A goal bound to a scene."""
+class BoundGoal(Protocol):
+    """A goal bound to a context."""
 
     @property
     def targets(self) -> Ids:
@@ -82,15 +157,15 @@ class Bound(Protocol):
         """(b, g) the items to keep in place; (b, 0) for goals that keep none."""
         ...
 
-    def outcome(self, z: Embeddings, emphasis: Tensor | None = None) -> Outcome:
+    def evaluate(self, z: Embeddings, penalty_weight: Tensor | None = None) -> Evaluation:
         """How near the embeddings (b, d) are.
 
         Args:
-            emphasis: (b,) factor on the weight of what is to be kept; None is 1.
+            penalty_weight: (b,) factor on the weight of what is to be kept; None is 1.
         """
         ...
 
-    def verdict(self, z: Embeddings) -> dict[str, Tensor]:
+    def metrics(self, z: Embeddings) -> dict[str, Tensor]:
         """The figures to report for embeddings (b, d), in double precision.
 
         Returns:
@@ -100,72 +175,48 @@ class Bound(Protocol):
 
 
 class Goal:
-    """Base of all goals; gives them addition and weights."""
+    """Base of all goals: a subclass is a frozen dataclass with a `SPEC` and a `bind`."""
 
-    def __add__(self, other: "Goal | Sum") -> "Sum":
-        return Sum(((1.0, self),)) + other
+    SPEC: ClassVar[GoalSpec]
+    whole_gallery: ClassVar[bool] = True
+    """Whether each pass of an attack compares with the whole gallery."""
 
-    def __rmul__(self, weight: float) -> "Sum":
-        return Sum(((float(weight), self),))
+    def bind(self, context: AttackContext) -> BoundGoal:
+        """The goal in a context, its items chosen."""
+        raise NotImplementedError
 
-    def bind(self, scene: Scene) -> Bound:
-        """The goal in a scene, its items chosen."""
-        return Sum(((1.0, self),)).bind(scene)
+    @property
+    def spec(self) -> GoalSpec:
+        """What the goal says about itself; that of its distance-based form where it has it."""
+        distance = getattr(self, "form", "inequality") == "distance"
+        return self.SPEC.distance_based() if distance else self.SPEC
 
     @property
     def metric(self) -> str:
-        """The headline figure: "rank", "tau" or "shift"."""
-        return "rank"
+        """The headline figure."""
+        return self.SPEC.metric
+
+    @property
+    def parameters(self) -> dict[str, int | float | None]:
+        """The papers' letters with their values: w, m, k, g, xi; None where a letter does not apply."""
+        return {letter: getattr(self, letter, None) for letter in LETTERS}
 
     def choice_note(self, size: int) -> str:
         """What to tell about the choice of items in a gallery of `size`; empty where it is as published."""
         return ""
 
-    @property
-    def whole_gallery(self) -> bool:
-        """Whether each pass of an attack compares with the whole gallery."""
-        return True
-
     def memory_per_attack(self, size: int) -> int:
         """Values held per attack while it runs against a gallery of `size` items."""
         return 3 * size
 
+    def __add__(self, other: object) -> "Goal":
+        raise RankproofError(ONLY_QUERY_GOALS)
 
-@dataclass(frozen=True)
-class Sum:
-    """A weighted sum of goals; only query goals can be summed."""
+    def __rmul__(self, weight: float) -> "Goal":
+        raise RankproofError(ONLY_QUERY_GOALS)
 
-    terms: tuple[tuple[float, Goal], ...]
 
-    def __add__(self, other: "Goal | Sum") -> "Sum":
-        return Sum(self.terms + (other.terms if isinstance(other, Sum) else ((1.0, other),)))
-
-    def __rmul__(self, weight: float) -> "Sum":
-        return Sum(tuple((weight * own, goal) for own, goal in self.terms))
-
-    def bind(self, scene: Scene) -> Bound:
-        """All terms in one scene; the whole gallery is compared once for all of them."""
-        from rankproof.goals.query import bind_terms
-
-        return bind_terms(self.terms, scene)
-
-    @property
-    def metric(self) -> str:
-        """The headline figure of the first term."""
-        return self.terms[0][1].metric
-
-    def choice_note(self, size: int) -> str:
-        """What the terms tell."""
-        return "; ".join(filter(None, (goal.choice_note(size) for _, goal in self.terms)))
-
-    @property
-    def whole_gallery(self) -> bool:
-        """Whether any of the terms does."""
-        return any(goal.whole_gallery for _, goal in self.terms)
-
-    def memory_per_attack(self, size: int) -> int:
-        """Values held per attack: the terms share one row of distances."""
-        return max(goal.memory_per_attack(size) for _, goal in self.terms)
+ONLY_QUERY_GOALS = "only query goals can be added or weighted, such as QueryRaise(m=4) + 1.0 * Preserve(g=5)"
 
 
 def check_count(letter: str, count: int, size: int) -> None:
@@ -174,3 +225,26 @@ def check_count(letter: str, count: int, size: int) -> None:
         raise RankproofError(f"{letter} must be at least 1, got {count}")
     if count > size:
         raise RankproofError(f"{letter} = {count} is larger than the gallery of {size} items")
+
+
+def counted(number: int | None, one: str, many: str) -> str:
+    """A number with its noun for a sentence: "one item", "4 items", "some items" where it is not known."""
+    if number is None:
+        return f"some {many}"
+    return f"one {one}" if number == 1 else f"{number} {many}"
+
+
+def first_results(values: Values) -> str:
+    """What a black box shows, for a sentence."""
+    visible = values.get("visible")
+    return "the results" if visible in (None, "inf") else f"the first {visible:,} results"
+
+
+def item_text(number: int | None, one: str, many: str) -> str:
+    """A number with its noun, or `one` for a single one: "a random item", "4 random items"."""
+    return one if number in (None, 1) else f"{number} {many}"
+
+
+def reordered(tau: Tensor) -> Tensor:
+    """(b,) whether every pair of the chosen results stands in the wanted order."""
+    return tau >= 1 - 1e-9

@@ -7,8 +7,8 @@ sorted once, with prefix sums S_r of the r smallest; then, for a = d(q, c~),
 
 whose gradient with respect to a is r itself. A step costs O(w log |X|) for each attacked item.
 
-A query is an item of the gallery, chosen as published or explicitly, or any embedding (`Scene.queries`): in a
-gallery of pictures that is searched by words, the queries are texts.
+A query is an item of the gallery, chosen as published or explicitly, or any embedding
+(`AttackContext.queries`): in a gallery of images that is searched by words, the queries are texts.
 """
 
 from dataclasses import dataclass
@@ -18,12 +18,18 @@ import torch
 from torch import Tensor
 
 from rankproof.errors import RankproofError
-from rankproof.goals.base import Bound, Goal, Scene, check_count
-from rankproof.goals.choose import from_pool_with_replacement, nearest_others, pool_note, pool_size, uniform
+from rankproof.goals.base import AttackContext, BoundGoal, Goal, GoalSpec, check_count, counted, item_text
 from rankproof.goals.hinge import LOWER, RAISE
+from rankproof.goals.selection import (
+    from_pool_with_replacement,
+    nearest_others,
+    pool_note,
+    pool_size,
+    uniform,
+)
 from rankproof.ranking.metrics import normalised_rank
 from rankproof.ranking.sorting import sort_rows
-from rankproof.types import Embeddings, Ids, Outcome
+from rankproof.types import Embeddings, Evaluation, Ids
 
 Form = Literal["inequality", "distance"]
 
@@ -44,18 +50,40 @@ class CandidateRaise(Goal):
     w: int = 1
     form: Form = "inequality"
 
+    SPEC = GoalSpec(
+        name="ca+",
+        title="CA+",
+        family="candidate",
+        direction="raise",
+        paper="ECCV 2020",
+        larger_is_stronger=False,
+        target_value=0.0,
+        clean_value=50.0,
+        parameters=("w",),
+        describe=lambda values: (
+            f"An item is changed so that it rises for {counted(values.get('w'), 'query', 'queries')} "
+            "drawn at random."
+        ),
+        headline=lambda values, start: (
+            "Change an item so that it moves, for "
+            f"{item_text(values.get('w'), 'a random query', 'random queries at once')}, from the middle of "
+            f"the ranking ({start}) to",
+            "",
+        ),
+        standard_audit=1,
+    )
     whole_gallery = False  # the queries' distances never change: they are sorted once
 
-    def bind(self, scene: Scene) -> Bound:
+    def bind(self, context: AttackContext) -> BoundGoal:
         """Choose the queries and sort their distances."""
-        check_count("w", self.w, scene.size)
-        if scene.queries is not None:
-            queries = _all_given(scene, self.w)
-        elif scene.targets is not None:
-            queries = scene.explicit("targets", scene.targets, self.w)
+        check_count("w", self.w, context.size)
+        if context.queries is not None:
+            queries = _all_given(context, self.w)
+        elif context.targets is not None:
+            queries = context.explicit("targets", context.targets, self.w)
         else:
-            queries = uniform(scene, self.w, "ca+").to(scene.clean.device)
-        return BoundCandidate(scene, queries, RAISE, self.form)
+            queries = uniform(context, self.w, "ca+").to(context.clean.device)
+        return BoundCandidate(context, queries, RAISE, self.form)
 
     def memory_per_attack(self, size: int) -> int:
         """Sorted distances and prefix sums of w queries."""
@@ -78,19 +106,41 @@ class CandidateLower(Goal):
     w: int = 1
     form: Form = "inequality"
 
+    SPEC = GoalSpec(
+        name="ca-",
+        title="CA−",
+        family="candidate",
+        direction="lower",
+        paper="ECCV 2020",
+        larger_is_stronger=True,
+        target_value=100.0,
+        parameters=("w",),
+        describe=lambda values: (
+            f"An item near the top for {counted(values.get('w'), 'query', 'queries')} is changed so that it "
+            "sinks."
+        ),
+        headline=lambda values, start: (
+            f"Change an item that {item_text(values.get('w'), 'a query finds', 'queries find')} near the top "
+            f"({start}) so that it moves to",
+            "",
+        ),
+        standard_audit=2,
+    )
     whole_gallery = False  # the same
 
-    def bind(self, scene: Scene) -> Bound:
+    def bind(self, context: AttackContext) -> BoundGoal:
         """Choose the queries and sort their distances."""
-        check_count("w", self.w, scene.size)
-        if scene.queries is not None:
-            queries = _all_given(scene, self.w)
-        elif scene.targets is not None:
-            queries = scene.explicit("targets", scene.targets, self.w)
+        check_count("w", self.w, context.size)
+        if context.queries is not None:
+            queries = _all_given(context, self.w)
+        elif context.targets is not None:
+            queries = context.explicit("targets", context.targets, self.w)
         else:
-            pool = nearest_others(scene, pool_size(scene.size, self.w, own=scene.index is not None))
-            queries = from_pool_with_replacement(scene, pool, self.w, "ca-")
-        return BoundCandidate(scene, queries, LOWER, self.form)
+            pool = nearest_others(
+                context, pool_size(context.size, self.w, own=context.gallery_ids is not None)
+            )
+            queries = from_pool_with_replacement(context, pool, self.w, "ca-")
+        return BoundCandidate(context, queries, LOWER, self.form)
 
     def choice_note(self, size: int) -> str:
         """Whether the pool had to be larger than 1 %."""
@@ -102,33 +152,33 @@ class CandidateLower(Goal):
 
 
 class BoundCandidate:
-    """A candidate and its queries (b, w) in a scene: positions in the gallery, or in the given embeddings."""
+    """A candidate and its queries (b, w): positions in the gallery, or in the given embeddings."""
 
     stationary = False
 
-    def __init__(self, scene: Scene, queries: Ids, direction: int, form: Form) -> None:
-        self.scene, self.direction, self.form = scene, direction, form
+    def __init__(self, context: AttackContext, queries: Ids, direction: int, form: Form) -> None:
+        self.context, self.direction, self.form = context, direction, form
         self._queries = queries
         self.preserved: Ids = queries.new_empty(len(queries), 0)
-        self.targets: Ids = queries if scene.queries is None else self.preserved  # no item was chosen
-        gallery = scene.gallery
-        embeddings = gallery.embeddings if scene.queries is None else scene.queries
+        self.targets: Ids = queries if context.queries is None else self.preserved  # no item was chosen
+        gallery = context.gallery
+        embeddings = gallery.embeddings if context.queries is None else context.queries
         self._anchors = embeddings[queries]  # (b, w, d)
         # A query that several attacks share is sorted once; `_row` and `_slot` (b * w) say where each asks.
         unique, inverse = queries.unique(return_inverse=True)
         self._row, self._slot = inverse.flatten(), _places_in_group(inverse.flatten())
         self._ordered = sort_rows(gallery.distances(embeddings[unique]))  # (u, n)
-        self._prefix = self._ordered.new_zeros(len(unique), scene.size + 1)
+        self._prefix = self._ordered.new_zeros(len(unique), context.size + 1)
         torch.cumsum(self._ordered, dim=1, out=self._prefix[:, 1:])
 
-    def outcome(self, z: Embeddings, emphasis: Tensor | None = None) -> Outcome:
-        """Loss; merit: the mean share of the gallery behind (CA+) or ahead of (CA-) the candidate."""
-        size = self.scene.size
-        own = self.scene.gallery.ranker.distance.between(self._anchors, z[:, None])  # (b, w)
+    def evaluate(self, z: Embeddings, penalty_weight: Tensor | None = None) -> Evaluation:
+        """Loss; fitness: the mean share of the gallery behind (CA+) or ahead of (CA-) the candidate."""
+        size = self.context.size
+        own = self.context.gallery.ranker.distance.between(self._anchors, z[:, None])  # (b, w)
         active, sums = self._active(own.detach())
         hinges = self.direction * (active * own - sums) / size
         loss = (self.direction * own if self.form == "distance" else hinges).mean(1)
-        return Outcome(loss, -active.mean(1) / size)
+        return Evaluation(loss, -active.mean(1) / size)
 
     def _active(self, own: Tensor) -> tuple[Tensor, Tensor]:
         """For each query the number of active hinges and the sum of their d(q, x), both (b, w)."""
@@ -141,21 +191,21 @@ class BoundCandidate:
         if raises:
             return active, below
         whole = self._prefix[self._row, -1].view(own.shape)
-        return self.scene.size - active, whole - below
+        return self.context.size - active, whole - below
 
-    def verdict(self, z: Embeddings) -> dict[str, Tensor]:
+    def metrics(self, z: Embeddings) -> dict[str, Tensor]:
         """Normalised ranks for each query in %."""
-        scene = self.scene
-        ranks = scene.gallery.rank_among(z, self._queries, given=scene.queries, dropped=scene.dropped)
-        return {"rank": normalised_rank(ranks, scene.size)}
+        context = self.context
+        ranks = context.gallery.rank_among(z, self._queries, given=context.queries, excluded=context.excluded)
+        return {"rank": normalised_rank(ranks, context.size)}
 
 
-def _all_given(scene: Scene, w: int) -> Ids:
+def _all_given(context: AttackContext, w: int) -> Ids:
     """(b, w) all given queries for each candidate."""
-    given = 0 if scene.queries is None else len(scene.queries)
+    given = 0 if context.queries is None else len(context.queries)
     if given != w:
         raise RankproofError(f"queries: {given} are given, but w = {w}; make the goal with w={given}")
-    return torch.arange(w, device=scene.clean.device).expand(len(scene.clean), w)
+    return torch.arange(w, device=context.clean.device).expand(len(context.clean), w)
 
 
 def _places_in_group(groups: Tensor) -> Tensor:

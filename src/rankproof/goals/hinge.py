@@ -25,17 +25,15 @@ class _GalleryHinge(torch.autograd.Function):
         distances: Tensor,
         ids: Tensor,
         weights: Tensor,
-        directions: list[int],
-        plain: list[bool],
-        kept: int,
-        ordered: int,
-        order_weight: float,
+        columns: "_Columns",
     ) -> tuple[Tensor, Tensor]:
+        directions, distance_only, kept, ordered, order_weight = columns
         own = distances.gather(1, ids)  # (b, m)
         gradient = torch.zeros_like(distances)  # (b, n)
         counts = torch.empty_like(own)
-        pulls = [
-            0.0 if alone else -float(direction) for direction, alone in zip(directions, plain, strict=True)
+        signs = [
+            0.0 if alone else -float(direction)
+            for direction, alone in zip(directions, distance_only, strict=True)
         ]
         m = own.shape[1]
         groups = [group for group in (slice(0, m - kept), slice(m - kept, m)) if group.start < group.stop]
@@ -45,11 +43,11 @@ class _GalleryHinge(torch.autograd.Function):
             for group in groups:
                 chosen = [values[rows, group] for values in (own, weights, counts)]
                 part = _Part(distances[rows], gradient[rows], *chosen)
-                if directions[group] != [RAISE] * part.own.shape[1] or not _count_near(part, pulls[group]):
-                    _count_rows(part, directions[group], pulls[group])
+                if directions[group] != [RAISE] * part.own.shape[1] or not _count_near(part, signs[group]):
+                    _count_rows(part, directions[group], signs[group])
         sign = own.new_tensor(directions)
         own_gradient = (
-            sign * weights * torch.where(own.new_tensor(plain) > 0, torch.ones_like(counts), counts)
+            sign * weights * torch.where(own.new_tensor(distance_only) > 0, torch.ones_like(counts), counts)
         )
         if ordered:
             own_gradient[:, :ordered] += order_weight * _order_gradient(own[:, :ordered])
@@ -64,7 +62,17 @@ class _GalleryHinge(torch.autograd.Function):
         scale = grads[0]
         if not bool((scale == 1).all()):
             gradient = gradient * scale[:, None]
-        return (gradient, *[None] * 7)
+        return (gradient, None, None, None)
+
+
+class _Columns(NamedTuple):
+    """What is wanted of the chosen items; the arguments of `gallery_hinge`."""
+
+    directions: list[int]
+    distance_only: list[bool]
+    kept: int
+    ordered: int
+    order_weight: float
 
 
 class _Part(NamedTuple):
@@ -77,18 +85,18 @@ class _Part(NamedTuple):
     counts: Tensor
 
 
-def _count_rows(part: _Part, directions: Sequence[int], pulls: Sequence[float]) -> None:
+def _count_rows(part: _Part, directions: Sequence[int], signs: Sequence[float]) -> None:
     """Count the items each hinge is active for and add its share to the gradient."""
     active = torch.empty_like(part.distances)
-    for column, (direction, pull) in enumerate(zip(directions, pulls, strict=True)):
+    for column, (direction, sign) in enumerate(zip(directions, signs, strict=True)):
         compare = torch.lt if direction == RAISE else torch.gt
         compare(part.distances, part.own[:, column, None], out=active)
         part.counts[:, column] = active.sum(1)
-        if pull:
-            part.gradient.addcmul_(active, part.weights[:, column, None], value=pull)
+        if sign:
+            part.gradient.addcmul_(active, part.weights[:, column, None], value=sign)
 
 
-def _count_near(part: _Part, pulls: Sequence[float]) -> bool:
+def _count_near(part: _Part, signs: Sequence[float]) -> bool:
     """The same for raised items that stand near the top: only what is nearer than the farthest is touched.
 
     Returns:
@@ -100,7 +108,7 @@ def _count_near(part: _Part, pulls: Sequence[float]) -> bool:
     rows, items = near.nonzero(as_tuple=True)
     active = (part.distances[rows, items, None] < part.own[rows]).to(part.own.dtype)  # (nearer, m)
     part.counts.zero_().index_add_(0, rows, active)
-    part.gradient[rows, items] += (active * part.weights[rows]) @ part.own.new_tensor(pulls)
+    part.gradient[rows, items] += (active * part.weights[rows]) @ part.own.new_tensor(signs)
     return True
 
 
@@ -116,7 +124,7 @@ def gallery_hinge(
     weights: Tensor,
     directions: list[int],
     *,
-    plain: list[bool] | None = None,
+    distance_only: list[bool] | None = None,
     kept: int = 0,
     ordered: int = 0,
     order_weight: float = 0.0,
@@ -125,7 +133,7 @@ def gallery_hinge(
 
     L = sum over c of  w_c * sum over x in X of [d(q, c) - d(q, x)]+     raised   (ECCV eq. 11)
                        w_c * sum over x in X of [d(q, x) - d(q, c)]+     lowered  (ECCV eq. 9)
-                       w_c * d(q, c)  or  -w_c * d(q, c)                 plain    (ECCV eq. 16, 17)
+                       w_c * d(q, c)  or  -w_c * d(q, c)                 distance (ECCV eq. 16, 17)
         + order_weight * sum over i < j of [d(q, c_i) - d(q, c_j)]+      ordered  (ICCV eq. 1)
 
     Args:
@@ -133,14 +141,14 @@ def gallery_hinge(
         ids: (b, m) positions of the chosen items.
         weights: (b, m) weight of each, at least 0.
         directions: RAISE or LOWER for each of the m columns.
-        plain: which columns use the bare distance instead of hinges.
+        distance_only: which columns use the bare distance instead of hinges.
         kept: the last so many chosen items are near the top; they are counted on their own.
         ordered: the first so many chosen items are in wanted order.
     Returns:
         (b,) losses; (b, m) for each chosen item the number of strictly nearer (raised) or strictly
         farther (lowered) items.
     """
-    alone = plain if plain is not None else [False] * ids.shape[1]
-    knobs = (directions, alone, kept, ordered, order_weight)
-    loss, counts = _GalleryHinge.apply(distances, ids, weights, *knobs)  # type: ignore[no-untyped-call]
+    alone = distance_only if distance_only is not None else [False] * ids.shape[1]
+    columns = _Columns(directions, alone, kept, ordered, order_weight)
+    loss, counts = _GalleryHinge.apply(distances, ids, weights, columns)  # type: ignore[no-untyped-call]
     return loss, counts

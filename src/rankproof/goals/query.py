@@ -1,16 +1,26 @@
 """Query attacks: perturb the query so that chosen candidates rise (QA+) or sink (QA-)."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from rankproof.errors import RankproofError
-from rankproof.goals.base import Bound, Goal, Scene, check_count
-from rankproof.goals.choose import (
+from rankproof.goals.base import (
+    LETTERS,
+    ONLY_QUERY_GOALS,
+    AttackContext,
+    Goal,
+    GoalSpec,
+    Values,
+    check_count,
+    counted,
+    item_text,
+)
+from rankproof.goals.hinge import LOWER, RAISE, gallery_hinge
+from rankproof.goals.selection import (
     best_of_rest,
     from_pool_shuffled,
     nearest_others,
@@ -18,9 +28,8 @@ from rankproof.goals.choose import (
     pool_size,
     uniform,
 )
-from rankproof.goals.hinge import LOWER, RAISE, gallery_hinge
 from rankproof.ranking.metrics import normalised_rank
-from rankproof.types import Embeddings, Ids, Outcome
+from rankproof.types import Embeddings, Evaluation, Ids
 
 Form = Literal["inequality", "distance"]
 
@@ -32,14 +41,14 @@ SEVERE_SHARE = 0.02  # share of the gallery at which a place lost beside QA- cou
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pull:
+class HingeTerm:
     """What one term wants of its items.
 
     Args:
         ids: (b, m) positions of the items.
         direction: RAISE or LOWER.
         weight: weight of the mean over items and gallery.
-        keeps: these items are to stay where they are; their weight follows the attack's emphasis.
+        keeps: these items are to stay where they are; their weight follows the attack's penalty_weight.
         form: hinges against the gallery, or the bare distance (ECCV appendix G).
     """
 
@@ -50,12 +59,35 @@ class Pull:
     form: Form = "inequality"
 
 
-class QueryGoal(Goal):
-    """A goal about the ranking that a perturbed query gets."""
+def _moves(values: Values, one: str, many: str) -> str:
+    """The chosen items with their verb, for a sentence."""
+    verb = "moves" if values.get("m") in (None, 1) else "move"
+    return f"{item_text(values.get('m'), one, many)} {verb}"
 
-    def pull(self, scene: Scene, weight: float, taken: Ids) -> Pull:
-        """The items of this term and what it wants of them; `taken` (b, t) are chosen by earlier terms."""
+
+class QueryGoal(Goal):
+    """A goal about the ranking that a perturbed query gets; such goals can be added and weighted."""
+
+    def term(self, context: AttackContext, weight: float, taken: Ids) -> HingeTerm:
+        """Its items and what it wants of them; `taken` (b, t) are chosen by earlier terms."""
         raise NotImplementedError
+
+    def weighted(self, weight: float) -> tuple[tuple[float, "QueryGoal"], ...]:
+        """Its terms, each with its weight times another."""
+        terms = self.terms if isinstance(self, QuerySum) else ((1.0, self),)
+        return tuple((weight * own, goal) for own, goal in terms)
+
+    def __add__(self, other: object) -> "QuerySum":
+        if not isinstance(other, QueryGoal):
+            raise RankproofError(ONLY_QUERY_GOALS)
+        return QuerySum(self.weighted(1.0) + other.weighted(1.0))
+
+    def __rmul__(self, weight: float) -> "QuerySum":
+        return QuerySum(self.weighted(float(weight)))
+
+    def bind(self, context: AttackContext) -> "BoundQuery":
+        """The goal alone, as a sum of one term."""
+        return QuerySum(self.weighted(1.0)).bind(context)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,14 +106,35 @@ class QueryRaise(QueryGoal):
     m: int = 1
     form: Form = "inequality"
 
-    def pull(self, scene: Scene, weight: float, taken: Ids) -> Pull:
+    SPEC = GoalSpec(
+        name="qa+",
+        title="QA+",
+        family="query",
+        direction="raise",
+        paper="ECCV 2020",
+        larger_is_stronger=False,
+        target_value=0.0,
+        clean_value=50.0,
+        parameters=("m",),
+        describe=lambda values: (
+            f"The query is changed so that {counted(values.get('m'), 'item', 'items')} drawn at random rise."
+        ),
+        headline=lambda values, start: (
+            f"Change a query so that {_moves(values, 'a random item', 'random items')} from the middle of "
+            f"the ranking ({start}) to",
+            "",
+        ),
+        standard_audit=3,
+    )
+
+    def term(self, context: AttackContext, weight: float, taken: Ids) -> HingeTerm:
         """m random items, or the explicit ones."""
-        check_count("m", self.m, scene.size)
-        if scene.targets is None:
-            ids = uniform(scene, self.m, "qa+").to(scene.clean.device)
+        check_count("m", self.m, context.size)
+        if context.targets is None:
+            ids = uniform(context, self.m, "qa+").to(context.clean.device)
         else:
-            ids = scene.explicit("targets", scene.targets, self.m)
-        return Pull(ids=ids, direction=RAISE, weight=weight, keeps=False, form=self.form)
+            ids = context.explicit("targets", context.targets, self.m)
+        return HingeTerm(ids=ids, direction=RAISE, weight=weight, keeps=False, form=self.form)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,17 +153,38 @@ class QueryLower(QueryGoal):
     m: int = 1
     form: Form = "inequality"
 
-    def pull(self, scene: Scene, weight: float, taken: Ids) -> Pull:
+    SPEC = GoalSpec(
+        name="qa-",
+        title="QA−",
+        family="query",
+        direction="lower",
+        paper="ECCV 2020",
+        larger_is_stronger=True,
+        target_value=100.0,
+        parameters=("m",),
+        describe=lambda values: (
+            f"The query is changed so that {counted(values.get('m'), 'item', 'items')} among its nearest "
+            "sink."
+        ),
+        headline=lambda values, start: (
+            f"Change a query so that {_moves(values, 'one of its best results', 'of its best results')} from "
+            f"{start} of the ranking to",
+            "",
+        ),
+        standard_audit=4,
+    )
+
+    def term(self, context: AttackContext, weight: float, taken: Ids) -> HingeTerm:
         """m random items of the nearest 1 %, or the explicit ones."""
-        check_count("m", self.m, scene.size - 1)
-        if scene.targets is None:
+        check_count("m", self.m, context.size - 1)
+        if context.targets is None:
             pool = nearest_others(
-                scene, pool_size(scene.size, self.m + Preserve.g, own=scene.index is not None)
+                context, pool_size(context.size, self.m + Preserve.g, own=context.gallery_ids is not None)
             )
-            ids = from_pool_shuffled(scene, pool, self.m, "qa-")
+            ids = from_pool_shuffled(context, pool, self.m, "qa-")
         else:
-            ids = scene.explicit("targets", scene.targets, self.m)
-        return Pull(ids=ids, direction=LOWER, weight=weight, keeps=False, form=self.form)
+            ids = context.explicit("targets", context.targets, self.m)
+        return HingeTerm(ids=ids, direction=LOWER, weight=weight, keeps=False, form=self.form)
 
     def choice_note(self, size: int) -> str:
         """Whether the pool had to be larger than 1 %."""
@@ -135,88 +209,161 @@ class Preserve(QueryGoal):
     g: int = 5
     form: Form = "inequality"
 
-    def pull(self, scene: Scene, weight: float, taken: Ids) -> Pull:
+    SPEC = GoalSpec(
+        name="sp",
+        title="SP",
+        family="query",
+        direction="raise",
+        paper="ECCV 2020",
+        larger_is_stronger=False,
+        parameters=("g",),
+        describe=lambda values: "The query's best results stay in place.",
+    )
+
+    def term(self, context: AttackContext, weight: float, taken: Ids) -> HingeTerm:
         """The g nearest free items, or the explicit ones."""
-        check_count("g", self.g, scene.size - 1 - taken.shape[1])
-        if scene.preserved is None:
-            ids = best_of_rest(nearest_others(scene, self.g + taken.shape[1]), taken, self.g)
+        check_count("g", self.g, context.size - 1 - taken.shape[1])
+        if context.preserved is None:
+            ids = best_of_rest(nearest_others(context, self.g + taken.shape[1]), taken, self.g)
         else:
-            ids = scene.explicit("preserved", scene.preserved, self.g)
-        return Pull(ids=ids, direction=RAISE, weight=weight, keeps=True, form=self.form)
+            ids = context.explicit("preserved", context.preserved, self.g)
+        return HingeTerm(ids=ids, direction=RAISE, weight=weight, keeps=True, form=self.form)
 
 
-def bind_terms(terms: Sequence[tuple[float, Goal]], scene: Scene) -> Bound:
-    """Bind one goal, or a sum of query goals, to a scene."""
-    first = terms[0][1]
-    if not isinstance(first, QueryGoal) or not all(isinstance(goal, QueryGoal) for _, goal in terms):
-        raise RankproofError(
-            "only query goals can be added or weighted, such as QueryRaise(m=4) + 1.0 * Preserve(g=5)"
-        )
-    taken = torch.empty(len(scene.clean), 0, dtype=torch.int64, device=scene.clean.device)
-    pulls: list[Pull] = []
-    for weight, goal in terms:
-        assert isinstance(goal, QueryGoal)
-        pull = goal.pull(scene, weight, taken)
-        if pull.direction == LOWER:
-            taken = torch.cat([taken, pull.ids], dim=1)
-        pulls.append(pull)
-    return BoundQuery(scene, tuple(pulls))
+@dataclass(frozen=True)
+class QuerySum(QueryGoal):
+    """A weighted sum of query goals, such as SP-QA: `QueryRaise(m=4) + 1.0 * Preserve(g=5)`.
+
+    Args:
+        terms: each goal with its weight; one QueryRaise or QueryLower and at most one Preserve can be bound.
+    """
+
+    terms: tuple[tuple[float, QueryGoal], ...]
+
+    @property
+    def spec(self) -> GoalSpec:
+        """That of SP-QA where a term is preserved, else that of the first term."""
+        goals = [goal for _, goal in self.terms]
+        plain = goals[0].SPEC
+        if any(isinstance(goal, Preserve) for goal in goals[1:]):
+            plain = SP_QA.get(type(goals[0]), plain)
+        distance = any(goal.spec is not goal.SPEC for goal in goals)
+        return plain.distance_based() if distance else plain
+
+    @property
+    def metric(self) -> str:
+        """The headline figure of the first term."""
+        return self.terms[0][1].metric
+
+    @property
+    def parameters(self) -> dict[str, int | float | None]:
+        """Those of the terms; xi is the weight of what is preserved."""
+        found: dict[str, int | float | None] = dict.fromkeys(LETTERS)
+        for weight, goal in self.terms:
+            found |= {letter: value for letter, value in goal.parameters.items() if value is not None}
+            if isinstance(goal, Preserve):
+                found["xi"] = weight
+        return found
+
+    def bind(self, context: AttackContext) -> "BoundQuery":
+        """All terms in one context; the whole gallery is compared once for all of them."""
+        taken = torch.empty(len(context.clean), 0, dtype=torch.int64, device=context.clean.device)
+        terms: list[HingeTerm] = []
+        for weight, goal in self.terms:
+            term = goal.term(context, weight, taken)
+            if term.direction == LOWER:
+                taken = torch.cat([taken, term.ids], dim=1)
+            terms.append(term)
+        return BoundQuery(context, tuple(terms))
+
+    def choice_note(self, size: int) -> str:
+        """What the terms tell."""
+        return "; ".join(filter(None, (goal.choice_note(size) for _, goal in self.terms)))
+
+    def memory_per_attack(self, size: int) -> int:
+        """Values held per attack: the terms share one row of distances."""
+        return max(goal.memory_per_attack(size) for _, goal in self.terms)
+
+
+def _preserving(spec: GoalSpec, order: int) -> GoalSpec:
+    """The semantics-preserving version of a query goal."""
+    return replace(
+        spec,
+        name=f"sp-{spec.name}",
+        title=f"SP-{spec.title}",
+        parameters=("m", "g", "xi"),
+        describe=lambda values: (
+            f"As {spec.title}, while {counted(values.get('g'), 'top result', 'top results')} stay in place "
+            "so that nobody notices."
+        ),
+        headline=None,
+        standard_audit=order,
+    )
+
+
+SP_QA: dict[type[QueryGoal], GoalSpec] = {
+    QueryRaise: _preserving(QueryRaise.SPEC, 5),
+    QueryLower: _preserving(QueryLower.SPEC, 6),
+}
+"""SP-QA+ and SP-QA- by the goal that is summed with `Preserve`."""
 
 
 class BoundQuery:
-    """A sum of query terms in a scene; one matrix product and one pass over the distances serve all."""
+    """A sum of query terms in a context; one matrix product and one pass over the distances serve all."""
 
     stationary = False
 
-    def __init__(self, scene: Scene, pulls: tuple[Pull, ...]) -> None:
-        chosen, kept = [p for p in pulls if not p.keeps], [p for p in pulls if p.keeps]
+    def __init__(self, context: AttackContext, terms: tuple[HingeTerm, ...]) -> None:
+        chosen, kept = [p for p in terms if not p.keeps], [p for p in terms if p.keeps]
         if len(chosen) != 1 or len(kept) > 1:
             raise RankproofError("a query attack is one QueryRaise or QueryLower and at most one Preserve")
-        self.scene = scene
-        self.pulls = (*chosen, *kept)
+        self.context = context
+        self.terms = (*chosen, *kept)
         self.targets: Ids = chosen[0].ids
         self.preserved: Ids = kept[0].ids if kept else self.targets[:, :0]
-        self._ids = torch.cat([p.ids for p in self.pulls], dim=1)
-        self._directions = [p.direction for p in self.pulls for _ in range(p.ids.shape[1])]
-        self._plain = [p.form == "distance" for p in self.pulls for _ in range(p.ids.shape[1])]
+        self._ids = torch.cat([p.ids for p in self.terms], dim=1)
+        self._directions = [p.direction for p in self.terms for _ in range(p.ids.shape[1])]
+        self._distance_only = [p.form == "distance" for p in self.terms for _ in range(p.ids.shape[1])]
 
-    def _weights(self, z: Tensor, emphasis: Tensor | None) -> Tensor:
+    def _weights(self, z: Tensor, penalty_weight: Tensor | None) -> Tensor:
         """(b, m + g) weight of every chosen item's hinges: the means of the losses and their balance."""
         parts = []
-        for pull in self.pulls:
-            items = pull.ids.shape[1]
-            share = pull.weight / (items * (self.scene.size if pull.form == "inequality" else 1))
+        for term in self.terms:
+            items = term.ids.shape[1]
+            share = term.weight / (items * (self.context.size if term.form == "inequality" else 1))
             part = z.new_full((len(z), items), share)
-            parts.append(part * emphasis[:, None] if emphasis is not None and pull.keeps else part)
+            parts.append(
+                part * penalty_weight[:, None] if penalty_weight is not None and term.keeps else part
+            )
         return torch.cat(parts, dim=1)
 
-    def outcome(self, z: Embeddings, emphasis: Tensor | None = None) -> Outcome:
-        """Loss; merit: how far the chosen ranks moved as wanted, less the price of C_SP's places lost."""
-        weights = self._weights(z, emphasis)
-        distances = self.scene.gallery.distances(z)
+    def evaluate(self, z: Embeddings, penalty_weight: Tensor | None = None) -> Evaluation:
+        """Loss; fitness: how far the chosen ranks moved as wanted, less the price of C_SP's places lost."""
+        weights = self._weights(z, penalty_weight)
+        distances = self.context.gallery.distances(z)
         kept = self.preserved.shape[1]
         loss, counts = gallery_hinge(
-            distances, self._ids, weights, self._directions, plain=self._plain, kept=kept
+            distances, self._ids, weights, self._directions, distance_only=self._distance_only, kept=kept
         )
-        shares = counts / self.scene.size  # (b, m + g) nearer (raised) or farther (lowered) share
+        shares = counts / self.context.size  # (b, m + g) nearer (raised) or farther (lowered) share
         m = self.targets.shape[1]
-        merit = -shares[:, :m].mean(1)
+        fitness = -shares[:, :m].mean(1)
         if shares.shape[1] > m:
             lost = shares[:, m:].mean(1)
-            merit = merit - self._price(lost)
-        return Outcome(loss, merit)
+            fitness = fitness - self._price(lost)
+        return Evaluation(loss, fitness)
 
     def _price(self, lost: Tensor) -> Tensor:
         """What C_SP's mean share of places lost (b,) is worth in C's places; it follows xi."""
-        chosen, kept = self.pulls
+        chosen, kept = self.terms
         xi = kept.weight / chosen.weight
         if chosen.direction == RAISE:
             return PRICE_BESIDE_RAISE * xi * lost
         return PRICE_BESIDE_LOWER * xi / math.sqrt(chosen.ids.shape[1]) * lost * (1 + lost / SEVERE_SHARE)
 
-    def verdict(self, z: Embeddings) -> dict[str, Tensor]:
+    def metrics(self, z: Embeddings) -> dict[str, Tensor]:
         """Normalised ranks of C and C_SP in %."""
-        size, gallery, dropped = self.scene.size, self.scene.gallery, self.scene.dropped
-        ranks = normalised_rank(gallery.rank_of(z, self._ids, dropped=dropped), size)
+        size, gallery, excluded = self.context.size, self.context.gallery, self.context.excluded
+        ranks = normalised_rank(gallery.rank_of(z, self._ids, excluded=excluded), size)
         m = self.targets.shape[1]
         return {"rank": ranks[:, :m]} | ({"sp_rank": ranks[:, m:]} if m < ranks.shape[1] else {})

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from rankproof.errors import RankproofError
-from rankproof.goals.base import Bound, Goal, Scene
-from rankproof.goals.choose import nearest_others
+from rankproof.goals.base import AttackContext, BoundGoal, Goal, GoalSpec
 from rankproof.goals.hinge import LOWER
-from rankproof.goals.query import BoundQuery, Pull
-from rankproof.randomness import integers
+from rankproof.goals.query import BoundQuery, HingeTerm
+from rankproof.goals.selection import nearest_others
 from rankproof.ranking.metrics import hit, known_labels
-from rankproof.types import Embeddings, Ids, Outcome, Rows
+from rankproof.rng import integers
+from rankproof.types import Embeddings, Evaluation, Ids, Rows
 
 TOP = 4  # results in sight
 
@@ -32,22 +32,32 @@ class Mismatch(Goal):
     c is drawn uniformly from the gallery without the query's own clean copy; it may be of the query's class.
     """
 
+    SPEC = GoalSpec(
+        name="mismatch",
+        title="Mismatch",
+        family="embedding",
+        direction="pull",
+        paper="T-PAMI 2024",
+        metric="distance",
+        larger_is_stronger=False,
+        describe=lambda values: "The query is changed so that it looks like an item drawn at random.",
+        figure_label="distance to the target",
+    )
     whole_gallery = False  # only with its target
 
-    @property
-    def metric(self) -> str:
-        """Measured by the distance that is left."""
-        return "distance"
-
-    def bind(self, scene: Scene) -> Bound:
+    def bind(self, context: AttackContext) -> BoundGoal:
         """A random other item, or the explicit one."""
-        if scene.targets is not None:
-            return BoundPull(scene, scene.explicit("targets", scene.targets, 1))
-        own = scene.index is not None
-        chosen = integers(scene.seed, scene.keys, "mismatch", scene.size - own, 1).to(scene.clean.device)
-        if scene.index is not None:
-            chosen += (chosen >= scene.index[:, None]).to(chosen.dtype)  # the places behind the own copy
-        return BoundPull(scene, chosen)
+        if context.targets is not None:
+            return BoundAnchor(context, context.explicit("targets", context.targets, 1))
+        own = context.gallery_ids is not None
+        chosen = integers(context.seed, context.rng_keys, "mismatch", context.size - own, 1).to(
+            context.clean.device
+        )
+        if context.gallery_ids is not None:
+            chosen += (chosen >= context.gallery_ids[:, None]).to(
+                chosen.dtype
+            )  # the places behind the own copy
+        return BoundAnchor(context, chosen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,19 +69,25 @@ class NearestOther(Goal):
     c is the item of another class that is nearest to the clean query. Needs labels and `index`.
     """
 
+    SPEC = GoalSpec(
+        name="nearest-other",
+        title="Nearest other",
+        family="embedding",
+        direction="pull",
+        paper="T-PAMI 2024",
+        metric="hit",
+        larger_is_stronger=False,
+        describe=lambda values: "The query is changed so that the nearest item of another class comes first.",
+        figure_label="R@1, as a share",
+    )
     whole_gallery = False  # only with its target
 
-    @property
-    def metric(self) -> str:
-        """Measured by R@1."""
-        return "hit"
-
-    def bind(self, scene: Scene) -> Bound:
+    def bind(self, context: AttackContext) -> BoundGoal:
         """The nearest item of another class, or the explicit one."""
-        index = _needs_classes(scene, "NearestOther")
-        if scene.targets is not None:
-            return BoundNearestOther(scene, scene.explicit("targets", scene.targets, 1), index)
-        return BoundNearestOther(scene, outermost(scene, index, same_class=False)[:, None], index)
+        index = _needs_classes(context, "NearestOther")
+        if context.targets is not None:
+            return BoundNearestOther(context, context.explicit("targets", context.targets, 1), index)
+        return BoundNearestOther(context, outermost(context, index, same_class=False)[:, None], index)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,21 +102,29 @@ class Misrank(Goal):
     `targets` are (b, 2), n first. Needs labels and `index`, and two items at least in the query's class.
     """
 
+    SPEC = GoalSpec(
+        name="misrank",
+        title="Misrank",
+        family="embedding",
+        direction="pull",
+        paper="T-PAMI 2024",
+        metric="hit",
+        larger_is_stronger=False,
+        describe=lambda values: (
+            "The query is changed so that the least similar of other classes come before its own class."
+        ),
+        figure_label="R@1, as a share",
+    )
     whole_gallery = False  # only with two items
 
-    @property
-    def metric(self) -> str:
-        """Measured by R@1."""
-        return "hit"
-
-    def bind(self, scene: Scene) -> Bound:
+    def bind(self, context: AttackContext) -> BoundGoal:
         """The farthest negative and the nearest positive, or the explicit pair."""
-        index = _needs_classes(scene, "Misrank")
-        if scene.targets is not None:
-            return BoundMisrank(scene, scene.explicit("targets", scene.targets, 2), index)
-        negative = outermost(scene, index, same_class=False, farthest=True)
-        positive = outermost(scene, index, same_class=True)
-        return BoundMisrank(scene, torch.stack([negative, positive], dim=1), index)
+        index = _needs_classes(context, "Misrank")
+        if context.targets is not None:
+            return BoundMisrank(context, context.explicit("targets", context.targets, 2), index)
+        negative = outermost(context, index, same_class=False, farthest=True)
+        positive = outermost(context, index, same_class=True)
+        return BoundMisrank(context, torch.stack([negative, positive], dim=1), index)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,52 +137,62 @@ class LeaveTop(Goal):
     among the first 4 others.
     """
 
-    @property
-    def metric(self) -> str:
-        """Measured by whether the nearest is still in sight."""
-        return "kept"
+    SPEC = GoalSpec(
+        name="top4",
+        title="Top 4",
+        family="query",
+        direction="lower",
+        paper="T-PAMI 2024",
+        metric="kept",
+        larger_is_stronger=False,
+        clean_value=1.0,
+        describe=lambda values: (
+            "The query is changed so that its nearest item leaves the first four results."
+        ),
+        figure_label="nearest still in sight, as a share",
+    )
 
-    def bind(self, scene: Scene) -> Bound:
+    def bind(self, context: AttackContext) -> BoundGoal:
         """The nearest other item, or the explicit one."""
-        if scene.size - (scene.index is not None) <= TOP:
+        if context.size - (context.gallery_ids is not None) <= TOP:
             raise RankproofError(f"LeaveTop needs more than {TOP} other items; take a larger gallery")
-        if scene.targets is not None:
-            return BoundTop(scene, scene.explicit("targets", scene.targets, 1))
-        return BoundTop(scene, nearest_others(scene, 1))
+        if context.targets is not None:
+            return BoundTop(context, context.explicit("targets", context.targets, 1))
+        return BoundTop(context, nearest_others(context, 1))
 
 
-class BoundPull:
+class BoundAnchor:
     """A query and the item it is drawn to."""
 
     stationary = False
 
-    def __init__(self, scene: Scene, targets: Ids) -> None:
-        self.scene = scene
+    def __init__(self, context: AttackContext, targets: Ids) -> None:
+        self.context = context
         self.targets: Ids = targets
         self.preserved: Ids = targets[:, :0]
-        self._anchors = scene.gallery.embeddings[targets[:, 0]]  # (b, d)
+        self._anchors = context.gallery.embeddings[targets[:, 0]]  # (b, d)
 
-    def outcome(self, z: Embeddings, emphasis: Tensor | None = None) -> Outcome:
-        """Loss: the distance to the target; merit: minus that distance."""
-        left = self.scene.gallery.ranker.distance.between(z, self._anchors)
-        return Outcome(left, -left.detach())
+    def evaluate(self, z: Embeddings, penalty_weight: Tensor | None = None) -> Evaluation:
+        """Loss: the distance to the target; fitness: minus that distance."""
+        left = self.context.gallery.ranker.distance.between(z, self._anchors)
+        return Evaluation(left, -left.detach())
 
-    def verdict(self, z: Embeddings) -> dict[str, Tensor]:
+    def metrics(self, z: Embeddings) -> dict[str, Tensor]:
         """The distance to the target."""
-        left = self.scene.gallery.ranker.distance.between(z.double(), self._anchors.double())
+        left = self.context.gallery.ranker.distance.between(z.double(), self._anchors.double())
         return {"distance": left}
 
 
-class BoundNearestOther(BoundPull):
+class BoundNearestOther(BoundAnchor):
     """A query that is drawn to an item of another class."""
 
-    def __init__(self, scene: Scene, targets: Ids, index: Rows) -> None:
-        super().__init__(scene, targets)
+    def __init__(self, context: AttackContext, targets: Ids, index: Rows) -> None:
+        super().__init__(context, targets)
         self._index = index
 
-    def verdict(self, z: Embeddings) -> dict[str, Tensor]:
+    def metrics(self, z: Embeddings) -> dict[str, Tensor]:
         """R@1 of the query, and the distance to the target."""
-        return {"hit": hit(self.scene.gallery, z, self._index)} | super().verdict(z)
+        return {"hit": hit(self.context.gallery, z, self._index)} | super().metrics(z)
 
 
 class BoundMisrank:
@@ -166,36 +200,38 @@ class BoundMisrank:
 
     stationary = False
 
-    def __init__(self, scene: Scene, targets: Ids, index: Rows) -> None:
-        self.scene, self._index = scene, index
+    def __init__(self, context: AttackContext, targets: Ids, index: Rows) -> None:
+        self.context, self._index = context, index
         self.targets: Ids = targets
         self.preserved: Ids = targets[:, :0]
-        self._anchors = scene.gallery.embeddings[targets]  # (b, 2, d)
+        self._anchors = context.gallery.embeddings[targets]  # (b, 2, d)
 
-    def outcome(self, z: Embeddings, emphasis: Tensor | None = None) -> Outcome:
-        """Loss: the hinge; merit: how much nearer the negative is than the positive."""
-        negative, positive = self.scene.gallery.ranker.distance.between(z[:, None], self._anchors).unbind(1)
+    def evaluate(self, z: Embeddings, penalty_weight: Tensor | None = None) -> Evaluation:
+        """Loss: the hinge; fitness: how much nearer the negative is than the positive."""
+        negative, positive = self.context.gallery.ranker.distance.between(z[:, None], self._anchors).unbind(1)
         behind = negative - positive
-        return Outcome(behind.relu(), -behind.detach())
+        return Evaluation(behind.relu(), -behind.detach())
 
-    def verdict(self, z: Embeddings) -> dict[str, Tensor]:
+    def metrics(self, z: Embeddings) -> dict[str, Tensor]:
         """R@1 of the query."""
-        return {"hit": hit(self.scene.gallery, z, self._index)}
+        return {"hit": hit(self.context.gallery, z, self._index)}
 
 
 class BoundTop(BoundQuery):
     """A query and its clean nearest result, which is to leave the first results."""
 
-    def __init__(self, scene: Scene, targets: Ids) -> None:
-        super().__init__(scene, (Pull(ids=targets, direction=LOWER, weight=1.0, keeps=False),))
+    def __init__(self, context: AttackContext, targets: Ids) -> None:
+        super().__init__(context, (HingeTerm(ids=targets, direction=LOWER, weight=1.0, keeps=False),))
 
-    def verdict(self, z: Embeddings) -> dict[str, Tensor]:
+    def metrics(self, z: Embeddings) -> dict[str, Tensor]:
         """Whether the result is in sight, by its place in the returned list, and its normalised rank in %."""
-        places = self.scene.gallery.rank_of(z, self.targets, ties="order", dropped=self.scene.index)
-        return {"kept": (places[:, 0] < TOP).double()} | super().verdict(z)
+        places = self.context.gallery.rank_of(
+            z, self.targets, ties="order", excluded=self.context.gallery_ids
+        )
+        return {"kept": (places[:, 0] < TOP).double()} | super().metrics(z)
 
 
-def outermost(scene: Scene, index: Rows, *, same_class: bool, farthest: bool = False) -> Rows:
+def outermost(context: AttackContext, index: Rows, *, same_class: bool, farthest: bool = False) -> Rows:
     """The nearest, or farthest, item of each clean image's own class, or of any other class.
 
     Distances are taken in double precision, block by block; the image's own clean copy does not count.
@@ -209,10 +245,10 @@ def outermost(scene: Scene, index: Rows, *, same_class: bool, farthest: bool = F
     Raises:
         RankproofError: an image has no such item.
     """
-    labels = known_labels(scene.gallery)
-    best = scene.clean.new_full((len(index),), math.inf, dtype=torch.float64)
+    labels = known_labels(context.gallery)
+    best = context.clean.new_full((len(index),), math.inf, dtype=torch.float64)
     found = torch.full_like(index, -1)
-    for rows, items, distances in scene.gallery.blocks(scene.clean):
+    for rows, items, distances in context.gallery.blocks(context.clean):
         fits = (labels[index[rows], None] == labels[items]) == same_class  # (rows, items)
         fits &= index[rows, None] != torch.arange(items.start, items.stop, device=index.device)
         signed = (-distances if farthest else distances).masked_fill(~fits, math.inf)
@@ -227,8 +263,8 @@ def outermost(scene: Scene, index: Rows, *, same_class: bool, farthest: bool = F
     return found
 
 
-def _needs_classes(scene: Scene, goal: str) -> Rows:
+def _needs_classes(context: AttackContext, goal: str) -> Rows:
     """The images' gallery positions, by which their classes are known."""
-    if scene.gallery.labels is None or scene.index is None:
-        raise RankproofError(f"{goal} asks for classes: give the gallery labels, and index= to attack()")
-    return scene.index
+    if context.gallery.labels is None or context.gallery_ids is None:
+        raise RankproofError(f"{goal} asks for classes: give the gallery labels, and gallery_ids= to attack()")
+    return context.gallery_ids

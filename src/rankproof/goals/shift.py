@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from rankproof.goals.base import Bound, Goal, Scene
-from rankproof.types import Embeddings, Ids, Outcome
+from rankproof.goals.base import AttackContext, BoundGoal, Goal, GoalSpec
+from rankproof.types import Embeddings, Evaluation, Ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,16 +18,24 @@ class MaxShift(Goal):
     optimiser has to start elsewhere (`stationary`).
     """
 
+    SPEC = GoalSpec(
+        name="shift",
+        title="Shift",
+        family="embedding",
+        direction="push",
+        paper="ECCV 2020",
+        metric="shift",
+        larger_is_stronger=True,
+        clean_value=0.0,
+        describe=lambda values: "An image is changed so that its embedding moves as far as it can.",
+        figure_label="distance moved",
+        standard_audit=8,
+    )
     whole_gallery = False  # only with its own clean place
 
-    @property
-    def metric(self) -> str:
-        """Measured by the distance moved."""
-        return "shift"
-
-    def bind(self, scene: Scene) -> Bound:
+    def bind(self, context: AttackContext) -> BoundGoal:
         """Nothing is chosen."""
-        return BoundShift(scene)
+        return BoundShift(context)
 
 
 class BoundShift:
@@ -35,17 +43,17 @@ class BoundShift:
 
     stationary = True
 
-    def __init__(self, scene: Scene) -> None:
-        self.scene = scene
-        self.targets: Ids = scene.clean.new_empty(len(scene.clean), 0).long()
+    def __init__(self, context: AttackContext) -> None:
+        self.context = context
+        self.targets: Ids = context.clean.new_empty(len(context.clean), 0).long()
         self.preserved: Ids = self.targets
 
-    def outcome(self, z: Embeddings, emphasis: Tensor | None = None) -> Outcome:
-        """Loss: minus the distance moved; merit: that distance."""
-        moved = self.scene.gallery.ranker.distance.between(z, self.scene.clean)
-        return Outcome(-moved, moved.detach())
+    def evaluate(self, z: Embeddings, penalty_weight: Tensor | None = None) -> Evaluation:
+        """Loss: minus the distance moved; fitness: that distance."""
+        moved = self.context.gallery.ranker.distance.between(z, self.context.clean)
+        return Evaluation(-moved, moved.detach())
 
-    def verdict(self, z: Embeddings) -> dict[str, Tensor]:
+    def metrics(self, z: Embeddings) -> dict[str, Tensor]:
         """The distance moved."""
-        distance = self.scene.gallery.ranker.distance
-        return {"shift": distance.between(z.double(), self.scene.clean.double())}
+        distance = self.context.gallery.ranker.distance
+        return {"shift": distance.between(z.double(), self.context.clean.double())}

@@ -1,13 +1,17 @@
 """How an attacker gets there."""
 
-from rankproof.methods.base import Found, Method
-from rankproof.methods.estimate import NES, SPSA
-from rankproof.methods.gradient import PGD
-from rankproof.methods.population import PSO, Beta, Rand
-from rankproof.methods.search import BlackBox
-from rankproof.methods.strong import Strong
-from rankproof.methods.thompson import Thompson
-from rankproof.methods.universal import Universal
+from rankproof.methods.black_box.base import BlackBoxMethod
+from rankproof.methods.black_box.beta import Beta
+from rankproof.methods.black_box.nes import NES
+from rankproof.methods.black_box.pso import PSO
+from rankproof.methods.black_box.random_search import Rand
+from rankproof.methods.black_box.spsa import SPSA
+from rankproof.methods.black_box.subspace import Subspace
+from rankproof.methods.black_box.thompson import ThompsonSampling
+from rankproof.methods.white_box.base import Method, MethodOutput
+from rankproof.methods.white_box.momentum_pgd import MomentumPGD
+from rankproof.methods.white_box.pgd import PGD
+from rankproof.methods.white_box.universal import Universal
 
 __all__ = [
     "NES",
@@ -15,11 +19,12 @@ __all__ = [
     "PSO",
     "SPSA",
     "Beta",
-    "BlackBox",
-    "Found",
+    "BlackBoxMethod",
     "Method",
+    "MethodOutput",
+    "MomentumPGD",
     "Rand",
-    "Strong",
-    "Thompson",
+    "Subspace",
+    "ThompsonSampling",
     "Universal",
 ]

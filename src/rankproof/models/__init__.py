@@ -1,12 +1,13 @@
-"""Encoders: the ones that can be trained here, anybody's own by name, and how they are kept on disk."""
+"""Encoders: the architectures that can be trained, pretrained models by name, and checkpoints."""
 
 from rankproof.models.architectures import ARCHITECTURES, Architecture, new_encoder
-from rankproof.models.c2f1 import C2F1, DigitsEncoder
 from rankproof.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, zoo_names
 from rankproof.models.huggingface import text_queries
+from rankproof.models.open import open_encoder
 from rankproof.models.preprocess import GreyToColour, Preprocess
-from rankproof.models.source import Source, open_encoder
-from rankproof.models.weights import Fitted, load_weights
+from rankproof.models.small_cnns import C2F1, DigitsEncoder
+from rankproof.models.source import Source
+from rankproof.models.weights import LoadedWeights, load_weights
 
 __all__ = [
     "ARCHITECTURES",
@@ -14,8 +15,8 @@ __all__ = [
     "Architecture",
     "Checkpoint",
     "DigitsEncoder",
-    "Fitted",
     "GreyToColour",
+    "LoadedWeights",
     "Preprocess",
     "Source",
     "load_checkpoint",

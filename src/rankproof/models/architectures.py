@@ -1,4 +1,4 @@
-"""The encoders that can be trained from nothing, each under its name."""
+"""The encoders that can be trained from scratch, by name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,23 +8,22 @@ import torch
 from torch import nn
 
 from rankproof.errors import RankproofError
-from rankproof.models.c2f1 import C2F1, DigitsEncoder
-from rankproof.models.lenet import LeNet
 from rankproof.models.resnet import resnet18, resnet50
+from rankproof.models.small_cnns import C2F1, DigitsEncoder, LeNet
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """What an encoder is built from and what it is fed with.
+    """How an encoder is built, and the images it takes.
 
     Args:
-        build: gives a new encoder with random weights.
-        channels: 1 for grey pictures, 3 for colour.
-        size: the side of the pictures it takes; None where any size works.
-        mean, std: for each channel, what a `Ranker` takes off the pixels and divides by before this encoder;
-            None for plain [0, 1] pixels.
+        build: returns a new encoder with random weights.
+        channels: 1 for grey images, 3 for colour.
+        size: side of the images it takes; None where any size works.
+        mean, std: per channel, by which a `Ranker` normalises pixels for this encoder; None for plain [0, 1]
+            pixels.
     """
 
     build: Callable[[], nn.Module]
@@ -34,17 +33,17 @@ class Architecture:
     std: tuple[float, ...] | None = None
 
     def takes(self, form: tuple[int, ...]) -> bool:
-        """Whether pictures of that form (c, h, w) fit."""
+        """Whether it takes images of that shape (c, h, w)."""
         channels, *sides = form
         return channels == self.channels and (self.size is None or sides == [self.size, self.size])
 
     @property
-    def wanted(self) -> str:
-        """The form of its pictures for people, such as "1x28x28" or "3xHxW"."""
+    def input_text(self) -> str:
+        """The shape of its images for messages, such as "1x28x28" or "3xHxW"."""
         return f"{self.channels}xHxW" if self.size is None else f"{self.channels}x{self.size}x{self.size}"
 
 
-def _colour(build: Callable[[], nn.Module]) -> Architecture:
+def _for_colour(build: Callable[[], nn.Module]) -> Architecture:
     return Architecture(build=build, channels=3, size=None, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
 
@@ -53,13 +52,13 @@ ARCHITECTURES = {
     "digits": Architecture(build=DigitsEncoder, channels=1, size=8),
     "lenet": Architecture(build=LeNet, channels=1, size=28),
     "resnet18-28": Architecture(build=partial(resnet18, channels=1), channels=1, size=28),
-    "resnet18": _colour(resnet18),
-    "resnet50": _colour(resnet50),
+    "resnet18": _for_colour(resnet18),
+    "resnet50": _for_colour(resnet50),
 }
 
 
 def new_encoder(arch: str, seed: int = 0) -> nn.Module:
-    """An untrained encoder of a known architecture, its initial weights drawn from `seed`."""
+    """An untrained encoder of an architecture, its initial weights drawn from `seed`."""
     if arch not in ARCHITECTURES:
         raise RankproofError(f"arch {arch!r} is unknown; known: {', '.join(ARCHITECTURES)}")
     with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""A trained encoder on disk: safetensors beside a JSON record that says what it is."""
+"""A trained encoder on disk: model.safetensors and its record, model.json."""
 
 import hashlib
 import json
@@ -8,22 +8,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import nn
 
 from rankproof.errors import RankproofError
-from rankproof.files import write_atomically
+from rankproof.io import write_atomically
 from rankproof.models.architectures import new_encoder
-from rankproof.models.weights import check_finite, check_floating, check_plain, compare
+from rankproof.models.weights import (
+    check_finite,
+    check_floating,
+    check_plain,
+    compare,
+    decode_safetensors,
+    list_names,
+)
 
 WEIGHTS, RECORD = "model.safetensors", "model.json"
 ZOO = "zoo:"
+ZOO_FOLDER = Path(str(files("rankproof") / "zoo"))
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An encoder with the record it was saved with."""
+    """An encoder and its record.
+
+    Args:
+        encoder: in eval mode.
+        record: the content of model.json.
+    """
 
     encoder: nn.Module
     record: dict[str, Any]
@@ -50,33 +62,30 @@ def save_checkpoint(folder: Path, encoder: nn.Module, record: dict[str, Any], *,
 def load_checkpoint(source: str | Path) -> Checkpoint:
     """Read a folder written by `save_checkpoint`, or `zoo:NAME` for one that ships with the package."""
     folder = _zoo_folder(str(source)) if str(source).startswith(ZOO) else Path(source)
-    weights, sheet = folder / WEIGHTS, folder / RECORD
-    for file in (folder, weights, sheet):
+    weights, record_file = folder / WEIGHTS, folder / RECORD
+    for file in (folder, weights, record_file):
         if not file.exists():
             raise RankproofError(f"{file}: not found; a model is a folder with {WEIGHTS} and {RECORD}")
     try:
-        record = json.loads(sheet.read_text())
+        record = json.loads(record_file.read_text())
         arch = str(record["arch"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise RankproofError(f"{sheet}: not a model record (JSON with at least `arch`)") from None
+        raise RankproofError(f"{record_file}: not a model record (JSON with at least `arch`)") from None
     content = weights.read_bytes()
     if record.get("sha256") not in (None, hashlib.sha256(content).hexdigest()):
         raise RankproofError(
             f"{weights}: damaged, its sha256 is not the one in {RECORD}; train or fetch it again"
         )
-    try:
-        state = load(content)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise RankproofError(f"{weights}: not a safetensors file ({error})") from None
+    state = decode_safetensors(content, weights)
     return Checkpoint(_fill(new_encoder(arch), state, arch, weights), record)
 
 
 def _halved(name: str, value: torch.Tensor, folder: Path) -> torch.Tensor:
-    """The values in half precision, whole numbers as they are."""
+    """A tensor in half precision; integers stay as they are."""
     if not value.is_floating_point():
         return value
     halved = value.half()
-    # Only what half precision made infinite: what was so before is nothing that --half could be blamed for.
+    # Only values that half precision makes infinite: those that were infinite before are no reason to refuse.
     if bool((value.isfinite() & ~halved.isfinite()).any()):
         limit = torch.finfo(torch.half).max
         raise RankproofError(
@@ -88,8 +97,10 @@ def _halved(name: str, value: torch.Tensor, folder: Path) -> torch.Tensor:
 
 def _fill(encoder: nn.Module, state: dict[str, torch.Tensor], arch: str, file: Path) -> nn.Module:
     match = compare(encoder, state)
-    if odd := sorted((*match.missing, *match.unexpected, *match.misshapen)):
-        raise RankproofError(f"{file}: these are not the weights of {arch}: {', '.join(odd[:3])} do not fit")
+    if differing := sorted((*match.missing, *match.unexpected, *match.misshapen)):
+        raise RankproofError(
+            f"{file}: these are not the weights of {arch}: {list_names(differing)} do not fit"
+        )
     check_plain(state, file)
     check_floating(encoder, state, file)
     check_finite(state, file)
@@ -98,13 +109,12 @@ def _fill(encoder: nn.Module, state: dict[str, torch.Tensor], arch: str, file: P
 
 
 def zoo_names() -> list[str]:
-    """The names of the shipped encoders."""
-    root = Path(str(files("rankproof") / "zoo"))
-    return sorted(str(sheet.parent.relative_to(root)) for sheet in root.rglob(RECORD))
+    """The names of the encoders that ship with the package."""
+    return sorted(str(file.parent.relative_to(ZOO_FOLDER)) for file in ZOO_FOLDER.rglob(RECORD))
 
 
 def _zoo_folder(source: str) -> Path:
     name = source.removeprefix(ZOO)
     if name not in zoo_names():
         raise RankproofError(f"{source}: not in the zoo; it holds {', '.join(zoo_names()) or 'nothing yet'}")
-    return Path(str(files("rankproof") / "zoo")) / name
+    return ZOO_FOLDER / name

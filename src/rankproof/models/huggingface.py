@@ -1,11 +1,11 @@
 """Encoders of the transformers library, from a local folder or by name.
 
-What the embedding is, in this order:
+The embedding is the first of these that a model has:
 
-1. a model of pictures and texts (CLIP, SigLIP and their kin) gives its image features, and the image half of
-   one, saved with its projection, the projected ones;
-2. any other gives its pooled output, if the weights of its pooling layer are in the file or it has none;
-3. else its first token (CLS).
+1. the image features of a model of images and texts (CLIP, SigLIP and others), or the projected features of
+   its image half saved alone;
+2. the pooled output, provided that the weights of the pooling layer are in the file or it has none;
+3. the first token (CLS).
 
 Code that comes with a model is never executed, and weights are read from safetensors only.
 """
@@ -19,21 +19,20 @@ import torch
 from torch import Tensor, nn
 
 from rankproof.errors import RankproofError
-from rankproof.models.extras import extra, reason
-from rankproof.models.source import Source, describe
-from rankproof.models.weights import named
+from rankproof.models.source import Source, describe, optional_library, reason
+from rankproof.models.weights import list_names
 
 SCHEME = "hf:"
-WITH_PROJECTION = "VisionModelWithProjection"  # how the image half of a CLIP is called in its own config
+WITH_PROJECTION = "VisionModelWithProjection"  # the class of the image half of a CLIP
 POOLER = "pooler"
 
 
 class ImageTower(nn.Module):
-    """The image side of a model of the transformers library, as a module from pixels to embeddings.
+    """The image encoder of a model of the transformers library.
 
     Args:
-        model: the library's own model.
-        pooled: whether its pooled output can be used; else the first token is.
+        model: the model as the library loads it.
+        pooled: whether the embedding is its pooled output, where it has one; else the first token.
     """
 
     model: Any
@@ -47,64 +46,68 @@ class ImageTower(nn.Module):
         if hasattr(self.model, "get_image_features"):
             return as_tensor(self.model.get_image_features(pixel_values=pixels))
         output = self.model(pixel_values=pixels)
-        if getattr(output, "image_embeds", None) is not None:
-            projected: Tensor = output.image_embeds
+        projected: Tensor | None = getattr(output, "image_embeds", None)
+        if projected is not None:
             return projected
-        if self.pooled and getattr(output, "pooler_output", None) is not None:
-            pooled: Tensor = output.pooler_output
+        pooled: Tensor | None = getattr(output, "pooler_output", None)
+        if self.pooled and pooled is not None:
             return pooled.flatten(1)  # (b, d, 1, 1) of a convolutional network to (b, d)
         states: Tensor = output.last_hidden_state  # (b, tokens, d), or (b, d, h, w)
         return states[:, 0] if states.dim() == 3 else states.mean((2, 3))
 
 
 def load_huggingface(name: str, place: str) -> Source:
-    """The image encoder of a folder or a name of the hub, with the mean, std and size of its preprocessor.
+    """The image encoder in a folder or on the hub, with the mean, std and size of its preprocessor.
 
+    Args:
+        name: of the encoder, for messages.
+        place: a folder, or a name on the hub.
     Raises:
-        RankproofError: the library or the model cannot be used, weights are missing in the file, or pictures
-            are prepared in a way that a mean, a std and a size do not describe.
+        RankproofError: the library or the model cannot be used, weights are missing in the file, or its
+            preprocessing is more than a mean, a std and a size.
     """
-    library = extra("transformers")
+    library = optional_library("transformers")
     with _quiet():
-        config = _asked(name, library.AutoConfig, place)
+        config = _from_pretrained(name, library.AutoConfig, place)
         first = next(iter(config.architectures or ()), "")
-        kind = getattr(library, first) if first.endswith(WITH_PROJECTION) else library.AutoModel
-        model, told = _asked(name, kind, place, use_safetensors=True, output_loading_info=True)
-        processor = _asked(name, library.AutoImageProcessor, place)
-    lost = sorted(told["missing_keys"])
-    needed = [key for key in lost if POOLER not in key]
-    if needed or told["mismatched_keys"]:
+        cls = getattr(library, first) if first.endswith(WITH_PROJECTION) else library.AutoModel
+        options = {"use_safetensors": True, "output_loading_info": True}
+        model, loading = _from_pretrained(name, cls, place, **options)
+        processor = _from_pretrained(name, library.AutoImageProcessor, place)
+    missing = sorted(loading["missing_keys"])
+    needed = [key for key in missing if POOLER not in key]
+    if needed or loading["mismatched_keys"]:
         raise RankproofError(
             f"{name}: weights are missing in the file or of another shape "
-            f"({named(needed) or 'see its config'}); they would be random, so fetch the whole model"
+            f"({list_names(needed) or 'see its config'}); they would be random, so fetch the whole model"
         )
-    tower = ImageTower(model, pooled=not lost)
-    return describe(tower, name, {"distance": "cosine", **_fed(name, config, processor)}, {"arch": first})
+    tower = ImageTower(model, pooled=not missing)
+    return describe(tower, name, {"distance": "cosine", **_input(name, config, processor)}, {"arch": first})
 
 
 def text_queries(source: Source, texts: Sequence[str]) -> Tensor:
-    """The embeddings of texts in the space of a model's pictures, for `rankproof.attack(queries=...)`.
+    """The embeddings of texts by a model of images and texts, for `rankproof.attack(queries=...)`.
 
     Args:
-        source: what `open_encoder("hf:...")` gave of a model of pictures and texts, such as a CLIP.
-        texts: w texts, as somebody would type them.
+        source: a model of images and texts, such as a CLIP, opened by `open_encoder("hf:...")`.
+        texts: w texts, as a user would type them.
     Returns:
-        (w, d) embeddings as the model gives them; whoever uses them prepares them for the distance.
+        (w, d) embeddings as the model returns them, not yet normalised.
     Raises:
-        RankproofError: there are no texts, or the model has no text side or no tokenizer.
+        RankproofError: there are no texts, or the model has no text encoder or no tokenizer.
     """
     tower = source.encoder
     if not isinstance(tower, ImageTower) or not hasattr(tower.model, "get_text_features"):
         raise RankproofError(
-            f"{source.name}: has no text side; text queries need a model of pictures and texts, hf:NAME of "
-            f"a CLIP"
+            f"{source.name}: has no text encoder; text queries need a model of images and texts, such as "
+            f"hf:NAME of a CLIP"
         )
     if isinstance(texts, str) or not texts:
         raise RankproofError("texts: give a list of at least one text")
-    library, model = extra("transformers"), tower.model
+    library, model = optional_library("transformers"), tower.model
     with _quiet():
-        tokenizer = _asked(source.name, library.AutoTokenizer, source.name.removeprefix(SCHEME))
-    # SigLIP learned from texts that were padded to full length, CLIP does not see its padding.
+        tokenizer = _from_pretrained(source.name, library.AutoTokenizer, source.name.removeprefix(SCHEME))
+    # SigLIP was trained on texts padded to full length; CLIP ignores its padding.
     padding = "max_length" if "siglip" in model.config.model_type else True
     tokens = tokenizer(list(texts), padding=padding, truncation=True, return_tensors="pt")
     tokens = {key: tokens[key].to(model.device) for key in ("input_ids", "attention_mask") if key in tokens}
@@ -113,30 +116,31 @@ def text_queries(source: Source, texts: Sequence[str]) -> Tensor:
 
 
 def as_tensor(features: Any) -> Tensor:
-    """The features themselves; newer versions of the library return them as the pooled part of an output."""
+    """The features; newer versions of the library return them as the pooled part of an output."""
     z: Tensor = features if isinstance(features, Tensor) else features.pooler_output
     return z
 
 
-def _asked(name: str, kind: Any, place: str, **options: bool) -> Any:
-    """Something of the library by the name of a model; whatever goes wrong becomes one line."""
+def _from_pretrained(name: str, cls: Any, place: str, **options: bool) -> Any:
+    """What a class of the library loads; any error becomes one line."""
     try:
-        return kind.from_pretrained(place, trust_remote_code=False, **options)
+        return cls.from_pretrained(place, trust_remote_code=False, **options)
     except Exception as error:  # network, missing files, damaged files, versions: the library raises anything
         raise RankproofError(
-            f"{name}: {kind.__name__} cannot be read ({reason(error)}); give a folder with config.json, "
+            f"{name}: {cls.__name__} cannot be read ({reason(error)}); give a folder with config.json, "
             f"model.safetensors and preprocessor_config.json, or a name that can be downloaded"
         ) from None
 
 
-def _fed(name: str, config: Any, processor: Any) -> dict[str, Any]:
-    """Mean, std and input of a preprocessor, for pixels in [0, 1]."""
+def _input(name: str, config: Any, processor: Any) -> dict[str, object]:
+    """The settings mean, std and input of a preprocessor, for pixels in [0, 1]."""
     if getattr(processor, "do_flip_channel_order", False) or getattr(processor, "rescale_offset", False):
         raise RankproofError(
-            f"{name}: its preprocessor turns or offsets the channels; write a function that does the same "
+            f"{name}: its preprocessor reorders or offsets the channels; write a function that does the same "
             f"around the model, and name it as module.py:function"
         )
-    # The library works on 0 .. 255: (255 x f - mean) / std = (x - mean / 255 f) / (std / 255 f)
+    # The library computes on 0 .. 255 with a rescale factor f:
+    # (255 x f - mean) / std = (x - mean / 255 f) / (std / 255 f)
     scale = 255 * processor.rescale_factor if getattr(processor, "do_rescale", True) else 255.0
     normalises = getattr(processor, "do_normalize", False)
     mean = processor.image_mean if normalises else [0.0, 0.0, 0.0]
@@ -163,14 +167,14 @@ def _form(config: Any, size: Any, channels: int) -> list[int] | None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the library's bars and advice; its errors come as exceptions."""
-    talk = extra("transformers.utils.logging")
-    level, bars = talk.get_verbosity(), talk.is_progress_bar_enabled()
-    talk.set_verbosity(logging.CRITICAL)
-    talk.disable_progress_bar()
+    """Without the library's progress bars and warnings; its errors are exceptions."""
+    settings = optional_library("transformers.utils.logging")
+    level, bars = settings.get_verbosity(), settings.is_progress_bar_enabled()
+    settings.set_verbosity(logging.CRITICAL)
+    settings.disable_progress_bar()
     try:
         yield
     finally:
-        talk.set_verbosity(level)
+        settings.set_verbosity(level)
         if bars:
-            talk.enable_progress_bar()
+            settings.enable_progress_bar()

@@ -1,4 +1,4 @@
-"""What a service does to a picture before its encoder sees it, as part of what is attacked."""
+"""What a service does to an image before its encoder (JPEG, resizing, cropping): part of the attack."""
 
 from io import BytesIO
 
@@ -12,16 +12,16 @@ from rankproof.errors import RankproofError
 
 
 class Preprocess(nn.Module):
-    """JPEG, then resizing, then a centre crop, on pixels in [0, 1]; a `Ranker` does it before mean and std.
+    """JPEG, then resizing, then a centre crop, on pixels in [0, 1]; applied before mean and std.
 
-    For another order put several of these into an `nn.Sequential`.
+    For another order combine several of these in an `nn.Sequential`.
 
     Args:
-        resize: N makes the shorter side N pixels and keeps the aspect, (height, width) is taken exactly;
-            bilinear with antialias, gradients flow through.
-        crop: side of the square that is cut out of the middle.
-        jpeg: quality 1 to 100. Each picture is really encoded by Pillow, with its usual half-size colours,
-            and decoded again; the gradient is passed straight through, as if nothing had happened.
+        resize: N makes the shorter side N pixels and keeps the aspect ratio; (height, width) is exact. It is
+            bilinear with antialiasing, differentiable.
+        crop: side of the square that is cut out of the centre.
+        jpeg: quality 1 to 100. Pillow encodes and decodes each image, with default chroma subsampling; the
+            gradient is that of the identity (straight-through).
     """
 
     def __init__(
@@ -39,18 +39,18 @@ class Preprocess(nn.Module):
         self.resize, self.crop, self.jpeg = resize, crop, jpeg
 
     def extra_repr(self) -> str:
-        """The settings that do something."""
+        """The settings that are not None."""
         given = {"jpeg": self.jpeg, "resize": self.resize, "crop": self.crop}
         return ", ".join(f"{name}={value}" for name, value in given.items() if value is not None)
 
     def sides(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of what comes out for pictures of that height and width."""
+        """Height and width of the output for images of that height and width."""
         height, width = self._resized(height, width)
         if self.crop is None:
             return height, width
         if self.crop > min(height, width):
             raise RankproofError(
-                f"crop: a square of {self.crop} pixels does not fit into pictures of {height}x{width}; "
+                f"crop: a square of {self.crop} pixels does not fit into images of {height}x{width}; "
                 f"choose a smaller one"
             )
         return self.crop, self.crop
@@ -60,13 +60,13 @@ class Preprocess(nn.Module):
         if self.jpeg is not None:
             images = images + (jpeg(images.detach(), self.jpeg) - images.detach())
         height, width = (int(side) for side in images.shape[2:])
-        size, (high, wide) = self._resized(height, width), self.sides(height, width)
+        size, (crop_height, crop_width) = self._resized(height, width), self.sides(height, width)
         if size != (height, width):
             images = functional.interpolate(
                 images, size, mode="bilinear", align_corners=False, antialias=True
             )
-        top, left = (size[0] - high) // 2, (size[1] - wide) // 2
-        return images[:, :, top : top + high, left : left + wide]
+        top, left = (size[0] - crop_height) // 2, (size[1] - crop_width) // 2
+        return images[:, :, top : top + crop_height, left : left + crop_width]
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         if self.resize is None:
@@ -78,31 +78,29 @@ class Preprocess(nn.Module):
 
 
 class GreyToColour(nn.Module):
-    """Grey pictures for an encoder of colour ones: the channel is taken three times."""
+    """Grey images for an encoder of colour images: the channel is repeated three times."""
 
     def forward(self, images: Tensor) -> Tensor:
         """(b, 1, h, w) to (b, 3, h, w)."""
         if images.shape[1] != 1:
-            raise RankproofError(f"GreyToColour: pictures have {images.shape[1]} channels, it wants 1")
+            raise RankproofError(f"GreyToColour: images have {images.shape[1]} channels, it wants 1")
         return images.expand(-1, 3, -1, -1)
 
 
 def jpeg(images: Tensor, quality: int) -> Tensor:
-    """What is left of pictures (b, c, h, w) in [0, 1] after a JPEG file of that quality; no gradient."""
+    """Images (b, c, h, w) in [0, 1] as a JPEG file of that quality stores them; without gradient."""
     channels = images.shape[1]
     if channels not in (1, 3):
-        raise RankproofError(f"jpeg: pictures must have 1 or 3 channels, these have {channels}")
+        raise RankproofError(f"jpeg: images must have 1 or 3 channels, these have {channels}")
     pixels = (images * 255).round().clamp(0, 255).to(device="cpu", dtype=torch.uint8)
-    decoded = [_through_jpeg(picture, quality) for picture in pixels.permute(0, 2, 3, 1).numpy()]
+    decoded = [_through_jpeg(image, quality) for image in pixels.permute(0, 2, 3, 1).numpy()]
     stacked = torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2)  # (b, h, w, c) to (b, c, h, w)
     return stacked.to(images) / 255
 
 
-def _through_jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
-    """One picture (h, w, c) of 8-bit values, encoded and decoded."""
+def _through_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
+    """One image (h, w, c) of 8-bit values, encoded and decoded."""
     file = BytesIO()
-    Image.fromarray(picture.squeeze(2) if picture.shape[2] == 1 else picture).save(
-        file, "JPEG", quality=quality
-    )
+    Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(file, "JPEG", quality=quality)
     with Image.open(file) as decoded:
-        return np.asarray(decoded).reshape(picture.shape)
+        return np.asarray(decoded).reshape(pixels.shape)

@@ -1,7 +1,7 @@
-"""Residual networks without a classifier: the embedding is the global average of the last features.
+"""Residual networks without a classifier: the embedding is the global average of the last feature maps.
 
-The parameters have the names that checkpoints trained on ImageNet use (`layer1.0.conv1.weight`), so that such
-a file of weights loads; its classifier, `fc`, is left out.
+Parameters have the names that checkpoints trained on ImageNet use (`layer1.0.conv1.weight`), so that such
+a file of weights can be loaded; its classifier, `fc`, is ignored.
 """
 
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ class Basic(nn.Module):
 
     expansion = 1
 
-    def __init__(self, inside: int, width: int, stride: int) -> None:
+    def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inside, width, 3, stride, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = _shortcut(inside, width, stride)
+        self.downsample = _shortcut(channels, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, inside, h, w) to (b, width, h / stride, w / stride)."""
+        """(b, channels, h, w) to (b, width, h / stride, w / stride)."""
         y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
         z: Tensor = self.relu(y + self.downsample(x))
         return z
@@ -37,32 +37,32 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, inside: int, width: int, stride: int) -> None:
+    def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
-        outside = self.expansion * width
-        self.conv1 = nn.Conv2d(inside, width, 1, bias=False)
+        outputs = self.expansion * width
+        self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, outside, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(outside)
+        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = _shortcut(inside, outside, stride)
+        self.downsample = _shortcut(channels, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, inside, h, w) to (b, 4 width, h / stride, w / stride)."""
+        """(b, channels, h, w) to (b, 4 width, h / stride, w / stride)."""
         y = self.relu(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))))
         z: Tensor = self.relu(self.bn3(self.conv3(y)) + self.downsample(x))
         return z
 
 
 class ResNet(nn.Module):
-    """A residual network (He et al., CVPR 2016) from pictures to the global average of its features.
+    """A residual network (He et al., CVPR 2016) from images to the global average of its features.
 
     Args:
-        block: what the network is made of.
+        block: kind of residual block.
         counts: blocks in each of its four layers.
-        channels: of the pictures.
+        channels: of the images.
     """
 
     def __init__(self, block: type[Basic] | type[Bottleneck], counts: Sequence[int], channels: int) -> None:
@@ -71,13 +71,13 @@ class ResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(WIDTHS[0])
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, padding=1)
-        inside = (WIDTHS[0], *(block.expansion * width for width in WIDTHS[:-1]))
+        inputs = (WIDTHS[0], *(block.expansion * width for width in WIDTHS[:-1]))
         self.layer1, self.layer2, self.layer3, self.layer4 = (
             nn.Sequential(
                 block(before, width, 1 if width == WIDTHS[0] else 2),
                 *(block(block.expansion * width, width, 1) for _ in range(count - 1)),
             )
-            for before, width, count in zip(inside, WIDTHS, counts, strict=True)
+            for before, width, count in zip(inputs, WIDTHS, counts, strict=True)
         )
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         for module in self.modules():
@@ -102,7 +102,7 @@ def resnet50(channels: int = 3) -> ResNet:
     return ResNet(Bottleneck, (3, 4, 6, 3), channels)
 
 
-def _shortcut(inside: int, outside: int, stride: int) -> nn.Module:
-    if inside == outside and stride == 1:
+def _shortcut(channels: int, outputs: int, stride: int) -> nn.Module:
+    if channels == outputs and stride == 1:
         return nn.Identity()
-    return nn.Sequential(nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside))
+    return nn.Sequential(nn.Conv2d(channels, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))

@@ -1,4 +1,4 @@
-"""A user's own encoder: a function in a file of their own, which is executed because they name it."""
+"""An encoder from a function in the user's own file, which is executed."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -10,32 +10,31 @@ from typing import Any
 from torch import nn
 
 from rankproof.errors import RankproofError
-from rankproof.models.extras import reason
-from rankproof.models.source import COLOUR, SETTINGS, Source, describe
+from rankproof.models.source import COLOUR, SETTINGS, Source, describe, reason
 
 
 def call_user(name: str, file: Path, function: str) -> Source:
-    """What `function` in the user's own `file` returns: a module, or a module and a dict of settings.
+    """The encoder that a function in the user's file returns.
 
-    The file runs with all rights of whoever calls, as `python FILE` does.
+    The file is executed with all rights of the user, as by `python FILE`.
 
     Args:
-        name: how the encoder is called in messages.
+        name: of the encoder, for messages.
         file: a Python file; it may import the files beside it.
-        function: takes no arguments. Settings are `distance`, `mean`, `std` and `size`, the side of the
-            pictures or (height, width).
+        function: takes no arguments; returns a module, or a module and a dict of settings: `distance`,
+            `mean`, `std` and `size`, the side of the images or (height, width).
     Raises:
-        RankproofError: there is no such file or function, it fails, or it returns something else.
+        RankproofError: there is no such file or function, it raises, or it returns something else.
     """
     if not file.is_file():
-        raise RankproofError(f"{file}: no such file; name your own as path/to/module.py:function")
-    with _beside(file.parent):
+        raise RankproofError(f"{file}: no such file; name your function as path/to/module.py:function")
+    with _importable(file.parent):
         try:
             build = getattr(_imported(file), function, None)
             returned = build() if callable(build) else None
         except RankproofError:
             raise
-        except Exception as error:  # it is the user's own code: its error is theirs, and stays attached
+        except Exception as error:  # an error in the user's code, whose traceback they need
             raise RankproofError(f"{name}: failed with {reason(error)}") from error
     if not callable(build):
         raise RankproofError(f"{file}: has no function {function}")
@@ -49,19 +48,19 @@ def call_user(name: str, file: Path, function: str) -> Source:
 
 
 def _imported(file: Path) -> Any:
-    """The file as a module; it is known by a name of its own, so that it hides no library."""
-    title = f"rankproof_own_{file.stem}"
-    place = spec_from_file_location(title, file)
-    if place is None or place.loader is None:
+    """The file as a module, under a name that cannot hide a library."""
+    module_name = f"rankproof_user_{file.stem}"
+    spec = spec_from_file_location(module_name, file)
+    if spec is None or spec.loader is None:
         raise RankproofError(f"{file}: not a Python file")
-    module = sys.modules[title] = module_from_spec(place)
-    place.loader.exec_module(module)
+    module = sys.modules[module_name] = module_from_spec(spec)
+    spec.loader.exec_module(module)
     return module
 
 
 @contextmanager
-def _beside(folder: Path) -> Iterator[None]:
-    """Let the file import its neighbours, as it could if it were run."""
+def _importable(folder: Path) -> Iterator[None]:
+    """Let the file import the files beside it, as `python FILE` does."""
     entry = str(folder.absolute())
     sys.path.insert(0, entry)
     try:
@@ -71,16 +70,16 @@ def _beside(folder: Path) -> Iterator[None]:
 
 
 def _with_input(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The settings with `size` told as the form of the pictures: in as many channels as mean, else colour."""
-    known = (*SETTINGS, "size")
-    if odd := [key for key in settings if key not in known]:
-        raise RankproofError(f"{name}: unknown setting {odd[0]!r}; known are {', '.join(known)}")
+    """The settings with `size` replaced by `input`: as many channels as mean has values, else 3."""
+    valid = (*SETTINGS, "size")
+    if unknown := [key for key in settings if key not in valid]:
+        raise RankproofError(f"{name}: unknown setting {unknown[0]!r}; known are {', '.join(valid)}")
     rest = {key: value for key, value in settings.items() if key != "size"}
     size = settings.get("size")
     if size is None:
         return rest
     sides = [size, size] if isinstance(size, int) else size
     if not isinstance(sides, list | tuple) or len(sides) != 2:
-        raise RankproofError(f"{name}: size must be one side or (height, width), not {size!r}")
+        raise RankproofError(f"{name}: size must be a number or (height, width), not {size!r}")
     mean = settings.get("mean")
     return {**rest, "input": [len(mean) if isinstance(mean, list | tuple) else COLOUR, *sides]}

@@ -76,19 +76,19 @@ class Gallery:
                 rows = slice(start, min(start + BLOCK_QUERIES, len(z)))
                 yield rows, items, self.ranker.distance.pairwise(z[rows].double(), block)
 
-    def search(self, z: Tensor, top: int, *, dropped: Tensor | None = None) -> Tensor:
+    def search(self, z: Tensor, top: int, *, excluded: Tensor | None = None) -> Tensor:
         """The nearest items, nearest first; equal distances in gallery order.
 
         Args:
             z: (b, d) embeddings of queries.
-            dropped: (b,) items that do not count, such as the query's own clean copy; None counts all.
+            excluded: (b,) items that do not count, such as the query's own clean copy; None counts all.
         Returns:
-            (b, min(top, n)) positions in the gallery; with `dropped` top must be below n.
+            (b, min(top, n)) positions in the gallery; with `excluded` top must be below n.
         """
-        if dropped is not None:
+        if excluded is not None:
             found = self.search(z, top + 1)
-            others = found != dropped[:, None]
-            others[:, -1] &= ~others.all(1)  # duplicates may have pushed the dropped item further back
+            others = found != excluded[:, None]
+            others[:, -1] &= ~others.all(1)  # duplicates may have pushed the excluded item further back
             return found[others].view(len(found), top)
         top = min(top, len(self))
         best = z.new_empty(len(z), 0, dtype=torch.float64)
@@ -109,7 +109,7 @@ class Gallery:
             yield near, ids + first
 
     def rank_of(
-        self, z: Tensor, chosen: Tensor, *, ties: str = "strict", dropped: Tensor | None = None
+        self, z: Tensor, chosen: Tensor, *, ties: str = "strict", excluded: Tensor | None = None
     ) -> Tensor:
         """Where the chosen items stand in the ranking of each query, counted from 0.
 
@@ -120,12 +120,12 @@ class Gallery:
             chosen: (b, m) positions in the gallery.
             ties: "strict" counts strictly nearer items; "order" also those equally far that come before
                 `c` in the gallery, which is its place in the returned list.
-            dropped: (b,) items that do not count, such as the query's own clean copy; None counts all.
+            excluded: (b,) items that do not count, such as the query's own clean copy; None counts all.
         Returns:
             (b, m) ranks, int64.
         """
-        columns = chosen if dropped is None else torch.cat([chosen, dropped[:, None]], dim=1)
-        own = self._own_distances(z, columns)  # (b, m), or (b, m + 1) with the dropped item last
+        columns = chosen if excluded is None else torch.cat([chosen, excluded[:, None]], dim=1)
+        own = self._own_distances(z, columns)  # (b, m), or (b, m + 1) with the excluded item last
         ranks = torch.zeros_like(chosen)
         for rows, items, distances in self.blocks(z):
             for column in range(chosen.shape[1]):
@@ -137,10 +137,10 @@ class Gallery:
                     )
                     nearer |= (distances == threshold) & before
                 ranks[rows, column] += nearer.sum(1)
-        if dropped is not None:
+        if excluded is not None:
             counted = own[:, -1:] < own[:, :-1]
             if ties == "order":
-                counted |= (own[:, -1:] == own[:, :-1]) & (dropped[:, None] < chosen)
+                counted |= (own[:, -1:] == own[:, :-1]) & (excluded[:, None] < chosen)
             ranks -= counted.to(ranks.dtype)
         return ranks
 
@@ -154,7 +154,7 @@ class Gallery:
         return own
 
     def rank_among(
-        self, z: Tensor, queries: Tensor, *, given: Tensor | None = None, dropped: Tensor | None = None
+        self, z: Tensor, queries: Tensor, *, given: Tensor | None = None, excluded: Tensor | None = None
     ) -> Tensor:
         """Where items that replace nothing would stand in the rankings of gallery items used as queries.
 
@@ -164,7 +164,7 @@ class Gallery:
             z: (b, d) embeddings of the candidates.
             queries: (b, w) positions of the queries in the gallery, or in `given`.
             given: (u, d) embeddings of queries that are no items of the gallery, or None.
-            dropped: (b,) items that do not count, such as the candidate's own clean copy; None counts all.
+            excluded: (b,) items that do not count, such as the candidate's own clean copy; None counts all.
         Returns:
             (b, w) ranks, int64.
         """
@@ -185,8 +185,8 @@ class Gallery:
         ranks = torch.empty_like(counts)
         ranks[order] = counts
         ranks = ranks.view(queries.shape)
-        if dropped is not None:
-            copies = self.embeddings[dropped].double()[:, None]
+        if excluded is not None:
+            copies = self.embeddings[excluded].double()[:, None]
             ranks -= (self.ranker.distance.between(anchors[inverse], copies) < own).to(ranks.dtype)
         return ranks
 

@@ -1,4 +1,4 @@
-"""Figures of merit, one value per query; the mean belongs to whoever prints it."""
+"""Figures of fitness, one value per query; the mean belongs to whoever prints it."""
 
 import math
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def recalls_at(gallery: Gallery, ks: Sequence[int]) -> Tensor:
         raise RankproofError(f"recall needs k of at least 1, got {min(ks)}")
     labels = known_labels(gallery)
     itself = torch.arange(len(gallery), device=labels.device)
-    found = gallery.search(gallery.embeddings, min(max(ks), len(gallery) - 1), dropped=itself)
+    found = gallery.search(gallery.embeddings, min(max(ks), len(gallery) - 1), excluded=itself)
     same = labels[found] == labels[:, None]  # (n, largest k)
     return torch.stack([same[:, :k].any(1) for k in ks], dim=1).to(torch.float32)
 
@@ -54,18 +54,18 @@ def recall_at(gallery: Gallery, k: int) -> Tensor:
     return recalls_at(gallery, [k])[:, 0]
 
 
-def hit(gallery: Gallery, z: Tensor, index: Tensor) -> Tensor:
+def hit(gallery: Gallery, z: Tensor, gallery_ids: Tensor) -> Tensor:
     """Recall@1 of perturbed items: whether the nearest other item still has the item's own class.
 
     Args:
         z: (b, d) embeddings of the perturbed items.
-        index: (b,) their positions in the gallery; their own clean copies do not count.
+        gallery_ids: (b,) their positions in the gallery; their own clean copies do not count.
     Returns:
         (b,) 0 or 1, in double precision.
     """
     labels = known_labels(gallery)
-    found = gallery.search(z, 1, dropped=index)[:, 0]
-    return (labels[found] == labels[index]).double()
+    found = gallery.search(z, 1, excluded=gallery_ids)[:, 0]
+    return (labels[found] == labels[gallery_ids]).double()
 
 
 def normalised_rank(ranks: Tensor, size: int) -> Tensor:
@@ -130,7 +130,7 @@ def short_range_tau(places: Tensor, visible: int | None = None) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Summary:
+class MeanInterval:
     """A mean over independent attacks with its 95 % interval."""
 
     mean: float
@@ -148,9 +148,9 @@ class Summary:
         return [end if math.isfinite(end) else None for end in (self.low, self.high)]
 
 
-def summarise(values: Tensor) -> Summary:
+def mean_interval(values: Tensor) -> MeanInterval:
     """Mean and 95 % interval (mean +- 1.96 standard errors) of one value per attack (b,)."""
     values = values.detach().double().cpu()
     mean = float(values.mean())
     error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else math.inf
-    return Summary(mean, mean - 1.96 * error, mean + 1.96 * error)
+    return MeanInterval(mean, mean - 1.96 * error, mean + 1.96 * error)

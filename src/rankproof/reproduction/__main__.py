@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from rankproof.files import write_atomically
+from rankproof.io import write_atomically
 from rankproof.reproduction.records import CompletedCells
 from rankproof.reproduction.results_page import headline, page
 

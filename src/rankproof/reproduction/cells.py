@@ -6,29 +6,19 @@ from itertools import product
 from typing import Literal, cast
 
 from rankproof.errors import RankproofError
-from rankproof.goals import (
-    CandidateLower,
-    CandidateRaise,
-    Goal,
-    MaxShift,
-    Preserve,
-    QueryLower,
-    QueryRaise,
-    Reorder,
-    Sum,
-)
-from rankproof.goals.query import Form
-from rankproof.methods import NES, PSO, SPSA, Beta, Rand, Thompson
-from rankproof.methods.base import Method
-from rankproof.methods.presets import automatic, published, strong
-from rankproof.methods.search import BlackBox
-from rankproof.methods.space import Space
+from rankproof.goals import registry as goals
+from rankproof.goals.base import Goal
+from rankproof.methods import SPSA, Beta, Rand, ThompsonSampling
+from rankproof.methods import registry as methods
+from rankproof.methods.black_box.base import BlackBoxMethod
+from rankproof.methods.black_box.nes import NES
+from rankproof.methods.black_box.subspace import Subspace
+from rankproof.methods.defaults import published, strong
+from rankproof.methods.white_box.base import Method
 from rankproof.reproduction.recipe import ExperimentRecipe, FigureRecipe, ModelSpec, Recipe, TableRecipe
 from rankproof.reproduction.schema import (
-    DISTANCE,
     METHODS,
     NOT_PRINTED,
-    SHIFT,
     UNREADABLE,
     AttackBlock,
     BlackBoxBlock,
@@ -55,37 +45,25 @@ Run = (
     | Literal["strip", "order-strip", "losses", "weights", "saved", "pipeline", "training"]
 )
 STRONG = "strong"  # the method that is our own search
-BILINEAR = Space("bilinear", 7)
-SEARCHES: dict[str, tuple[BlackBox, Space | None, bool]] = {
-    **{
-        name: (method, None, method.grid)
-        for name, method in (
-            *(("rand", Rand()), ("beta", Beta()), ("pso", PSO()), ("nes", NES()), ("spsa", SPSA())),
-            ("auto", automatic()),
-        )
-    },
+BILINEAR = Subspace("bilinear", 7)
+VARIANTS: dict[str, tuple[BlackBoxMethod, Subspace | None, bool]] = {
     "none": (Rand(), None, False),  # one query allows no second, so any search will do
     "spsa-on-grid": (SPSA(), None, True),
     "spsa-bilinear7": (SPSA(), BILINEAR, False),
     "nes-bilinear7": (NES(), BILINEAR, False),
-    "auto-bilinear7": (Thompson(), BILINEAR, True),
-    "auto-off-grid": (Thompson(), None, False),
-    "auto-side7": (Thompson(side=7), None, True),
-    "auto-side20": (Thompson(side=20), None, True),
-    "auto-flat-prior": (Thompson(decay=0.0), None, True),
-    "auto-steep-prior": (Thompson(decay=3.0), None, True),
-    "auto-noise2": (Thompson(noise=2.0), None, True),
-    "auto-whole-ball": (Thompson(first=1.0), None, True),
-    "auto-rounds-of-25": (Thompson(population=25), None, True),
-    "auto-steps6": (Thompson(steps=6), None, True),
+    "auto-bilinear7": (ThompsonSampling(), BILINEAR, True),
+    "auto-off-grid": (ThompsonSampling(), None, False),
+    "auto-side7": (ThompsonSampling(side=7), None, True),
+    "auto-side20": (ThompsonSampling(side=20), None, True),
+    "auto-flat-prior": (ThompsonSampling(decay=0.0), None, True),
+    "auto-steep-prior": (ThompsonSampling(decay=3.0), None, True),
+    "auto-noise2": (ThompsonSampling(noise=2.0), None, True),
+    "auto-whole-ball": (ThompsonSampling(first=1.0), None, True),
+    "auto-rounds-of-25": (ThompsonSampling(population=25), None, True),
+    "auto-steps6": (ThompsonSampling(steps=6), None, True),
     "beta-rate6": (Beta(rate=6.0), None, False),
 }
-"""Black-box searches by name, with where they search (None: their own rule) and whether on the 8-bit grid."""
-TITLES = {
-    **{"ca+": "CA+", "ca-": "CA-", "qa+": "QA+", "qa-": "QA-"},
-    **{"sp-qa+": "SP-QA+", "sp-qa-": "SP-QA-", "oa": "OA"},
-}
-"""The papers' names of goals, in the order of the papers."""
+"""Searches beside the registered ones, where they search (None: their own rule), whether on 8-bit images."""
 CAN_BE_STRONG = ("white-box", "transfer")  # runs with gradients and one perturbation for each image
 TARGETS = 10  # of a universal cell; the paper has one for every ten images
 STAND_IN = ModelSpec(
@@ -256,80 +234,41 @@ def model_specs(recipe: Recipe) -> tuple[ModelSpec, ...]:
     return (*recipe.models, STAND_IN) if service else recipe.models
 
 
-def letter_of(goal: str) -> str:
-    """The papers' letter for what a goal chooses: w queries, m candidates, k to be ordered, or nothing."""
-    if goal == SHIFT:
-        return ""
-    return "k" if is_order(goal) else "w" if goal.startswith("ca") else "m"
-
-
 def is_order(goal: str) -> bool:
-    """Whether a goal is the order attack, whose figure is tau."""
-    return goal == "oa"
+    """Whether a goal is an order attack, whose figure is tau; an empty name is no goal at all."""
+    return bool(goal) and goals.spec(goal).family == "order"
 
 
 def lowers(goal: str) -> bool:
-    """Whether a goal is to lower ranks: a stronger attack has a larger rank."""
-    return goal.removesuffix(DISTANCE).endswith("-")
+    """Whether a goal is to lower ranks."""
+    return goals.spec(goal).direction == "lower"
 
 
-def larger_is_stronger(goal: str) -> bool:
-    """Whether a stronger attack has a larger figure: tau, and the ranks of goals that lower."""
-    return is_order(goal) or lowers(goal)
-
-
-def goal_of(cell: TableCell) -> Goal | Sum:
+def goal_of(cell: TableCell) -> Goal:
     """What the attacker of a cell wants; xi weighs means (docs/definitions.md)."""
-    form: Form = "distance" if cell.goal.endswith(DISTANCE) else "inequality"
-    count, xi = cell.count, cell.xi
-    match cell.goal.removesuffix(DISTANCE):
-        case "ca+":
-            return CandidateRaise(w=count, form=form)
-        case "ca-":
-            return CandidateLower(w=count, form=form)
-        case "qa+":
-            return QueryRaise(m=count, form=form)
-        case "qa-":
-            return QueryLower(m=count, form=form)
-        case "sp-qa+":
-            return QueryRaise(m=count, form=form) + _weight(cell) * Preserve(form=form)
-        case "sp-qa-":
-            return QueryLower(m=count, form=form) + _weight(cell) * Preserve(form=form)
-        case "oa" if cell.run == "order-strip":
-            return Reorder(k=count, order=(0, *range(count - 1, 0, -1)))  # ICCV figure 1: p = [1, 5, 4, 3, 2]
-        case "oa":
-            return Reorder(k=count) if xi is None else Reorder(k=count, xi=xi)
-        case "shift":
-            return MaxShift()
-        case other:
-            raise RankproofError(f"{cell.name}: goal {other!r} is unknown")
+    spec = goals.spec(cell.goal)
+    if spec.keeps and cell.xi is None:
+        raise RankproofError(f"{cell.name}: {cell.goal} needs xi in the recipe")
+    chosen = {spec.letter: cell.count} if spec.letter else {}
+    # ICCV figure 1: p = [1, 5, 4, 3, 2]
+    order = (0, *range(cell.count - 1, 0, -1)) if cell.run == "order-strip" else None
+    return goals.parse(cell.goal, **chosen, xi=cell.xi, order=order)
 
 
 def descent_of(cell: TableCell) -> Method:
     """The search with gradients of a cell: as published, or ours with as many evaluations."""
-    metric = goal_of(cell).metric
+    metric = goals.spec(cell.goal).metric
     return strong(metric) if cell.method == STRONG else published(metric)
 
 
-def search_of(cell: TableCell) -> tuple[BlackBox, Space | None]:
-    """The search of a black-box cell and where it searches."""
-    if cell.method not in SEARCHES:
-        raise RankproofError(f"{cell.name}: method {cell.method!r} is unknown")
-    method, space, _ = SEARCHES[cell.method]
-    return method, space
-
-
-def searches_grid(method: str) -> bool:
-    """Whether a search goes over 8-bit images by its own rule."""
-    if method not in SEARCHES:
-        raise RankproofError(f"method {method!r} is unknown; known: {', '.join(SEARCHES)}")
-    return SEARCHES[method][2]
-
-
-def _weight(cell: TableCell) -> float:
-    if cell.xi is None:
-        raise RankproofError(f"{cell.name}: {cell.goal} needs xi in the recipe")
-    return cell.xi
+def search_of(method: str) -> tuple[BlackBoxMethod, Subspace | None, bool]:
+    """A black-box search by its name, where it searches (None: its own rule), and whether on 8-bit images."""
+    if method in VARIANTS:
+        return VARIANTS[method]
+    found = methods.spec(method).build("tau", None)
+    if not isinstance(found, BlackBoxMethod):
+        raise RankproofError(f"method {method!r} needs gradients; a black box has none")
+    return found, None, found.grid
 
 
 def _most(cell: TableCell, trials: int) -> int:
@@ -395,7 +334,7 @@ def _transfer_cells(recipe: Recipe, block: TransferBlock) -> Iterator[TableCell]
                 source=source,
                 goal=block.goal,
                 eps=block.eps,
-                letter=letter_of(block.goal),
+                letter=goals.spec(block.goal).letter,
                 count=1,
                 xi=block.xi,
                 trials=_trials(recipe, 1),
@@ -410,7 +349,7 @@ def _universal_cells(recipe: Recipe, block: UniversalBlock) -> Iterator[TableCel
         model=block.model,
         goal=block.goal,
         eps=block.eps,
-        letter=letter_of(block.goal),
+        letter=goals.spec(block.goal).letter,
         count=1,
         trials=min(recipe.trials, TARGETS),
         figures=(
@@ -522,7 +461,7 @@ def _plain_attack(
     model: str, goal: str, count: int, eps: float, xi: float | None, run: Run = "white-box"
 ) -> TableCell:
     """An attack with gradients of which nothing is printed."""
-    letter = letter_of(goal)
+    letter = goals.spec(goal).letter
     return TableCell(
         name=_name(model, goal, f"{letter}{count}" if letter else "", eps_name(eps)),
         run=run,
@@ -560,7 +499,7 @@ def _search_cells(recipe: Recipe, block: SearchBlock) -> Iterator[TableCell]:
             method=method,
             visible=visible,
             budget=budget,
-            grid=block.grid or searches_grid(method),
+            grid=block.grid or search_of(method)[2],
             exclude_self=block.exclude_self,
             trials=block.trials or recipe.trials,
         )

@@ -8,14 +8,14 @@ from typing import Literal
 import torch
 
 from rankproof.data.download import SOURCES
-from rankproof.ranking.metrics import summarise
+from rankproof.goals.registry import spec
+from rankproof.ranking.metrics import mean_interval
 from rankproof.reproduction.cells import (
     STRONG,
     Figure,
     TableCell,
     by_published_schedule,
     cells_of,
-    larger_is_stronger,
     strong_cells,
 )
 from rankproof.reproduction.recipe import TableRecipe
@@ -80,7 +80,7 @@ def row_of(
     else:
         mean, low, high = record.figures[figure.name]
         half = None if low is None or high is None else (high - low) / 2
-        mark = compare(mean - figure.printed, half, tolerance, rises=larger_is_stronger(cell.goal))
+        mark = compare(mean - figure.printed, half, tolerance, rises=spec(cell.goal).larger_is_stronger)
     return Row(cell=cell, figure=figure, record=record, mark=mark)
 
 
@@ -164,7 +164,7 @@ def _as_strong(row: Row, printed: float, rounding: float) -> bool:
     own = row.measured(row.figure.name)
     assert own is not None  # only rows with records are asked
     gap = own[0] - printed
-    return (gap if larger_is_stronger(row.cell.goal) else -gap) >= -rounding
+    return (gap if spec(row.cell.goal).larger_is_stronger else -gap) >= -rounding
 
 
 def _paired(strong: Row, published: Row) -> str | None:
@@ -174,7 +174,7 @@ def _paired(strong: Row, published: Row) -> str | None:
         return None
     name, n = strong.figure.name, min(ours.trials, theirs.trials)
     gap = torch.tensor(ours.values[name][:n]) - torch.tensor(theirs.values[name][:n])
-    found = summarise(gap if larger_is_stronger(strong.cell.goal) else -gap)
+    found = mean_interval(gap if spec(strong.cell.goal).larger_is_stronger else -gap)
     if found.low > 0:
         return "stronger"
     return "weaker" if found.high < 0 else "level"

@@ -4,7 +4,7 @@ import base64
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +13,27 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rankproof.audit.result import Strip, Tile
-from rankproof.audit.strips import order_strip, strip_of
-from rankproof.figures import (
+from rankproof.attacks.result import AttackResult
+from rankproof.goals.registry import spec
+from rankproof.io import write_atomically
+from rankproof.ranking import Gallery
+from rankproof.report.curve import Point
+from rankproof.report.panels import (
+    CurvePanel,
     LossPanel,
-    Panel,
-    Point,
     Series,
     Violin,
     ViolinPanel,
-    goal_name,
-    loss_sheet,
-    panel_sheet,
-    strip_png,
-    violin_sheet,
+    curve_panels,
+    loss_panels,
+    violin_panels,
 )
-from rankproof.files import write_atomically
-from rankproof.ranking import Gallery
+from rankproof.report.strip import Strip, Tile, order_strip, strip_of
+from rankproof.report.strip_drawing import strip_png
 from rankproof.reproduction.cells import TableCell
 from rankproof.reproduction.compare import Mark
 from rankproof.reproduction.recipe import FigureRecipe, paper_name
 from rankproof.reproduction.records import Measurement, ModelFacts
-from rankproof.reproduction.schema import SHIFT
-from rankproof.result import AttackResult
 from rankproof.threat import format_eps
 
 CELL_FACTS = ("run", "model", "goal", "eps", "letter", "count", "xi", "method", "visible", "budget")
@@ -145,11 +143,11 @@ def draw(content: FigureJson) -> dict[str, bytes]:
         case "strips" | "order":
             return dict(_strips(cells))
         case "curves":
-            made = panel_sheet(_curves(content, cells))
+            made = curve_panels(_curves(content, cells))
         case "losses":
-            made = loss_sheet([_loss(content, cell) for cell in cells])
+            made = loss_panels([_loss(content, cell) for cell in cells])
         case "weights":
-            made = violin_sheet(_violins(content, cells))
+            made = violin_panels(_violins(content, cells))
     return {f"{content['part']}.{ending}": drawn for ending, drawn in made.items()}
 
 
@@ -161,12 +159,12 @@ def _strips(cells: Sequence[FigureJson]) -> Iterator[tuple[str, bytes]]:
             yield f"{cell['cell']}{place}.png", strip_png(strip_from(values))
 
 
-def _curves(content: FigureJson, cells: Sequence[FigureJson]) -> list[Panel]:
+def _curves(content: FigureJson, cells: Sequence[FigureJson]) -> list[CurvePanel]:
     """A panel for each goal, a line for each model."""
     panels = []
     for goal in dict.fromkeys(cell["goal"] for cell in cells):
         own = [cell for cell in cells if cell["goal"] == goal]
-        metric = SHIFT if goal == SHIFT else "rank"
+        metric = spec(goal).metric
         series = [
             Series(
                 _model(content, model),
@@ -174,7 +172,7 @@ def _curves(content: FigureJson, cells: Sequence[FigureJson]) -> list[Panel]:
             )
             for model in dict.fromkeys(cell["model"] for cell in own)
         ]
-        panels.append(Panel(goal_name(goal), UNITS[metric], metric == "rank", series))
+        panels.append(CurvePanel(spec(goal).title, UNITS[metric], metric == "rank", series))
     return panels
 
 
@@ -207,7 +205,7 @@ def _violins(content: FigureJson, cells: Sequence[FigureJson]) -> list[ViolinPan
 
 def attack_strips(result: AttackResult, gallery: Gallery, classes: tuple[str, ...]) -> list[Strip]:
     """Every attack of a result as a strip."""
-    found = [strip_of(_one(result, row), gallery, classes) for row in range(len(result))]
+    found = [strip_of(result[[row]], gallery, classes) for row in range(len(result))]
     return [strip for strip in found if strip is not None]
 
 
@@ -255,20 +253,6 @@ def strip_from(values: dict[str, Any]) -> Strip:
         for name in ("before", "after", "order")
     }
     return Strip(**{**values, **images, **rows})
-
-
-def _one(result: AttackResult, row: int) -> AttackResult:
-    """One attack of a result."""
-    part = slice(row, row + 1)
-    return replace(
-        result,
-        original=result.original[part],
-        adversarial=result.adversarial[part],
-        targets=result.targets[part],
-        preserved=result.preserved[part],
-        before={name: values[part] for name, values in result.before.items()},
-        after={name: values[part] for name, values in result.after.items()},
-    )
 
 
 def _packed(image: Tensor, side: int) -> str:

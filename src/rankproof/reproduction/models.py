@@ -11,13 +11,13 @@ from typing import Any
 from rankproof.data import Dataset, load
 from rankproof.data.load import EMBEDDED, find
 from rankproof.errors import RankproofError
-from rankproof.files import write_atomically
+from rankproof.io import write_atomically
 from rankproof.models import ARCHITECTURES, Preprocess, load_checkpoint, zoo_names
 from rankproof.models.checkpoint import RECORD, WEIGHTS
 from rankproof.reproduction.recipe import ModelSpec
 from rankproof.reproduction.records import ModelFacts
-from rankproof.target import Stage, Target, find_device, open_target, silent
-from rankproof.training.health import TrainingFailedError
+from rankproof.system import RetrievalSystem, Stage, SystemOptions, find_device, open_system, silent
+from rankproof.training.divergence import TrainingFailedError
 from rankproof.training.options import Options, recipe_of
 from rankproof.training.recipe import Recipe
 from rankproof.training.run import Run, train_checkpoint
@@ -116,7 +116,7 @@ class Models:
     stage: Stage = silent
     _splits: dict[tuple[str, int | None], Splits | None] = field(default_factory=dict)
     _planned: dict[str, Planned | None] = field(default_factory=dict)
-    _targets: dict[str, Target] = field(default_factory=dict)
+    _targets: dict[str, RetrievalSystem] = field(default_factory=dict)
     _sources: dict[str, str] = field(default_factory=dict)
     _zoo: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -154,7 +154,7 @@ class Models:
         file = self.folder / planned.key / FAILED
         return file.read_text().strip() if file.is_file() else None
 
-    def target(self, planned: Planned) -> Target:
+    def target(self, planned: Planned) -> RetrievalSystem:
         """A model with the embedded test split; trained first where need be, from the last finished epoch on.
 
         Raises:
@@ -165,15 +165,14 @@ class Models:
             if (reason := self.failure(planned)) is not None:
                 raise TrainingFailedError(reason)
             source = self.source(planned) or self._trained(planned)
-            self._targets[name] = open_target(
-                source,
-                self._place(spec.data),
+            options = SystemOptions(
                 device=self.device,
                 size=spec.attacked_size or _side(spec),
                 preprocess=Preprocess(resize=spec.size) if spec.attacked_size else None,
                 root=self.root,
-                stage=self.stage,
             )
+            place = self._place(spec.data)
+            self._targets[name] = open_system(source, place, options, stage=self.stage)
         return self._targets[name]
 
     def facts(self, planned: Planned) -> ModelFacts:

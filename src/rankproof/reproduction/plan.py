@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from rankproof.cost import bare_seconds, look_seconds
-from rankproof.methods.universal import Universal
+from rankproof.attacks.cost import bare_seconds, query_seconds
+from rankproof.methods.white_box.universal import Universal
 from rankproof.models import new_encoder
 from rankproof.parallel import Job
 from rankproof.ranking import Gallery, Ranker
@@ -143,7 +143,7 @@ def _together(tasks: Sequence[Task]) -> Iterator[tuple[Task, ...]]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace:
+class PassTimes:
     """Seconds for one image.
 
     Args:
@@ -157,21 +157,21 @@ class Pace:
     query: float
 
 
-def pace_of(planned: Planned, device: str) -> Pace:
+def pass_times(planned: Planned, device: str) -> PassTimes:
     """Time an untrained encoder of the same form against a gallery of the same size."""
     ranker = Ranker(new_encoder(planned.spec.arch).to(device), planned.spec.distance)
     images = planned.splits.test.take(torch.arange(min(SAMPLE, len(planned.splits.test))))
     z = ranker.embed_all(images)
     copies = -(-len(planned.splits.test) // len(z))
     gallery = Gallery(ranker, z.repeat(copies, 1)[: len(planned.splits.test)])
-    return Pace(
+    return PassTimes(
         encoder=bare_seconds(gallery, images, 1, whole_gallery=False) / len(images),
         evaluation=bare_seconds(gallery, images, 1, whole_gallery=True) / len(images),
-        query=RANKING * look_seconds(gallery, images, 1),
+        query=RANKING * query_seconds(gallery, images, 1),
     )
 
 
-def cell_seconds(cell: TableCell, pace: Pace, size: int) -> float:
+def cell_seconds(cell: TableCell, times: PassTimes, size: int) -> float:
     """An estimate of one cell.
 
     Args:
@@ -180,22 +180,22 @@ def cell_seconds(cell: TableCell, pace: Pace, size: int) -> float:
     if cell.run in ("src", "weights"):
         return 1.0
     if cell.run == "training":
-        return EVALUATION * max(cell.robustness, 1) * pace.evaluation
-    one = pace.evaluation if goal_of(cell).whole_gallery else pace.encoder
+        return EVALUATION * max(cell.robustness, 1) * times.evaluation
+    one = times.evaluation if goal_of(cell).whole_gallery else times.encoder
     match cell.run:
         case "universal":
             return cell.trials * Universal().passes(cell.eps) * SEEN_SHARE * size * one
         case "black-box" | "service" | "seconds" | "order-strip" | "saved" | "pipeline":
-            return cell.trials * max(1, cell.budget or 0) * pace.query
+            return cell.trials * max(1, cell.budget or 0) * times.query
         case _:
             passes = descent_of(cell).passes(cell.eps) if cell.eps else 0
-            return cell.trials * (passes * one + VERDICT_PASSES * pace.evaluation)
+            return cell.trials * (passes * one + VERDICT_PASSES * times.evaluation)
 
 
-def training_seconds(planned: Planned, pace: Pace) -> float:
+def training_seconds(planned: Planned, times: PassTimes) -> float:
     """An estimate of one training."""
     passes = TRAINING + float(planned.recipe.defense.settings().get("steps", 0))
-    return planned.recipe.epochs * len(planned.splits.train) * passes * pace.encoder
+    return planned.recipe.epochs * len(planned.splits.train) * passes * times.encoder
 
 
 def in_words(seconds: float) -> str:

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,22 +14,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rankproof.attack import attack, chunk_rows
-from rankproof.data.pictures import decode, peek
-from rankproof.files import write_atomically
-from rankproof.goals import CandidateLower, Goal, QueryLower, Reorder, Sum
-from rankproof.goals.base import Scene
-from rankproof.methods.presets import published
-from rankproof.methods.universal import Universal
-from rankproof.oracle import ListOracle, Oracle, Watch
-from rankproof.randomness import generator
+from rankproof.attacks import attack
+from rankproof.attacks.result import AttackResult
+from rankproof.attacks.transfer import on_unseen
+from rankproof.attacks.white_box import chunk_rows
+from rankproof.data.images import decode, peek
+from rankproof.goals import Goal, Reorder
+from rankproof.goals.base import AttackContext
+from rankproof.io import encode_png, write_atomically
+from rankproof.methods.defaults import published
+from rankproof.methods.white_box.universal import Universal
+from rankproof.oracles import ListOracle, Oracle, TrackedItems
 from rankproof.ranking.metrics import short_range_tau
 from rankproof.reproduction.cells import TableCell, goal_of, search_of
-from rankproof.result import AttackResult
-from rankproof.target import Target
+from rankproof.rng import generator
+from rankproof.system import RetrievalSystem
 from rankproof.threat import Threat
-from rankproof.transfer import on_unseen
-from rankproof.types import Ids, Images, Outcome, PerAttack
+from rankproof.types import Evaluation, Ids, Images, PerAttack, ProgressCallback
 
 SEEN_SHARE, NEAREST_SHARE = 0.05, 0.01
 POINTS = 201  # at which a density is kept
@@ -63,7 +64,7 @@ class Shared:
 
 
 def universal_values(
-    target: Target, goal: Goal | Sum, eps: float, count: int, seed: int, tell: Callable[[int, int], None]
+    target: RetrievalSystem, goal: Goal, eps: float, count: int, seed: int, progress: ProgressCallback
 ) -> Shared:
     """One perturbation for all seen images, for each of some targets.
 
@@ -72,20 +73,20 @@ def universal_values(
 
     Args:
         count: targets, drawn uniformly from X; the paper has one for every ten images.
-        tell: called with evaluations done and in all.
+        progress: called with evaluations done and in all.
     """
     size, gallery, method = len(target.gallery), target.gallery, Universal()
     each = max(2, round(SEEN_SHARE * size))
     drawn = torch.randperm(size, generator=generator(seed, 0, "universal images"))
     seen, unseen = drawn[:each], drawn[each : 2 * each]
     wanted = torch.randperm(size, generator=generator(seed, 0, "universal targets"))[:count]
-    lowers = isinstance(goal, CandidateLower | QueryLower)
+    lowers = goal.spec.direction == "lower"
     values: dict[str, list[float]] = {name: [] for name in ("seen_before", "seen", "unseen_before", "unseen")}
     attacks: dict[str, AttackResult] = {}
     for number, item in enumerate(wanted.tolist()):
 
         def show(done: int, total: int, number: int = number) -> None:
-            tell(number * total + done, len(wanted) * total)
+            progress(number * total + done, len(wanted) * total)
 
         made = attack(
             gallery,
@@ -94,11 +95,11 @@ def universal_values(
             Threat(eps, shared=True),
             method=method,
             seed=seed,
-            index=seen,
+            gallery_ids=seen,
             targets=torch.full((each, 1), item),
             progress=show,
         )
-        other = on_unseen(made, gallery, goal, target.dataset.take(unseen), index=unseen)
+        other = on_unseen(made, gallery, goal, target.dataset.take(unseen), gallery_ids=unseen)
         for name, result, positions in (("seen", made, seen), ("unseen", other, unseen)):
             attacks[f"{number}-{name}"] = result
             rows = _nearest(target, item, positions) if lowers else torch.arange(len(positions))
@@ -112,7 +113,7 @@ def universal_values(
     return Shared(values=values, images=each, steps=method.passes(eps), notes=(note,), attacks=attacks)
 
 
-def _nearest(target: Target, item: int, positions: Tensor) -> Tensor:
+def _nearest(target: RetrievalSystem, item: int, positions: Tensor) -> Tensor:
     """Which of the images at `positions` (b,) are the 1 % nearest to an item."""
     gallery = target.gallery
     own = gallery.embeddings[item][None].double()
@@ -146,19 +147,19 @@ class Losses:
 
 
 def losses_over_steps(
-    target: Target, goal: Reorder, eps: float, index: Tensor, seed: int, tell: Callable[[int, int], None]
+    target: RetrievalSystem, goal: Reorder, eps: float, index: Tensor, seed: int, progress: ProgressCallback
 ) -> Losses:
     """Run the published order attack on some gallery items (b,) and watch its loss.
 
     Args:
         goal: what is wanted; its xi must be above 0.
-        tell: called with attacks done and in all.
+        progress: called with attacks done and in all.
     """
     parts, done = [], 0
     for rows in index.split(chunk_rows(target.gallery, goal)):
         parts.append(_losses_of(target, goal, Threat(eps), rows, seed))
         done += len(rows)
-        tell(done, len(index))
+        progress(done, len(index))
     return Losses(
         total=torch.cat([part.total for part in parts]),
         keep=torch.cat([part.keep for part in parts]),
@@ -167,7 +168,7 @@ def losses_over_steps(
     )
 
 
-def _losses_of(target: Target, goal: Reorder, threat: Threat, index: Tensor, seed: int) -> Losses:
+def _losses_of(target: RetrievalSystem, goal: Reorder, threat: Threat, index: Tensor, seed: int) -> Losses:
     ranker, method, keys = target.gallery.ranker, published(goal.metric), index.tolist()
     original = ranker.as_input(target.dataset.take(index))
     seen: list[tuple[Tensor, Tensor]] = []
@@ -175,24 +176,26 @@ def _losses_of(target: Target, goal: Reorder, threat: Threat, index: Tensor, see
         with torch.no_grad():
             clean = ranker.embed(original)
             here = index.to(clean.device)
-            scene = Scene(gallery=target.gallery, clean=clean, keys=keys, seed=seed, index=here)
-            bound = goal.bind(scene)
+            context = AttackContext(
+                gallery=target.gallery, clean=clean, rng_keys=keys, seed=seed, gallery_ids=here
+            )
+            bound = goal.bind(context)
 
-        def objective(images: Tensor, emphasis: Tensor | None = None) -> Outcome:
+        def objective(images: Tensor, penalty_weight: Tensor | None = None) -> Evaluation:
             z = ranker.embed(images)
-            outcome = bound.outcome(z, emphasis)
+            evaluation = bound.evaluate(z, penalty_weight)
             with torch.no_grad():
-                order = bound.outcome(z, torch.zeros_like(outcome.loss)).loss
-            total = outcome.loss.detach()
+                order = bound.evaluate(z, torch.zeros_like(evaluation.loss)).loss
+            total = evaluation.loss.detach()
             seen.append((total, (total - order) / goal.xi))
-            return outcome
+            return evaluation
 
-        found = method.run(original, original, objective, threat, seed=seed, keys=keys)
+        found = method.run(original, original, objective, threat, seed=seed, rng_keys=keys)
         with torch.no_grad():
             objective(found.images)
-            verdict = bound.verdict(ranker.embed(found.images))
+            metrics = bound.metrics(ranker.embed(found.images))
     total, keep = (torch.stack(values, dim=1).double().cpu() for values in zip(*seen, strict=True))
-    return Losses(total=total, keep=keep, tau=verdict["tau"].cpu(), mean_rank=verdict["mean_rank"].cpu())
+    return Losses(total=total, keep=keep, tau=metrics["tau"].cpu(), mean_rank=metrics["mean_rank"].cpu())
 
 
 def weight_spread(encoder: nn.Module) -> list[dict[str, Any]]:
@@ -246,12 +249,10 @@ def saved_and_read(images: Images, folder: Path | None = None) -> Tensor:
     if folder is None:
         with TemporaryDirectory() as temporary:
             return saved_and_read(images, Path(temporary))
-    from rankproof.wire.picture import png
-
     reloaded = []
     for number, image in enumerate(images):
         path = folder / f"{number}.png"
-        write_atomically(path, png(image))
+        write_atomically(path, encode_png((image * 255).round().byte()))
         raw = path.read_bytes()
         reloaded.append(torch.from_numpy(decode(raw, path.name, peek(raw, path.name)).copy()))
     return torch.stack(reloaded).float() / 255
@@ -260,14 +261,14 @@ def saved_and_read(images: Images, folder: Path | None = None) -> Tensor:
 def searched_alone(oracle: Oracle, images: Images, wanted: Ids) -> PerAttack:
     """tau_S of each image, sent by itself as a stranger would send a file."""
     places = [
-        oracle(image[None, None], Watch(torch.arange(1), ids[None]))
+        oracle(image[None, None], TrackedItems(torch.arange(1), ids[None]))
         for image, ids in zip(images, wanted, strict=True)
     ]
     return short_range_tau(torch.cat(places), oracle.visible)[:, 0]
 
 
 @contextmanager
-def served(target: Target) -> Iterator[str]:
+def served(target: RetrievalSystem) -> Iterator[str]:
     """The address of a service of its own process, whose uploads pass a JPEG file and a smaller size."""
     with TemporaryDirectory() as folder:
         side = str(target.dataset.pictures.shape[-1])
@@ -285,40 +286,48 @@ def served(target: Target) -> Iterator[str]:
                 process.terminate()
 
 
-def sent_again(cell: TableCell, target: Target, seed: int) -> tuple[AttackResult, PerAttack]:
+def sent_again(cell: TableCell, target: RetrievalSystem, seed: int) -> tuple[AttackResult, PerAttack]:
     """An attack over HTTP, and tau_S (b,) of the images it returned when they are sent anew.
 
     Args:
         target: whose images are sent; its own ranking is not asked.
     """
-    from rankproof.wire import OWN, Client, HttpOracle, Ledger, Pace, allowed
-    from rankproof.wire.http_oracle import answered
-    from rankproof.wire.picture import png
+    from rankproof.wire import (
+        RANKPROOF_SERVICE,
+        Client,
+        HttpOracle,
+        RateLimit,
+        ResponseCache,
+        check_destination,
+    )
+    from rankproof.wire.http_oracle import cached_search, exact_png
 
     index, visible = target.draw(cell.trials, seed), int(cell.visible or 0)
-    method, space = search_of(cell)
+    method, subspace, _ = search_of(cell.method)
     with (
         served(target) as url,
-        closing(Client(allowed(url), OWN, pace=Pace())) as client,
-        closing(Ledger(None, client.service)) as ledger,
-        closing(Ledger(None, client.service)) as fresh,
+        closing(Client(check_destination(url), RANKPROOF_SERVICE, rate_limit=RateLimit())) as client,
+        closing(ResponseCache(None, client.service)) as cache,
+        closing(ResponseCache(None, client.service)) as fresh,
     ):
         result = attack(
-            HttpOracle(client, ledger, visible),
+            HttpOracle(client, cache, visible),
             target.dataset.take(index),
             goal_of(cell),
             Threat(cell.eps, grid=cell.grid),
             method=method,
-            space=space,
+            subspace=subspace,
             budget=cell.budget,
             seed=seed,
-            index=index,
+            gallery_ids=index,
         )
 
         def search(images: Images) -> list[list[str]]:
-            return answered(client, fresh, [png(image) for image in images])
+            return cached_search(client, fresh, [exact_png(image) for image in images])
 
-        # The same numbers for the service's ids, and a ledger that cannot answer in its place.
-        anew = ListOracle(search, visible, ledger.numbers)
-        places = anew(result.adversarial[:, None], Watch(torch.arange(len(index)), result.targets))[:, 0]
+        # The same numbers for the service's ids, and a cache that cannot answer in its place.
+        anew = ListOracle(search, visible, cache.numbers)
+        places = anew(result.adversarial[:, None], TrackedItems(torch.arange(len(index)), result.targets))[
+            :, 0
+        ]
     return result, short_range_tau(places, visible)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from rankproof.config_table import Read, read_table
 from rankproof.errors import RankproofError
 from rankproof.reproduction.schema import (
     DRAWINGS,
@@ -29,7 +30,6 @@ from rankproof.reproduction.schema import (
     typed,
     whole,
 )
-from rankproof.tables import Read, read_table
 from rankproof.training.options import Options
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from rankproof.errors import RankproofError
-from rankproof.ranking.metrics import summarise
+from rankproof.ranking.metrics import mean_interval
 from rankproof.reproduction.cells import STRONG, TableCell, is_order
 
 # One more whenever what a cell measures changes, so that no older record is taken for a new one.
@@ -157,7 +157,7 @@ def identity(cell: TableCell, models: Mapping[str, Sequence[str]], seed: int) ->
 
 def mean_and_interval(values: Sequence[int | float]) -> Interval:
     """Mean and 95 % interval of one value for each attack."""
-    found = summarise(torch.tensor(values, dtype=torch.float64))
+    found = mean_interval(torch.tensor(values, dtype=torch.float64))
     low, high = found.ends
     return found.mean, low, high
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from rankproof.files import write_atomically
-from rankproof.ranking.metrics import summarise
+from rankproof.io import write_atomically
+from rankproof.ranking.metrics import mean_interval
 from rankproof.reproduction.cells import Figure, TableCell, is_order
 from rankproof.reproduction.compare import MARKS, Mark, Row
 from rankproof.reproduction.recipe import TableRecipe, paper_name
@@ -69,7 +69,7 @@ def with_interval(value: float, ends: Sequence[float | None], metric: str = "ran
 
 def estimate(values: Sequence[int | float], sign: str = "") -> str:
     """Mean and 95 % interval of one value per attack."""
-    found = summarise(torch.tensor(values, dtype=torch.float64))
+    found = mean_interval(torch.tensor(values, dtype=torch.float64))
     return f"{found.mean:{sign}.3f} [{found.low:{sign}.3f}, {found.high:{sign}.3f}]"
 
 

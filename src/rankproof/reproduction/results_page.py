@@ -9,16 +9,14 @@ from pathlib import Path
 from statistics import median, stdev
 from typing import Any
 
-from rankproof.files import write_atomically
+from rankproof.goals.registry import order_of, spec
+from rankproof.io import write_atomically
 from rankproof.reproduction.cells import (
     STRONG,
-    TITLES,
     TableCell,
     cells_of,
     cells_of_block,
     is_order,
-    larger_is_stronger,
-    letter_of,
     lowers,
 )
 from rankproof.reproduction.compare import (
@@ -362,8 +360,7 @@ def white_box_speed(view: View) -> str:
 
 def _pairs(view: View) -> Iterator[tuple[TableCell, Measurement, Measurement]]:
     """The cells that both searches were run for, in the order of the papers."""
-    order = list(TITLES)
-    cells = sorted(view.cells, key=lambda cell: (order.index(cell.goal), cell.count, cell.eps))
+    cells = sorted(view.cells, key=lambda cell: (order_of(cell.goal), cell.count, cell.eps))
     for cell in cells:
         weak, best = view.of(cell), view.like(cell, STRONG)
         if cell.method != STRONG and weak is not None and best is not None:
@@ -786,7 +783,7 @@ def _defended_attacks(view: View, data: str, cells: Sequence[TableCell]) -> Iter
     }
     for goal in dict.fromkeys(goal for goal, _ in printed):
         before, after = (printed[goal, eps] or 0.0 for eps in (0.0, 0.3))
-        named = f"{TITLES[goal]}, {letter_of(goal)} = 1"
+        named = f"{spec(goal).title}, {spec(goal).letter} = 1"
         yield "CTD, printed", "published", named, f"{before:.1f}", f"{after:.1f}", "", "", ""
         for cell in cells:
             record, name = _training(view, cell), f"`{cell.model}`"
@@ -798,12 +795,12 @@ def _defended_attacks(view: View, data: str, cells: Sequence[TableCell]) -> Iter
                 continue
             weak, best = (next(each for each in found if each["method"] == how) for how in ("pgd", STRONG))
             gap = weak["after"] - after
-            letter = letter_of(weak["goal"])
-            attacked = f"{TITLES[weak['goal']]}, {letter} = {weak[letter]}"
+            attacked = spec(weak["goal"])
+            named = f"{attacked.title}, {attacked.letter} = {weak[attacked.letter]}"
             figures = (with_interval(each["after"], each["ci95"], each["metric"]) for each in (weak, best))
-            beyond = gap if larger_is_stronger(goal) else -gap  # towards the attacker
+            beyond = gap if spec(goal).larger_is_stronger else -gap  # towards the attacker
             yield (
-                *(name, _schedule(record)[0], attacked, number(weak["before"]), *figures, f"{gap:+.2f}"),
+                *(name, _schedule(record)[0], named, number(weak["before"]), *figures, f"{gap:+.2f}"),
                 "weaker" if beyond > WEAKER else "as robust",
             )
 
@@ -960,7 +957,7 @@ def _metric(cell: TableCell) -> str:
 
 def _attack(cell: TableCell) -> str:
     """The goal and how many are chosen."""
-    return f"{TITLES[cell.goal]}, {cell.letter} = {cell.count}"
+    return f"{spec(cell.goal).title}, {cell.letter} = {cell.count}"
 
 
 def _eps(cell: TableCell) -> str:

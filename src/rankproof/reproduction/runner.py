@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from rankproof.io import versions
 from rankproof.parallel import Job, in_turn, side_by_side
 from rankproof.reproduction.cells import (
     STRONG,
@@ -19,25 +20,24 @@ from rankproof.reproduction.cells import (
 )
 from rankproof.reproduction.compare import Mark, Row, row_of
 from rankproof.reproduction.figures import Drawing
-from rankproof.reproduction.measure import Bench, Outcome, joined
+from rankproof.reproduction.measure import Bench, CellOutcome, joined
 from rankproof.reproduction.models import Models, Planned
 from rankproof.reproduction.plan import (
     Estimate,
-    Pace,
+    PassTimes,
     Step,
     Task,
     Training,
     cell_seconds,
-    pace_of,
+    pass_times,
     training_seconds,
 )
 from rankproof.reproduction.recipe import ExperimentRecipe, Recipe, TableRecipe, find_recipe, read_recipe
 from rankproof.reproduction.records import RECORDS, CompletedCells, Measurement, ModelFacts, identity
 from rankproof.reproduction.render import Table
 from rankproof.reproduction.results_page import Experiment
-from rankproof.target import Stage, find_device, silent
-from rankproof.training.health import TrainingFailedError, chance_recall
-from rankproof.versions import versions
+from rankproof.system import Stage, find_device, silent
+from rankproof.training.divergence import TrainingFailedError, chance_recall
 
 MODELS, OUT = Path("runs/models"), Path("runs/reproduce")
 Made = Table | Drawing | Experiment
@@ -167,7 +167,7 @@ class Worker:
             if task.cell.run != "training":
                 raise
             chance = chance_recall(plans[1].splits.test.labels)
-            outcome = Outcome(training={"failure": str(error), "chance": chance, "model": None})
+            outcome = CellOutcome(training={"failure": str(error), "chance": chance, "model": None})
         else:
             begin, before = time.monotonic(), self._before(task)
             first = 0 if before is None else before.trials
@@ -176,7 +176,8 @@ class Worker:
             outcome = outcome if before is None else joined(before, outcome)
             if self.request.save:
                 for name, attack in outcome.attacks.items():
-                    attack.save(self.out / "attacks" / task.cell.name / name, data=target.dataset.name)
+                    summary = replace(attack.summary, data=target.dataset.name)
+                    attack.save(self.out / "attacks" / task.cell.name / name, summary)
         wall = round(time.monotonic() - begin, 3)
         measurement = replace(self._measurement(task, plans, outcome), wall_seconds=wall)
         self.records.keep(self.part, measurement)
@@ -188,7 +189,7 @@ class Worker:
             return None
         return self.records.find(self.part, replace(task.cell, trials=1), task.same)
 
-    def _measurement(self, task: Task, plans: tuple[Planned, Planned], outcome: Outcome) -> Measurement:
+    def _measurement(self, task: Task, plans: tuple[Planned, Planned], outcome: CellOutcome) -> Measurement:
         cell = task.cell
         models = {planned.spec.name: planned for planned in plans}
         beside = {each.beside: each.beside_printed for each in cell.figures if each.beside is not None}
@@ -265,7 +266,7 @@ class Reproduction:
         self.printed = by_published_schedule(self.recipe, cells) if request.published_schedule else cells
         stronger = request.method == STRONG
         self.chosen = selected(strong_cells(self.printed) if stronger else self.printed, request.words)
-        self._paces: dict[tuple[str, int], Pace] = {}
+        self._times: dict[tuple[str, int], PassTimes] = {}
 
     def estimate(self) -> Estimate:
         """What is left to do; one pass of each kind of encoder is timed."""
@@ -283,7 +284,7 @@ class Reproduction:
             tasks.append(self._task(cell, same, plans))
             for planned in [each for plan in plans for each in (*self.worker.models.beginnings(plan), plan)]:
                 if self.worker.models.source(planned) is None and self.worker.models.failure(planned) is None:
-                    seconds = training_seconds(planned, self._pace(planned))
+                    seconds = training_seconds(planned, self._times_of(planned))
                     before = frozenset(each.key for each in self.worker.models.beginnings(planned))
                     trainings[planned.key] = Training(model=planned.spec.name, seconds=seconds, needs=before)
         return Estimate(trainings=trainings, tasks=tasks, finished=finished, absent=absent)
@@ -375,15 +376,15 @@ class Reproduction:
 
     def _task(self, cell: TableCell, same: str, plans: tuple[Planned, Planned]) -> Task:
         target = plans[1]
-        seconds = cell_seconds(cell, self._pace(target), len(target.splits.test))
+        seconds = cell_seconds(cell, self._times_of(target), len(target.splits.test))
         keys = frozenset(planned.key for planned in plans)
         return Task(cell=cell, same=same, keys=keys, seconds=seconds)
 
-    def _pace(self, planned: Planned) -> Pace:
+    def _times_of(self, planned: Planned) -> PassTimes:
         known = (planned.spec.arch, len(planned.splits.test))
-        if known not in self._paces:
-            self._paces[known] = pace_of(planned, find_device(self.request.device))
-        return self._paces[known]
+        if known not in self._times:
+            self._times[known] = pass_times(planned, find_device(self.request.device))
+        return self._times[known]
 
 
 def _figures_in_words(record: Measurement, cell: TableCell) -> str:

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rankproof.config_table import Read
 from rankproof.errors import RankproofError
-from rankproof.tables import Read
+from rankproof.goals import registry as goals
+from rankproof.goals.base import DISTANCE
+from rankproof.methods import registry as methods
 from rankproof.threat import Threat, parse_eps
 
 UNREADABLE, NOT_PRINTED = "?", ""  # of a figure: not readable in print, not printed at all
@@ -15,11 +18,7 @@ Typed = float | str  # a figure, UNREADABLE or NOT_PRINTED
 Kind = tuple[Callable[..., Any], Mapping[str, Read], Mapping[str, Read]]
 """What a block becomes, the keys it must have, the keys it may have."""
 
-METHODS = ("rand", "beta", "pso", "nes", "spsa")
-SEARCHES = ("none", *METHODS)
-GOALS = ("ca+", "ca-", "qa+", "qa-", "sp-qa+", "sp-qa-")
-DISTANCE = "-distance"
-SHIFT = "shift"
+METHODS = ("rand", "beta", "pso", "nes", "spsa")  # the published black-box methods, in the order of the paper
 DRAWINGS = ("curves", "strips", "order", "losses", "weights")
 
 Line = tuple[Typed, ...]
@@ -50,6 +49,18 @@ def one_of(known: Sequence[str]) -> Read:
         return str(value)
 
     return read
+
+
+def goal(value: Any) -> str:
+    """The name of a registered goal, or of its distance-based form."""
+    if str(value).removesuffix(DISTANCE) not in goals.names():
+        raise RankproofError(f"{value!r} is unknown; known: {', '.join(goals.names())}")
+    return str(value)
+
+
+def search(value: Any) -> str:
+    """The name of a registered black-box method, or "none"."""
+    return str(one_of(("none", *methods.names("black-box")))(value))
 
 
 def number(value: Any) -> float:
@@ -380,12 +391,11 @@ def _fit(name: str, grid: Grid | None, rows: int, columns: int) -> None:
         raise RankproofError(f"{name}: expected {rows} rows of {columns} figures, got {got}")
 
 
-_goal = one_of((*GOALS, *(f"{goal}{DISTANCE}" for goal in GOALS)))
 _line, _grid = list_of(typed), list_of(list_of(typed))
 
 _COLUMNS: dict[str, Read] = {
     "model": text,
-    "goal": _goal,
+    "goal": goal,
     "knob": one_of(("w", "m")),
     "knobs": list_of(count),
 }
@@ -404,7 +414,7 @@ TABLE_KINDS: dict[str, Kind] = {
     "transfer": (
         TransferBlock,
         {
-            **{"goal": _goal, "eps": level, "from": list_of(text), "to": list_of(text)},
+            **{"goal": goal, "eps": level, "from": list_of(text), "to": list_of(text)},
             **{"before": _grid, "published": _grid},
         },
         {"xi": number},
@@ -412,7 +422,7 @@ TABLE_KINDS: dict[str, Kind] = {
     "universal": (
         UniversalBlock,
         {
-            **{"model": text, "goal": _goal, "eps": level},
+            **{"model": text, "goal": goal, "eps": level},
             **dict.fromkeys(("seen_before", "seen", "unseen_before", "unseen"), typed),
         },
         {},
@@ -427,7 +437,7 @@ TABLE_KINDS: dict[str, Kind] = {
     ),
     "black-box": (
         BlackBoxBlock,
-        {"model": text, "method": one_of(SEARCHES), **_SEEN, "eps": list_of(level), "tau": _line},
+        {"model": text, "method": search, **_SEEN, "eps": list_of(level), "tau": _line},
         {"mean_rank": _line},
     ),
     "seconds": (
@@ -438,21 +448,21 @@ TABLE_KINDS: dict[str, Kind] = {
     "service": (
         ServiceBlock,
         {
-            **{"method": one_of(METHODS), "eps": level, **_SEEN, "trials": count},
+            **{"method": search, "eps": level, **_SEEN, "trials": count},
             **dict.fromkeys(("mean", "stdev", "max", "min", "median"), typed),
         },
         {},
     ),
 }
 
-_WHAT: dict[str, Read] = {"model": text, "goal": one_of((*GOALS, SHIFT))}
+_WHAT: dict[str, Read] = {"model": text, "goal": goal}
 FIGURE_KINDS: dict[str, Kind] = {
     "curve": (CurveBlock, {**_WHAT, "eps": list_of(level)}, {"xi": number}),
-    "strip": (StripBlock, {**_WHAT, "goal": one_of(GOALS), "eps": level}, {"count": count, "xi": number}),
+    "strip": (StripBlock, {**_WHAT, "goal": goal, "eps": level}, {"count": count, "xi": number}),
     "order-strip": (
         OrderStripBlock,
         {
-            **{"model": text, "method": one_of(METHODS), "k": count, "eps": level},
+            **{"model": text, "method": search, "k": count, "eps": level},
             **{"visible": visible, "budget": count},
         },
         {},
@@ -466,7 +476,7 @@ EXPERIMENT_KINDS: dict[str, Kind] = {
         AttackBlock,
         {
             "model": text,
-            "goals": list_of(one_of((*GOALS, "oa"))),
+            "goals": list_of(goal),
             "counts": list_of(count),
             "eps": list_of(level),
         },

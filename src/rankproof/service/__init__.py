@@ -1,1 +1,1 @@
-"""A search-by-image service of one's own: a model and a gallery behind HTTP, which its owner may attack."""
+"""A search-by-image service over a gallery, with the limits of the platform attacked in ICCV 2021."""

@@ -1,241 +1,132 @@
-"""The HTTP of the service: search, items, health, metrics, and the page."""
+"""The web application: routes, error responses, security headers and the static pages."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated
 
 import anyio
 import torch
-from anyio.to_thread import run_sync
-from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
-from fastapi import Path as InPath
-from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
-from pydantic import BaseModel, Field
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from torch import Tensor
 
+from rankproof.errors import RankproofError
+from rankproof.io import versions
 from rankproof.service.batching import Batcher
-from rankproof.service.database import AwayError
-from rankproof.service.headers import Secured
-from rankproof.service.keys import NAME
-from rankproof.service.limits import MOST_VISIBLE
-from rankproof.service.metrics import Measured, Metrics
-from rankproof.service.problems import add_handlers, problems
-from rankproof.service.service import Service
-from rankproof.service.upload import FIELD, MEDIA, MULTIPART, read_upload
-from rankproof.versions import versions
+from rankproof.service.errors import DatabaseUnavailableError, RefusedError
+from rankproof.service.metrics import Metrics, RequestMetrics
+from rankproof.service.routes import AppState, Problem, router
+from rankproof.service.search_service import SearchService
 
 PAGE = Path(__file__).parent / "page"
-DECODERS = 2  # uploads decoded at once: what bounds the memory of pixels
-PICTURE = {"type": "string", "format": "binary"}
-FORM = {
-    "type": "object",
-    "required": [FIELD],
-    "properties": {FIELD: PICTURE},
-    "additionalProperties": False,
+DECODERS = 2  # uploads decoded at once, which bounds the memory that decoded pixels take
+DATABASE_RETRY = 5  # seconds to wait while the database is unavailable
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
 }
-BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            **{media: {"schema": PICTURE} for media in MEDIA},
-            MULTIPART: {"schema": FORM},
-        },
-    }
-}
-NO_KEY: dict[str, list[str]] = {}  # which is enough as long as there are no keys
-LISTED = 100  # ids in one answer
-UPLOADS = (400, 401, 408, 413, 415, 422, 503)
-
-router = APIRouter()
 
 
-@dataclass
-class Serving:
-    """What the routes share."""
-
-    service: Service
-    metrics: Metrics
-    batch: Batcher[Tensor, list[str]]
-    decoders: anyio.CapacityLimiter
-    extra: list[str]
-
-
-# Both are asynchronous because FastAPI would send them to another thread otherwise, for every request.
-async def _serving(request: Request) -> Serving:
-    here: Serving = request.app.state.serving
-    return here
-
-
-async def _key(
-    given: Annotated[str | None, Depends(APIKeyHeader(name="X-Api-Key", auto_error=False))],
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))],
-) -> str | None:
-    return bearer.credentials if given is None and bearer is not None else given
-
-
-Here = Annotated[Serving, Depends(_serving)]
-Key = Annotated[str | None, Depends(_key)]
-ItemId = Annotated[str, InPath(pattern=f"^{NAME.pattern}$", description="The id of an item.")]
-
-
-class Found(BaseModel):
-    """The first results."""
-
-    ids: list[str] = Field(description="Ids of items, the nearest first.", max_length=MOST_VISIBLE)
-    visible: int = Field(description="How many results are shown at most.", ge=1, le=MOST_VISIBLE)
-
-
-class Listed(BaseModel):
-    """Some of the items."""
-
-    ids: list[str] = Field(description="Ids of items in gallery order.", max_length=LISTED)
-    items: int = Field(description="How many items there are.", ge=0)
-
-
-class Left(BaseModel):
-    """What a caller may still do today."""
-
-    left: int = Field(description="Calls left today (UTC).", ge=0)
-    per_day: int = Field(description="Calls allowed on a day.", ge=1)
-
-
-class Health(BaseModel):
-    """That the service answers, and what it serves."""
-
-    status: str
-    items: int
-    visible: int
-    version: str
-    extra: list[str] = Field(description="What it offers beside searching, such as 'lab'.")
-
-
-async def picture_in(request: Request, here: Serving) -> Tensor:
-    """The upload of a request, read and decoded."""
-    raw, declared = await read_upload(request, here.service.limits)
-    return await run_sync(here.service.take_in, raw, declared, limiter=here.decoders)
-
-
-@router.post("/search", responses=problems(*UPLOADS, 429), openapi_extra={**BODY, "security": [NO_KEY]})
-async def search(request: Request, here: Here, key: Key) -> Found:
-    """Rank the gallery by its distance to a picture.
-
-    Only calls that are answered count.
-    """
-    service = here.service
-    caller = await run_sync(service.caller, key)
-    raw, declared = await read_upload(request, service.limits)
-    picture = await run_sync(service.admit, caller, raw, declared, limiter=here.decoders)
-    try:
-        ids = await here.batch(picture)
-    except Exception:
-        with suppress(AwayError):
-            await run_sync(service.quota.give_back, caller.name)
-        raise
-    return Found(ids=ids, visible=service.limits.visible)
-
-
-@router.get("/quota", responses=problems(401, 503), openapi_extra={"security": [NO_KEY]})
-async def quota(here: Here, key: Key) -> Left:
-    """How many calls are left today; asking does not count."""
-    service = here.service
-    caller = await run_sync(service.caller, key)
-    per_day, spent = service.limits.per_day, await run_sync(service.quota.spent, caller.name)
-    return Left(left=max(0, per_day - spent), per_day=per_day)
-
-
-@router.get("/items", responses=problems(422, 503))
-async def items(
-    here: Here,
-    offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
-    limit: Annotated[int, Query(ge=1, le=LISTED)] = 24,
-) -> Listed:
-    """The ids of some items."""
-    known = here.service.items
-    return Listed(ids=await run_sync(known.page, offset, limit), items=await run_sync(len, known))
-
-
-@router.get(
-    "/items/{name}/image",
-    responses={200: {"content": {"image/png": {"schema": PICTURE}}}, **problems(404, 422, 503)},
-    response_class=Response,
-)
-async def image(name: ItemId, here: Here) -> Response:
-    """The picture of an item."""
-    return Response(await run_sync(here.service.image, name), media_type="image/png")
-
-
-@router.put("/items/{name}", status_code=204, responses=problems(*UPLOADS, 403), openapi_extra=BODY)
-async def put(name: ItemId, request: Request, here: Here, key: Key) -> None:
-    """Add an item, or replace the one of that id; for admin keys."""
-    await run_sync(here.service.demand_admin, key)
-    await run_sync(here.service.put, name, await picture_in(request, here))
-
-
-@router.delete("/items/{name}", status_code=204, responses=problems(401, 403, 404, 422, 503))
-async def delete(name: ItemId, here: Here, key: Key) -> None:
-    """Remove an item; for admin keys."""
-    await run_sync(here.service.demand_admin, key)
-    await run_sync(here.service.remove, name)
-
-
-@router.get("/health", responses=problems(503))
-async def health(here: Here) -> Health:
-    """Whether the service can answer."""
-    return Health(
-        status="ok",
-        items=await run_sync(len, here.service.items),
-        visible=here.service.limits.visible,
-        version=versions()["rankproof"],
-        extra=here.extra,
-    )
-
-
-@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-async def metrics(here: Here) -> Response:
-    """Figures for Prometheus."""
-    here.metrics.queue.set(len(here.batch))
-    return Response(here.metrics.text(), media_type="text/plain; version=0.0.4")
-
-
-def create_app(service: Service, extra: Sequence[APIRouter] = ()) -> FastAPI:
-    """The web application of a service, which is closed with it.
+def create_app(service: SearchService, extra: Sequence[APIRouter] = ()) -> FastAPI:
+    """The web application of a service; shutting it down closes the service.
 
     Args:
-        service: what answers.
-        extra: more routes; their tags tell callers of them.
+        service: answers the requests.
+        extra: further routes; `GET /health` lists their tags.
     """
-    limits, counted = service.limits, Metrics()
-    batch: Batcher[Tensor, list[str]] = Batcher(
-        lambda pictures: service.search(torch.stack(pictures)),
+    limits, metrics = service.limits, Metrics()
+    batcher: Batcher[Tensor, list[str]] = Batcher(
+        lambda images: service.search(torch.stack(images)),
         limits.window,
         limits.batch,
-        service.step,
-        counted.batches.observe,
+        service.batch_multiple,
+        metrics.batches.observe,
     )
 
     @asynccontextmanager
-    async def closing(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        batch.close()
+        batcher.close()
         service.close()
 
     app = FastAPI(
         title="rankproof search by image",
         version=versions()["rankproof"],
-        docs_url=None,  # they would load scripts from elsewhere
+        docs_url=None,  # these pages load scripts from other hosts
         redoc_url=None,
-        lifespan=closing,
+        lifespan=lifespan,
     )
-    also = [str(tag) for routes in extra for tag in routes.tags]
-    app.state.serving = Serving(service, counted, batch, anyio.CapacityLimiter(DECODERS), also)
-    add_handlers(app, counted)
+    features = [str(tag) for routes in extra for tag in routes.tags]
+    app.state.shared = AppState(service, metrics, batcher, anyio.CapacityLimiter(DECODERS), features)
+    _add_error_handlers(app, metrics)
     for routes in (router, *extra):
         app.include_router(routes)
     if PAGE.is_dir():
         app.mount("/", StaticFiles(directory=PAGE, html=True))
-    app.add_middleware(Secured)
-    app.add_middleware(Measured, metrics=counted)
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(RequestMetrics, metrics=metrics)
     return app
+
+
+class SecurityHeaders:
+    """Middleware that adds security headers to every response.
+
+    Browsers then trust the declared content type and load nothing from other hosts.
+
+    Args:
+        app: the application.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request and add the headers to its response."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(SECURITY_HEADERS)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+def _add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
+    """Answer every error with a `Problem`."""
+
+    def respond(refusal: RefusedError) -> JSONResponse:
+        metrics.refusals.labels(refusal.reason).inc()
+        problem = Problem(detail=refusal.detail, reason=refusal.reason)
+        wait = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
+        key = {"WWW-Authenticate": "Bearer"} if refusal.status == 401 else {}
+        return JSONResponse(problem.model_dump(), refusal.status, {**wait, **key})
+
+    @app.exception_handler(RefusedError)
+    def refused(request: Request, error: RefusedError) -> JSONResponse:
+        return respond(error)
+
+    @app.exception_handler(DatabaseUnavailableError)
+    def database_unavailable(request: Request, error: DatabaseUnavailableError) -> JSONResponse:
+        detail = "the database is unavailable; try again"
+        return respond(RefusedError(503, "database", detail, DATABASE_RETRY))
+
+    @app.exception_handler(RankproofError)
+    def invalid_image(request: Request, error: RankproofError) -> JSONResponse:
+        return respond(RefusedError(422, "picture", str(error)))
+
+    @app.exception_handler(RequestValidationError)
+    def invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        return respond(RefusedError(422, "request", f"{'.'.join(map(str, first['loc']))}: {first['msg']}"))
+
+    @app.exception_handler(HTTPException)
+    def other(request: Request, error: HTTPException) -> JSONResponse:
+        response = respond(RefusedError(error.status_code, "request", str(error.detail)))
+        response.headers.update(error.headers or {})
+        return response

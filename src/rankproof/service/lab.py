@@ -1,89 +1,100 @@
-"""The lab: a service that attacks itself on demand, to be watched.
+"""The lab: routes on which the service attacks itself while somebody watches.
 
-Its searches are the service's own, but no quota counts them; so it is for the owner, not for callers.
+Its searches use the service's own search but no quota counts them. So it is meant for the owner of a service,
+not for callers.
 """
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from string import ascii_uppercase
 from threading import Lock
-from typing import Annotated, Any
+from typing import Annotated
 
+import torch
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
-from fastapi import Path as InPath
-from jaxtyping import UInt8
+from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from rankproof.service.app import BODY, NO_KEY, PICTURE, UPLOADS, Found, Here, Key, picture_in
-from rankproof.service.attempt import Attempt, Told, Wish
-from rankproof.service.keys import NAME
-from rankproof.service.lab_strip import strip_of
-from rankproof.service.problems import problems
-from rankproof.service.refusal import RefusedError
-from rankproof.service.service import Service, as_png
+from rankproof.audit.result import Strip, Tile
+from rankproof.data.pictures import decode
+from rankproof.service.auth import IDENTIFIER
+from rankproof.service.errors import RefusedError
+from rankproof.service.lab_attack import AttackSettings, LabAttack, LabResult
+from rankproof.service.routes import (
+    PNG_RESPONSE,
+    UPLOAD_STATUSES,
+    UPLOAD_WITHOUT_KEY,
+    Key,
+    SearchResults,
+    State,
+    problems,
+    read_image,
+)
+from rankproof.service.search_service import SearchService, encode_png
+from rankproof.threat import LEVELS
 
-AT_ONCE = 2  # attacks that run at the same time
-KEPT = 20  # attacks that are remembered
-MOST_WANTED = len(ascii_uppercase)  # results are told apart by letters
-MOST_QUERIES = 10_000
-DRAWN: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {"schema": PICTURE}}}}
-WAIT = 10  # seconds after which a place may be free
+MAX_RUNNING = 2  # attacks at the same time
+MAX_REMEMBERED = 20  # attacks, the running ones included
+MAX_WANTED = len(ascii_uppercase)  # results are labelled by letters
+MAX_QUERIES = 10_000
+RETRY = 10  # seconds after which one of the running attacks may have ended
 
 
 class Lab:
-    """The attempts of one service."""
+    """The attacks of one service."""
 
     def __init__(self) -> None:
-        self._attempts: dict[str, Attempt] = {}
+        self._attacks: dict[str, LabAttack] = {}
         self._lock = Lock()
 
-    def start(self, service: Service, picture: UInt8[Tensor, "c h w"], wish: Wish) -> Attempt:
-        """A new attempt, which is running already.
+    def start(
+        self, service: SearchService, image: UInt8[Tensor, "c h w"], settings: AttackSettings
+    ) -> LabAttack:
+        """Start an attack.
 
         Raises:
-            RefusedError: as many run as may.
+            RefusedError: `MAX_RUNNING` attacks are running.
         """
         with self._lock:
-            if sum(attempt.state == "running" for attempt in self._attempts.values()) >= AT_ONCE:
-                raise RefusedError(
-                    429, "rate", f"{AT_ONCE} attacks are running already; stop one or wait for it", WAIT
-                )
-            attempt = Attempt(service, picture, wish)
-            self._attempts[attempt.name] = attempt
-            ended = [name for name, known in self._attempts.items() if known.state != "running"]
-            for name in ended[: max(0, len(self._attempts) - KEPT)]:
-                del self._attempts[name]
-            return attempt
+            if sum(attack.state == "running" for attack in self._attacks.values()) >= MAX_RUNNING:
+                detail = f"{MAX_RUNNING} attacks are running already; stop one or wait for it"
+                raise RefusedError(429, "rate", detail, RETRY)
+            attack = LabAttack(service, image, settings)
+            self._attacks[attack.id] = attack
+            ended = [run_id for run_id, other in self._attacks.items() if other.state != "running"]
+            for run_id in ended[: max(0, len(self._attacks) - MAX_REMEMBERED)]:
+                del self._attacks[run_id]
+            return attack
 
-    def find(self, name: str) -> Attempt:
-        """The attempt of that id.
+    def find(self, run_id: str) -> LabAttack:
+        """The attack with this id.
 
         Raises:
             RefusedError: there is none.
         """
         with self._lock:
-            if name not in self._attempts:
-                raise RefusedError(404, "item", "there is no attack of this id, or no longer")
-            return self._attempts[name]
+            if run_id not in self._attacks:
+                raise RefusedError(
+                    404, "item", "there is no attack with this id, or it is no longer remembered"
+                )
+            return self._attacks[run_id]
 
     def close(self) -> None:
-        """Stop what runs, and wait for it."""
+        """Stop all running attacks and wait for them."""
         with self._lock:
-            for attempt in self._attempts.values():
-                attempt.stop()
-            for attempt in self._attempts.values():
-                attempt.wait()
+            for attack in self._attacks.values():
+                attack.stop()
+            for attack in self._attacks.values():
+                attack.wait()
 
 
 @asynccontextmanager
-async def _open(app: FastAPI) -> AsyncIterator[dict[str, Lab]]:
+async def _lifespan(app: FastAPI) -> AsyncIterator[dict[str, Lab]]:
     lab = Lab()
     yield {"lab": lab}
     await run_sync(lab.close)
-
-
-router = APIRouter(prefix="/lab", tags=["lab"], lifespan=_open)
 
 
 def _lab(request: Request) -> Lab:
@@ -91,89 +102,130 @@ def _lab(request: Request) -> Lab:
     return lab
 
 
-InLab = Annotated[Lab, Depends(_lab)]
-RunId = Annotated[str, InPath(pattern=r"^[\w-]{1,64}$", description="The id of an attack.")]
-ItemIds = Annotated[
-    list[Annotated[str, Query(pattern=f"^{NAME.pattern}$")]],
+router = APIRouter(prefix="/lab", tags=["lab"], lifespan=_lifespan)
+LabState = Annotated[Lab, Depends(_lab)]
+RunId = Annotated[str, Path(pattern=r"^[\w-]{1,64}$", description="The id of an attack.")]
+WantedIds = Annotated[
+    list[Annotated[str, Query(pattern=f"^{IDENTIFIER.pattern}$")]],
     Query(
         min_length=2,
-        max_length=MOST_WANTED,
-        description="Ids of different items in wanted order.",
+        max_length=MAX_WANTED,
+        description="Ids of different items in the wanted order.",
         json_schema_extra={"uniqueItems": True},
     ),
 ]
+PNG_OF_RUN = {**PNG_RESPONSE, **problems(404, 422)}
 
 
-@router.post("/search", responses=problems(*UPLOADS), openapi_extra={**BODY, "security": [NO_KEY]})
-async def search(request: Request, here: Here, key: Key) -> Found:
-    """Search as `POST /search` does, beside all quotas."""
-    service = here.service
-    await run_sync(service.caller, key)
-    return Found(ids=await here.batch(await picture_in(request, here)), visible=service.limits.visible)
+@router.post("/search", responses=problems(*UPLOAD_STATUSES), openapi_extra=UPLOAD_WITHOUT_KEY)
+async def search(request: Request, state: State, key: Key) -> SearchResults:
+    """Search as `POST /search` does, without counting against any quota."""
+    service = state.service
+    await run_sync(service.authenticate, key)
+    ids = await state.batcher(await read_image(request, state))
+    return SearchResults(ids=ids, visible=service.limits.visible)
 
 
 @router.post(
     "/runs",
     status_code=201,
-    responses=problems(*UPLOADS, 429),
-    openapi_extra={**BODY, "security": [NO_KEY]},
+    responses=problems(*UPLOAD_STATUSES, 429),
+    openapi_extra=UPLOAD_WITHOUT_KEY,
 )
 async def start(
     request: Request,
-    here: Here,
-    lab: InLab,
+    state: State,
+    lab: LabState,
     key: Key,
-    wanted: ItemIds,
+    wanted: WantedIds,
     eps: Annotated[float, Query(ge=0, le=1, description="Largest change of a pixel.")] = 4 / 255,
-    budget: Annotated[int, Query(ge=2, le=MOST_QUERIES, description="Q, the clean query included.")] = 100,
+    budget: Annotated[int, Query(ge=2, le=MAX_QUERIES, description="Q, the clean query included.")] = 100,
     seed: Annotated[int, Query(ge=0, lt=2**31)] = 0,
-) -> Told:
-    """Begin to attack a picture, so that it brings some results in the wanted order."""
-    service = here.service
-    await run_sync(service.caller, key)
+) -> LabResult:
+    """Start an attack that brings results of an image into a wanted order."""
+    service = state.service
+    await run_sync(service.authenticate, key)
     if len(set(wanted)) < len(wanted):
-        raise RefusedError(422, "request", "wanted: an item is named twice; each may stand there once")
+        raise RefusedError(422, "request", "wanted: an item is named twice")
     if len(wanted) > service.limits.visible:
         raise RefusedError(422, "request", f"wanted: only {service.limits.visible} results are shown")
-    picture = await picture_in(request, here)
-    wish = Wish(wanted=tuple(wanted), eps=eps, budget=budget, seed=seed)
-    return (await run_sync(lab.start, service, picture, wish)).told()
+    image = await read_image(request, state)
+    settings = AttackSettings(wanted=tuple(wanted), eps=eps, budget=budget, seed=seed)
+    return (await run_sync(lab.start, service, image, settings)).result()
 
 
 @router.get("/runs/{name}", responses=problems(404, 422))
-async def told(name: RunId, lab: InLab) -> Told:
-    """How far an attack is; at its end the same is its result."""
-    return lab.find(name).told()
+async def result(name: RunId, lab: LabState) -> LabResult:
+    """The progress of an attack, and its result at the end."""
+    return lab.find(name).result()
 
 
 @router.delete("/runs/{name}", status_code=204, responses=problems(404, 422))
-async def stop(name: RunId, lab: InLab) -> None:
-    """Stop an attack before its next round of queries; what it found stays."""
+async def stop(name: RunId, lab: LabState) -> None:
+    """Stop an attack before its next round of queries; the best image so far remains."""
     lab.find(name).stop()
 
 
-@router.get("/runs/{name}/query.png", responses={**DRAWN, **problems(404, 422)}, response_class=Response)
-async def original(name: RunId, lab: InLab) -> Response:
-    """The attacked picture as the service takes it in."""
-    return Response(as_png(lab.find(name).picture), media_type="image/png")
+@router.get("/runs/{name}/query.png", responses=PNG_OF_RUN, response_class=Response)
+async def original(name: RunId, lab: LabState) -> Response:
+    """The attacked image, as the service decoded it."""
+    return Response(encode_png(lab.find(name).image), media_type="image/png")
+
+
+@router.get("/runs/{name}/adversarial.png", responses=PNG_OF_RUN, response_class=Response)
+async def adversarial(name: RunId, lab: LabState) -> Response:
+    """The best adversarial image so far."""
+    return Response(encode_png(lab.find(name).best.image), media_type="image/png")
 
 
 @router.get(
-    "/runs/{name}/adversarial.png", responses={**DRAWN, **problems(404, 422)}, response_class=Response
+    "/runs/{name}/report.png",
+    responses={**PNG_RESPONSE, **problems(404, 422, 503)},
+    response_class=Response,
 )
-async def adversarial(name: RunId, lab: InLab) -> Response:
-    """The best picture so far."""
-    return Response(as_png(lab.find(name).best.picture), media_type="image/png")
-
-
-@router.get(
-    "/runs/{name}/report.png", responses={**DRAWN, **problems(404, 422, 503)}, response_class=Response
-)
-async def report(name: RunId, here: Here, lab: InLab) -> Response:
-    """The best so far as a strip: the picture, the change, and the results before, as wanted and after."""
+async def report(name: RunId, state: State, lab: LabState) -> Response:
+    """A strip of the best image so far: image, change, and the results before, as wanted and after."""
     from rankproof.figures import strip_png
 
-    attempt = lab.find(name)
-    return Response(
-        await run_sync(lambda: strip_png(strip_of(attempt, here.service))), media_type="image/png"
+    attack = lab.find(name)
+    png = await run_sync(lambda: strip_png(_strip(attack, state.service)))
+    return Response(png, media_type="image/png")
+
+
+def _strip(attack: LabAttack, service: SearchService) -> Strip:
+    """The best image of an attack so far as a strip.
+
+    Raises:
+        RefusedError: one of the wanted items is no longer in the gallery.
+    """
+    settings, best, visible = attack.settings, attack.best, service.limits.visible
+    tiles = [
+        Tile(image=_item_image(service, item_id), rank=place, chosen=True, mark=letter)
+        for place, (item_id, letter) in enumerate(zip(settings.wanted, ascii_uppercase, strict=False))
+    ]
+
+    def ranked(ids: list[str]) -> tuple[Tile, ...]:
+        moved = [
+            replace(tile, rank=place, unseen=place == visible)
+            for tile, place in zip(tiles, attack.positions(ids), strict=True)
+        ]
+        return tuple(sorted(moved, key=lambda tile: tile.rank))
+
+    return Strip(
+        goal="oa",
+        eps=settings.eps,
+        original=attack.image / LEVELS,
+        adversarial=best.image / LEVELS,
+        query=None,
+        before=ranked(attack.before),
+        after=ranked(best.ids),
+        wanted=f"The attacker wanted these {len(tiles)} results in another order.",
+        order=tuple(tiles),
+        visible=visible,
+        budget=settings.budget,
     )
+
+
+def _item_image(service: SearchService, item_id: str) -> Float[Tensor, "c h w"]:
+    """The image of an item, in [0, 1]."""
+    return torch.from_numpy(decode(service.image(item_id), f"item {item_id}", service.form)) / LEVELS

@@ -1,7 +1,7 @@
-"""A service from a model with the pictures of its gallery, an index, a folder.
+"""Open a search service: embed the gallery, build the index, open the database.
 
-The folder belongs to one model and one data set. What was embedded once is found there again, and a start
-that was stopped goes on.
+A folder belongs to one model and one data set. Embeddings are stored there, so a later start does not
+compute them again, and a start that was interrupted continues.
 """
 
 from contextlib import ExitStack
@@ -12,28 +12,24 @@ import torch
 
 from rankproof.data import Dataset
 from rankproof.errors import RankproofError
+from rankproof.indexes import HNSW_FROM, Index
+from rankproof.indexes.faiss import FaissIndex
+from rankproof.indexes.pgvector import PgvectorIndex
 from rankproof.ranking import Ranker
-from rankproof.service.database import Database, Sqlite
-from rankproof.service.database.postgres import Postgres, start_embedded
-from rankproof.service.facts import Facts
-from rankproof.service.index import Index
-from rankproof.service.index.base import HNSW_FROM
-from rankproof.service.index.faiss_index import FaissIndex
-from rankproof.service.index.postgres import PostgresIndex
-from rankproof.service.items import Items
-from rankproof.service.keys import Keys
+from rankproof.service.batching import batch_invariant_multiple
 from rankproof.service.limits import Limits
-from rankproof.service.quota import Quota
-from rankproof.service.service import Service
-from rankproof.service.steady import steady_step
-from rankproof.target import Stage, Subject, Tell, silent
+from rankproof.service.search_service import SearchService
+from rankproof.service.storage import Database, Items, Sqlite
+from rankproof.service.storage.postgres import Postgres, start_embedded
+from rankproof.system import LoadedTask, Stage, silent
+from rankproof.types import ProgressCallback
 
-FILE, EMBEDDED = "service.sqlite", "postgres"
-MADE_BY, FILLED = "made by", "filled"
+SQLITE_FILE, POSTGRES_FOLDER = "service.sqlite", "postgres"
+FINGERPRINT, FILLED = "made by", "filled"  # names of metadata
 
 
 def open_service(
-    subject: Subject,
+    subject: LoadedTask,
     folder: Path,
     *,
     index: str = "faiss",
@@ -41,17 +37,17 @@ def open_service(
     exact: bool = False,
     anonymous: bool = True,
     stage: Stage = silent,
-) -> Service:
-    """Embed what is not embedded yet, and open the rest of a service.
+) -> SearchService:
+    """Open a search service over a data set; embeds what is not embedded yet.
 
     Args:
-        subject: the model and the gallery's pictures.
-        folder: where everything is kept that must survive a restart.
-        index: "faiss", "pgvector" (with its own PostgreSQL) or postgresql://...
-        limits: what is allowed; None are the published limits.
-        exact: whether every item is looked at however many there are.
-        anonymous: whether callers without a key may call as long as no key was made.
-        stage: given a name, opens a display of progress for one stage of the work.
+        subject: the model, and the gallery's images.
+        folder: where items, keys and quotas are stored.
+        index: "faiss", "pgvector" (starts a PostgreSQL in the folder) or the address postgresql://...
+        limits: what callers may do; None for the published limits.
+        exact: always scan all items, however many there are.
+        anonymous: whether callers without a key may search as long as no key exists.
+        stage: opens a progress display for one stage of the work, given its name.
     """
     ranker, dataset = subject.ranker, subject.dataset
     limits, hnsw_from = limits or Limits(), None if exact else HNSW_FROM
@@ -59,75 +55,82 @@ def open_service(
         database = open_database(index, folder)
         stack.callback(database.close)
         items = Items(database, ranker.embed_all(dataset.pictures[:1]).shape[1])
-        with stage("embedding the gallery") as tell:
-            fill(items, ranker, dataset, fingerprint(subject), tell)
-        with stage("building the index") as tell:
-            found = _index(items, database, ranker, folder, hnsw_from, tell)
-        with stage("trying sizes of passes") as tell:
-            step = steady_step(ranker, dataset.pictures.shape[1:], limits.batch, tell)
+        with stage("embedding the gallery") as progress:
+            fill(items, ranker, dataset, fingerprint(subject), progress)
+        with stage("building the index") as progress:
+            nearest = _open_index(items, ranker, folder, hnsw_from, progress)
+        with stage("trying batch sizes") as progress:
+            shape = dataset.pictures.shape[1:]
+            batch_multiple = batch_invariant_multiple(ranker, shape, limits.batch, progress)
         stack.pop_all()
-    return Service(
+    return SearchService(
         ranker=ranker,
         dataset=dataset,
         items=items,
-        index=found,
-        keys=Keys(database),
-        quota=Quota(database, limits),
+        index=nearest,
         limits=limits,
-        step=step,
+        batch_multiple=batch_multiple,
         anonymous=anonymous,
     )
 
 
 def open_database(index: str, folder: Path) -> Database:
-    """Where an index keeps its items, and the service its keys and quotas."""
+    """The database that goes with an index; it also holds keys and quotas."""
     if index == "faiss":
-        return Sqlite(folder / FILE)
+        return Sqlite(folder / SQLITE_FILE)
     if index == "pgvector":
-        return start_embedded(folder / EMBEDDED)
+        return start_embedded(folder / POSTGRES_FOLDER)
     if index.startswith(("postgresql://", "postgres://")):
         return Postgres(index)
     raise RankproofError(f"--index {index!r} is unknown; known: faiss, pgvector, postgresql://...")
 
 
-def fingerprint(subject: Subject) -> str:
-    """A hash that is equal where every picture of the gallery has the same embedding."""
+def fingerprint(subject: LoadedTask) -> str:
+    """A hash of everything that the gallery's embeddings depend on."""
     source = subject.source
-    told = (source.distance, source.mean, source.std, repr(subject.ranker.preprocess), subject.dataset.sha256)
-    digest = sha256(repr(told).encode())
+    settings = (
+        source.distance, source.mean, source.std, repr(subject.ranker.preprocess), subject.dataset.sha256
+    )  # fmt: skip
+    digest = sha256(repr(settings).encode())
     for name, value in source.encoder.state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def fill(items: Items, ranker: Ranker, dataset: Dataset, made_by: str, tell: Tell) -> None:
-    """Embed the pictures of a data set that are not among the items yet; their ids are their places.
+def fill(items: Items, ranker: Ranker, dataset: Dataset, made_by: str, progress: ProgressCallback) -> None:
+    """Embed the images of a data set that are not in the table yet. An item's id is its position.
 
+    Args:
+        items: the table.
+        ranker: embeds images.
+        dataset: the gallery's images.
+        made_by: a fingerprint of model and data.
+        progress: called with (images embedded, images in all).
     Raises:
-        RankproofError: the items were made by another model or from other data.
+        RankproofError: the items were embedded by another model or from other data.
     """
-    facts = Facts(items.database)
-    if facts.get(MADE_BY) not in (None, made_by):
+    if items.metadata.get(FINGERPRINT) not in (None, made_by):
         raise RankproofError(
-            "the items kept there were made by another model, other settings or from other data; choose "
-            "another --folder or database, or remove that one"
+            "the items stored there were embedded by another model, with other settings or from other data; "
+            "choose another --folder or database, or delete that one"
         )
-    facts.put(MADE_BY, made_by)
-    if facts.get(FILLED) is not None:
+    items.metadata.put(FINGERPRINT, made_by)
+    if items.metadata.get(FILLED) is not None:
         return
     for start in range(len(items), len(dataset), ranker.chunk):
-        pictures = dataset.pictures[start : start + ranker.chunk]
-        names = [str(start + place) for place in range(len(pictures))]
-        items.add(names, ranker.embed_all(pictures), [None] * len(pictures))
-        tell(start + len(pictures), len(dataset))
-    facts.put(FILLED, "yes")
+        chunk = dataset.pictures[start : start + ranker.chunk]
+        ids = [str(start + place) for place in range(len(chunk))]
+        items.add(ids, ranker.embed_all(chunk), [None] * len(chunk))
+        progress(start + len(chunk), len(dataset))
+    items.metadata.put(FILLED, "yes")
 
 
-def _index(
-    items: Items, database: Database, ranker: Ranker, folder: Path, hnsw_from: int | None, tell: Tell
+def _open_index(
+    items: Items, ranker: Ranker, folder: Path, hnsw_from: int | None, progress: ProgressCallback
 ) -> Index:
-    """The index that goes with a database."""
+    """The index that goes with the database of the items."""
+    database, distance = items.database, ranker.distance
     if isinstance(database, Postgres):
-        return PostgresIndex(items, database, ranker.distance, hnsw_from=hnsw_from, progress=tell)
-    return FaissIndex(items, ranker.distance, folder, hnsw_from=hnsw_from, progress=tell)
+        return PgvectorIndex(items, database.connection, distance, hnsw_from=hnsw_from, progress=progress)
+    return FaissIndex(items, distance, folder, hnsw_from=hnsw_from, progress=progress)

@@ -1,5 +1,6 @@
-"""How encoders are trained."""
+"""Training of encoders, with or without a defence."""
 
+from rankproof.training.act import AntiCollapse
 from rankproof.training.defenses import (
     EmbeddingShift,
     MinMax,
@@ -8,16 +9,17 @@ from rankproof.training.defenses import (
     Undefended,
     WholeBatch,
 )
-from rankproof.training.health import TrainingFailedError
-from rankproof.training.inner import Inner
-from rankproof.training.later_defenses import AntiCollapse, Hardness
+from rankproof.training.divergence import TrainingFailedError
+from rankproof.training.hm import Hardness
+from rankproof.training.inner_attack import InnerAttack
 from rankproof.training.loop import Epoch, Training, train
 from rankproof.training.losses import Contrastive, MetricLearningLoss, Triplet
-from rankproof.training.recipe import Recipe, published
+from rankproof.training.recipe import Augment, Recipe, published
 from rankproof.training.samplers import Balanced, FromSet, InBatch
 
 __all__ = [
     "AntiCollapse",
+    "Augment",
     "Balanced",
     "Contrastive",
     "EmbeddingShift",
@@ -25,7 +27,7 @@ __all__ = [
     "FromSet",
     "Hardness",
     "InBatch",
-    "Inner",
+    "InnerAttack",
     "MetricLearningLoss",
     "MinMax",
     "Recipe",

@@ -1,4 +1,4 @@
-"""Several processes that train one encoder, started by torch's own launcher:
+"""Data-parallel training by several processes, started by torch's launcher:
 
 torchrun --nproc-per-node 2 -m rankproof train ...
 """
@@ -14,17 +14,22 @@ from torch import Tensor, distributed, nn
 
 @dataclass(frozen=True)
 class Group:
-    """Which of how many processes this is."""
+    """The processes that train one encoder together.
+
+    Args:
+        rank: number of this process, from 0.
+        size: number of processes.
+    """
 
     rank: int = 0
     size: int = 1
 
     @property
     def leads(self) -> bool:
-        """Whether this process measures, tells and writes."""
+        """Whether this is the first process, which measures R@1, prints and writes files."""
         return self.rank == 0
 
-    def average(self, parameters: Iterable[nn.Parameter]) -> None:
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace every gradient by its mean over the processes."""
         if self.size == 1:
             return
@@ -43,12 +48,12 @@ class Group:
             value /= self.size
         return value
 
-    def all(self, ready: bool) -> bool:
-        """Whether it is so in every process."""
-        return float(self.mean(torch.tensor(float(ready)))) == 1
+    def all(self, condition: bool) -> bool:
+        """Whether it is true in every process."""
+        return float(self.mean(torch.tensor(float(condition)))) == 1
 
-    def agree(self, *tensors: Tensor) -> None:
-        """Make tensors what they are in the first process."""
+    def broadcast(self, *tensors: Tensor) -> None:
+        """Overwrite tensors with their values in the first process."""
         if self.size > 1:
             for tensor in tensors:
                 distributed.broadcast(tensor, 0)
@@ -58,7 +63,7 @@ ALONE = Group()
 
 
 def join(device: str) -> tuple[Group, str]:
-    """The group torch's launcher made, or this process alone, and the device that is this process's own.
+    """The group that torch's launcher started, or this process alone, and the device of this process.
 
     Args:
         device: "cpu" or "cuda".

@@ -1,124 +1,119 @@
-"""What an encoder is trained to lower."""
+"""The losses that training minimises: triplet, contrastive, and all of pytorch-metric-learning."""
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from rankproof.errors import RankproofError
-from rankproof.randomness import generator
+from rankproof.rng import generator
 from rankproof.ranking.distances import Distance
-from rankproof.training.borrowed import global_numbers
+from rankproof.training.global_rng import global_rng
+from rankproof.training.settings import RecipePart, Settings
 
 PML = "pml:"
 
 
 @runtime_checkable
 class Loss(Protocol):
-    """What is lowered, as a function of one batch."""
+    """A function of one batch of embeddings, possibly with parameters and a state of its own."""
 
     @property
     def name(self) -> str:
-        """The word used for it on the command line and in records."""
+        """Used on the command line and in records."""
+        ...
+
+    @property
+    def of_triplets(self) -> bool:
+        """Whether a batch without triplets has no loss."""
         ...
 
     def __call__(self, z: Tensor, labels: Tensor, triplets: Tensor, distance: Distance) -> Tensor:
-        """One value per term of the loss.
+        """One value for each term of the loss.
 
         Args:
-            z: (b, d) embeddings of a batch, each picture embedded once.
+            z: (b, d) embeddings of a batch, each image embedded once.
             labels: (b,) their classes.
             triplets: (t, 3) positions of anchor, positive and negative in the batch.
             distance: how embeddings are compared.
         """
         ...
 
-    def settings(self) -> dict[str, Any]:
-        """Everything that defines it, for the record."""
-        ...
-
-    @property
-    def of_triplets(self) -> bool:
-        """Whether a batch without triplets teaches it nothing."""
+    def settings(self) -> Settings:
+        """All parameters, for the record."""
         ...
 
     def parameters(self) -> list[nn.Parameter]:
-        """What it learns itself, such as proxies of the classes."""
+        """What is trained together with the encoder, such as class proxies."""
         ...
 
     def state(self) -> dict[str, Tensor]:
-        """All that changes while it is used, by name."""
+        """All tensors that change during training, by name."""
         ...
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Put back what `state` gave."""
+        """Load what `state` returned."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class Margin:
-    """What losses with a margin and nothing to learn share.
+class MarginLoss(RecipePart):
+    """Base of the losses that have a margin and nothing to train.
 
     Args:
-        margin: how much farther other classes should be.
+        margin: how much farther than the same class other classes should be.
     """
 
     margin: float
-
-    name: ClassVar[str]
-
-    def settings(self) -> dict[str, Any]:
-        """The margin."""
-        return {"name": self.name, **asdict(self)}
 
     def parameters(self) -> list[nn.Parameter]:
         """None."""
         return []
 
     def state(self) -> dict[str, Tensor]:
-        """Nothing."""
+        """Empty."""
         return {}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Nothing."""
+        """There is nothing to load."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Triplet(Margin):
-    """Triplet loss of every triplet (ECCV eq. 3): [margin + d(a, p) - d(a, n)]+.
+class Triplet(MarginLoss):
+    """Triplet loss of each triplet (ECCV eq. 3): [margin + d(a, p) - d(a, n)]+.
 
     Args:
-        margin: 0.2 for cosine and 1.0 for Euclidean distance in the papers (28x28 pictures).
+        margin: 0.2 for cosine and 1.0 for Euclidean distance in the papers (28x28 images).
     """
 
     name = "triplet"
-    of_triplets = True
+    of_triplets: ClassVar[bool] = True
 
     def __call__(self, z: Tensor, labels: Tensor, triplets: Tensor, distance: Distance) -> Tensor:
         """(t,) one loss per triplet."""
-        # index_select, since the gradient of plain indexing is slower.
+        # The gradient of index_select is faster than that of plain indexing.
         rows = z.index_select(0, triplets.flatten())  # (3 t, d)
         anchor, positive, negative = rows.view(*triplets.shape, -1).unbind(1)  # (t, d) each
         return self.of(distance.between(anchor, positive), distance.between(anchor, negative))
 
-    def of(self, near: Tensor, far: Tensor) -> Tensor:
-        """The loss from the distances to positive and negative, each (t,)."""
-        return (self.margin + near - far).relu()
+    def of(self, d_positive: Tensor, d_negative: Tensor) -> Tensor:
+        """(t,) the loss from the anchor's distances to positive and negative, (t,) each."""
+        return (self.margin + d_positive - d_negative).relu()  # eq. 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contrastive(Margin):
-    """Contrastive loss of every pair of the batch: d for one class, [margin - d]+ for two.
+class Contrastive(MarginLoss):
+    """Contrastive loss of every pair of the batch: d within a class, [margin - d]+ between classes.
 
     Args:
         margin: 0.2 for cosine and 1.0 for Euclidean distance in the papers.
     """
 
     name = "contrastive"
-    of_triplets = False
+    of_triplets: ClassVar[bool] = False
 
     def __call__(self, z: Tensor, labels: Tensor, triplets: Tensor, distance: Distance) -> Tensor:
         """(b (b - 1) / 2,) one loss per pair."""
@@ -128,19 +123,18 @@ class Contrastive(Margin):
 
 
 class MetricLearningLoss:
-    """Any loss of pytorch-metric-learning, with a miner if wanted, unchanged.
+    """Any loss of pytorch-metric-learning, optionally with a miner; computed on the CPU until moved by `to`.
 
     Args:
         loss: name of a class in `pytorch_metric_learning.losses`.
-        options: its arguments; `num_classes`, `embedding_size` and `descriptors_dim` are filled in where it
-            wants them, and for raw Euclidean embeddings a `distance` that does not scale them.
+        options: its arguments. `num_classes`, `embedding_size` and `descriptors_dim` are filled in where the
+            class takes them, and for raw Euclidean embeddings a `distance` that does not normalise them.
         miner: name of a class in `pytorch_metric_learning.miners`, or None.
         miner_options: the miner's arguments.
         classes: number of classes of the training split.
         dimensions: of the embedding.
-        distance: how the encoder's embeddings are compared.
-        seed: of what it learns itself.
-        device: where that lives.
+        distance: name of the distance that embeddings are compared by.
+        seed: of the initial values of the loss's own parameters.
     """
 
     of_triplets = False
@@ -156,35 +150,37 @@ class MetricLearningLoss:
         dimensions: int,
         distance: str = "cosine",
         seed: int = 0,
-        device: str | torch.device = "cpu",
     ) -> None:
         from pytorch_metric_learning import losses, miners
 
         self.name = PML + loss
         self.options, self.miner_options = dict(options or {}), dict(miner_options or {})
         self.miner_name = miner
-        filled: dict[str, Any] = {"num_classes": classes, "embedding_size": dimensions}
-        filled |= {"descriptors_dim": dimensions, **_plain(distance)}
-        with global_numbers(generator(seed, 0, "loss")):
-            self.module = _built(losses, loss, self.options, filled).to(device)
-            self.miner = (
-                None if miner is None else _built(miners, miner, self.miner_options, _plain(distance))
-            )
+        compared = _raw_distance(distance)
+        sizes = {"num_classes": classes, "embedding_size": dimensions, "descriptors_dim": dimensions}
+        with global_rng(generator(seed, 0, "loss")):
+            self.module = _build(losses, loss, self.options, {**sizes, **compared})
+            self.miner = None if miner is None else _build(miners, miner, self.miner_options, compared)
+
+    def to(self, device: str | torch.device) -> "MetricLearningLoss":
+        """Move the parameters of the loss to a device."""
+        self.module.to(device)
+        return self
 
     def __call__(self, z: Tensor, labels: Tensor, triplets: Tensor, distance: Distance) -> Tensor:
-        """() the library has averaged already."""
+        """() the loss as the library averages it."""
         try:
             mined = None if self.miner is None else self.miner(z, labels)
             value: Tensor = self.module(z, labels, mined)
         except (TypeError, ValueError, KeyError, AssertionError, RuntimeError, NotImplementedError) as error:
-            first = str(error).strip().partition("\n")[0]
             raise RankproofError(
-                f"{self.name}: does not work with embeddings and classes alone ({first}); take another loss"
+                f"{self.name}: cannot be computed from embeddings and classes alone ({_first_line(error)}); "
+                f"take another loss"
             ) from error
         return value
 
-    def settings(self) -> dict[str, Any]:
-        """Names and options."""
+    def settings(self) -> Settings:
+        """Names and arguments of loss and miner."""
         return {
             "name": self.name,
             "options": self.options,
@@ -193,29 +189,32 @@ class MetricLearningLoss:
         }
 
     def parameters(self) -> list[nn.Parameter]:
-        """Such as the proxies of the classes."""
+        """The parameters of the loss, such as class proxies."""
         return list(self.module.parameters())
 
     def state(self) -> dict[str, Tensor]:
-        """Of the loss and of the miner."""
-        parts = {"loss": self.module, "miner": self.miner}
+        """The tensors of loss and miner, their names beginning with "loss." and "miner."."""
         return {
             f"{part}.{name}": value
-            for part, module in parts.items()
-            if module is not None
+            for part, module in self._modules()
             for name, value in module.state_dict().items()
         }
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Of the loss and of the miner."""
-        for part, module in (("loss.", self.module), ("miner.", self.miner)):
-            own = {name.removeprefix(part): value for name, value in state.items() if name.startswith(part)}
-            if module is not None:
-                module.load_state_dict(own)
+        """Load what `state` returned."""
+        for part, module in self._modules():
+            prefix = f"{part}."
+            module.load_state_dict(
+                {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
+            )
+
+    def _modules(self) -> list[tuple[str, nn.Module]]:
+        modules = [("loss", self.module)]
+        return modules if self.miner is None else [*modules, ("miner", self.miner)]
 
 
-def _plain(distance: str) -> dict[str, Any]:
-    """The library's distance for raw Euclidean embeddings; all its own scale to unit length."""
+def _raw_distance(distance: str) -> dict[str, Any]:
+    """For raw Euclidean embeddings, the library's distance without its usual normalisation to unit length."""
     if distance != "euclidean":
         return {}
     from pytorch_metric_learning.distances import LpDistance
@@ -223,26 +222,31 @@ def _plain(distance: str) -> dict[str, Any]:
     return {"distance": LpDistance(normalize_embeddings=False)}
 
 
-def _built(library: Any, name: str, options: dict[str, Any], filled: dict[str, Any]) -> nn.Module:
-    """A class of the library, made with the options and with what it cannot do without."""
-    made = getattr(library, name, None)
-    kind = library.__name__.rpartition(".")[2]
-    if not (inspect.isclass(made) and issubclass(made, nn.Module)):
+def _build(library: Any, name: str, options: dict[str, Any], defaults: dict[str, Any]) -> nn.Module:
+    """An object of a class of the library, from the options and those of the defaults that it takes."""
+    cls = getattr(library, name, None)
+    if not (inspect.isclass(cls) and issubclass(cls, nn.Module)):
+        module = library.__name__.rpartition(".")[2]
         raise RankproofError(
-            f"{PML}{name}: pytorch-metric-learning has no such class in `{kind}`; see its documentation"
+            f"{PML}{name}: pytorch-metric-learning has no such class in `{module}`; see its documentation"
         )
-    # Classes hand what they do not know on to those they are made of.
-    own = (vars(part)["__init__"] for part in made.__mro__ if "__init__" in vars(part))
-    wanted = [word for init in own if inspect.isfunction(init) for word in inspect.signature(init).parameters]
-    unknown = [word for word in options if word not in wanted]
+    # Constructors pass the arguments they do not know on to those of their base classes.
+    inits = (vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base))
+    accepted = [
+        arg for init in inits if inspect.isfunction(init) for arg in inspect.signature(init).parameters
+    ]
+    unknown = [option for option in options if option not in accepted]
     if unknown:
-        known = ", ".join(dict.fromkeys(word for word in wanted if word not in ("self", "args", "kwargs")))
-        raise RankproofError(f"{PML}{name}: no option {unknown[0]!r}; it has {known}")
+        names = ", ".join(dict.fromkeys(arg for arg in accepted if arg not in ("self", "args", "kwargs")))
+        raise RankproofError(f"{PML}{name}: unknown option {unknown[0]!r}; its options are {names}")
     try:
-        module: nn.Module = made(
-            **{word: value for word, value in filled.items() if word in wanted} | options
-        )
+        built: nn.Module = cls(**{arg: value for arg, value in defaults.items() if arg in accepted} | options)
     except (TypeError, ValueError, KeyError, AssertionError, NotImplementedError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise RankproofError(f"{PML}{name}: cannot be made with these options ({first})") from None
-    return module
+        raise RankproofError(
+            f"{PML}{name}: cannot be made with these options ({_first_line(error)})"
+        ) from None
+    return built
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

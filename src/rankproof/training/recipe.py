@@ -1,25 +1,57 @@
-"""Everything that decides how an encoder is trained, and the papers' choices."""
+"""Everything that determines how an encoder is trained, and the papers' choices."""
 
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
 
 from rankproof.errors import RankproofError
 from rankproof.ranking.distances import distance_by_name
-from rankproof.training.augment import Augment
-from rankproof.training.defenses import Defense, EmbeddingShift, Undefended, triplet_loss
-from rankproof.training.inner import Inner, later_inner, published_inner
-from rankproof.training.later_defenses import AntiCollapse, Hardness
+from rankproof.training.defenses import Defense, EmbeddingShift, Undefended, require_triplet_loss
+from rankproof.training.inner_attack import eccv_inner_attack
 from rankproof.training.losses import Contrastive, Loss, Triplet
-from rankproof.training.samplers import Balanced, FromSet, InBatch, Sampler
+from rankproof.training.samplers import FromSet, InBatch, Sampler
+from rankproof.training.settings import Settings
 
 Decay = Literal["constant", "cosine"]
 
 PUBLISHED_BATCH = {"cosine": 1000, "euclidean": 500, "sphere": 500}
 PUBLISHED_MARGIN = {"cosine": 0.2, "euclidean": 1.0, "sphere": 0.2}
-PUBLISHED_SIZE = 28  # side of the pictures these are for
+PUBLISHED_SIZE = 28  # side of the images that the published settings are for
 EPOCHS = 30
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment:
+    """Random shifts and mirroring, drawn for each image.
+
+    Args:
+        pad: largest shift in pixels; the image is padded by reflection and cropped.
+        flip: mirror images left to right with probability 1/2.
+    """
+
+    pad: int = 0
+    flip: bool = False
+
+    def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        """Augmented images of the same shape (b, c, h, w)."""
+        count, _, height, width = images.shape
+        if self.flip:
+            mirrored = torch.rand(count, generator=rng) < 0.5
+            images = torch.where(mirrored.view(-1, 1, 1, 1).to(images.device), images.flip(3), images)
+        if self.pad:
+            padded = functional.pad(images, (self.pad,) * 4, mode="reflect")
+            down, right = torch.randint(2 * self.pad + 1, (2, count), generator=rng)  # (b,) each
+            rows = down[:, None] + torch.arange(height)  # (b, h)
+            columns = right[:, None] + torch.arange(width)  # (b, w)
+            image = torch.arange(count)[:, None, None]  # (b, 1, 1)
+            cropped = padded[image, :, rows[:, :, None], columns[:, None, :]]  # (b, h, w, c)
+            images = cropped.permute(0, 3, 1, 2)  # (b, c, h, w)
+        return images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,17 +59,17 @@ class Recipe:
     """How to train.
 
     Args:
-        loss: what is lowered.
-        sampler: what makes a batch.
+        loss: what is minimised.
+        sampler: forms the batches.
         distance: "cosine", "euclidean" or "sphere".
-        defense: how attacks get into it.
-        augment: how pictures are varied.
-        epochs: how often every picture is seen.
+        defense: how attacks enter the training.
+        augment: random changes of the training images.
+        epochs: number of passes over the training split.
         learning_rate, weight_decay: of Adam.
         decay: "constant", as published, or "cosine": the learning rate falls to 0 at the end.
         warm_up: epochs over which the eps of the defence grows; 0 as published.
         precision: "single", or "bf16" for the encoder's passes.
-        seed: all random numbers come from it.
+        seed: of all random numbers.
         schedule: "published", "fast" or "own": which kind of schedule this is.
     """
 
@@ -63,21 +95,21 @@ class Recipe:
         if self.epochs < 1 or not self.learning_rate > 0:
             raise RankproofError("epochs must be at least 1 and the learning rate above 0")
         if self.defense.of_triplets:
-            triplet_loss(self.loss, self.defense.name)
+            require_triplet_loss(self.loss, self.defense.name)
         if self.defense.name in ("act", "hm") and isinstance(self.sampler, FromSet):
             raise RankproofError(
-                f"defense {self.defense.name} pairs the pictures of a batch, {self.sampler.name} makes pairs "
-                "of its own; take balanced or in-batch"
+                f"defense {self.defense.name} pairs the images of a batch, while the sampler "
+                f"{self.sampler.name} makes pairs of its own; use balanced or in-batch"
             )
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Settings:
         """All of it as plain values, for the record."""
         return {
             "distance": self.distance,
             "loss": self.loss.settings(),
             "sampler": self.sampler.settings(),
             "defense": self.defense.settings(),
-            "augment": self.augment.settings(),
+            "augment": asdict(self.augment),
             "epochs": self.epochs,
             "learning_rate": self.learning_rate,
             "weight_decay": self.weight_decay,
@@ -89,7 +121,7 @@ class Recipe:
         }
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """Loss, distance and defence in a few words."""
         start = f"{self.loss.name} loss with {self.distance} distance"
         return start if self.defense.name == "none" else f"{start} and defense {self.defense.name}"
@@ -98,43 +130,33 @@ class Recipe:
 def published(
     distance: str = "cosine", loss: str = "triplet", *, defended: bool = False, size: int = 28, seed: int = 0
 ) -> Recipe:
-    """The ECCV paper's recipe for 28x28 pictures: one of CC, CT, EC, ET and, defended, CCD to ETD.
+    """The ECCV paper's recipe for 28x28 images: one of CC, CT, EC, ET and, defended, CCD to ETD.
 
     Args:
         distance: "cosine" or "euclidean".
         loss: "contrastive" or "triplet".
         defended: with the paper's defence.
-        size: side of a picture, which decides the defence's eps.
+        size: side of an image, which determines the defence's eps.
+        seed: of all random numbers.
     """
     margin = PUBLISHED_MARGIN[distance]
     return Recipe(
         loss=Triplet(margin=margin) if loss == "triplet" else Contrastive(margin=margin),
         sampler=InBatch(batch=PUBLISHED_BATCH[distance]),
         distance=distance,
-        defense=EmbeddingShift(inner=published_inner(size)) if defended else Undefended(),
+        defense=EmbeddingShift(inner=eccv_inner_attack(size)) if defended else Undefended(),
         seed=seed,
         schedule="published",
     )
 
 
-def later(defense: Literal["act", "hm"], *, batch: int, per_class: int = 2, size: int = 28) -> Recipe:
-    """A later defence as its authors train it: unit sphere, margin 0.2, the same number of each class."""
-    inner: Inner = later_inner(size)
-    return Recipe(
-        loss=Triplet(margin=0.2),
-        sampler=Balanced(batch=batch, per_class=per_class),
-        distance="sphere",
-        defense=AntiCollapse(inner=inner) if defense == "act" else Hardness(inner=inner),
-    )
-
-
 def is_published(recipe: Recipe, size: int) -> bool:
-    """Whether a recipe for 28x28 pictures differs from the published one in seed and precision at most."""
-    known = recipe.distance in ("cosine", "euclidean") and recipe.loss.name in ("triplet", "contrastive")
-    if size != PUBLISHED_SIZE or not known:
+    """Whether a recipe for images of that side is the published one, but for seed and precision."""
+    in_papers = recipe.distance in ("cosine", "euclidean") and recipe.loss.name in ("triplet", "contrastive")
+    if size != PUBLISHED_SIZE or not in_papers:
         return False
     paper = published(
         recipe.distance, recipe.loss.name, defended=recipe.defense.name == "est", size=size, seed=recipe.seed
     )
-    plain = replace(recipe, schedule="published", precision="single")
-    return plain.settings() == paper.settings()
+    same_labels = replace(recipe, schedule="published", precision="single")
+    return same_labels.settings() == paper.settings()

@@ -1,19 +1,23 @@
-"""Which pictures make a batch, and which triplets of it are compared."""
+"""Which images form a batch, and which of its triplets are compared."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from rankproof.errors import RankproofError
-from rankproof.training.borrowed import global_numbers
+from rankproof.training.global_rng import global_rng
+from rankproof.training.settings import RecipePart, Settings
+from rankproof.training.triplets import random_triplets
+
+S = TypeVar("S", bound="BatchSampler")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures that are seen together.
+    """Images that are embedded together.
 
     Args:
         rows: (b,) their positions in the data set.
@@ -26,123 +30,123 @@ class Batch:
 
 @runtime_checkable
 class Sampler(Protocol):
-    """A rule that divides a data set into the batches of one epoch."""
+    """Divides a data set into the batches of one epoch."""
 
     @property
     def name(self) -> str:
-        """The word used for it on the command line and in records."""
+        """Used on the command line and in records."""
         ...
 
-    def batches(self, labels: Tensor, source: torch.Generator) -> Iterator[Batch]:
+    @property
+    def batch(self) -> int:
+        """The batch size that a user chooses."""
+        ...
+
+    def batches(self, labels: Tensor, rng: torch.Generator) -> Iterator[Batch]:
         """The batches of one epoch; equal generators give equal batches."""
         ...
 
     def count(self, labels: Tensor) -> int:
-        """How many batches an epoch has."""
+        """Number of batches in an epoch."""
         ...
 
-    def settings(self) -> dict[str, Any]:
-        """Everything that defines it, for the record."""
+    def settings(self) -> Settings:
+        """All parameters, for the record."""
         ...
 
     def shared(self, processes: int) -> "Sampler":
-        """The same for one of several processes that make each batch together."""
+        """The sampler of one of several processes that compute each batch together."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class InBatch:
-    """Every picture once in an epoch; triplets are drawn inside the batch (ECCV, 28x28 pictures).
+class BatchSampler(RecipePart):
+    """Base of the samplers below.
 
     Args:
-        batch: pictures in one step.
+        batch: images, or triplets, in one batch.
     """
 
     batch: int
 
-    name = "in-batch"
-
-    def batches(self, labels: Tensor, source: torch.Generator) -> Iterator[Batch]:
-        """A random order, cut into pieces."""
-        order = torch.randperm(len(labels), generator=source)
-        for rows in order.split(self.batch):
-            yield Batch(rows, random_triplets(labels[rows], source))
-
     def count(self, labels: Tensor) -> int:
-        """The last one may be smaller."""
+        """Number of batches in an epoch; the last one may be smaller."""
         return -(-len(labels) // self.batch)
 
-    def settings(self) -> dict[str, Any]:
-        """The size."""
-        return {"name": self.name, **asdict(self)}
-
-    def shared(self, processes: int) -> "InBatch":
-        """Smaller batches."""
-        return InBatch(batch=_share(self.batch, processes))
+    def shared(self: S, processes: int) -> S:
+        """The same with batches of 1 / `processes` the size."""
+        if self.batch % processes:
+            raise RankproofError(
+                f"a batch of {self.batch} cannot be split evenly among {processes} processes; take a multiple"
+            )
+        return replace(self, batch=self.batch // processes)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FromSet:
-    """One triplet for every picture, drawn from the whole data set (ICCV Fashion-MNIST; SOP).
-
-    The positive is uniform in the anchor's class (another picture of it where there is one); the negative is
-    uniform over all pictures of other classes, or over all pictures.
+class InBatch(BatchSampler):
+    """Each image once per epoch; triplets are drawn inside the batch (ECCV, 28x28 images).
 
     Args:
-        batch: triplets in one step; three pictures each.
-        negatives: "other" classes (ICCV Fashion-MNIST) or "any" picture (published for SOP, where the
-            anchor's own class is not left out).
+        batch: images in one batch.
     """
 
-    batch: int
+    name = "in-batch"
+
+    def batches(self, labels: Tensor, rng: torch.Generator) -> Iterator[Batch]:
+        """A random order, split into batches."""
+        order = torch.randperm(len(labels), generator=rng)
+        for rows in order.split(self.batch):
+            yield Batch(rows, random_triplets(labels[rows], rng))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromSet(BatchSampler):
+    """One triplet for each image, drawn from the whole data set (ICCV Fashion-MNIST; SOP).
+
+    The positive is uniform in the anchor's class (another image of it where there is one); the negative is
+    uniform over all images of other classes, or over all images.
+
+    Args:
+        batch: triplets in one batch, three images each.
+        negatives: from "other" classes (ICCV Fashion-MNIST), or "any" image (published for SOP, where the
+            anchor's own class is not excluded).
+    """
+
     negatives: Literal["other", "any"] = "other"
 
     name = "from-set"
 
-    def batches(self, labels: Tensor, source: torch.Generator) -> Iterator[Batch]:
-        """Every picture is an anchor once."""
-        order = torch.randperm(len(labels), generator=source)
-        grouped = labels.argsort(stable=True)
+    def batches(self, labels: Tensor, rng: torch.Generator) -> Iterator[Batch]:
+        """Each image is an anchor once."""
+        order = torch.randperm(len(labels), generator=rng)
+        by_class = labels.argsort(stable=True)
         counts = labels.bincount()
-        first = counts.cumsum(0) - counts  # where each class begins in `grouped`
-        place = torch.empty_like(grouped)
-        place[grouped] = torch.arange(len(labels))
+        starts = counts.cumsum(0) - counts  # where each class begins in `by_class`
+        position = torch.empty_like(by_class)  # of each image in `by_class`
+        position[by_class] = torch.arange(len(labels))
         for anchors in order.split(self.batch):
-            own, size = labels[anchors], counts[labels[anchors]]
-            # One of the others of the class: a step of 1 .. size - 1 further round in it.
-            step = 1 + _below((size - 1).clamp(min=1), source)
-            positives = grouped[first[own] + (place[anchors] - first[own] + step) % size]
+            start, size = starts[labels[anchors]], counts[labels[anchors]]
+            # Another image of the class: 1 .. size - 1 places further, cyclically.
+            step = 1 + _random_below((size - 1).clamp(min=1), rng)
+            positives = by_class[start + (position[anchors] - start + step) % size]
             if self.negatives == "any":
-                negatives = torch.randint(len(labels), (len(anchors),), generator=source)
+                negatives = torch.randint(len(labels), (len(anchors),), generator=rng)
             else:
-                outside = _below(len(labels) - size, source)
-                negatives = grouped[torch.where(outside < first[own], outside, outside + size)]
+                outside = _random_below(len(labels) - size, rng)
+                negatives = by_class[torch.where(outside < start, outside, outside + size)]
             rows = torch.cat([anchors, positives, negatives])
-            yield Batch(rows, torch.arange(len(rows)).view(3, -1).t())
-
-    def count(self, labels: Tensor) -> int:
-        """The last one may be smaller."""
-        return -(-len(labels) // self.batch)
-
-    def settings(self) -> dict[str, Any]:
-        """Size and rule."""
-        return {"name": self.name, **asdict(self)}
-
-    def shared(self, processes: int) -> "FromSet":
-        """Fewer triplets."""
-        return FromSet(batch=_share(self.batch, processes), negatives=self.negatives)
+            yield Batch(rows, torch.arange(len(rows)).view(3, -1).t())  # (t, 3)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Balanced:
-    """The same number of pictures of each class in a batch: pytorch-metric-learning's own sampler.
+class Balanced(BatchSampler):
+    """The same number of images of each class in a batch, by the sampler of pytorch-metric-learning.
 
     Args:
-        batch: pictures in one step.
-        per_class: pictures of each class in a batch.
+        batch: images in one batch.
+        per_class: images of each class in a batch.
     """
 
-    batch: int
     per_class: int = 2
 
     name = "balanced"
@@ -150,104 +154,60 @@ class Balanced:
     def __post_init__(self) -> None:
         if self.per_class < 2 or self.batch % self.per_class:
             raise RankproofError(
-                f"balanced: a batch of {self.batch} cannot hold {self.per_class} pictures of each class; "
-                "take at least 2 of each and a batch that is a multiple"
+                f"balanced: a batch of {self.batch} cannot hold {self.per_class} images of each class; "
+                "take at least 2 of each class and a batch that is a multiple of it"
             )
 
-    def batches(self, labels: Tensor, source: torch.Generator) -> Iterator[Batch]:
-        """As many as hold every picture about once."""
-        order = torch.tensor(list(self._sampler(labels, source)))
-        for rows in order.split(self.batch):
-            yield Batch(rows, random_triplets(labels[rows], source))
-
-    def count(self, labels: Tensor) -> int:
-        """Whole batches only."""
-        return max(1, len(labels) // self.batch)
-
-    def settings(self) -> dict[str, Any]:
-        """Sizes."""
-        return {"name": self.name, **asdict(self)}
-
-    def shared(self, processes: int) -> "Balanced":
-        """Fewer classes in a batch."""
-        return Balanced(batch=_share(self.batch, processes), per_class=self.per_class)
-
-    def _sampler(self, labels: Tensor, source: torch.Generator) -> Iterator[int]:
+    def batches(self, labels: Tensor, rng: torch.Generator) -> Iterator[Batch]:
+        """As many batches as contain each image about once."""
         from pytorch_metric_learning.samplers import MPerClassSampler
 
         size = self.count(labels) * self.batch
         sampler = MPerClassSampler(labels, self.per_class, self.batch, length_before_new_iter=size)
-        with global_numbers(source):
-            return iter(list(sampler))
+        with global_rng(rng):
+            order = list(sampler)
+        for rows in torch.tensor(order).split(self.batch):
+            yield Batch(rows, random_triplets(labels[rows], rng))
 
-
-def random_triplets(labels: Tensor, source: torch.Generator) -> Tensor:
-    """As many random triplets as the batch has pictures, an equal share for each class, without mining.
-
-    Anchor and positive are drawn from the class, the negative from the rest of the batch, each uniformly
-    and with replacement: the published sampling for 28x28 pictures. Classes alone in the batch are skipped.
-
-    Args:
-        labels: (b,) class of each picture of the batch.
-    Returns:
-        (t, 3) positions of anchor, positive, negative; t is about b.
-    """
-    classes = labels.unique()
-    share = max(1, len(labels) // len(classes))
-    parts = []
-    for label in classes:
-        own, other = (labels == label).nonzero()[:, 0], (labels != label).nonzero()[:, 0]
-        if len(own) < 2 or len(other) == 0:
-            continue
-        anchor, positive = own[torch.randint(len(own), (2, share), generator=source)]
-        negative = other[torch.randint(len(other), (share,), generator=source)]
-        parts.append(torch.stack([anchor, positive, negative], dim=1))
-    return torch.cat(parts) if parts else labels.new_empty(0, 3)
+    def count(self, labels: Tensor) -> int:
+        """Number of batches in an epoch, all of full size."""
+        return max(1, len(labels) // self.batch)
 
 
 def check_classes(labels: Tensor, classes: tuple[str, ...], sampler: Sampler) -> None:
-    """Raise unless triplets can be made: two classes, two pictures of each, batches that can be filled.
+    """Check that triplets can be formed: two classes, two images of each, batches that can be filled.
 
     Raises:
-        RankproofError: what is missing, by name.
+        RankproofError: they cannot; the message says what is missing.
     """
     counts = labels.bincount(minlength=len(classes))
-    present = counts > 0
-    if int(present.sum()) < 2:
-        raise RankproofError("training needs pictures of at least two classes")
-    lonely = ((counts == 1) & present).nonzero()[:, 0].tolist()
-    if lonely:
-        names = ", ".join(classes[label] if label < len(classes) else str(label) for label in lonely[:3])
+    present = int((counts > 0).sum())
+    if present < 2:
+        raise RankproofError("training needs images of at least two classes")
+    singles = (counts == 1).nonzero()[:, 0].tolist()
+    if singles:
+        names = ", ".join(classes[label] if label < len(classes) else str(label) for label in singles[:3])
         raise RankproofError(
-            f"{len(lonely)} classes have one picture only ({names}): a triplet needs two of a class; "
-            "add pictures or leave these classes out"
+            f"{len(singles)} classes have one image only ({names}), and a triplet needs two of a class; "
+            "add images or remove these classes"
         )
-    batch = int(sampler.settings()["batch"])
-    if isinstance(sampler, Balanced) and batch < 2 * sampler.per_class:
+    if isinstance(sampler, Balanced) and sampler.batch < 2 * sampler.per_class:
         raise RankproofError(
-            f"balanced: a batch of {batch} with {sampler.per_class} pictures of each class holds one class; "
-            "take a larger batch or fewer of each class"
+            f"balanced: a batch of {sampler.batch} with {sampler.per_class} images of each class holds one "
+            "class only; take a larger batch or fewer images of each class"
         )
-    if isinstance(sampler, Balanced) and batch > sampler.per_class * int(present.sum()):
+    if isinstance(sampler, Balanced) and sampler.batch > sampler.per_class * present:
         raise RankproofError(
-            f"balanced: {int(present.sum())} classes with {sampler.per_class} pictures each do not fill a "
-            f"batch of {batch}; take a smaller batch or more of each class"
+            f"balanced: {present} classes with {sampler.per_class} images each do not fill a "
+            f"batch of {sampler.batch}; take a smaller batch or more images of each class"
         )
-    if batch < 4:
+    if sampler.batch < 4:
         raise RankproofError(
-            f"a batch of {batch} cannot hold two pictures of two classes; take at least 4, better 100"
+            f"a batch of {sampler.batch} cannot hold two images of two classes; take at least 4, better 100"
         )
 
 
-def _below(limits: Tensor, source: torch.Generator) -> Tensor:
+def _random_below(limits: Tensor, rng: torch.Generator) -> Tensor:
     """One uniform integer in [0, limit) for each limit."""
-    drawn = torch.rand(limits.shape, generator=source, dtype=torch.float64)
+    drawn = torch.rand(limits.shape, generator=rng, dtype=torch.float64)
     return (drawn * limits).long().minimum(limits - 1)
-
-
-def _share(batch: int, processes: int) -> int:
-    if batch % processes:
-        raise RankproofError(
-            f"a batch of {batch} cannot be shared evenly by {processes} processes; take a multiple"
-        )
-    return batch // processes

@@ -1,24 +1,24 @@
-"""Attacking a search service that is already running: pictures go out, lists of ids come back."""
+"""Attacks on a running search service: images are sent over HTTP, and lists of ids come back."""
 
-from rankproof.wire.adapter import OWN, Adapter
+from rankproof.wire.adapter import RANKPROOF_SERVICE, Adapter
 from rankproof.wire.client import Client
-from rankproof.wire.guard import Destination, allowed
+from rankproof.wire.destination import Destination, check_destination
+from rankproof.wire.errors import CapReachedError, QuotaExhaustedError, UnfinishedError, UnreachableError
 from rankproof.wire.http_oracle import HttpOracle
-from rankproof.wire.ledger import Ledger
-from rankproof.wire.pace import Pace
-from rankproof.wire.stops import CapReachedError, QuotaExhaustedError, UnfinishedError, UnreachableError
+from rankproof.wire.rate_limit import RateLimit
+from rankproof.wire.response_cache import ResponseCache
 
 __all__ = [
-    "OWN",
+    "RANKPROOF_SERVICE",
     "Adapter",
     "CapReachedError",
     "Client",
     "Destination",
     "HttpOracle",
-    "Ledger",
-    "Pace",
     "QuotaExhaustedError",
+    "RateLimit",
+    "ResponseCache",
     "UnfinishedError",
     "UnreachableError",
-    "allowed",
+    "check_destination",
 ]

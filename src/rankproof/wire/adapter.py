@@ -1,4 +1,4 @@
-"""How a foreign service is called: what is sent where, and where in its answer the ids are."""
+"""Adapters describe how a service is called and where the ids stand in its answers."""
 
 import base64
 import json
@@ -10,20 +10,20 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from rankproof.config_table import Read, read_table
 from rankproof.errors import RankproofError
-from rankproof.tables import Read, read_table
-from rankproof.wire.within import steps_of, values_at
+from rankproof.wire.json_path import parse_path, values_at
 
 FORMS = ("multipart", "raw", "json")
 METHODS = ("POST", "PUT")
-OURS = ("user-agent", "host", "content-length", "transfer-encoding", "content-type")
-KEY = "KEY"  # the secret that the user gives for the service
-PLACE = f"${{{KEY}}}"
-SECRET = re.compile(r"\$\{(\w+)\}")
-EXCERPT = 160  # characters of an answer that an error shows
+RESERVED_HEADERS = ("user-agent", "host", "content-length", "transfer-encoding", "content-type")
+KEY = "KEY"  # name of the secret given by --key-env or --key-file
+KEY_PLACEHOLDER = f"${{{KEY}}}"
+PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
+EXCERPT = 160  # characters of an answer that an error quotes
 
 
-class Kind(Enum):
+class ResponseKind(Enum):
     """What an answer means for the search."""
 
     ANSWER = "answer"
@@ -35,19 +35,19 @@ class Kind(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
-    """How one kind of service is called; the default is `rankproof serve`.
+    """The request and answer format of a service; the default is that of `rankproof serve`.
 
     Args:
-        url: where it is, unless the user names another place.
+        url: address of the service, unless the user gives another one.
         method: POST or PUT.
-        headers: sent with every picture; ${KEY} is the user's key, ${NAME} a variable of the environment.
-        form: how the PNG is sent: "multipart" (a field of a form), "raw" (the body) or "json" (base64).
-        image: the field of the form, or the path in the JSON, that holds the picture.
-        more: further fields, sent with every picture.
+        headers: sent with every image; ${KEY} is the user's key, ${NAME} an environment variable.
+        form: how the PNG is sent: "multipart" (a form field), "raw" (the body) or "json" (base64).
+        image: the form field, or the path in the JSON, that holds the image.
+        more: further fields, sent with every image.
         ids: path of the ids in the JSON answer, nearest first, such as results[*].item.id.
-        rate, quota, retry: statuses of an answer to wait after, to stop until tomorrow, to try again.
-        reason: path in an answer of those statuses that tells why, or None.
-        exhausted: what stands there when the quota is used up.
+        rate, quota, retry: statuses that mean: slow down, stop until tomorrow, try again.
+        reason: path of the reason in an answer with one of those statuses, or None.
+        exhausted: reasons that mean that the quota is used up.
     """
 
     url: str | None = None
@@ -67,12 +67,12 @@ class Adapter:
         for what, value, known in (("method", self.method, METHODS), ("as", self.form, FORMS)):
             if value not in known:
                 raise RankproofError(f"{what}: {value!r} is unknown; known: {', '.join(known)}")
-        if odd := [name for name in self.headers if name.lower() in OURS]:
-            raise RankproofError(f"headers: {odd[0]} is set by rankproof itself; leave it out")
-        steps_of(self.ids)
+        if reserved := [name for name in self.headers if name.lower() in RESERVED_HEADERS]:
+            raise RankproofError(f"headers: {reserved[0]} is set by rankproof itself; leave it out")
+        parse_path(self.ids)
         if self.reason is not None:
-            steps_of(self.reason)
-        if self.form == "json" and not all(isinstance(step, str) for step in steps_of(self.image)):
+            parse_path(self.reason)
+        if self.form == "json" and not all(isinstance(step, str) for step in parse_path(self.image)):
             raise RankproofError(f"field: {self.image!r} is no path of names, such as query.image")
 
     @classmethod
@@ -80,7 +80,7 @@ class Adapter:
         """Read an adapter file.
 
         Raises:
-            RankproofError: the file is no TOML, or has a key that is unknown or of the wrong kind.
+            RankproofError: the file is not TOML, or has an unknown key or a value of the wrong type.
         """
         try:
             content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -94,20 +94,20 @@ class Adapter:
         except RankproofError as error:
             raise RankproofError(f"{path}: {error}") from None
 
-    def request(self, picture: bytes, secrets: Mapping[str, str]) -> dict[str, Any]:
-        """The arguments of the request that sends a PNG.
+    def request(self, png: bytes, secrets: Mapping[str, str]) -> dict[str, Any]:
+        """The arguments for `httpx.Client.stream` that send a PNG.
 
         Args:
-            picture: the file.
-            secrets: the user's key as KEY, and the environment.
+            png: the encoded image.
+            secrets: the user's key as KEY, and environment variables.
         Raises:
-            RankproofError: a secret is not there.
+            RankproofError: a secret is missing.
         """
-        # Without a key its header is left out: a service may ask for none.
+        # Without a key its header is omitted: a service may not need one.
         headers = {
             name: _filled(text, secrets)
             for name, text in self.headers.items()
-            if KEY in secrets or PLACE not in text
+            if KEY in secrets or KEY_PLACEHOLDER not in text
         }
         more = {
             name: _filled(value, secrets) if isinstance(value, str) else value
@@ -117,78 +117,80 @@ class Adapter:
             case "raw":
                 return {
                     "headers": {**headers, "Content-Type": "image/png"},
-                    "content": picture,
+                    "content": png,
                     "params": more,
                 }
             case "json":
-                body = _nested(more, self.image.split("."), base64.b64encode(picture).decode())
+                body = _nested(more, self.image.split("."), base64.b64encode(png).decode())
                 return {"headers": headers, "json": body}
             case _:
-                file = ("query.png", picture, "image/png")
-                return {"headers": headers, "files": {self.image: file}, "data": more}
+                upload = ("query.png", png, "image/png")
+                return {"headers": headers, "files": {self.image: upload}, "data": more}
 
     def takes_key(self) -> bool:
-        """Whether there is a place for the user's key."""
+        """Whether the user's key is sent anywhere."""
         texts = [*self.headers.values(), *(value for value in self.more.values() if isinstance(value, str))]
-        return any(PLACE in text for text in texts)
+        return any(KEY_PLACEHOLDER in text for text in texts)
 
-    def kind(self, status: int, body: bytes) -> Kind:
-        """What an answer means."""
+    def kind(self, status: int | None, body: bytes) -> ResponseKind:
+        """Classify an answer by its status (None: no connection) and its reason."""
+        if status is None:
+            return ResponseKind.RETRY
         if 200 <= status < 300:
-            return Kind.ANSWER
+            return ResponseKind.ANSWER
         if status in self.quota:
-            return Kind.QUOTA
+            return ResponseKind.QUOTA
         if status not in (*self.rate, *self.retry):
-            return Kind.REFUSED
-        if self._why(body) in self.exhausted:
-            return Kind.QUOTA
-        return Kind.RATE if status in self.rate else Kind.RETRY
+            return ResponseKind.REFUSED
+        if self._reason_in(body) in self.exhausted:
+            return ResponseKind.QUOTA
+        return ResponseKind.RATE if status in self.rate else ResponseKind.RETRY
 
     def ids_in(self, body: bytes) -> list[str]:
-        """The ids of an answer as text, nearest first.
+        """The ids in an answer as text, nearest first.
 
         Raises:
-            RankproofError: the answer is no JSON, or has no ids where they should be.
+            RankproofError: the answer is not JSON, or has no ids at the path.
         """
         try:
             answer = json.loads(body)
         except (ValueError, RecursionError):
             raise RankproofError(f"the answer is not JSON, it begins with {excerpt(body)!r}") from None
-        found = values_at(answer, steps_of(self.ids), self.ids)
-        if odd := [value for value in found if isinstance(value, bool) or not isinstance(value, str | int)]:
+        ids = values_at(answer, parse_path(self.ids), self.ids)
+        if bad := [value for value in ids if isinstance(value, bool) or not isinstance(value, str | int)]:
             raise RankproofError(
-                f"{self.ids}: an id is a text or a whole number, got {excerpt(json.dumps(odd[0]).encode())}"
+                f"{self.ids}: an id is a text or a whole number, got {excerpt(json.dumps(bad[0]).encode())}"
             )
-        return [str(value) for value in found]
+        return [str(value) for value in ids]
 
-    def _why(self, body: bytes) -> str | None:
+    def _reason_in(self, body: bytes) -> str | None:
         if self.reason is None:
             return None
         try:
-            return str(values_at(json.loads(body), steps_of(self.reason), self.reason)[0])
+            return str(values_at(json.loads(body), parse_path(self.reason), self.reason)[0])
         except (ValueError, RecursionError, IndexError, RankproofError):  # most services give no reason
             return None
 
 
 def excerpt(body: bytes) -> str:
-    """The beginning of an answer as one harmless line."""
+    """The beginning of an answer as one printable line."""
     text = body[: 4 * EXCERPT].decode("utf-8", errors="replace")
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:EXCERPT]
 
 
 def _filled(text: str, secrets: Mapping[str, str]) -> str:
-    """A text with its ${NAME}s replaced."""
+    """A text with its ${NAME} placeholders replaced."""
 
-    def secret(found: re.Match[str]) -> str:
-        if found[1] not in secrets:
-            raise RankproofError(f"adapter: ${{{found[1]}}} is not set; set that variable of the environment")
-        return secrets[found[1]]
+    def secret(match: re.Match[str]) -> str:
+        if match[1] not in secrets:
+            raise RankproofError(f"adapter: ${{{match[1]}}} is not set; set that environment variable")
+        return secrets[match[1]]
 
-    return SECRET.sub(secret, text)
+    return PLACEHOLDER.sub(secret, text)
 
 
 def _nested(fields: Mapping[str, Any], path: list[str], value: str) -> dict[str, Any]:
-    """The fields with a value put in at a path."""
+    """The fields with a value inserted at a path."""
     first, *rest = path
     if not rest:
         return {**fields, first: value}
@@ -196,7 +198,7 @@ def _nested(fields: Mapping[str, Any], path: list[str], value: str) -> dict[str,
     return {**fields, first: _nested(inner if isinstance(inner, dict) else {}, rest, value)}
 
 
-# -- readers: a value as it stands in the file, checked
+# -- readers: check one value of an adapter file
 
 
 def _read(table: Any, where: str, known: Mapping[str, Read]) -> dict[str, Any]:
@@ -257,5 +259,5 @@ LIMITS: dict[str, Read] = {
     "reason": _text,
     "exhausted": _texts,
 }
-NAMES = {"as": "form", "field": "image", "with": "more"}  # "as" and "with" are words of Python
-OWN = Adapter()
+NAMES = {"as": "form", "field": "image", "with": "more"}  # "as" and "with" are keywords of Python
+RANKPROOF_SERVICE = Adapter()

@@ -1,4 +1,4 @@
-"""One picture to one list of ids, however often the way there fails."""
+"""The HTTP client of a search service: one image in, one list of ids out, with retries."""
 
 import json
 import random
@@ -9,23 +9,30 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from rankproof.errors import RankproofError
-from rankproof.versions import versions
-from rankproof.wire.adapter import KEY, PLACE, Adapter, Kind, excerpt
-from rankproof.wire.guard import Destination
-from rankproof.wire.pace import Clock, Pace, Sleep, Turns, rest, seconds_told
-from rankproof.wire.stops import QuotaExhaustedError, UnreachableError
+from rankproof.io import versions
+from rankproof.wire.adapter import KEY, KEY_PLACEHOLDER, Adapter, ResponseKind, excerpt
+from rankproof.wire.destination import Destination
+from rankproof.wire.errors import QuotaExhaustedError, UnreachableError
+from rankproof.wire.rate_limit import (
+    Clock,
+    RateLimit,
+    Sleep,
+    Throttle,
+    retry_after_seconds,
+    sleep_unless_stopped,
+)
 
 if TYPE_CHECKING:
     import httpx
 
-AGENT = f"rankproof/{versions()['rankproof']} (security test of an image search)"
-DAY_IS_OVER = 3600.0  # a service that wants to be left alone for longer has a quota, not a rate
-MOST_BYTES = 2**24  # of an answer; a list of ids is far smaller
+USER_AGENT = f"rankproof/{versions()['rankproof']} (security test of an image search)"
+QUOTA_WAIT = 3600.0  # seconds; a longer Retry-After means a quota, not a rate limit
+MAX_ANSWER_BYTES = 2**24  # a list of ids is far smaller
 
 
 @dataclass(frozen=True)
-class _Answer:
-    """What came back: a status with a body, or no status and what went wrong."""
+class _Response:
+    """An HTTP answer; without one `status` is None and `body` says what went wrong."""
 
     status: int | None
     body: bytes
@@ -33,16 +40,16 @@ class _Answer:
 
 
 class Client:
-    """Asks a service at a place that may be asked; several threads may use it at once.
+    """Client of a search service; may be shared by several threads.
 
     Args:
-        destination: where; what `allowed` returned.
-        adapter: how.
-        secrets: the user's key as KEY, and the environment.
-        pace: how fast.
-        seed: of the chance in waits.
-        transport: what carries requests; None is the network.
-        sleep, clock: seconds to wait, and seconds that went by; None sleeps until the search ends.
+        destination: the service, as returned by `check_destination`.
+        adapter: the form of requests and answers.
+        secrets: the user's key as KEY, and environment variables.
+        rate_limit: request rate and retries; None is the default.
+        seed: of the jitter in waits.
+        transport: an httpx transport; None is the network.
+        sleep, clock: replace waiting and the clock in tests; None waits, and wakes when the search ends.
     """
 
     def __init__(
@@ -51,134 +58,139 @@ class Client:
         adapter: Adapter,
         *,
         secrets: Mapping[str, str] | None = None,
-        pace: Pace | None = None,
+        rate_limit: RateLimit | None = None,
         seed: int = 0,
         transport: "httpx.BaseTransport | None" = None,
         sleep: Sleep | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
         self.destination, self.adapter = destination, adapter
-        self.pace, self.sleep = pace or Pace(), sleep
-        self._secrets = _checked(secrets or {}, adapter)
-        self._turns, self._chance = Turns(self.pace.per_second, clock), random.Random(seed)
-        httpx = _library()
+        self.rate_limit, self.sleep = rate_limit or RateLimit(), sleep
+        self._secrets = _checked_secrets(secrets or {}, adapter)
+        self._throttle, self._rng = Throttle(self.rate_limit.per_second, clock), random.Random(seed)
+        httpx = _import_httpx()
         url = httpx.URL(destination.url)
-        # The address that was checked, whatever its name leads to by now; no proxy and no redirect.
+        # Connect to the address that was checked, even if the name resolves differently by now.
         self._pinned, self._host = url.copy_with(host=destination.address), url.netloc.decode("ascii")
-        self._broken: type[Exception] = httpx.RequestError
+        self._request_error: type[Exception] = httpx.RequestError
         self._http = httpx.Client(
             transport=transport,
-            timeout=self.pace.timeout,
-            limits=httpx.Limits(max_connections=self.pace.concurrency),
+            timeout=self.rate_limit.timeout,
+            limits=httpx.Limits(max_connections=self.rate_limit.concurrency),
             trust_env=False,
             follow_redirects=False,
         )
 
     @property
     def service(self) -> str:
-        """What is asked and how, without secrets: equal answers may be expected where this is equal."""
+        """Identifies the service and the form of requests, without secrets; keys the response cache."""
         adapter = self.adapter
         sent = (adapter.method, adapter.form, adapter.image, dict(adapter.more), adapter.ids)
         return json.dumps([self.destination.url, *sent])
 
-    def ask(self, picture: bytes, count: Callable[[], None], stop: Event) -> list[str]:
-        """The ids that the service answers to a PNG, nearest first.
+    def search(self, png: bytes, on_call: Callable[[], None], stop: Event) -> list[str]:
+        """Send a PNG; returns the ids in the answer, nearest first.
 
         Args:
-            picture: the file.
-            count: called before every call that is sent.
+            png: the encoded image.
+            on_call: called before every call that is sent.
             stop: set when the search ends; no further call is then sent.
         Raises:
-            UnfinishedError: the service answers no more today, or not at all; or the search ended.
-            RankproofError: it refuses the picture or answers no ids.
+            UnfinishedError: the quota is used up, the service does not answer, or the search ended.
+            RankproofError: the service refuses the image, or its answer has no ids.
         """
-        for tries in range(1, self.pace.tries + 1):
-            rest(self._turns.take(), self.sleep, stop)
-            count()
-            answer = self._send(picture)
-            kind = Kind.RETRY if answer.status is None else self.adapter.kind(answer.status, answer.body)
-            if kind is Kind.ANSWER:
+        url = self.destination.url
+        for tries in range(1, self.rate_limit.tries + 1):
+            sleep_unless_stopped(self._throttle.take(), self.sleep, stop)
+            on_call()
+            answer = self._send(png)
+            kind = self.adapter.kind(answer.status, answer.body)
+            if kind is ResponseKind.ANSWER:
                 return self._ids(answer)
-            if kind is Kind.REFUSED:
+            if kind is ResponseKind.REFUSED:
                 raise self._refused(answer)
-            if kind is Kind.QUOTA or (answer.wait or 0.0) > DAY_IS_OVER:
-                raise QuotaExhaustedError(f"{self.destination.url}: the quota is used up ({_said(answer)})")
-            wait = max(self.pace.wait(tries, self._chance), answer.wait or 0.0)
-            if kind is Kind.RATE:
-                self._turns.slow()
-            if kind is Kind.RATE or answer.wait is not None:
-                self._turns.pause(wait)
-            if tries < self.pace.tries:
-                rest(wait, self.sleep, stop)
-        raise UnreachableError(f"{self.destination.url}: no answer after {tries} tries ({_said(answer)})")
+            if kind is ResponseKind.QUOTA or (answer.wait or 0.0) > QUOTA_WAIT:
+                raise QuotaExhaustedError(f"{url}: the quota is used up ({_status_text(answer)})")
+            wait = max(self.rate_limit.backoff(tries, self._rng), answer.wait or 0.0)
+            if kind is ResponseKind.RATE:
+                self._throttle.slow()
+            if kind is ResponseKind.RATE or answer.wait is not None:
+                self._throttle.pause(wait)
+            if tries < self.rate_limit.tries:
+                sleep_unless_stopped(wait, self.sleep, stop)
+        raise UnreachableError(f"{url}: no answer after {tries} tries ({_status_text(answer)})")
 
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
 
-    def _send(self, picture: bytes) -> _Answer:
+    def _send(self, png: bytes) -> _Response:
         """One call."""
-        arguments = self.adapter.request(picture, self._secrets)
-        arguments["headers"] |= {"Host": self._host, "User-Agent": AGENT}
+        arguments = self.adapter.request(png, self._secrets)
+        arguments["headers"] |= {"Host": self._host, "User-Agent": USER_AGENT}
         name = {"sni_hostname": self.destination.host}  # the certificate is the name's, not the address's
         url = self._pinned.copy_merge_params(arguments.pop("params", {}))
         try:
             with self._http.stream(self.adapter.method, url, extensions=name, **arguments) as answer:
-                told = seconds_told(answer.headers.get("Retry-After"))
-                return _Answer(answer.status_code, _bounded(answer), told)
-        except self._broken as error:
-            return _Answer(None, (str(error) or type(error).__name__).encode())
+                wait = retry_after_seconds(answer.headers.get("Retry-After"))
+                return _Response(answer.status_code, _read_bounded(answer), wait)
+        except self._request_error as error:
+            return _Response(None, (str(error) or type(error).__name__).encode())
 
-    def _ids(self, answer: _Answer) -> list[str]:
+    def _ids(self, answer: _Response) -> list[str]:
         try:
             return self.adapter.ids_in(answer.body)
         except RankproofError as error:
-            where = f"{self.destination.url}: {error}"
-            raise RankproofError(f"{where}; an adapter says where the ids are") from None
+            text = f"{self.destination.url}: {error}; an adapter says where the ids are"
+            raise RankproofError(text) from None
 
-    def _refused(self, answer: _Answer) -> RankproofError:
-        """What to do about an answer that no repetition would change."""
+    def _refused(self, answer: _Response) -> RankproofError:
+        """The error for an answer that no retry would change."""
         cause = {
             401: "the key is missing or wrong; give it by --key-env or --key-file",
             403: "the key may not do this; give another by --key-env or --key-file",
             404: "there is nothing at this address; check the URL",
             405: f"{self.adapter.method} is not allowed there; check the URL and the adapter's method",
-            413: "the picture is too large for it; use a smaller one",
-        }.get(answer.status or 0, "it refuses the picture")
+            413: "the image is too large for the service; use a smaller one",
+        }.get(answer.status or 0, "the service refuses the image")
         if 300 <= (answer.status or 0) < 400:
-            cause = "it redirects, which is never followed; give the address it leads to"
-        return RankproofError(f"{self.destination.url}: {cause} ({_said(answer)})")
+            cause = "the service redirects, and redirects are not followed; give the address it redirects to"
+        return RankproofError(f"{self.destination.url}: {cause} ({_status_text(answer)})")
 
 
-def _library() -> Any:
+def _import_httpx() -> Any:
     try:
         import httpx
     except ImportError:
-        raise RankproofError("a live service needs httpx; pip install 'rankproof[wire]'") from None
+        raise RankproofError("attacking a service needs httpx; pip install 'rankproof[wire]'") from None
     return httpx
 
 
-def _checked(secrets: Mapping[str, str], adapter: Adapter) -> Mapping[str, str]:
-    """The secrets, if the user's key is one line and has a place; its text is never shown."""
+def _checked_secrets(secrets: Mapping[str, str], adapter: Adapter) -> Mapping[str, str]:
+    """The secrets, once the key is known to be one line and to be used; no error quotes it."""
     if (key := secrets.get(KEY)) is not None:
         if not key or not key.isascii() or not key.isprintable():
             raise RankproofError("the key must be one line of plain letters; check --key-env or --key-file")
         if not adapter.takes_key():
-            raise RankproofError(f"the adapter has no place for a key; write {PLACE} into one of its headers")
+            raise RankproofError(
+                f"the adapter has no place for a key; write {KEY_PLACEHOLDER} into one of its headers"
+            )
     return secrets
 
 
-def _bounded(answer: "httpx.Response") -> bytes:
-    """The body, as far as a list of ids can go."""
+def _read_bounded(answer: "httpx.Response") -> bytes:
+    """The body of an answer; one that is too long for a list of ids is an error."""
     body = b""
     for part in answer.iter_bytes():
         body += part
-        if len(body) > MOST_BYTES:
-            raise RankproofError(f"the answer is longer than {MOST_BYTES // 2**20} MiB; no list of ids is")
+        if len(body) > MAX_ANSWER_BYTES:
+            raise RankproofError(
+                f"the answer is longer than {MAX_ANSWER_BYTES // 2**20} MiB; no list of ids is"
+            )
     return body
 
 
-def _said(answer: _Answer) -> str:
-    """A status and the beginning of what came with it."""
+def _status_text(answer: _Response) -> str:
+    """The status of an answer and the beginning of its body."""
     status = "no connection" if answer.status is None else f"status {answer.status}"
     return f"{status}: {excerpt(answer.body)}" if answer.body else status

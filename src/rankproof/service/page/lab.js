@@ -1,29 +1,29 @@
-/** The lab: a query, results in a wanted order, and an attack that is watched. */
+/** The lab: choose a query, put its results in the wanted order, run an attack and watch it. */
 
-import { ask, call } from "./calls.js";
+import { request, requestJson } from "./api.js";
 import { begin, show } from "./live.js";
 import { Order, letter } from "./order.js";
 import { Query } from "./query.js";
-import { fill, make, picture, walkable } from "./tiles.js";
+import { fill, itemImage, make, walkable } from "./tiles.js";
 
 const POLL = 250; // milliseconds
 const FIRST = 5;
-const MOST = 26; // results, one for each letter
+const MOST = 26; // results, which are labelled by letters
 
 const at = (id) => document.getElementById(id);
 
 let shown = []; // the ids of the results
-let run = ""; // the path of the attack that is watched
+let run = ""; // the path of the attack that is shown
 
 const query = new Query(async (file) => {
-  offer([]);
-  const { ids } = await ask("/lab/search", { method: "POST", body: file });
-  if (query.file === file) offer(ids); // else another was asked since
+  showResults([]);
+  const { ids } = await requestJson("/lab/search", { method: "POST", body: file });
+  if (query.file === file) showResults(ids); // otherwise a newer query has been chosen
 });
 
 const order = new Order(
   at("order"),
-  (words) => (at("moved").textContent = words),
+  (text) => (at("moved").textContent = text),
   (ids) => {
     for (const tile of at("results").children) {
       const place = ids.indexOf(tile.dataset.id);
@@ -35,21 +35,21 @@ const order = new Order(
   },
 );
 
-/** Show results to pick from; what was picked from others is gone. */
-function offer(ids) {
+/** Show the results of a query, none of them picked. */
+function showResults(ids) {
   shown = ids;
   at("empty").hidden = ids.length > 0;
   at("five").disabled = ids.length === 0;
-  fill(at("results"), ids.map(choice));
+  fill(at("results"), ids.map(resultTile));
   order.ids = [];
 }
 
-/** A result that can be picked. */
-function choice(id, place) {
+/** A button that picks a result. */
+function resultTile(id, place) {
   const tile = make(
     "button",
     { class: "tile", "data-id": id, "aria-label": `Rank ${place + 1}, item ${id}` },
-    picture(id),
+    itemImage(id),
     make("span", { class: "rank" }, place + 1),
     make("span", { class: "mark" }),
   );
@@ -60,29 +60,29 @@ function choice(id, place) {
 }
 
 async function start() {
-  const wish = new URLSearchParams(order.ids.map((id) => ["wanted", id]));
-  wish.set("eps", at("eps").valueAsNumber / 255);
-  wish.set("budget", at("budget").value);
-  wish.set("seed", at("seed").value);
-  const told = await ask(`/lab/runs?${wish}`, { method: "POST", body: query.file });
-  run = `/lab/runs/${told.id}`;
+  const parameters = new URLSearchParams(order.ids.map((id) => ["wanted", id]));
+  parameters.set("eps", at("eps").valueAsNumber / 255);
+  parameters.set("budget", at("budget").value);
+  parameters.set("seed", at("seed").value);
+  const result = await requestJson(`/lab/runs?${parameters}`, { method: "POST", body: query.file });
+  run = `/lab/runs/${result.id}`;
   begin(run);
   at("run").hidden = true;
   at("stop").hidden = false;
   try {
-    await watch(told);
+    await watch(result);
   } finally {
     at("run").hidden = false;
     at("stop").hidden = true;
   }
 }
 
-async function watch(told) {
-  await show(told, run);
-  while (told.state === "running") {
+async function watch(result) {
+  await show(result, run);
+  while (result.state === "running") {
     await new Promise((resolve) => setTimeout(resolve, POLL));
-    told = await ask(run);
-    await show(told, run);
+    result = await requestJson(run);
+    await show(result, run);
   }
 }
 
@@ -90,8 +90,8 @@ walkable(at("results"));
 at("five").addEventListener("click", () => (order.ids = shown.slice(0, FIRST)));
 at("reverse").addEventListener("click", () => (order.ids = order.ids.reverse()));
 at("clear").addEventListener("click", () => (order.ids = []));
-at("eps").addEventListener("input", () => (at("eps-told").textContent = `${at("eps").value}/255`));
-at("stop").addEventListener("click", () => query.attempt(() => call(run, { method: "DELETE" })));
+at("eps").addEventListener("input", () => (at("eps-value").textContent = `${at("eps").value}/255`));
+at("stop").addEventListener("click", () => query.attempt(() => request(run, { method: "DELETE" })));
 at("settings").addEventListener("submit", (event) => {
   event.preventDefault();
   if (at("stop").hidden) query.attempt(start);

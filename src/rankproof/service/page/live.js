@@ -1,49 +1,49 @@
-/** An attack as it is now: its figures, its pictures, and the results before, as wanted and now. */
+/** The progress of an attack: its figures, its images, and the results before, as wanted and now. */
 
 import { drawChange } from "./change.js";
 import { draw } from "./chart.js";
 import { letter } from "./order.js";
-import { crisp, make, picture } from "./tiles.js";
+import { crisp, itemImage, make } from "./tiles.js";
 
-const WORDS = { running: "running", done: "finished", stopped: "stopped" };
+const STATES = { running: "running", done: "finished", stopped: "stopped" };
 
 const at = (id) => document.getElementById(id);
 const signed = (tau) => tau.toFixed(2).replace("-", "−");
 
-let drawn = ""; // where the adversarial picture is that is shown
+let shownImage = ""; // the address of the adversarial image that is shown
 
 for (const id of ["original", "adversarial"]) crisp(at(id));
 
-/** Begin to show the attack that is at a path of the service. */
+/** Start to show the attack at a path of the service. */
 export function begin(path) {
   at("live").hidden = false;
   at("original").src = `${path}/query.png`;
   at("adversarial").src = at("original").src;
-  at("get-picture").href = `${path}/adversarial.png`;
+  at("get-image").href = `${path}/adversarial.png`;
   at("get-report").href = `${path}/report.png`;
   at("get-result").href = path;
   at("live").scrollIntoView({ behavior: "smooth", block: "nearest" });
 }
 
-/** Show what the service tells of the attack. */
-export async function show(told, path) {
-  const { scores, budget } = told;
-  const words = told.error ?? WORDS[told.state];
-  if (at("status").textContent !== words) at("status").textContent = words; // it is read aloud
-  at("spent").textContent = `${scores.length} of ${budget} queries in ${told.seconds.toFixed(1)} s`;
+/** Show the progress of the attack. */
+export async function show(result, path) {
+  const { scores, budget } = result;
+  const text = result.error ?? STATES[result.state];
+  if (at("status").textContent !== text) at("status").textContent = text; // screen readers announce changes
+  at("spent").textContent = `${scores.length} of ${budget} queries in ${result.seconds.toFixed(1)} s`;
   if (scores.length === 0) return;
-  at("tau").textContent = signed(told.tau);
-  at("tau-before").textContent = signed(told.tau_before);
+  at("tau").textContent = signed(result.tau);
+  at("tau-before").textContent = signed(result.tau_before);
   draw(at("chart"), scores, budget);
-  const best = `${path}/adversarial.png?query=${scores.indexOf(told.tau) + 1}`;
-  if (best !== drawn) await showBest(told, best);
+  const best = `${path}/adversarial.png?query=${scores.indexOf(result.tau) + 1}`;
+  if (best !== shownImage) await showBest(result, best);
 }
 
 async function showBest({ wanted, before, after, visible }, best) {
-  drawn = best;
-  at("before").replaceChildren(...placed(wanted, before, visible));
+  shownImage = best;
+  at("before").replaceChildren(...ranked(wanted, before, visible));
   at("wanted").replaceChildren(...wanted.map((id, place) => tile(id, letter(place), place)));
-  at("now").replaceChildren(...placed(wanted, after, visible));
+  at("now").replaceChildren(...ranked(wanted, after, visible));
   at("ranking").replaceChildren(...after.map((id, place) => {
     return tile(id, wanted.includes(id) ? letter(wanted.indexOf(id)) : "", place);
   }));
@@ -52,26 +52,26 @@ async function showBest({ wanted, before, after, visible }, best) {
   at("factor").textContent = `change × ${drawChange(at("change"), at("original"), at("adversarial"))}`;
 }
 
-/** The wanted items as a list of results has them; those it does not show come last and are pale. */
-function placed(wanted, ids, visible) {
+/** The wanted items in the order of some results; those that are not among them come last, faded. */
+function ranked(wanted, ids, visible) {
   const places = wanted.map((id) => (ids.includes(id) ? ids.indexOf(id) : visible));
   const rows = [...wanted.keys()].sort((one, other) => places[one] - places[other]);
-  return rows.map((row) => (places[row] < visible ? tile(wanted[row], letter(row), places[row]) : unseen(wanted[row], row)));
+  return rows.map((row) => (places[row] < visible ? tile(wanted[row], letter(row), places[row]) : hiddenTile(wanted[row], row)));
 }
 
 function tile(id, mark, place) {
-  return labelled(mark ? "tile chosen" : "tile", id, mark, place + 1, `rank ${place + 1}`);
+  return labelledTile(mark ? "tile chosen" : "tile", id, mark, place + 1, `rank ${place + 1}`);
 }
 
-function unseen(id, row) {
-  return labelled("tile chosen unseen", id, letter(row), "–", "out of sight");
+function hiddenTile(id, row) {
+  return labelledTile("tile chosen unseen", id, letter(row), "–", "not among the results");
 }
 
-function labelled(kind, id, mark, rank, words) {
+function labelledTile(kind, id, mark, rank, description) {
   return make(
     "div",
-    { class: kind, role: "img", "aria-label": `${mark || `Item ${id}`}, ${words}` },
-    picture(id),
+    { class: kind, role: "img", "aria-label": `${mark || `Item ${id}`}, ${description}` },
+    itemImage(id),
     make("span", { class: "rank" }, rank),
     make("span", { class: "mark" }, mark),
   );

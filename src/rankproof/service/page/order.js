@@ -1,21 +1,21 @@
-/** Items in a wanted order: dragged by mouse, pen or finger, or moved by arrow keys. */
+/** The list of items in the wanted order, which are moved by mouse, pen, finger or arrow keys. */
 
-import { make, picture, placeAfter } from "./tiles.js";
+import { itemImage, make, placeAfter } from "./tiles.js";
 
-const STILL = 4; // pixels a pointer may move and yet not drag
+const CLICK_RADIUS = 4; // pixels; a pointer that moves less does not drag
 
-/** The letter of a place; A is the one wanted first. */
+/** The letter of a place; A is wanted first. */
 export function letter(place) {
   return String.fromCharCode(65 + place);
 }
 
 export class Order {
-  #held = null; // what the pointer has: its item and where it took it
-  #lifted = null; // the item that arrow keys move
+  #dragged = null; // the dragged item, and where the pointer grabbed it
+  #lifted = null; // the item that the arrow keys move
 
-  constructor(list, say, changed) {
-    Object.assign(this, { list, say, changed });
-    list.addEventListener("pointerdown", (event) => this.#take(event));
+  constructor(list, announce, changed) {
+    Object.assign(this, { list, announce, changed });
+    list.addEventListener("pointerdown", (event) => this.#grab(event));
     list.addEventListener("pointermove", (event) => this.#drag(event));
     for (const kind of ["pointerup", "pointercancel"]) list.addEventListener(kind, () => this.#drop());
     list.addEventListener("keydown", (event) => this.#key(event));
@@ -26,45 +26,45 @@ export class Order {
     return [...this.list.children].map((item) => item.dataset.id);
   }
 
-  /** Put items into the list in place of those in it. */
+  /** Replace the items of the list. */
   set ids(ids) {
-    const known = new Map([...this.list.children].map((item) => [item.dataset.id, item]));
-    this.list.replaceChildren(...ids.map((id) => known.get(id) ?? entry(id)));
-    this.#tell();
+    const existing = new Map([...this.list.children].map((item) => [item.dataset.id, item]));
+    this.list.replaceChildren(...ids.map((id) => existing.get(id) ?? entry(id)));
+    this.#update();
   }
 
-  /** Put an item at the end, or take it out where it is in. */
+  /** Add an item at the end, or remove it if it is in the list. */
   toggle(id) {
     this.ids = this.ids.includes(id) ? this.ids.filter((other) => other !== id) : [...this.ids, id];
   }
 
-  #take(event) {
+  #grab(event) {
     const item = event.target.closest("li");
     if (item === null || event.button !== 0) return;
-    this.#held = { item, x: event.clientX, y: event.clientY, moved: false };
+    this.#dragged = { item, x: event.clientX, y: event.clientY, moved: false };
     item.setPointerCapture(event.pointerId);
   }
 
   #drag(event) {
-    const held = this.#held;
-    if (held === null) return;
-    const [x, y] = [event.clientX - held.x, event.clientY - held.y];
-    if (!held.moved && Math.hypot(x, y) < STILL) return;
-    held.moved = true;
-    held.item.classList.add("dragged");
-    held.item.style.translate = "";
-    const before = middle(held.item);
-    this.#insert(held.item, nearest([...this.list.children], before.x + x, before.y + y));
-    const after = middle(held.item); // from its new place it must stand under the pointer again
-    held.x += after.x - before.x;
-    held.y += after.y - before.y;
-    held.item.style.translate = `${event.clientX - held.x}px ${event.clientY - held.y}px`;
+    const dragged = this.#dragged;
+    if (dragged === null) return;
+    const [x, y] = [event.clientX - dragged.x, event.clientY - dragged.y];
+    if (!dragged.moved && Math.hypot(x, y) < CLICK_RADIUS) return;
+    dragged.moved = true;
+    dragged.item.classList.add("dragged");
+    dragged.item.style.translate = "";
+    const before = middle(dragged.item);
+    this.#insert(dragged.item, nearest([...this.list.children], before.x + x, before.y + y));
+    const after = middle(dragged.item); // keep it under the pointer at its new place
+    dragged.x += after.x - before.x;
+    dragged.y += after.y - before.y;
+    dragged.item.style.translate = `${event.clientX - dragged.x}px ${event.clientY - dragged.y}px`;
   }
 
   #drop() {
-    this.#held?.item.classList.remove("dragged");
-    this.#held?.item.style.removeProperty("translate");
-    this.#held = null;
+    this.#dragged?.item.classList.remove("dragged");
+    this.#dragged?.item.style.removeProperty("translate");
+    this.#dragged = null;
   }
 
   #key(event) {
@@ -81,27 +81,27 @@ export class Order {
     } else {
       const there = items[placeAfter(event.key, here, items)];
       if (there === undefined) return;
-      if (this.#lifted === item) this.#carry(item, there);
+      if (this.#lifted === item) this.#moveTo(item, there);
       else there.firstChild.focus();
     }
     event.preventDefault();
   }
 
-  /** Move a lifted item; moving it in the page takes its focus away. */
-  #carry(item, there) {
+  /** Move the lifted item; it loses the focus when it moves in the document, so give it back. */
+  #moveTo(item, there) {
     this.#lifted = null;
     this.#insert(item, there);
     item.firstChild.focus();
     this.#lifted = item;
     item.classList.add("lifted");
-    this.say(`${letter(this.ids.indexOf(item.dataset.id))}, place ${this.ids.indexOf(item.dataset.id) + 1}`);
+    this.announce(`${letter(this.ids.indexOf(item.dataset.id))}, place ${this.ids.indexOf(item.dataset.id) + 1}`);
   }
 
   #lift(item) {
     if (this.#lifted === item) return;
     this.#lifted?.classList.remove("lifted");
     item?.classList.add("lifted");
-    this.say(item === null ? "let go" : "lifted: arrow keys move it");
+    this.announce(item === null ? "dropped" : "lifted: arrow keys move it");
     this.#lifted = item;
   }
 
@@ -109,10 +109,10 @@ export class Order {
     if (item === there) return;
     const later = item.compareDocumentPosition(there) & Node.DOCUMENT_POSITION_FOLLOWING;
     there[later ? "after" : "before"](item);
-    this.#tell();
+    this.#update();
   }
 
-  #tell() {
+  #update() {
     for (const [place, item] of [...this.list.children].entries()) {
       item.querySelector(".mark").textContent = letter(place);
       item.firstChild.setAttribute(
@@ -125,7 +125,7 @@ export class Order {
 
 function entry(id) {
   return make("li", { "data-id": id },
-    make("button", { class: "tile", type: "button" }, picture(id), make("span", { class: "mark" })));
+    make("button", { class: "tile", type: "button" }, itemImage(id), make("span", { class: "mark" })));
 }
 
 function middle(item) {

@@ -1,6 +1,6 @@
-/** The page at `/`: a query, and the items that are nearest to it. */
+/** The page at `/`: a query and its nearest items. */
 
-import { ask } from "./calls.js";
+import { requestJson } from "./api.js";
 import { Query, link } from "./query.js";
 import { fill, make, walkable } from "./tiles.js";
 
@@ -12,11 +12,11 @@ const query = new Query(async (file) => {
   const begin = performance.now();
   let ids = [];
   try {
-    ({ ids } = await ask("/search", { method: "POST", body: file }));
+    ({ ids } = await requestJson("/search", { method: "POST", body: file }));
   } finally {
-    if (query.file === file) show(ids, performance.now() - begin); // else another was asked since
+    if (query.file === file) show(ids, performance.now() - begin); // otherwise a newer query has been chosen
   }
-  await query.calls();
+  await query.showCalls();
 });
 
 function show(ids, milliseconds) {

@@ -1,10 +1,10 @@
-/** Pictures of items in a grid that the arrow keys walk through. */
+/** Grids of item images that can be walked through with the arrow keys. */
 
-import { pictureOf } from "./calls.js";
+import { imageUrl } from "./api.js";
 
-const CRISP = 100; // pixels a side below which a picture is enlarged by whole pixels
+const CRISP = 100; // pixels; smaller images are enlarged without smoothing
 
-/** A new element with attributes and children. */
+/** Create an element with attributes and children. */
 export function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
@@ -12,25 +12,25 @@ export function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** The picture of an item. */
-export function picture(id) {
-  return crisp(make("img", { src: pictureOf(id), alt: "", draggable: "false" }));
+/** The image of an item. */
+export function itemImage(id) {
+  return crisp(make("img", { src: imageUrl(id), alt: "", draggable: "false" }));
 }
 
-/** Enlarge a picture by whole pixels where it is small, whenever it is loaded. */
+/** Enlarge an image without smoothing where it is small, whenever it is loaded. */
 export function crisp(image) {
-  const look = () => image.classList.toggle("crisp", image.naturalWidth < CRISP);
-  image.addEventListener("load", look);
+  const update = () => image.classList.toggle("crisp", image.naturalWidth < CRISP);
+  image.addEventListener("load", update);
   return image;
 }
 
-/** Fill a grid with tiles; the first can be reached by Tab, the others by arrow keys. */
+/** Fill a grid with tiles; Tab reaches the first, arrow keys reach the others. */
 export function fill(grid, tiles) {
   grid.replaceChildren(...tiles);
   for (const [place, tile] of tiles.entries()) tile.tabIndex = place === 0 ? 0 : -1;
 }
 
-/** Let the arrow keys walk through the tiles of a grid. */
+/** Let the arrow keys move the focus between the tiles of a grid. */
 export function walkable(grid) {
   grid.addEventListener("keydown", (event) => {
     const tiles = [...grid.children];
@@ -41,12 +41,12 @@ export function walkable(grid) {
     next.focus();
   });
   grid.addEventListener("focusin", (event) => {
-    const own = event.target.closest(".tiles > *");
-    for (const tile of grid.children) tile.tabIndex = tile === own ? 0 : -1;
+    const focused = event.target.closest(".tiles > *");
+    for (const tile of grid.children) tile.tabIndex = tile === focused ? 0 : -1;
   });
 }
 
-/** Where a key leads to from a place. */
+/** The place that a key leads to from another. */
 export function placeAfter(key, here, tiles) {
   const top = tiles[0].offsetTop;
   const below = tiles.findIndex((tile) => tile.offsetTop > top);

@@ -1,0 +1,131 @@
+"""Keeps a black-box search in a file, so that the same call goes on where it stopped."""
+
+import io
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rankproof.errors import RankproofError
+from rankproof.io import write_atomically
+from rankproof.methods.black_box.base import AttackTensors
+from rankproof.methods.black_box.search import SearchState
+from rankproof.types import Feedback, Ids
+
+WRITE_EVERY = 10.0  # seconds between two writings of a search in progress
+
+Kind = TypeVar("Kind", bound=AttackTensors)
+
+
+@dataclass(frozen=True)
+class SearchStateFile:
+    """What a file holds of a search, and where to write what comes.
+
+    Args:
+        path: the file; None keeps nothing.
+        name: hexadecimal, equal for equal searches; a file of another name is refused.
+        every: seconds between two writings.
+        stored: what was read, empty for a fresh search.
+    """
+
+    path: Path | None
+    name: str
+    every: float
+    stored: dict[str, Tensor]
+
+    @classmethod
+    def open(cls, path: Path | None, name: str, every: float) -> "SearchStateFile":
+        """Read what is there.
+
+        Raises:
+            RankproofError: the file is broken or of another search.
+        """
+        if path is None or not path.exists():
+            return cls(path, name, every, {})
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+                arrays = {key: torch.from_numpy(stored[key]) for key in stored.files}
+            found = bytes(arrays.pop("name").tolist()).hex()
+        except (OSError, ValueError, EOFError, BadZipFile, KeyError, TypeError) as error:
+            raise RankproofError(f"{path}: cannot be continued ({error}); delete it") from None
+        if found != name:
+            raise RankproofError(f"{path}: belongs to another attack; choose another folder or delete it")
+        return cls(path, name, every, arrays)
+
+    @property
+    def clean(self) -> tuple[Feedback, Ids] | None:
+        """What the clean images showed, and the wanted ids; None for a fresh search."""
+        if not self.stored:
+            return None
+        return Feedback(self.stored["clean_places"], self.stored["clean_score"]), self.stored["wanted"]
+
+    @property
+    def seconds(self) -> float:
+        """Time spent before."""
+        return float(self.stored["seconds"]) if self.stored else 0.0
+
+    @contextmanager
+    def writing(self, clean: Feedback, wanted: Ids, start: SearchState) -> Iterator["SearchStateWriter"]:
+        """Whatever ends the search, its last finished round is in the file."""
+        writer = SearchStateWriter(self, clean, wanted, self._continued(start))
+        try:
+            yield writer
+        finally:
+            writer.write()
+
+    def _continued(self, start: SearchState) -> SearchState:
+        """The stored state in the shape of a fresh one."""
+        if not self.stored:
+            return start
+
+        def part(value: Kind, prefix: str) -> Kind:
+            found = {name: self.stored[f"{prefix}_{name}"] for name in value.arrays()}
+            return replace(value, **found)
+
+        return SearchState(
+            part(start.history, "trace"),
+            part(start.method_state, "state"),
+            self.stored["running"],
+            int(self.stored["number"]),
+        )
+
+
+class SearchStateWriter:
+    """The newest state of a search, written now and then."""
+
+    def __init__(self, file: SearchStateFile, clean: Feedback, wanted: Ids, state: SearchState) -> None:
+        self.file, self.clean, self.wanted, self.state = file, clean, wanted, state
+        self.begun = self.written = time.monotonic()
+
+    def keep(self, state: SearchState) -> None:
+        """Take note of a finished round."""
+        self.state = state
+        if time.monotonic() - self.written >= self.file.every:
+            self.write()
+
+    def write(self) -> None:
+        """Put it into the file."""
+        if self.file.path is None:
+            return
+        arrays: dict[str, Any] = {
+            "name": np.frombuffer(bytes.fromhex(self.file.name), dtype=np.uint8),
+            "clean_places": self.clean.places.numpy(),
+            "clean_score": self.clean.score.numpy(),
+            "wanted": self.wanted.numpy(),
+            "running": self.state.running.numpy(),
+            "number": np.int64(self.state.number),
+            "seconds": np.float64(self.file.seconds + time.monotonic() - self.begun),
+        }
+        for prefix, value in (("trace", self.state.history), ("state", self.state.method_state)):
+            arrays |= {f"{prefix}_{name}": tensor.numpy() for name, tensor in value.arrays().items()}
+        stream = io.BytesIO()
+        np.savez(stream, **arrays)
+        write_atomically(self.file.path, stream.getvalue())
+        self.written = time.monotonic()

@@ -1,0 +1,147 @@
+"""What adversarial images do elsewhere: in another model's ranking, or on images they were not made from."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from rankproof.attacks.batch import AttackBatch, make_batch
+from rankproof.attacks.result import AttackResult
+from rankproof.errors import RankproofError
+from rankproof.goals.base import BoundGoal, Goal
+from rankproof.ranking.gallery import Gallery
+from rankproof.threat import Threat
+from rankproof.types import Ids, Images, Kept
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a goal picks for some images.
+
+    Args:
+        targets: (b, m) chosen items.
+        preserved: (b, g) items to keep in place.
+    """
+
+    targets: Ids
+    preserved: Kept
+
+
+def choose(
+    gallery: Gallery,
+    images: Images,
+    goal: Goal,
+    *,
+    gallery_ids: Tensor | None = None,
+    seed: int = 0,
+    exclude_self: bool = False,
+) -> Chosen:
+    """The items a goal would choose in a gallery, to attack them through another model.
+
+    Args:
+        images: (b, c, h, w) clean images in [0, 1].
+        gallery_ids: (b,) gallery positions of their own clean copies, or None.
+        seed, exclude_self: as for `rankproof.attack`.
+    """
+    batch = make_batch(gallery, images, gallery_ids=gallery_ids, exclude_self=exclude_self)
+    bound, _ = _bound(gallery, batch, goal, seed)
+    return Chosen(bound.targets.cpu(), bound.preserved.cpu())
+
+
+def transfer(
+    result: AttackResult, gallery: Gallery, goal: Goal, *, exclude_self: bool = False
+) -> AttackResult:
+    """The same images and items, ranked by another model with its own embeddings (ECCV section 5.1).
+
+    Args:
+        result: an attack on one model.
+        gallery: the other model's, with the same items in the same places.
+        goal: what was attacked.
+        exclude_self: as for `rankproof.attack`.
+    Returns:
+        the result with the figures of the other ranking.
+    Raises:
+        RankproofError: the galleries differ in size, or the goal is another one.
+    """
+    if len(gallery) != result.gallery_size:
+        raise RankproofError(
+            f"transfer: the gallery has {len(gallery)} items, the attacked one had {result.gallery_size}; "
+            "both models must rank the same items"
+        )
+    return _ranked(result, gallery, goal, exclude_self, f"made for another model ({result.method})")
+
+
+def on_unseen(
+    result: AttackResult,
+    gallery: Gallery,
+    goal: Goal,
+    images: Images,
+    *,
+    gallery_ids: Tensor | None = None,
+    exclude_self: bool = False,
+) -> AttackResult:
+    """A shared perturbation on images it was not made from (ECCV section 5.2).
+
+    Args:
+        result: a universal attack, all of whose images had the same chosen items.
+        images: (b, c, h, w) other clean images in [0, 1].
+        gallery_ids: (b,) gallery positions of their own clean copies, or None.
+        exclude_self: as for `rankproof.attack`.
+    Returns:
+        the figures of the other images with the same perturbation and the same chosen items.
+    Raises:
+        RankproofError: the attack was not universal.
+    """
+    if result.perturbation is None:
+        raise RankproofError("on_unseen needs a universal attack: attack with Threat(eps, shared=True)")
+    first = result.targets[:1]
+    if not bool((result.targets == first).all()):
+        raise RankproofError("on_unseen: the seen images had different targets; give all of them the same")
+    count = len(images)
+    threat = Threat(result.eps, shared=True)
+    images = gallery.ranker.as_input(images)
+    other = replace(
+        result,
+        original=images,
+        adversarial=threat.apply(result.perturbation.to(images), images),
+        gallery_ids=gallery_ids,
+        targets=first.expand(count, -1),
+        preserved=first.new_empty(count, 0),
+        zero_gradient=torch.zeros(count, dtype=torch.bool),
+    )
+    return _ranked(other, gallery, goal, exclude_self, "images the perturbation was not made from")
+
+
+def _ranked(
+    result: AttackResult, gallery: Gallery, goal: Goal, exclude_self: bool, note: str
+) -> AttackResult:
+    """The figures of a result's images in a gallery."""
+    if goal.spec.name != result.goal:
+        raise RankproofError(f"the attack was {result.goal}, not {goal.spec.name}; give the same goal")
+    device = gallery.embeddings.device
+    ids = None if result.gallery_ids is None else result.gallery_ids.to(device)
+    batch = AttackBatch(
+        images=result.original,
+        rng_keys=torch.arange(len(result)) if ids is None else ids,
+        gallery_ids=ids,
+        targets=_given(result.targets, device),
+        preserved=_given(result.preserved, device),
+        exclude_self=exclude_self,
+    )
+    bound, clean = _bound(gallery, batch, goal, result.seed)
+    with torch.no_grad():
+        before, after = bound.metrics(clean), bound.metrics(gallery.ranker.embed_all(result.adversarial))
+    figures = [{name: values.cpu() for name, values in part.items()} for part in (before, after)]
+    return replace(result, before=figures[0], after=figures[1], notes=(*result.notes, note), seconds=0.0)
+
+
+def _given(ids: Ids, device: torch.device) -> Ids | None:
+    """Items to take as they are; where there are no columns they are chosen as published."""
+    return ids.to(device) if ids.shape[1] else None
+
+
+def _bound(gallery: Gallery, batch: AttackBatch, goal: Goal, seed: int) -> tuple[BoundGoal, Tensor]:
+    """A goal bound to a batch, and the clean embeddings (b, d)."""
+    clean = gallery.ranker.embed_all(batch.images)
+    with torch.no_grad():
+        return batch.bind(goal, gallery, clean, seed), clean

@@ -1,0 +1,181 @@
+"""Attacking a gallery that the attacker knows: gradients of the encoder, every embedding, every distance."""
+
+import time
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from rankproof.attacks.batch import AttackBatch, check_queries
+from rankproof.attacks.result import AttackResult
+from rankproof.errors import RankproofError
+from rankproof.goals.base import BoundGoal, Goal
+from rankproof.methods.white_box.base import Method, MethodOutput
+from rankproof.methods.white_box.universal import Universal
+from rankproof.ranking.gallery import Gallery
+from rankproof.rng import uniforms
+from rankproof.threat import Threat, format_eps
+from rankproof.types import Evaluation, ProgressCallback
+
+MEMORY = 250_000_000  # values a goal may hold at once for the attacks of one chunk
+NUDGE = 1 / 255  # size of the random start where the clean image is stationary
+
+
+def run(
+    gallery: Gallery,
+    batch: AttackBatch,
+    goal: Goal,
+    threat: Threat,
+    method: Method,
+    *,
+    seed: int,
+    progress: ProgressCallback,
+) -> AttackResult:
+    """Attack every image of a batch with gradients; the arguments are those of `rankproof.attack`."""
+    check_queries(goal, batch)
+    _check_shared(threat, method, batch.targets)
+    counter = _Counter(len(batch) * method.passes(threat.eps), progress)
+    job = _Job(gallery, goal, threat, method, seed, counter)
+    rows = torch.arange(len(batch))
+    chunks = rows.split(len(batch) if threat.shared else chunk_rows(gallery, goal))
+    parts = [_attack_chunk(job, batch.take(chunk)) for chunk in chunks]
+    result = AttackResult.concat([part.result for part in parts])
+    return replace(result, notes=_notes(job, batch, result, stationary=parts[0].stationary))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all chunks of an attack share."""
+
+    gallery: Gallery
+    goal: Goal
+    threat: Threat
+    method: Method
+    seed: int
+    counter: "_Counter"
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What came of one chunk, and whether its clean images have no usable gradient."""
+
+    result: AttackResult
+    stationary: bool
+
+
+def _attack_chunk(job: _Job, batch: AttackBatch) -> _Part:
+    """Attack the images of one chunk: embed, bind the goal, search, check, measure."""
+    ranker, threat = job.gallery.ranker, job.threat
+    begin = time.perf_counter()
+    original = threat.start(ranker.as_input(batch.images))
+    with ranker.frozen():
+        with torch.no_grad():
+            clean = ranker.embed(original)
+            bound = batch.bind(job.goal, job.gallery, clean, job.seed)
+        output = _allowed(_search(job, bound, original, batch.rng_keys.tolist()), original, threat)
+        seconds = time.perf_counter() - begin
+        with torch.no_grad():
+            before, after = bound.metrics(clean), bound.metrics(ranker.embed(output.images))
+    result = AttackResult(
+        goal=job.goal.spec.name,
+        metric=job.goal.metric,
+        method=job.method.name,
+        eps=threat.eps,
+        parameters=job.goal.parameters,
+        steps=output.passes,
+        seed=job.seed,
+        original=original,
+        adversarial=output.images,
+        gallery_ids=batch.gallery_ids,
+        targets=bound.targets,
+        preserved=bound.preserved,
+        before={name: values.cpu() for name, values in before.items()},
+        after={name: values.cpu() for name, values in after.items()},
+        zero_gradient=output.zero_gradient,
+        gallery_size=len(job.gallery),
+        device=ranker.device.type,
+        seconds=seconds,
+        perturbation=output.perturbation,
+    )
+    return _Part(result, bound.stationary)
+
+
+def _search(job: _Job, bound: BoundGoal, original: Tensor, rng_keys: list[int]) -> MethodOutput:
+    """Let the method look for better images; at eps = 0 there are none."""
+    threat, embed = job.threat, job.gallery.ranker.embed
+
+    def objective(images: Tensor, penalty_weight: Tensor | None = None) -> Evaluation:
+        evaluation = bound.evaluate(embed(images), penalty_weight)
+        job.counter.add(len(images))
+        return evaluation
+
+    if threat.eps == 0:
+        untouched = torch.zeros(len(original), dtype=torch.bool, device=original.device)
+        return MethodOutput(original, 0, untouched)
+    initial = original
+    if bound.stationary:
+        noise = uniforms(job.seed, rng_keys, "start", original.shape[1:]).to(original)
+        initial = threat.project(original + min(NUDGE, threat.eps) * noise, original)
+    return job.method.run(original, initial, objective, threat, seed=job.seed, rng_keys=rng_keys)
+
+
+def _allowed(output: MethodOutput, original: Tensor, threat: Threat) -> MethodOutput:
+    """What a method returned, checked against the threat set and brought into it exactly."""
+    threat.check(output.images, original)
+    if output.perturbation is None:
+        return replace(output, images=threat.project(output.images, original))
+    perturbation = threat.perturbation(output.perturbation)
+    return replace(output, images=threat.apply(perturbation, original), perturbation=perturbation)
+
+
+class _Counter:
+    """Tells how many evaluations are done."""
+
+    def __init__(self, total: int, progress: ProgressCallback) -> None:
+        self.done, self.total, self.progress = 0, total, progress
+
+    def add(self, count: int) -> None:
+        self.done += count
+        self.progress(self.done, self.total)
+
+
+def _check_shared(threat: Threat, method: Method, targets: Tensor | None) -> None:
+    """Raise unless a shared perturbation is sought by what can share, for items that all images share."""
+    if threat.shared != isinstance(method, Universal):
+        raise RankproofError(
+            f"{method.name}: a threat with shared=True is sought by Universal, any other by any other method"
+        )
+    if threat.shared and (targets is None or not bool((targets == targets[:1]).all())):
+        raise RankproofError(
+            "targets: a shared perturbation is made for the same items in all images; give equal rows"
+        )
+
+
+def chunk_rows(gallery: Gallery, goal: Goal) -> int:
+    """How many attacks run side by side: as many as the encoder's pass takes and the goal's memory allows."""
+    return max(1, min(gallery.ranker.chunk, MEMORY // max(1, goal.memory_per_attack(len(gallery)))))
+
+
+def _overlapping(result: AttackResult) -> int:
+    """How many attacks name an item twice, among the targets, the preserved or both."""
+    ordered = torch.cat([result.targets, result.preserved], dim=1).sort(dim=1).values
+    return int((ordered[:, 1:] == ordered[:, :-1]).any(1).sum())
+
+
+def _notes(job: _Job, batch: AttackBatch, result: AttackResult, *, stationary: bool) -> tuple[str, ...]:
+    if batch.queries is None:
+        choice = job.goal.choice_note(len(job.gallery))
+    else:
+        choice = "the queries are given, not gallery items"
+    notes = [choice] if choice else []
+    if stationary and job.threat.eps > 0:
+        size = format_eps(min(NUDGE, job.threat.eps))
+        notes.append(
+            f"random start within {size}, because the clean image itself is stationary for this goal"
+        )
+    explicit = batch.targets is not None or batch.preserved is not None
+    if explicit and (overlapping := _overlapping(result)):
+        notes.append(
+            f"{overlapping} attacks name an item twice in their explicit targets: wishes that cannot all hold"
+        )
+    return tuple(notes)

@@ -1,0 +1,196 @@
+"""Reasons to doubt a figure: an attack that fails silently looks like a robust model."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from rankproof.attacks.result import AttackResult
+from rankproof.attacks.summary import AttackSummary
+from rankproof.goals.base import GoalSpec
+from rankproof.ranking.gallery import Gallery
+from rankproof.ranking.metrics import mean_interval
+from rankproof.report.page import Flag
+from rankproof.threat import format_eps
+
+SAMPLE = 200  # gallery items looked at
+COLLAPSED = 0.01  # spread of all distances relative to the length of the embeddings
+TIES = 0.01
+ZERO_GRADIENT = 0.01  # a wish that is fulfilled already has no gradient either: a few are no reason to doubt
+WIDE = {"rank": 3.0, "tau": 0.05}  # half widths of a 95 % interval; other figures have no scale of their own
+WIDE_BLACK_BOX = 0.15  # of tau_S: a black-box attack costs so much that there are fewer of them
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackFigures:
+    """The figures of each attack of a task, which its mean does not show.
+
+    Args:
+        values: the headline figure of each attack.
+        kept: the mean rank of each attack's C_SP; empty where none is preserved.
+        targets: the chosen items of each attack.
+        preserved: C_SP of each attack.
+    """
+
+    values: Sequence[float]
+    kept: Sequence[float] = ()
+    targets: Sequence[Sequence[int]] = ()
+    preserved: Sequence[Sequence[int]] = ()
+
+    @classmethod
+    def of(cls, result: AttackResult) -> "AttackFigures":
+        """Those of a result."""
+        return cls(
+            values=result.headline().tolist(),
+            kept=result.sp_rank.mean(1).tolist() if "sp_rank" in result.after else [],
+            targets=result.targets.tolist(),
+            preserved=result.preserved.tolist(),
+        )
+
+
+def check_gallery(gallery: Gallery, gallery_ids: torch.Tensor | None) -> list[Flag]:
+    """Collapse, ties and duplicates, on a sample of the gallery.
+
+    Args:
+        gallery_ids: (b,) gallery positions of the attacked images, or None.
+    """
+    rows = gallery_ids if gallery_ids is not None else torch.arange(len(gallery))
+    rows = rows[:SAMPLE].to(gallery.embeddings.device)
+    z = gallery.embeddings[rows]
+    distances = gallery.ranker.distance.pairwise(z.double(), gallery.embeddings.double())  # (s, n)
+    scale = float(z.double().norm(dim=1).mean()) or 1.0
+    flags = []
+    spread = float(distances.quantile(0.95, dim=1).median()) / scale
+    if spread < COLLAPSED:
+        text = (
+            f"nearly all images have the same embedding (95 % of distances are below {spread:.1e} "
+            "of its length): such a model looks robust because nothing can move, not because it is"
+        )
+        flags.append(Flag(kind="collapsed", text=text))
+    ordered = distances.sort(dim=1).values
+    ties = float((ordered[:, 1:] == ordered[:, :-1]).double().mean())
+    if ties > TIES:
+        text = (
+            f"{100 * ties:.1f} % of neighbouring distances are equal: ranks count strictly "
+            "nearer items, so tied items share the better rank"
+        )
+        flags.append(Flag(kind="ties", text=text))
+    if gallery_ids is not None:
+        to_copy = distances.gather(1, rows[:, None])
+        if duplicates := int(((distances <= to_copy + 1e-12).sum(1) > 1).sum()):
+            text = (
+                f"{duplicates} of {len(rows)} images looked at have an exact duplicate in "
+                "the gallery: their own rank is shared and R@1 counts the copy as found"
+            )
+            flags.append(Flag(kind="duplicates", text=text))
+    return flags
+
+
+def check_attack(result: AttackResult, label: str, *, headline: bool) -> list[Flag]:
+    """What one attack's own values show.
+
+    Args:
+        label: how the flag calls it.
+        headline: whether the figure is one of the headline figures, whose interval must be narrow.
+    """
+    flags = []
+    zero = int(result.zero_gradient.sum())
+    if zero > ZERO_GRADIENT * len(result):
+        text = (
+            f"{zero} of {len(result)} attacks never saw a usable "
+            "gradient (zero or not finite): the figure says nothing about them"
+        )
+        flags.append(Flag(kind="silent-gradient", cell=label, text=text))
+    limit = WIDE.get(result.metric, math.inf) if result.log is None else WIDE_BLACK_BOX
+    if headline and not result.mean.half_width <= limit:
+        unit = " points" if result.metric == "rank" else ""
+        text = f"the 95 % interval is wider than ±{limit:g}{unit}; more trials make it narrower"
+        flags.append(Flag(kind="wide-interval", cell=label, text=text))
+    return flags
+
+
+def check_reference(
+    main: AttackFigures,
+    reference: AttackFigures,
+    goal: GoalSpec,
+    label: str,
+    names: tuple[str, str] = ("the strong method", "plain PGD"),
+) -> list[Flag]:
+    """Whether a method loses to the published one on the same attacks.
+
+    Args:
+        main, reference: the figures of both; a weaker headline figure is no loss where C_SP was kept better.
+        goal: says whether a larger figure is a stronger attack.
+        names: how the flag calls the two methods.
+    """
+    if len(main.values) < 2:
+        return []
+    gain = mean_interval(_sign(goal) * (torch.tensor(main.values) - torch.tensor(reference.values)))
+    if gain.high >= 0:
+        return []
+    if main.kept and mean_interval(torch.tensor(main.kept) - torch.tensor(reference.kept)).high < 0:
+        return []
+    text = (
+        f"{names[0]} does worse than {names[1]} on the same attacks: its figure understates the danger; "
+        "take the other one"
+    )
+    return [Flag(kind="strong-loses", cell=label, text=text)]
+
+
+def check_knowledge(black_box: AttackFigures, white_box: AttackFigures, label: str) -> list[Flag]:
+    """Whether an order attack that only sees the first results beats the one that knows the weights.
+
+    tau_S counts a result out of sight as lost, so that it is never above Kendall's tau of the same image:
+    where it is significantly above the white box's tau, the white-box search failed. Attacks on the same
+    images with the same wanted order are compared.
+    """
+    pairs = zip(black_box.values, white_box.values, black_box.targets, white_box.targets, strict=False)
+    gains = [black - white for black, white, wanted, other in pairs if wanted == other]
+    if len(gains) < 2 or not mean_interval(torch.tensor(gains, dtype=torch.float64)).low > 0:
+        return []
+    text = (
+        "the black box goes further than the white-box attack on the same images, which knows more: "
+        "the white-box figure of OA understates the danger"
+    )
+    return [Flag(kind="black-box-beats-white-box", cell=label, text=text)]
+
+
+def check_curve(attacks: Sequence[AttackSummary]) -> list[Flag]:
+    """Whether a larger budget makes the same attack significantly worse."""
+    flags = []
+    for smaller, larger in itertools.pairwise(sorted(attacks, key=lambda attack: attack.eps)):
+        if smaller.interval is None or larger.interval is None:
+            continue
+        sign = _sign(smaller.spec)
+        low, high = (sorted(sign * end for end in ends) for ends in (smaller.interval, larger.interval))
+        if high[1] < low[0]:
+            text = (
+                f"more budget ({format_eps(larger.eps)} instead of {format_eps(smaller.eps)}) gives a weaker "
+                "attack: the search fails there"
+            )
+            flags.append(Flag(kind="larger-is-weaker", cell=larger.goal, text=text))
+    return flags
+
+
+def check_baseline(attack: AttackSummary) -> list[Flag]:
+    """Whether an attack that may change nothing has the figure it must have."""
+    expected, after, ends = attack.spec.clean_value, attack.after, attack.interval
+    if expected is None or after is None or ends is None or attack.eps != 0:
+        return []
+    slack = 2.1 * (ends[1] - ends[0]) / 2 + 1e-6
+    if attack.metric == "rank":
+        slack += 100 / (attack.gallery_size or 1)
+    if abs(after - expected) <= slack:
+        return []
+    text = (
+        f"without any change the figure is {after:.2f} where {expected:g} is expected: "
+        "ranks are not what they should be"
+    )
+    return [Flag(kind="baseline", cell=f"{attack.goal} at {format_eps(0.0)}", text=text)]
+
+
+def _sign(goal: GoalSpec) -> int:
+    """1 where a stronger attack has a larger figure, else -1."""
+    return 1 if goal.larger_is_stronger else -1

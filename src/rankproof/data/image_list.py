@@ -1,0 +1,188 @@
+"""The image files of a data set: which belong to which split, and their pixels as a `Dataset`."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+
+from rankproof.data.dataset import Dataset, as_labels
+from rankproof.data.images import Form, ProgressCallback, decode, peek
+from rankproof.errors import RankproofError
+
+Divide = Literal["auto", "classes", "items", "none"]
+SPLITS = ("train", "test")
+MIN_CLASSES_TO_DIVIDE = 20  # from here on "auto" splits by class
+COMMON_SIZE = (128, 128)
+MAX_MEMORY = 16 * 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedImage:
+    """One image file.
+
+    Args:
+        file: its name relative to the folder or inside the archive.
+        key: its class, a key of `ImageList.classes`.
+        given: the split that the source assigns it to, if any.
+    """
+
+    file: str
+    key: str
+    given: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageList:
+    """All image files of a data set, both splits.
+
+    Args:
+        name: short name of the data set.
+        kind: layout of the source ("folder of classes"), for the note.
+        images: the files.
+        classes: name of each class by its key, in the order of the labels.
+        read: returns the bytes of one of the files.
+        remarks: what else the note should say.
+    """
+
+    name: str
+    kind: str
+    images: tuple[ListedImage, ...]
+    classes: dict[str, str]
+    read: Callable[[str], bytes]
+    remarks: tuple[str, ...] = ()
+
+
+def read_split(
+    listed: ImageList,
+    split: str,
+    *,
+    size: tuple[int, int] | None,
+    divide: Divide,
+    progress: ProgressCallback | None,
+) -> Dataset:
+    """Read the images of one split.
+
+    Labels and number of channels are determined by both splits together, so that they agree.
+
+    Args:
+        size: (height, width) all images are resized to; None as for `common_form`.
+        divide: how images without a given split are divided; see `select_split`.
+        progress: called with the number of images read and of all images of the split.
+    """
+    require_two_classes([image.key for image in listed.images], listed.name)
+    selected, rule = select_split(listed, split, divide)
+    require_two_classes([image.key for image in selected], f"{listed.name}, {split} split")
+    form, resized = common_form(listed, size)
+    label = {key: number for number, key in enumerate(listed.classes)}
+    summary = (
+        f"{listed.kind}, {split} split: {len(selected)} images of {form.height}x{form.width} "
+        f"in {len({image.key for image in selected})} classes"
+    )
+    return Dataset(
+        pictures=_decode_all(listed, selected, form, progress),
+        labels=as_labels([label[image.key] for image in selected]),
+        classes=tuple(listed.classes.values()),
+        name=listed.name,
+        split=split,
+        note="; ".join((summary, rule, *resized, *listed.remarks)),
+        files=tuple(image.file for image in selected),
+    )
+
+
+def select_split(listed: ImageList, split: str, divide: Divide) -> tuple[list[ListedImage], str]:
+    """The images of one split, and the rule that selected them, for the note.
+
+    "auto" uses the splits that the source gives; without them, halves of the classes where there are at
+    least 20, else halves of each class.
+    """
+    if divide not in get_args(Divide):
+        raise RankproofError(f"divide must be one of {', '.join(get_args(Divide))}, got {divide!r}")
+    images = listed.images
+    if divide == "none":
+        return list(images), "not divided, every image is in both splits"
+    if divide == "auto" and images and all(image.given for image in images):
+        return [image for image in images if image.given == split], "divided as the source says"
+    if divide == "classes" or (divide == "auto" and len(listed.classes) >= MIN_CLASSES_TO_DIVIDE):
+        train, rule = _half_the_classes(listed)
+    else:
+        train, rule = _half_of_each_class(listed)
+    return [image for image in images if (image.file in train) == (split == "train")], rule
+
+
+def _half_the_classes(listed: ImageList) -> tuple[frozenset[str], str]:
+    """The files of the first half of the classes."""
+    keys = tuple(listed.classes)
+    first = frozenset(keys[: len(keys) // 2])
+    rule = f"divided by class: the first {len(first)} of {len(keys)} classes train, the others test"
+    return frozenset(image.file for image in listed.images if image.key in first), rule
+
+
+def _half_of_each_class(listed: ImageList) -> tuple[frozenset[str], str]:
+    """The files whose hash is in the lower half of their class; the image of a class of one is in test."""
+    members: dict[str, list[str]] = {key: [] for key in listed.classes}
+    for image in listed.images:
+        members[image.key].append(image.file)
+    train: set[str] = set()
+    for files in members.values():
+        train.update(sorted(files, key=_digest)[: len(files) // 2])
+    return frozenset(train), "divided by image: half of each class train, half test, by a hash of the name"
+
+
+def _digest(file: str) -> bytes:
+    return sha256(file.encode(errors="surrogateescape")).digest()
+
+
+def require_two_classes(keys: Sequence[str] | Sequence[int], where: str) -> None:
+    """Raise for a data set or split that is empty or has a single class."""
+    if not keys:
+        raise RankproofError(f"{where}: no images; choose another split, or another way to divide")
+    if len(set(keys)) < 2:
+        raise RankproofError(f"{where}: one class only; a ranking needs at least two classes")
+
+
+def common_form(listed: ImageList, size: tuple[int, int] | None) -> tuple[Form, tuple[str, ...]]:
+    """The form that all images are decoded to, and what the note should say about it.
+
+    Colour if any image has colour; without `size`, the size that all share, or 128x128 where they differ.
+    """
+    channels, sizes = 1, set()
+    for image in listed.images:
+        form = peek(listed.read(image.file), image.file)
+        channels = max(channels, form.channels)
+        sizes.add((form.height, form.width))
+        if channels == 3 and (size is not None or len(sizes) > 1):
+            break  # no later image can change the answer
+    note: tuple[str, ...] = ()
+    if size is not None:
+        note = (resized_note(size),)
+    elif len(sizes) > 1:
+        size, note = COMMON_SIZE, ("images differ in size, all resized to 128x128",)
+    height, width = size or next(iter(sizes))
+    return Form(height=height, width=width, channels=channels), note
+
+
+def resized_note(size: tuple[int, int]) -> str:
+    """What the note says about images that were resized to a given size."""
+    return f"resized to {size[0]}x{size[1]} as asked"
+
+
+def _decode_all(
+    listed: ImageList, selected: list[ListedImage], form: Form, progress: ProgressCallback | None
+) -> torch.Tensor:
+    """(n, c, h, w) 8-bit pixels of the selected images."""
+    shape = (len(selected), form.channels, form.height, form.width)
+    if math.prod(shape) > MAX_MEMORY:
+        raise RankproofError(
+            f"{listed.name}: {len(selected)} images of {form.height}x{form.width} do not fit into "
+            f"{MAX_MEMORY // 2**30} GiB; give a smaller size"
+        )
+    pixels = np.empty(shape, np.uint8)
+    for position, image in enumerate(selected):
+        pixels[position] = decode(listed.read(image.file), image.file, form)
+        if progress is not None:
+            progress(position + 1, len(selected))
+    return torch.from_numpy(pixels)

@@ -1,0 +1,143 @@
+"""Decoding of image files from untrusted sources into 8-bit pixels, and resizing."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from rankproof.errors import RankproofError
+
+ProgressCallback = Callable[[int, int], None]
+"""Called with (done, total) while work proceeds."""
+
+MAX_PIXELS = 50_000_000
+MAX_BYTES = 256 * 2**20
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"})
+TRANSPOSED = frozenset({5, 6, 7, 8})  # EXIF orientations that exchange height and width
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """Height, width and number of channels of an image."""
+
+    height: int
+    width: int
+    channels: int
+
+
+def as_size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    """A size as (height, width); a single number is the side of a square."""
+    if size is None:
+        return None
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1 or height * width > MAX_PIXELS:
+        raise RankproofError(f"size {height}x{width}: give between 1 and {MAX_PIXELS:,} pixels")
+    return height, width
+
+
+@contextmanager
+def opened(raw: bytes, file: str) -> Iterator[Image.Image]:
+    """An image whose header is read and whose pixels are not yet; errors raised inside name `file`."""
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of flaws that it can handle, and raises for others.
+            warnings.simplefilter("ignore")
+            with Image.open(BytesIO(raw), formats=FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise Image.DecompressionBombError
+                yield image
+    except Image.DecompressionBombError:
+        limit = f"{MAX_PIXELS // 1_000_000} megapixels"
+        raise RankproofError(f"{file}: claims more than {limit}; shrink or remove it") from None
+    except UnidentifiedImageError:
+        raise RankproofError(f"{file}: not an image; remove it or replace it") from None
+    except RankproofError:
+        raise
+    except Exception as error:  # decoders may raise anything for a damaged file
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise RankproofError(f"{file}: damaged image ({reason}); replace or remove it") from None
+
+
+def peek(raw: bytes, file: str) -> Form:
+    """The form an image will have when decoded and turned upright, from its header alone."""
+    with opened(raw, file) as image:
+        height, width = image.height, image.width
+        # Pillow applies the orientation of TIFF itself.
+        if image.format != "TIFF" and _orientation(image) in TRANSPOSED:
+            height, width = width, height
+        return Form(height=height, width=width, channels=1 if image.mode in GREY_MODES else 3)
+
+
+def decode(raw: bytes, file: str, form: Form) -> UInt8[np.ndarray, "c h w"]:
+    """The image upright, on white where it is transparent, stretched to `form`."""
+    with opened(raw, file) as image:
+        image.load()
+        flat = _flatten(_upright(image), file).convert("L" if form.channels == 1 else "RGB")
+        pixels = np.array(stretch(flat, (form.height, form.width)))
+    return pixels.reshape(form.height, form.width, form.channels).transpose(2, 0, 1)  # (c, h, w)
+
+
+def stretch(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The image at exactly (height, width), whatever its aspect ratio."""
+    height, width = size
+    if (image.height, image.width) == (height, width):
+        return image
+    return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def resize(images: UInt8[Tensor, "n c h w"], size: tuple[int, int]) -> UInt8[Tensor, "n c H W"]:
+    """Every image stretched to (height, width), one channel at a time."""
+    if tuple(images.shape[2:]) == size:
+        return images
+    planes = images.flatten(0, 1).numpy()  # (n c, h, w)
+    resized = np.empty((len(planes), *size), np.uint8)
+    for position, plane in enumerate(planes):
+        resized[position] = np.asarray(stretch(Image.fromarray(plane), size))
+    return torch.from_numpy(resized.reshape(*images.shape[:2], *size))  # (n, c, H, W)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 (upright) where it is missing or damaged."""
+    try:
+        # The method of the base class, since that of PNG decodes the pixels.
+        return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged EXIF does not make an image unusable
+        return 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # as above
+        return image
+
+
+def _flatten(image: Image.Image, file: str) -> Image.Image:
+    """The image in 8 bits, without transparency."""
+    if image.mode.startswith("I"):
+        return _eight_bit(image, file)
+    if image.mode == "F":
+        raise RankproofError(f"{file}: holds 32-bit floats of unknown range; save it with 8 bits")
+    if not image.has_transparency_data:
+        return image
+    mode = "L" if image.mode in GREY_MODES else "RGB"
+    white = Image.new(mode, image.size, "white")
+    rgba = image.convert("RGBA")
+    white.paste(rgba.convert(mode), mask=rgba.getchannel("A"))
+    return white
+
+
+def _eight_bit(image: Image.Image, file: str) -> Image.Image:
+    """A 16-bit grey image in 8 bits; Pillow's own conversion would clip all values above 255 to white."""
+    deep = np.asarray(image).astype(np.int64)
+    if deep.min() < 0 or deep.max() > 0xFFFF:
+        raise RankproofError(f"{file}: holds 32-bit values of unknown range; save it with 8 bits")
+    return Image.fromarray((deep >> 8).astype(np.uint8))

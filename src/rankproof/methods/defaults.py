@@ -1,0 +1,23 @@
+"""Which method goes with which goal where none is named."""
+
+from rankproof.methods.black_box.base import BlackBoxMethod
+from rankproof.methods.black_box.thompson import ThompsonSampling
+from rankproof.methods.white_box.momentum_pgd import MomentumPGD
+from rankproof.methods.white_box.pgd import PGD
+
+
+def published(metric: str, steps: int | None = None) -> PGD:
+    """The descent of the paper that introduced goals of this metric: the order attack is ICCV's."""
+    return PGD(rule="iccv21" if metric == "tau" else "eccv20", steps=steps)
+
+
+def strong(metric: str, steps: int | None = None) -> MomentumPGD:
+    """Our search with as many evaluations; the loss of an order is rougher: more momentum, shorter steps."""
+    if metric == "tau":
+        return MomentumPGD(rule="iccv21", steps=steps, momentum=0.9, longest=2 / 255, penalty_weight=5.0)
+    return MomentumPGD(rule="eccv20", steps=steps)
+
+
+def automatic() -> BlackBoxMethod:
+    """Our search where only the first results can be seen."""
+    return ThompsonSampling()

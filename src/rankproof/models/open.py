@@ -1,0 +1,80 @@
+"""Opens an encoder by name, whichever library or file it comes from."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from rankproof.errors import RankproofError
+from rankproof.models.architectures import ARCHITECTURES
+from rankproof.models.checkpoint import RECORD, ZOO, load_checkpoint
+from rankproof.models.huggingface import load_huggingface
+from rankproof.models.model_libraries import load_timm, load_torchvision
+from rankproof.models.program import load_program
+from rankproof.models.source import SETTINGS, Source, describe
+from rankproof.models.user_code import call_user
+
+USER_CODE = re.compile(r"(.+\.py):(\w+)")
+
+
+def open_encoder(name: str, *, trust: bool = False, device: str = "cpu") -> Source:
+    """Open an encoder by name.
+
+    - a folder written by `rankproof train`, or `zoo:NAME`
+    - `hf:FOLDER_OR_NAME`, `timm:NAME`, `torchvision:NAME`: from the library of that name
+    - `module.py:function`: a function in your own file, which returns the module
+    - `FILE.pt2` (torch.export), `FILE.pt` or `FILE.ts` (TorchScript): a program, only with `trust`
+
+    Args:
+        name: one of the forms above.
+        trust: allow files that can run code when they are opened.
+        device: where the encoder is put.
+    Raises:
+        RankproofError: it cannot be opened; the message says what to do.
+    """
+    source = _open(name, trust)
+    try:
+        source.encoder.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise RankproofError(f"{name}: cannot be put on {device} ({error}); choose another device") from None
+    return source
+
+
+def _open(name: str, trust: bool) -> Source:
+    """The encoder, on the CPU."""
+    if match := USER_CODE.fullmatch(name):
+        return call_user(name, Path(match[1]), match[2])
+    scheme, _, rest = name.partition(":")
+    match scheme if rest else "folder" if Path(name).is_dir() else Path(name).suffix:
+        case "hf":
+            return load_huggingface(name, rest)
+        case "timm":
+            return load_timm(name, rest)
+        case "torchvision":
+            return load_torchvision(name, rest)
+        case ".pt2" | ".pt" | ".ts":
+            return load_program(name, Path(name), trust)
+        case ".safetensors" | ".pth" | ".bin" | ".ckpt":
+            raise RankproofError(
+                f"{name}: weights alone do not say which network they belong to; write a function that "
+                f"builds it and loads them, and name it as module.py:function"
+            )
+        case ".py":
+            raise RankproofError(f"{name}: which function in it returns the encoder? Write {name}:FUNCTION")
+    return _from_checkpoint(name)
+
+
+def _from_checkpoint(name: str) -> Source:
+    """A checkpoint folder or a zoo name; settings that its record lacks are those of the architecture."""
+    if (Path(name) / "config.json").is_file() and not (Path(name) / RECORD).is_file():
+        raise RankproofError(f"{name}: a folder of the transformers library; write hf:{name}")
+    if ":" in name and not name.startswith(ZOO) and not Path(name).exists():
+        raise RankproofError(
+            f"{name}: unknown kind of encoder; write zoo:, hf:, timm: or torchvision: before a name, "
+            f"FILE.py:FUNCTION, or the path of a folder or program"
+        )
+    checkpoint = load_checkpoint(name)
+    record, architecture = checkpoint.record, ARCHITECTURES[str(checkpoint.record["arch"])]
+    defaults = {"mean": architecture.mean, "std": architecture.std}
+    settings = {key: record.get(key, defaults.get(key)) for key in SETTINGS}
+    source = describe(checkpoint.encoder, name, settings, channels=architecture.channels)
+    return replace(source, record=record)

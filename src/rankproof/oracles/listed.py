@@ -1,0 +1,78 @@
+"""Any search that returns lists of ids, seen from outside."""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from rankproof.errors import RankproofError
+from rankproof.oracles.base import TrackedItems
+from rankproof.ranking.metrics import places_in
+from rankproof.types import Ids, Images, ImageSets, Places, Rows
+
+SearchFn = Callable[[Images], Sequence[Sequence[Hashable]] | Tensor]
+
+
+@dataclass
+class ListOracle:
+    """Any function that returns lists of ids, such as a search service, as an oracle.
+
+    Args:
+        search: images (n, c, h, w) to one list of ids each, nearest first; ids of any hashable kind.
+        visible: N, how many results it shows; longer lists are cut, shorter ones are taken as they are.
+    """
+
+    search: SearchFn
+    visible: int | None
+    _numbers: dict[Hashable, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.visible is None or self.visible < 1:
+            raise RankproofError(f"visible: a service shows at least 1 result, got {self.visible}")
+
+    def top(self, images: Images, count: int, tracked: TrackedItems) -> Ids:
+        """The first results as numbers; `name` gives the service's own ids back."""
+        lists = self._lists(images, tracked.excluded)
+        found = [list(dict.fromkeys(numbers))[:count] for numbers in lists]  # repeated ids count once
+        shortest = min(map(len, found))
+        if shortest < count:
+            raise RankproofError(
+                f"the service returned {shortest} different ids, {count} are needed; choose a smaller k"
+            )
+        return torch.tensor(found, dtype=torch.int64, device=images.device)
+
+    def __call__(self, images: ImageSets, tracked: TrackedItems) -> Places:
+        """Positions of the tracked items in each list."""
+        count_each = images.shape[1]
+        excluded = None if tracked.excluded is None else tracked.excluded.repeat_interleave(count_each)
+        lists = self._lists(images.flatten(0, 1), excluded)
+        rows = [numbers + [-1] * (self._shown - len(numbers)) for numbers in lists]
+        found = torch.tensor(rows, dtype=torch.int64, device=images.device)
+        return places_in(found.view(*images.shape[:2], -1), tracked.ids[:, None])
+
+    def name(self, number: int) -> Hashable:
+        """The service's own id behind a number."""
+        return list(self._numbers)[number]
+
+    def number(self, name: Hashable) -> int:
+        """The number that stands for one of the service's ids."""
+        return self._numbers.setdefault(name, len(self._numbers))
+
+    @property
+    def _shown(self) -> int:
+        assert self.visible is not None
+        return self.visible
+
+    def _lists(self, images: Images, excluded: Rows | None) -> list[list[int]]:
+        """The visible ids of each image as numbers, the excluded one left out."""
+        answers = self.search(images)
+        if len(answers) != len(images):
+            raise RankproofError(f"the service answered {len(answers)} of {len(images)} images")
+        # The items of a tensor hash by identity: as numbers of Python equal ids are equal.
+        rows = (answer.tolist() if isinstance(answer, Tensor) else answer for answer in answers)
+        lists = [[self.number(name) for name in row] for row in rows]
+        if excluded is not None:
+            skipped = zip(lists, excluded.tolist(), strict=True)
+            lists = [[number for number in numbers if number != skip] for numbers, skip in skipped]
+        return [numbers[: self._shown] for numbers in lists]

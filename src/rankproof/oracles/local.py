@@ -1,0 +1,115 @@
+"""A gallery seen from outside, with as little of it compared as exact places allow."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from rankproof.errors import RankproofError
+from rankproof.oracles.base import TrackedItems
+from rankproof.ranking.distances import Cosine, Euclidean
+from rankproof.ranking.gallery import Gallery
+from rankproof.types import Ids, Images, ImageSets, Places
+
+PASS = 200  # images in one forward pass: their activations still fit the caches of a processor
+SLACK = 3e-3  # of single-precision distances that only decide which items are looked at exactly
+
+
+@dataclass(frozen=True)
+class LocalOracle:
+    """A gallery behind a curtain: positions among its first N results.
+
+    Positions are counted in double precision, equal distances in gallery order. Only items that can stand
+    before a tracked one are counted: with all images of an attack within r of their mean embedding m, an
+    item x comes before c for none of them where |m - x| > max d(q, c) + r (triangle inequality).
+
+    Args:
+        gallery: the database.
+        visible: N, how many results are shown; None shows the whole ranking.
+    """
+
+    gallery: Gallery
+    visible: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.visible is not None and not 1 <= self.visible <= len(self.gallery):
+            raise RankproofError(
+                f"visible must be between 1 and the gallery's {len(self.gallery)} items, got {self.visible}"
+            )
+
+    def top(self, images: Images, count: int, tracked: TrackedItems) -> Ids:
+        """The first results, the excluded item left out."""
+        z = self._embed(images)
+        return self.gallery.search(z, count, excluded=tracked.to(z.device).excluded).to(images.device)
+
+    def __call__(self, images: ImageSets, tracked: TrackedItems) -> Places:
+        """Positions of the tracked items, at most `visible`."""
+        z = self._embed(images.flatten(0, 1)).view(*images.shape[:2], -1)  # (b, p, d)
+        tracked = tracked.to(z.device)
+        places = self._pruned(z, tracked) if self._is_metric else self._counted(z, tracked)
+        places = places if self.visible is None else places.clamp(max=self.visible)
+        return places.to(images.device)
+
+    @property
+    def _is_metric(self) -> bool:
+        return isinstance(self.gallery.ranker.distance, Cosine | Euclidean)
+
+    def _embed(self, images: Images) -> Tensor:
+        ranker = self.gallery.ranker
+        with ranker.frozen(), torch.inference_mode():
+            return torch.cat([ranker.embed(ranker.as_input(part)) for part in images.split(PASS)])
+
+    def _counted(self, z: Tensor, tracked: TrackedItems) -> Tensor:
+        """Positions by comparing with the whole gallery."""
+        count_each = z.shape[1]
+        excluded = None if tracked.excluded is None else tracked.excluded.repeat_interleave(count_each)
+        chosen = tracked.ids.repeat_interleave(count_each, 0)
+        places = self.gallery.rank_of(z.flatten(0, 1), chosen, ties="order", excluded=excluded)
+        if excluded is not None:
+            places = places.masked_fill(chosen == excluded[:, None], len(self.gallery))
+        return places.view(*z.shape[:2], -1)
+
+    def _pruned(self, z: Tensor, tracked: TrackedItems) -> Tensor:
+        """Positions by comparing with the items that can matter; both distances grow with |a - b|."""
+        database = self.gallery.embeddings
+        centres = z.mean(1)  # (b, d)
+        radii = (z - centres[:, None]).norm(dim=2).amax(1)  # (b,)
+        far = self._lengths(centres)  # (b, n)
+        chosen = database[tracked.ids]  # (b, k, d)
+        lengths = z.square().sum(2)[:, :, None] + chosen.square().sum(2)[:, None]
+        tracked_items = torch.baddbmm(lengths, z, chosen.mT, alpha=-2).clamp_(min=0).sqrt_()  # (b, p, k)
+        limits = tracked_items.amax((1, 2)) + radii
+        if self.visible is not None:
+            # The first N for any of the images lie within the N-th length from the centre plus twice r.
+            places = min(len(database), self.visible + (tracked.excluded is not None))
+            limits = torch.minimum(limits, far.topk(places, dim=1, largest=False).values[:, -1] + 2 * radii)
+        near = far <= (limits * (1 + SLACK) + SLACK * z.norm(dim=2).amax(1))[:, None]
+        excluded = tracked.excluded.tolist() if tracked.excluded is not None else [None] * len(z)
+        return torch.stack([
+            self._exact(rows, ids, mask.nonzero()[:, 0], skip)
+            for rows, ids, mask, skip in zip(z, tracked.ids, near, excluded, strict=True)
+        ])  # fmt: skip
+
+    @cached_property
+    def _squares(self) -> Tensor:
+        """(n,) squared lengths of the gallery's embeddings."""
+        return self.gallery.embeddings.square().sum(1)
+
+    def _lengths(self, centres: Tensor) -> Tensor:
+        """(b, n) lengths |m - x| from points (b, d), in single precision."""
+        squares = torch.addmm(self._squares, centres, self.gallery.embeddings.t(), alpha=-2)
+        return squares.add_(centres.square().sum(1)[:, None]).clamp_(min=0).sqrt_()
+
+    def _exact(self, z: Tensor, tracked_items: Tensor, items: Tensor, excluded: int | None) -> Tensor:
+        """Positions (p, k) for the images of one attack (p, d) among some items; n where not among them."""
+        items = items if excluded is None else items[items != excluded]
+        block = self.gallery.embeddings[items].double()
+        distances = self.gallery.ranker.distance.pairwise(z.double(), block)  # (p, m)
+        columns = torch.searchsorted(items, tracked_items)
+        places = z.new_full((len(z), len(tracked_items)), len(self.gallery), dtype=torch.int64)
+        for number, column in enumerate(columns.tolist()):
+            if column < len(items) and items[column] == tracked_items[number]:
+                own = distances[:, column, None]
+                places[:, number] = (distances < own).sum(1) + (distances[:, :column] == own).sum(1)
+        return places

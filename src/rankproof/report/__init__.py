@@ -1,0 +1,4 @@
+"""What people read of attacks and audits: texts, tables, curves, strips, pages.
+
+Nothing else imports matplotlib.
+"""

@@ -1,0 +1,221 @@
+"""What a command line names - a model, a data set, a device - as a gallery that can be attacked."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from rankproof.data import Dataset, load
+from rankproof.data.image_list import Divide
+from rankproof.errors import RankproofError
+from rankproof.models import GreyToColour, Preprocess, Source, open_encoder
+from rankproof.models.source import COLOUR
+from rankproof.ranking import Gallery, Ranker
+from rankproof.ranking.distances import distance_by_name
+from rankproof.ranking.ranker import pass_size
+from rankproof.rng import draw
+from rankproof.types import ProgressCallback, no_progress
+
+Stage = Callable[[str], AbstractContextManager[ProgressCallback]]
+
+
+def silent(what: str) -> AbstractContextManager[ProgressCallback]:
+    """A stage that shows nothing."""
+    return nullcontext(no_progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedTask:
+    """A model and the test split it is to rank, with nothing embedded yet.
+
+    Args:
+        source: the encoder as it was opened.
+        ranker: the same with its distance and all that happens to images before it.
+        dataset: the images.
+        notes: what happens to the images on their way to the encoder.
+    """
+
+    source: Source
+    ranker: Ranker
+    dataset: Dataset
+    notes: tuple[str, ...]
+
+    def embedded(self, stage: Stage = silent) -> "RetrievalSystem":
+        """The same with its gallery."""
+        with stage("embedding the gallery") as tell:
+            gallery = Gallery.build(self.ranker, self.dataset.pictures, self.dataset.labels, tell)
+        return RetrievalSystem(
+            gallery=gallery, dataset=self.dataset, record=self.source.record, notes=self.notes
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalSystem:
+    """A model and the test split it ranks.
+
+    Args:
+        gallery: the embedded test split.
+        dataset: its images, in the same order.
+        record: what is known of the model.
+        notes: what happens to the images on their way to the encoder.
+    """
+
+    gallery: Gallery
+    dataset: Dataset
+    record: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def positions(self) -> Tensor:
+        """(n,) the position of every item."""
+        return torch.arange(len(self.gallery))
+
+    def draw(self, trials: int, seed: int) -> Tensor:
+        """(min(trials, n),) random positions in the gallery without replacement; see `randomness.draw`."""
+        return draw(len(self.gallery), trials, seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SystemOptions:
+    """How a model and its data are opened.
+
+    Args:
+        device: "auto" (a GPU where there is one), "cpu" or "cuda".
+        size: side every image is resized to; None takes the model's own where it has one, unless
+            `preprocess` gives images another size.
+        split_by: who gets which image of a data set without splits.
+        root: folder that holds data sets by name.
+        trust: whether a model that is a program may be opened, which can run code.
+        preprocess: what is done to images before the encoder, as part of what is attacked.
+    """
+
+    device: str = "auto"
+    size: int | None = None
+    split_by: str = "auto"
+    root: Path | None = None
+    trust: bool = False
+    preprocess: Preprocess | None = None
+
+
+DEFAULTS = SystemOptions()
+
+
+def open_system(
+    model: str, data: str | None, options: SystemOptions = DEFAULTS, *, stage: Stage = silent
+) -> RetrievalSystem:
+    """Load a model and the test split of a data set, and embed it; the arguments are those of `load_task`."""
+    return load_task(model, data, options, stage=stage).embedded(stage)
+
+
+def load_task(
+    model: str, data: str | None, options: SystemOptions = DEFAULTS, *, stage: Stage = silent
+) -> LoadedTask:
+    """Load a model and the test split of a data set.
+
+    Args:
+        model: a name for `open_encoder`: a folder with a checkpoint, "zoo:" and a name, and so on.
+        data: as for `rankproof.load`; None is the embedded digits.
+        options: how they are opened.
+        stage: given a name, opens a display of progress for one stage of the work.
+    """
+    size, preprocess = options.size, options.preprocess
+    place = find_device(options.device)
+    source = open_encoder(model, trust=options.trust, device=place)
+    try:
+        distance = distance_by_name(source.distance)
+    except ValueError as error:
+        raise RankproofError(f"{model}: {error}") from None
+    reshaped = preprocess is not None and (preprocess.resize or preprocess.crop)
+    own = None if size is not None or reshaped or source.input is None else source.input[1:]
+    wanted = size if own is None else own
+    with stage("reading images") as tell:
+        dataset = load(
+            data,
+            "test",
+            size=wanted,
+            split_by=as_split_by(options.split_by),
+            root=options.root,
+            progress=tell,
+        )
+    if own is not None:
+        dataset = replace(dataset, note=dataset.note.replace(" as asked", f", the size of {model}"))
+    chain, notes, form = _chain(dataset, source, preprocess)
+    dataset = replace(dataset, note="; ".join((dataset.note, *notes)))
+    ranker = Ranker(
+        source.encoder,
+        distance,
+        mean=source.mean,
+        std=source.std,
+        preprocess=chain,
+        name=model,
+        chunk=_chunk(tuple(dataset.pictures.shape[1:]), form),
+    )
+    return LoadedTask(source=source, ranker=ranker, dataset=dataset, notes=notes)
+
+
+def find_device(word: str) -> str:
+    """The device a word stands for.
+
+    Raises:
+        RankproofError: the word is unknown or there is no such device.
+    """
+    if word not in ("auto", "cpu", "cuda"):
+        raise RankproofError(f"--device must be auto, cpu or cuda, got {word!r}")
+    available = word != "cpu" and torch.cuda.is_available()
+    if word == "cuda" and not available:
+        raise RankproofError("--device cuda: no CUDA device can be used here; leave it at auto")
+    return "cuda" if available else "cpu"
+
+
+def as_split_by(word: str) -> SplitBy:
+    """The checked value of `--divide`."""
+    if word not in get_args(SplitBy):
+        raise RankproofError(f"--divide must be one of {', '.join(get_args(SplitBy))}, got {word!r}")
+    return cast(SplitBy, word)
+
+
+def preprocess_of(resize: int | None, crop: int | None, jpeg: int | None) -> Preprocess | None:
+    """What `--resize`, `--crop` and `--jpeg` ask for; None where they ask for nothing."""
+    return None if (resize, crop, jpeg) == (None, None, None) else Preprocess(resize, crop, jpeg)
+
+
+def _chain(
+    dataset: Dataset, source: Source, preprocess: Preprocess | None
+) -> tuple[nn.Module | None, tuple[str, ...], tuple[int, int, int]]:
+    """What images pass before the encoder, what to tell about it, and the form (c, h, w) they come out in.
+
+    Raises:
+        RankproofError: the encoder was made for images of another form than comes out.
+    """
+    channels, height, width = (int(side) for side in dataset.pictures.shape[1:])
+    steps: list[nn.Module] = []
+    notes: list[str] = []
+    if preprocess is not None:
+        height, width = preprocess.sides(height, width)
+        steps.append(preprocess)
+        notes.append(f"every image passes {preprocess.extra_repr()} before the encoder")
+    if channels == 1 and source.channels == COLOUR:
+        channels = COLOUR
+        steps.append(GreyToColour())
+        notes.append("grey images are given to the encoder in three equal channels")
+    if source.input is not None and source.input != (channels, height, width):
+        shape, expected = ("x".join(map(str, form)) for form in ((channels, height, width), source.input))
+        option = "--size" if preprocess is None else "--resize"
+        fits = source.input[0] == channels
+        hint = f"try {option} {source.input[-1]}" if fits else "choose other data or another model"
+        raise RankproofError(f"{source.name}: wants images of {expected}, {dataset.name} has {shape}; {hint}")
+    return (nn.Sequential(*steps) if steps else None), tuple(notes), (channels, height, width)
+
+
+def _chunk(loaded: tuple[int, ...], reached: tuple[int, int, int]) -> int:
+    """Pictures in one pass, by the form (c, h, w) in which they reach the encoder.
+
+    What it remembers grows with that form. Pictures loaded larger count as they are loaded: attacks move
+    them, and keep their gradients, before they are made smaller.
+    """
+    channels, height, width = loaded
+    return min(pass_size(*reached), pass_size(channels, height, width))

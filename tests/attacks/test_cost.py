@@ -1,0 +1,98 @@
+import pytest
+import torch
+from torch import nn
+
+from rankproof import (
+    CandidateLower,
+    CandidateRaise,
+    Gallery,
+    MaxShift,
+    Preserve,
+    QueryLower,
+    QueryRaise,
+    Ranker,
+    Reorder,
+)
+from rankproof.attacks import cost
+from rankproof.attacks.cost import bare_seconds, measure, peak_mb
+
+
+class Counting(nn.Module):
+    """A linear encoder that remembers how many images each pass had."""
+
+    def __init__(self):
+        super().__init__()
+        self.matrix = nn.Linear(4, 3, bias=False)
+        self.sizes = []
+
+    def forward(self, images):
+        self.sizes.append(len(images))
+        return self.matrix(images.flatten(1))
+
+
+@pytest.fixture
+def gallery():
+    torch.manual_seed(0)
+    gallery = Gallery.build(Ranker(Counting()), torch.rand(6, 1, 2, 2))
+    gallery.ranker.encoder.sizes.clear()
+    return gallery
+
+
+@pytest.mark.parametrize("whole_gallery", [True, False])
+def test_each_chunk_size_is_timed_five_times(gallery, whole_gallery):
+    told = []
+    seconds = bare_seconds(
+        gallery,
+        torch.rand(7, 1, 2, 2),
+        10,
+        whole_gallery=whole_gallery,
+        chunk=3,
+        progress=lambda *args: told.append(args),
+    )
+    assert gallery.ranker.encoder.sizes == [3] * 5 + [1] * 5
+    assert told[-1] == (10, 10)
+    assert seconds > 0
+
+
+def test_the_best_of_five_is_multiplied_out(gallery, monkeypatch):
+    times = iter([4.0, 3.0, 2.0, 5.0, 6.0, 1.0, 0.5, 7.0, 8.0, 9.0])
+    monkeypatch.setattr(cost, "_timed", lambda work, device: next(times))
+    seconds = bare_seconds(gallery, torch.rand(7, 1, 2, 2), 10, whole_gallery=True, chunk=3)
+    assert seconds == 10 * (2 * 2.0 + 1 * 0.5)
+
+
+def test_measured_in_the_chunks_of_the_attack(gallery):
+    gallery.ranker.chunk = 4
+    costs = measure(gallery, torch.rand(6, 1, 2, 2), QueryRaise(), 3)
+    assert gallery.ranker.encoder.sizes == [4] * 5 + [2] * 5
+    assert set(costs._asdict()) == {"model_seconds", "peak_mb"}
+    assert min(costs) > 0
+
+
+def test_without_passes_there_is_no_bare_work(gallery):
+    assert bare_seconds(gallery, torch.rand(7, 1, 2, 2), 0, whole_gallery=True) == 0
+    assert gallery.ranker.encoder.sizes == []
+
+
+@pytest.mark.parametrize("whole_gallery", [True, False])
+def test_the_timed_pass_does_the_work(gallery, whole_gallery):
+    gradient = cost._bare_pass(gallery, torch.rand(2, 1, 2, 2), whole_gallery)()
+    weight = gallery.ranker.encoder.matrix.weight.detach()
+    upstream = gallery.embeddings.sum(0) if whole_gallery else torch.ones(3)
+    expected = (upstream @ weight).view(1, 1, 2, 2).expand(2, -1, -1, -1)
+    torch.testing.assert_close(gradient, expected)
+    assert all(parameter.requires_grad for parameter in gallery.ranker.encoder.parameters())
+
+
+def test_which_goals_need_the_whole_gallery():
+    need = [QueryRaise(), QueryLower(), Reorder(), QueryRaise() + 1.0 * Preserve()]
+    assert all(goal.whole_gallery for goal in need)
+    assert not any(goal.whole_gallery for goal in (CandidateRaise(), CandidateLower(), MaxShift()))
+
+
+def test_peak_memory_is_in_megabytes():
+    before = peak_mb()
+    block = torch.ones(40_000_000)  # 160 MB
+    assert 50 < before <= peak_mb() < 100_000
+    assert peak_mb() >= 160
+    del block
