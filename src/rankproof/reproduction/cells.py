@@ -302,24 +302,53 @@ def _of_block(recipe: Recipe, block: Block) -> Iterator[TableCell]:
             return _drawn_cells(recipe, block)
 
 
+def _attack(model: str, goal: str, count: int, eps: float, xi: float | None) -> TableCell:
+    """An attack with gradients, named by what it is; T and what is printed are its recipe's."""
+    letter = goals.spec(goal).letter
+    return TableCell(
+        name=_name(model, goal, f"{letter}{count}" if letter else "", eps_name(eps)),
+        run="white-box",
+        model=model,
+        goal=goal,
+        eps=eps,
+        letter=letter,
+        count=count if letter else 0,
+        xi=xi,
+        trials=0,
+    )
+
+
+def _search(model: str, method: str, eps: float, k: int, visible: int | str, budget: int) -> TableCell:
+    """A black-box order attack, named by what it is."""
+    return TableCell(
+        name=_name(model, "oa", method, f"k{k}", f"N{visible}", eps_name(eps)),
+        run="black-box",
+        model=model,
+        goal="oa",
+        eps=eps,
+        letter="k",
+        count=k,
+        method=method,
+        visible=visible,
+        budget=budget,
+        trials=0,
+    )
+
+
 def _grid_cells(recipe: Recipe, block: EpsBlock | XiBlock) -> Iterator[TableCell]:
-    over_eps = isinstance(block, EpsBlock)
-    lines = [(eps, block.xi) for eps in block.eps] if over_eps else [(block.eps, xi) for xi in block.xi]
-    for row, (eps, xi) in enumerate(lines):
+    if isinstance(block, EpsBlock):
+        lines, trials = [(eps, block.xi, "") for eps in block.eps], block.published_trials or 0
+    else:
+        lines, trials = [(block.eps, xi, f"xi{xi:g}") for xi in block.xi], 0
+    for row, (eps, xi, more) in enumerate(lines):
         for column, count in enumerate(block.knobs):
+            cell = _attack(block.model, block.goal, count, eps, xi)
             kept = None if block.kept is None else block.kept[row][column]
-            more = () if over_eps else (f"xi{xi:g}",)
-            yield TableCell(
-                name=_name(block.model, block.goal, f"{block.knob}{count}", eps_name(eps), *more),
-                run="white-box",
-                model=block.model,
-                goal=block.goal,
-                eps=eps,
-                letter=block.knob,
-                count=count,
-                xi=xi,
+            yield replace(
+                cell,
+                name=_name(cell.name, more),
                 trials=_trials(recipe, count),
-                published_trials=(over_eps and block.published_trials) or 0,
+                published_trials=trials,
                 figures=_pair("rank", block.published[row][column], "sp_rank", kept),
             )
 
@@ -327,30 +356,21 @@ def _grid_cells(recipe: Recipe, block: EpsBlock | XiBlock) -> Iterator[TableCell
 def _transfer_cells(recipe: Recipe, block: TransferBlock) -> Iterator[TableCell]:
     for row, source in enumerate(block.made_on):
         for column, model in enumerate(block.ranked_by):
-            yield TableCell(
+            yield replace(
+                _attack(model, block.goal, 1, block.eps, block.xi),
                 name=_name(f"{source}-to-{model}", block.goal, eps_name(block.eps)),
                 run="transfer",
-                model=model,
                 source=source,
-                goal=block.goal,
-                eps=block.eps,
-                letter=goals.spec(block.goal).letter,
-                count=1,
-                xi=block.xi,
                 trials=_trials(recipe, 1),
                 figures=_pair("rank", block.published[row][column], "before", block.before[row][column]),
             )
 
 
 def _universal_cells(recipe: Recipe, block: UniversalBlock) -> Iterator[TableCell]:
-    yield TableCell(
+    yield replace(
+        _attack(block.model, block.goal, 1, block.eps, None),
         name=_name(block.model, block.goal, "universal", eps_name(block.eps)),
         run="universal",
-        model=block.model,
-        goal=block.goal,
-        eps=block.eps,
-        letter=goals.spec(block.goal).letter,
-        count=1,
         trials=min(recipe.trials, TARGETS),
         figures=(
             *_pair("seen", block.seen, "seen_before", block.seen_before),
@@ -362,68 +382,36 @@ def _universal_cells(recipe: Recipe, block: UniversalBlock) -> Iterator[TableCel
 def _order_cells(recipe: Recipe, block: OrderBlock) -> Iterator[TableCell]:
     over_eps = len(block.eps) > 1 or len(block.xi) == 1
     for place in range(len(block.tau)):
-        eps = block.eps[place] if over_eps else block.eps[0]
-        xi = block.xi[0] if over_eps else block.xi[place]
-        more = () if over_eps else (f"xi{xi:g}",)
-        yield TableCell(
-            name=_name(block.model, "oa", f"k{block.k}", eps_name(eps), *more),
-            run="white-box",
-            model=block.model,
-            goal="oa",
-            eps=eps,
-            letter="k",
-            count=block.k,
-            xi=xi,
-            trials=recipe.trials,
-            figures=_pair("tau", block.tau[place], "mean_rank", block.mean_rank[place]),
-        )
+        eps = block.eps[place if over_eps else 0]
+        xi = block.xi[0 if over_eps else place]
+        cell = _attack(block.model, "oa", block.k, eps, xi)
+        name = cell.name if over_eps else _name(cell.name, f"xi{xi:g}")
+        figures = _pair("tau", block.tau[place], "mean_rank", block.mean_rank[place])
+        yield replace(cell, name=name, trials=recipe.trials, figures=figures)
 
 
 def _black_box_cells(recipe: Recipe, block: BlackBoxBlock) -> Iterator[TableCell]:
     for place, eps in enumerate(block.eps):
         mean_rank = None if block.mean_rank is None else block.mean_rank[place]
-        cell = _order_search(block, block.method, eps, recipe.trials)
-        yield replace(cell, figures=_pair("tau", block.tau[place], "mean_rank", mean_rank))
+        cell = _search(block.model, block.method, eps, block.k, block.visible, block.budget)
+        figures = _pair("tau", block.tau[place], "mean_rank", mean_rank)
+        yield replace(cell, trials=recipe.trials, figures=figures)
 
 
 def _seconds_cells(recipe: Recipe, block: SecondsBlock) -> Iterator[TableCell]:
     for method in (*METHODS, "src"):
-        cell = _order_search(block, method, block.eps, recipe.trials)
+        cell = _search(block.model, method, block.eps, block.k, block.visible, block.budget)
         run: Run = "src" if method == "src" else "seconds"
-        yield replace(cell, run=run, figures=_pair("seconds", getattr(block, method)))
-
-
-def _order_search(
-    block: BlackBoxBlock | SecondsBlock | OrderStripBlock, method: str, eps: float, trials: int
-) -> TableCell:
-    return TableCell(
-        name=_name(block.model, "oa", method, f"k{block.k}", f"N{block.visible}", eps_name(eps)),
-        run="black-box",
-        model=block.model,
-        goal="oa",
-        eps=eps,
-        letter="k",
-        count=block.k,
-        method=method,
-        visible=block.visible,
-        budget=block.budget,
-        trials=trials,
-    )
+        figures = _pair("seconds", getattr(block, method))
+        yield replace(cell, run=run, trials=recipe.trials, figures=figures)
 
 
 def _service_cells(block: ServiceBlock) -> Iterator[TableCell]:
     names = ("mean", "stdev", "max", "min", "median")
-    yield TableCell(
+    yield replace(
+        _search(STAND_IN.name, block.method, block.eps, block.k, block.visible, block.budget),
         name=_name("service", "oa", block.method, f"k{block.k}", eps_name(block.eps)),
         run="service",
-        model=STAND_IN.name,
-        goal="oa",
-        eps=block.eps,
-        letter="k",
-        count=block.k,
-        method=block.method,
-        visible=block.visible,
-        budget=block.budget,
         grid=True,
         trials=block.trials,
         figures=tuple(figure for name in names for figure in _pair(name, getattr(block, name))),
@@ -435,49 +423,23 @@ def _drawn_cells(recipe: FigureRecipe, block: Block) -> Iterator[TableCell]:
         case WeightBlock():
             yield TableCell(name=_name(block.model, "weights"), run="weights", model=block.model, trials=1)
         case OrderStripBlock():
-            cell = _order_search(block, block.method, block.eps, recipe.trials)
-            yield replace(cell, run="order-strip", grid=True)
+            cell = _search(block.model, block.method, block.eps, block.k, block.visible, block.budget)
+            yield replace(cell, run="order-strip", grid=True, trials=recipe.trials)
         case LossBlock():
-            yield TableCell(
-                name=_name(block.model, "oa", f"k{block.k}", eps_name(block.eps), f"xi{block.xi:g}"),
-                run="losses",
-                model=block.model,
-                goal="oa",
-                eps=block.eps,
-                letter="k",
-                count=block.k,
-                xi=block.xi,
-                trials=recipe.trials,
-            )
-        case StripBlock() | CurveBlock():
-            strip = isinstance(block, StripBlock)
-            run: Run = "strip" if strip else "white-box"
-            for eps in (block.eps,) if strip else block.eps:
-                cell = _plain_attack(block.model, block.goal, block.count if strip else 1, eps, block.xi, run)
-                yield replace(cell, trials=recipe.trials)
-
-
-def _plain_attack(
-    model: str, goal: str, count: int, eps: float, xi: float | None, run: Run = "white-box"
-) -> TableCell:
-    """An attack with gradients of which nothing is printed."""
-    letter = goals.spec(goal).letter
-    return TableCell(
-        name=_name(model, goal, f"{letter}{count}" if letter else "", eps_name(eps)),
-        run=run,
-        model=model,
-        goal=goal,
-        eps=eps,
-        letter=letter,
-        count=count if letter else 0,
-        xi=xi,
-        trials=0,
-    )
+            cell = _attack(block.model, "oa", block.k, block.eps, block.xi)
+            name = _name(cell.name, f"xi{block.xi:g}")
+            yield replace(cell, name=name, run="losses", trials=recipe.trials)
+        case StripBlock():
+            cell = _attack(block.model, block.goal, block.count, block.eps, block.xi)
+            yield replace(cell, run="strip", trials=recipe.trials)
+        case CurveBlock():
+            for eps in block.eps:
+                yield replace(_attack(block.model, block.goal, 1, eps, block.xi), trials=recipe.trials)
 
 
 def _attack_cells(recipe: Recipe, block: AttackBlock) -> Iterator[TableCell]:
     for goal, count, eps in product(block.goals, block.counts, block.eps):
-        cell = replace(_plain_attack(block.model, goal, count, eps, block.xi), trials=recipe.trials)
+        cell = replace(_attack(block.model, goal, count, eps, block.xi), trials=recipe.trials)
         for method in block.methods:
             yield from strong_cells([cell]) if method == STRONG else (cell,)
 
@@ -486,19 +448,12 @@ def _search_cells(recipe: Recipe, block: SearchBlock) -> Iterator[TableCell]:
     for eps, k, visible, budget, method in product(
         block.eps, block.k, block.visible, block.budget, block.methods
     ):
-        parts = (f"k{k}", f"N{visible}", eps_name(eps), f"Q{budget}")
+        cell = _search(block.model, method, eps, k, visible, budget)
         run = block.run if block.run != "black-box" else ""
-        yield TableCell(
-            name=_name(run, block.model, "oa", method, *parts),
+        yield replace(
+            cell,
+            name=_name(run, cell.name, f"Q{budget}"),
             run=cast(Run, block.run),
-            model=block.model,
-            goal="oa",
-            eps=eps,
-            letter="k",
-            count=k,
-            method=method,
-            visible=visible,
-            budget=budget,
             grid=block.grid or search_of(method)[2],
             exclude_self=block.exclude_self,
             trials=block.trials or recipe.trials,

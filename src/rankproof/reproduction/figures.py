@@ -256,12 +256,12 @@ def strip_from(values: dict[str, Any]) -> Strip:
 
 
 def _packed(image: Tensor, side: int) -> str:
-    """A image (c, h, w) in [0, 1] as text."""
+    """An image (c, h, w) in [0, 1] as text."""
     pixels = np.rint(255 * np.moveaxis(image.float().cpu().numpy(), 0, -1)).astype(np.uint8)
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    image.thumbnail((side, side))
+    shrunk = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    shrunk.thumbnail((side, side))
     stream = io.BytesIO()
-    image.save(stream, format="png")
+    shrunk.save(stream, format="png")
     return base64.b64encode(stream.getvalue()).decode()
 
 

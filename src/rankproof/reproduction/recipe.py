@@ -13,6 +13,7 @@ from rankproof.reproduction.schema import (
     DRAWINGS,
     EXPERIMENT_KINDS,
     FIGURE_KINDS,
+    INSIDE,
     NOT_PRINTED,
     TABLE_KINDS,
     ExperimentBlock,
@@ -271,8 +272,7 @@ def _block(block: Mapping[str, Any], where: str, kinds: Mapping[str, Kind]) -> A
         raise RankproofError(f"{where}: kind {kind!r} is unknown; known: {', '.join(kinds)}")
     build, needed, more = kinds[kind]
     found = read_table(values, f"{where} ({kind})", needed, more)
-    # "from" is a word of Python, so these two have other names inside.
-    found = {{"from": "made_on", "to": "ranked_by"}.get(key, key): value for key, value in found.items()}
+    found = {INSIDE.get(key, key): value for key, value in found.items()}
     try:
         return build(**found)
     except RankproofError as error:
@@ -299,7 +299,10 @@ def training_options(value: Any) -> Options:
     known = {each.name for each in fields(Options)}
     if not isinstance(value, dict) or not value.keys() <= known:
         raise RankproofError(f"expected a table with some of {', '.join(sorted(known))}, got {value!r}")
-    return Options(**{name: tuple(each) if isinstance(each, list) else each for name, each in value.items()})
+    given: dict[str, Any] = {
+        name: tuple(each) if isinstance(each, list) else each for name, each in value.items()
+    }
+    return Options(**given)
 
 
 HEAD: dict[str, Read] = {

@@ -686,8 +686,8 @@ def service_load(view: View) -> str:
             )
             for row in record["index"]
         ]
-        header = ("index", "items", "insert", "build", "open again", "one search", "recall@50")
-        parts.append(table(header, rows))
+        held = ("index", "items", "insert", "build", "open again", "one search", "recall@50")
+        parts.append(table(held, rows))
     return "\n\n".join(parts)
 
 

@@ -39,6 +39,23 @@ from rankproof.reproduction.results_page import Experiment
 from rankproof.system import Stage, find_device, silent
 from rankproof.training.divergence import TrainingFailedError, chance_recall
 
+CELL_FIELDS = (
+    *(
+        "run",
+        "model",
+        "source",
+        "goal",
+        "eps",
+        "letter",
+        "count",
+        "xi",
+        "method",
+        "visible",
+        "budget",
+        "grid",
+    ),
+    "exclude_self",
+)
 MODELS, OUT = Path("runs/models"), Path("runs/reproduce")
 Made = Table | Drawing | Experiment
 
@@ -199,19 +216,7 @@ class Worker:
         return Measurement(
             cell=cell.name,
             identity=task.same,
-            run=cell.run,
-            model=cell.model,
-            source=cell.source,
-            goal=cell.goal,
-            eps=cell.eps,
-            letter=cell.letter,
-            count=cell.count,
-            xi=cell.xi,
-            method=cell.method,
-            visible=cell.visible,
-            budget=cell.budget,
-            grid=cell.grid,
-            exclude_self=cell.exclude_self,
+            **{name: getattr(cell, name) for name in CELL_FIELDS},
             published={each.name: each.printed for each in cell.figures} | beside,
             published_trials=cell.published_trials,
             trials_asked=cell.trials,

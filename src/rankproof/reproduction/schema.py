@@ -1,9 +1,9 @@
 """The schema of recipe files: what a block may hold, each value checked by its reader."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from rankproof.config_table import Read
 from rankproof.errors import RankproofError
@@ -391,107 +391,55 @@ def _fit(name: str, grid: Grid | None, rows: int, columns: int) -> None:
         raise RankproofError(f"{name}: expected {rows} rows of {columns} figures, got {got}")
 
 
-_line, _grid = list_of(typed), list_of(list_of(typed))
-
-_COLUMNS: dict[str, Read] = {
-    "model": text,
-    "goal": goal,
-    "knob": one_of(("w", "m")),
-    "knobs": list_of(count),
+_READERS: dict[str, Read] = {
+    **dict.fromkeys(("model", "models", "data", "methods"), text),
+    **dict.fromkeys(("made_on", "ranked_by"), text),
+    **dict.fromkeys(("goal", "goals"), goal),
+    **dict.fromkeys(("k", "count", "counts", "knobs", "trials", "published_trials", "robustness"), count),
+    **dict.fromkeys(("grid", "exclude_self", "attacks"), yes_or_no),
+    **{"method": search, "knob": one_of(("w", "m")), "eps": level, "xi": number, "visible": visible},
+    **{"budget": whole, "run": one_of(("black-box", "saved", "pipeline"))},
 }
-_SEEN: dict[str, Read] = {"visible": visible, "budget": whole, "k": count}
+# "from" is a word of Python, so these two have other names inside.
+INSIDE = {"from": "made_on", "to": "ranked_by"}
+
+
+def _kind(block: type, **special: Read) -> Kind:
+    """The keys of a block, from the fields of its class: read by name, and as a list where they are one."""
+    needed, more = dict[str, Read](), dict[str, Read]()
+    for each in fields(block):
+        if each.name in special:
+            read = special[each.name]
+        elif each.type in (Typed, Line, Grid, Line | None, Grid | None):
+            read = typed if each.type == Typed else list_of(typed)
+            read = list_of(read) if each.type in (Grid, Grid | None) else read
+        else:
+            read = _READERS[each.name]
+            read = list_of(read) if get_origin(each.type) is tuple else read
+        outside = next((key for key, name in INSIDE.items() if name == each.name), each.name)
+        (needed if each.default is MISSING else more)[outside] = read
+    return block, needed, more
+
+
 TABLE_KINDS: dict[str, Kind] = {
-    "eps": (
-        EpsBlock,
-        {**_COLUMNS, "eps": list_of(level), "published": _grid},
-        {"kept": _grid, "xi": number, "published_trials": count},
-    ),
-    "xi": (
-        XiBlock,
-        {**_COLUMNS, "eps": level, "xi": list_of(number), "published": _grid, "kept": _grid},
-        {},
-    ),
-    "transfer": (
-        TransferBlock,
-        {
-            **{"goal": goal, "eps": level, "from": list_of(text), "to": list_of(text)},
-            **{"before": _grid, "published": _grid},
-        },
-        {"xi": number},
-    ),
-    "universal": (
-        UniversalBlock,
-        {
-            **{"model": text, "goal": goal, "eps": level},
-            **dict.fromkeys(("seen_before", "seen", "unseen_before", "unseen"), typed),
-        },
-        {},
-    ),
-    "order": (
-        OrderBlock,
-        {
-            **{"model": text, "k": count, "eps": several(level), "xi": several(number)},
-            **{"tau": _line, "mean_rank": _line},
-        },
-        {},
-    ),
-    "black-box": (
-        BlackBoxBlock,
-        {"model": text, "method": search, **_SEEN, "eps": list_of(level), "tau": _line},
-        {"mean_rank": _line},
-    ),
-    "seconds": (
-        SecondsBlock,
-        {"model": text, "data": text, **_SEEN, "eps": level, **dict.fromkeys((*METHODS, "src"), typed)},
-        {},
-    ),
-    "service": (
-        ServiceBlock,
-        {
-            **{"method": search, "eps": level, **_SEEN, "trials": count},
-            **dict.fromkeys(("mean", "stdev", "max", "min", "median"), typed),
-        },
-        {},
-    ),
+    "eps": _kind(EpsBlock),
+    "xi": _kind(XiBlock),
+    "transfer": _kind(TransferBlock),
+    "universal": _kind(UniversalBlock),
+    "order": _kind(OrderBlock, eps=several(level), xi=several(number)),
+    "black-box": _kind(BlackBoxBlock),
+    "seconds": _kind(SecondsBlock),
+    "service": _kind(ServiceBlock),
 }
-
-_WHAT: dict[str, Read] = {"model": text, "goal": goal}
 FIGURE_KINDS: dict[str, Kind] = {
-    "curve": (CurveBlock, {**_WHAT, "eps": list_of(level)}, {"xi": number}),
-    "strip": (StripBlock, {**_WHAT, "goal": goal, "eps": level}, {"count": count, "xi": number}),
-    "order-strip": (
-        OrderStripBlock,
-        {
-            **{"model": text, "method": search, "k": count, "eps": level},
-            **{"visible": visible, "budget": count},
-        },
-        {},
-    ),
-    "losses": (LossBlock, {"model": text, "k": count, "eps": level, "xi": number}, {}),
-    "weights": (WeightBlock, {"model": text}, {}),
+    "curve": _kind(CurveBlock),
+    "strip": _kind(StripBlock),
+    "order-strip": _kind(OrderStripBlock, budget=count),
+    "losses": _kind(LossBlock),
+    "weights": _kind(WeightBlock),
 }
-
 EXPERIMENT_KINDS: dict[str, Kind] = {
-    "attack": (
-        AttackBlock,
-        {
-            "model": text,
-            "goals": list_of(goal),
-            "counts": list_of(count),
-            "eps": list_of(level),
-        },
-        {"xi": number, "methods": list_of(one_of(("published", "strong")))},
-    ),
-    "search": (
-        SearchBlock,
-        {
-            **{"model": text, "methods": list_of(text), "k": list_of(count), "visible": list_of(visible)},
-            **{"eps": list_of(level), "budget": list_of(count)},
-        },
-        {
-            **{"grid": yes_or_no, "exclude_self": yes_or_no, "trials": count},
-            "run": one_of(("black-box", "saved", "pipeline")),
-        },
-    ),
-    "training": (TrainingBlock, {"models": list_of(text)}, {"attacks": yes_or_no, "robustness": count}),
+    "attack": _kind(AttackBlock, methods=list_of(one_of(("published", "strong")))),
+    "search": _kind(SearchBlock, budget=list_of(count)),
+    "training": _kind(TrainingBlock),
 }
