@@ -34,14 +34,14 @@ from rankproof.data import Dataset
 from rankproof.indexes import Index
 from rankproof.indexes.faiss import FaissIndex
 from rankproof.indexes.pgvector import PgvectorIndex
-from rankproof.io import versions, write_atomically
+from rankproof.io import encode_png, versions, write_atomically
 from rankproof.models import new_encoder
 from rankproof.parallel import keep_freed_memory
 from rankproof.ranking import Cosine, Gallery, Ranker
 from rankproof.service.batching import batch_invariant_multiple
 from rankproof.service.limits import Limits
 from rankproof.service.opening import fill
-from rankproof.service.search_service import SearchService, encode_png
+from rankproof.service.search_service import SearchService
 from rankproof.service.server import serve
 from rankproof.service.storage import Database, Items, Sqlite
 from rankproof.service.storage.postgres import start_embedded

@@ -108,13 +108,13 @@ def test_images_that_have_the_size_are_left_alone(workplace):
 
 
 def test_digits_for_an_encoder_of_larger_images(workplace):
-    target = open_target("zoo:fashion-mnist/c2f1-ct", None)
+    target = open_system("zoo:fashion-mnist/c2f1-ct", None)
     assert target.dataset.pictures.shape[1:] == (1, 28, 28)
     assert "resized to 28x28, the size of zoo:fashion-mnist/c2f1-ct" in target.dataset.note
 
 
 def test_grey_images_for_an_encoder_of_colour(workplace, colour):
-    target = open_target(colour, folder_of(workplace / "grey", mode="L"), divide="none")
+    target = open_system(colour, folder_of(workplace / "grey", mode="L"), split_by="none")
     assert target.dataset.pictures.shape == (10, 1, 12, 12)
     assert target.notes == ("grey pictures are given to the encoder in three equal channels",)
     assert target.dataset.note.endswith(target.notes[0])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rankproof.data import Dataset, load
-from rankproof.data.image_list import Divide
+from rankproof.data.image_list import SplitBy
 from rankproof.errors import RankproofError
 from rankproof.models import GreyToColour, Preprocess, Source, open_encoder
 from rankproof.models.source import COLOUR

@@ -73,7 +73,9 @@ CASES = {
         world="digits", distance="euclidean", goal=CandidateLower(w=1), method=PGD(), drop=True
     ),
     "ca- pgd zoo": Case(world="zoo", goal=CandidateLower(w=3), method=PGD(steps=6)),
-    "ca+ distance digits": Case(world="digits", goal=CandidateRaise(w=2, form="distance"), method=MomentumPGD()),
+    "ca+ distance digits": Case(
+        world="digits", goal=CandidateRaise(w=2, form="distance"), method=MomentumPGD()
+    ),
     "qa+ strong digits drop": Case(world="digits", goal=QueryRaise(m=2), method=MomentumPGD(), drop=True),
     "qa+ explicit zoo": Case(world="zoo", goal=QueryRaise(m=2), method=PGD(steps=6), explicit=2),
     "qa- strong digits": Case(

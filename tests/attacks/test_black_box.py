@@ -480,7 +480,7 @@ def test_a_service_that_fails_on_the_clean_query_gives_one_line_and_leaves_nothi
     assert same(up, order_attack(ListOracle(names_of(cosine_gallery, SHOWN), SHOWN), pictures))
 
 
-# -- a search kept in a folder -------------------------------------------------------------------------------------
+# -- a search kept in a folder ---------------------------------------------------------------------
 
 
 class Flaky:

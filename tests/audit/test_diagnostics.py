@@ -164,7 +164,7 @@ NOISE = [0.0, 1.0, 0.5, 0.2] * 5
 
 def values(start, kept=None):
     rank = [] if kept is None else [kept + n for n in NOISE]
-    return AttackFigures(values=[start + n for n in NOISE], kept=rank)
+    return AttackFigures(values=[start + n for n in NOISE], sp_rank=rank)
 
 
 @pytest.mark.parametrize("goal", ["ca+", "qa+", "sp-qa+"])

@@ -28,8 +28,11 @@ def image_list(counts, given=None):
     )
 
 
-def both(found, divide):
-    (train, rule), (test, again) = select_split(found, "train", divide), select_split(found, "test", divide)
+def both(found, split_by):
+    (train, rule), (test, again) = (
+        select_split(found, "train", split_by),
+        select_split(found, "test", split_by),
+    )
     assert rule == again
     return train, test, rule
 
@@ -92,8 +95,8 @@ def test_a_ranking_needs_two_classes():
         require_two_classes([], "x")
 
 
-def read(folder, split="test", *, size=None, divide="none", progress=None):
-    return read_split(list_folder(folder), split, size=size, divide=divide, progress=progress)
+def read(folder, split="test", *, size=None, split_by="none", progress=None):
+    return read_split(list_folder(folder), split, size=size, split_by=split_by, progress=progress)
 
 
 def test_pixels_labels_and_files_belong_together(make, tmp_path):

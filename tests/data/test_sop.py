@@ -76,8 +76,8 @@ def test_both_splits_agree_on_labels_and_share_no_class(make, tmp_path):
 
 def test_another_division_can_be_asked_for(make, tmp_path):
     products(make, tmp_path)
-    assert len(load(tmp_path, size=5, divide="none")) == 6
-    classes = load(tmp_path, "train", size=5, divide="classes")
+    assert len(load(tmp_path, size=5, split_by="none")) == 6
+    classes = load(tmp_path, "train", size=5, split_by="classes")
     assert {classes.classes[label] for label in classes.labels} == {"bicycle 1", "bicycle 9"}
 
 

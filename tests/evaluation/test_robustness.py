@@ -24,8 +24,8 @@ from rankproof.evaluation import Robustness, default_eps, robustness_score
 from rankproof.evaluation.robustness import TERMS, has_company
 from rankproof.goals import LeaveTop, Mismatch, Misrank, NearestOther
 from rankproof.models.small_cnns import DigitsEncoder
-from rankproof.randomness import draw
-from rankproof.ranking.metrics import recall_at, summarise
+from rankproof.ranking.metrics import mean_interval, recall_at
+from rankproof.rng import draw
 
 T = 30
 STEPS = {steps: PGD(steps=steps, step=3 / 255) for steps in (1, 2, 6, 8, 24)}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rankproof import PGD, Gallery, Preserve, Ranker, RankproofError, Threat, attack, load
 from rankproof.attacks.result import AttackResult
 from rankproof.goals import AttackContext, LeaveTop, Mismatch, Misrank, NearestOther
-from rankproof.models.c2f1 import DigitsEncoder
+from rankproof.models.small_cnns import DigitsEncoder
 from rankproof.ranking import gallery as gallery_room
 
 CLASSES = 3

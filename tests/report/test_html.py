@@ -290,7 +290,7 @@ def test_black_boxes_have_a_section_of_their_own(both):
         "5 results own, k = 5, N = 50, Q = 1,000 100 trials 0.01 → 0.37 [0.29, 0.45] SPSA: 0.22",
         "10 results own, k = 10, N = 50, Q = 1,000 100 trials 0.01 → 0.31 [0.23, 0.39] SPSA: 0.19",
         "2.0 → 7.7 mean rank mR 871 queries (mean)",
-        "OA at 4/255, first 50 results seen.",
+        "OA at 4/255, the first 50 results are seen.",
     ):
         assert wanted in part, wanted
     assert "N = 50" not in text[:start].split("Each attack at")[1]
@@ -330,14 +330,14 @@ def test_white_and_black_boxes_are_not_mixed_up():
     assert by_setting[5, None].reference.method == "pgd"
     assert by_setting[5, 1000].reference.after == 0.22
     assert by_setting[10, 1000].reference.after == 0.19
-    found = pages.verdict(audit(cells=cells)).replace("\N{NO-BREAK SPACE}", " ")
+    found = pages.conclusion(audit(cells=cells)).replace("\N{NO-BREAK SPACE}", " ")
     assert "the attacks went between 28 % (SP-QA−) and 94 % (CA+) of the way" in found
     assert "sees only the first 50 results of each query went between 30 % (10 results) and 36 % (5" in found
     assert "Kendall tau of 0.81" in Page(report.render_html(audit(cells=cells))).text
 
 
 def test_a_black_box_alone_is_told_of_as_such():
-    found = pages.verdict(audit(cells=[seen()])).replace("\N{NO-BREAK SPACE}", " ")
+    found = pages.conclusion(audit(cells=[seen()])).replace("\N{NO-BREAK SPACE}", " ")
     assert found == (
         "With at most 4/255 per pixel somebody who sees only the first 50 results went 36 % (5 results) "
         "of the way to all that the attacker wants."
@@ -372,7 +372,9 @@ def test_reach_is_the_share_of_the_way_to_what_is_wanted():
     assert share("qa-", 50.0, 60.0) == pytest.approx(20)
     assert share("oa", 0.0, 0.25) == pytest.approx(25)
     assert share("shift", 0.0, 0.25) is None
-    assert "between 28 % (SP-QA−) and 94 % (CA+)" in pages.verdict(audit()).replace("\N{NO-BREAK SPACE}", " ")
+    assert "between 28 % (SP-QA−) and 94 % (CA+)" in pages.conclusion(audit()).replace(
+        "\N{NO-BREAK SPACE}", " "
+    )
 
 
 def test_numbers_are_printed_without_a_negative_zero():

@@ -15,8 +15,7 @@ from PIL import Image
 
 from rankproof.data import images
 from rankproof.data.images import Form
-from rankproof.service.formats import format_of
-from rankproof.service.intake import ANY, take_in
+from rankproof.service.errors import RefusedError
 from rankproof.service.limits import Limits
 from rankproof.service.uploads import ANY_TYPE, decode_upload, file_type
 
@@ -86,7 +85,7 @@ def test_a_png_of_the_gallery_s_form_arrives_to_the_bit(files, form, channels):
 def test_a_file_of_the_gallery_is_the_gallery_s_image(files, kind):
     raw = files.encoded(files.noise(90, 70), kind)
     wanted = torch.from_numpy(images.decode(raw, "gallery", COLOUR))
-    assert torch.equal(taken(raw, declared=KINDS[kind]), wanted)
+    assert torch.equal(decoded(raw, declared=KINDS[kind]), wanted)
 
 
 def test_unusual_but_valid_images(files):
@@ -183,7 +182,7 @@ def test_files_that_are_two_things_at_once(files, kind):
 def test_damaged_inside(files):
     raw = bytearray(files.encoded(files.noise(40, 40), "PNG"))
     raw[raw.index(b"IDAT") + 20] ^= 0xFF
-    assert_refused(bytes(raw), 422, "the upload: damaged image")
+    assert_refused(bytes(raw), 422, "the upload: damaged picture")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])

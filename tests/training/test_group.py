@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 
 from rankproof.models import load_checkpoint, new_encoder
-from rankproof.rng import generator
 from rankproof.ranking import Ranker
+from rankproof.rng import generator
 from rankproof.training import InBatch
 from rankproof.training.defenses import StepInput
 from rankproof.training.samplers import Batch

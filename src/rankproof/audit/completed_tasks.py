@@ -73,7 +73,7 @@ class CompletedTask:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "CompletedTask":
         """The task of a line that `to_json` made."""
-        names = "values", "kept", "targets", "preserved"
+        names = "values", "sp_rank", "targets", "preserved"
         return cls(
             summary=AttackSummary.from_json(values["cell"]),
             flags=tuple(Flag(**flag) for flag in values["flags"]),

@@ -29,13 +29,13 @@ class AttackFigures:
 
     Args:
         values: the headline figure of each attack.
-        kept: the mean rank of each attack's C_SP; empty where none is preserved.
+        sp_rank: the mean rank of each attack's C_SP; empty where none is preserved.
         targets: the chosen items of each attack.
         preserved: C_SP of each attack.
     """
 
     values: Sequence[float]
-    kept: Sequence[float] = ()
+    sp_rank: Sequence[float] = ()
     targets: Sequence[Sequence[int]] = ()
     preserved: Sequence[Sequence[int]] = ()
 
@@ -44,7 +44,7 @@ class AttackFigures:
         """Those of a result."""
         return cls(
             values=result.headline().tolist(),
-            kept=result.sp_rank.mean(1).tolist() if "sp_rank" in result.after else [],
+            sp_rank=result.sp_rank.mean(1).tolist() if "sp_rank" in result.after else [],
             targets=result.targets.tolist(),
             preserved=result.preserved.tolist(),
         )
@@ -130,7 +130,7 @@ def check_reference(
     gain = mean_interval(_sign(goal) * (torch.tensor(main.values) - torch.tensor(reference.values)))
     if gain.high >= 0:
         return []
-    if main.kept and mean_interval(torch.tensor(main.kept) - torch.tensor(reference.kept)).high < 0:
+    if main.sp_rank and mean_interval(torch.tensor(main.sp_rank) - torch.tensor(reference.sp_rank)).high < 0:
         return []
     text = (
         f"{names[0]} does worse than {names[1]} on the same attacks: its figure understates the danger; "

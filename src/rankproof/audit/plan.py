@@ -192,14 +192,14 @@ def plan(
 
     if time_limit is None:
         return with_trials(min(len(images), trials or DEFAULT_TRIALS))
-    found = with_trials(len(images))
-    while found.trials > LEAST_TRIALS and found.seconds > time_limit:
-        found = with_trials(max(LEAST_TRIALS, int(found.trials * 0.9)))
-    if found.seconds > time_limit:
+    chosen = with_trials(len(images))
+    while chosen.trials > LEAST_TRIALS and chosen.seconds > time_limit:
+        chosen = with_trials(max(LEAST_TRIALS, int(chosen.trials * 0.9)))
+    if chosen.seconds > time_limit:
         raise RankproofError(
-            f"--time: {found.trials} trials would take {ceil(found.seconds)} s; give more time"
+            f"--time: {chosen.trials} trials would take {ceil(chosen.seconds)} s; give more time"
         )
-    return found
+    return chosen
 
 
 def _seconds_per_evaluation(gallery: Gallery, images: torch.Tensor) -> float:

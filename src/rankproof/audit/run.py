@@ -162,7 +162,7 @@ def _run(job: _Job, journal: Path | None, progress: ShareCallback) -> AuditResul
 
 
 def _run_task(job: _Job, task: AuditTask, progress: ProgressCallback) -> CompletedTask:
-    """Attack the images of a task; what is kept of it."""
+    """Attack the images of a task; what the audit keeps of it."""
     images = job.images[: task.trials]
     result = attack(
         task.target(job.gallery),
@@ -244,7 +244,7 @@ def _white_box_strip(job: _Job, task: AuditTask, figures: AttackFigures) -> Stri
 
 
 def _black_box_strip(job: _Job, task: AuditTask, figures: AttackFigures, example: Example) -> Strip | None:
-    """The attack that was kept: made again on its own, its thousand queries could take another way."""
+    """The attack as it was: made again on its own, its thousand queries could take another way."""
     original = task.threat(job.threat).start(job.images[example.row, None])[0].cpu()
     return order_strip(
         original,

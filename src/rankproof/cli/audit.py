@@ -61,21 +61,19 @@ def audit(
         writable(out)
         from rankproof.audit import audit as run
         from rankproof.audit import plan
-        from rankproof.audit.report import as_json as plain
-        from rankproof.audit.result import grouped
-        from rankproof.audit.suite import stopped_trials
-        from rankproof.audit.table import table_text
+        from rankproof.audit.completed_tasks import stopped_trials
+        from rankproof.report.page import audit_table, grouped
         from rankproof.threat import Threat, parse_eps
 
         threat = Threat(parse_eps(eps))
         target = system.embed()
-        gallery, pictures = target.gallery, target.dataset.pictures
+        gallery, images = target.gallery, target.dataset.pictures
         if limit is not None and trials is None and (kept := stopped_trials(out / JOURNAL)):
             say(f"going on with the {kept} trials of the stopped audit; remove {out / JOURNAL} to plan anew")
             trials, limit = kept, None
-        todo = plan(gallery, pictures, threat, trials=trials, time_limit=limit)
+        todo = plan(gallery, images, threat, trials=trials, time_limit=limit)
         say(
-            f"{len(todo.cells)} figures, {todo.trials} attacks for each headline figure: about "
+            f"{len(todo.tasks)} figures, {todo.trials} attacks for each headline figure: about "
             f"{spoken(todo.seconds)} on {gallery.ranker.device.type}"
         )
         if dry_run:
@@ -83,9 +81,9 @@ def audit(
         with progress("auditing") as tell:
             result = run(
                 gallery,
-                pictures,
+                images,
                 threat,
-                index=target.positions,
+                gallery_ids=target.positions,
                 prepared=todo,
                 seed=seed,
                 model=system.model,
@@ -99,9 +97,9 @@ def audit(
             )
         page = result.save(out)
         if as_json:
-            print_json(plain(result))
+            print_json(result.to_json())
             return
-        Console().print(table_text(result))
+        Console().print(audit_table(result))
         for flag in grouped(result.flags):
             typer.echo(f"flag: {flag.cell or 'the audit'}: {flag.text}")
         typer.echo(f"report: {page}")

@@ -89,7 +89,7 @@ def evaluate(
 
 def _print(report: dict[str, Any]) -> None:
     """The figures as a table, with flags and notes."""
-    from rankproof.evaluation.report import table_text
+    from rankproof.evaluation.report import evaluation_table
     from rankproof.threat import format_eps
 
     if report["method"] is not None:
@@ -97,7 +97,7 @@ def _print(report: dict[str, Any]) -> None:
             f"{report['method']}, {report['steps']} steps, {report['trials']:,} trials, seed {report['seed']}"
         )
         typer.echo(f"attacked within {format_eps(report['eps'])}: {how}")
-    Console().print(table_text(report))
+    Console().print(evaluation_table(report))
     for flag in report["flags"]:
         typer.echo(f"flag: {flag['cell'] or 'the model'}: {flag['text']}")
     for note in report["notes"]:

@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rankproof.cli.opening import opened
-from rankproof.cli.options import Crop, Data, Device, Jpeg, Model, Resize, Size, SplitBy, Trust
-from rankproof.console import progress, reported, say, writable
+from rankproof.cli.options import SystemArguments
+from rankproof.cli.terminal import progress, reported, say, writable
 
 if TYPE_CHECKING:
     from rankproof.service.search_service import SearchService
@@ -29,8 +28,7 @@ IndexName = Annotated[
 
 
 def serve(
-    model: Model,
-    data: Data = None,
+    system: SystemArguments,
     index: IndexName = "faiss",
     folder: Folder = SERVICE,
     host: Annotated[
@@ -55,13 +53,6 @@ def serve(
         bool,
         typer.Option("--exact", metavar="", help="Scan all items, even from 50,000 on (else HNSW)."),
     ] = False,
-    device: Device = "auto",
-    size: Size = None,
-    split_by: SplitBy = "auto",
-    jpeg: Jpeg = None,
-    resize: Resize = None,
-    crop: Crop = None,
-    trust: Trust = False,
     lab: Annotated[
         bool, typer.Option("--lab", metavar="", help="Add a page on which you attack this service.")
     ] = False,
@@ -104,20 +95,8 @@ def serve(
         )
 
         def open_all(stage: "Stage") -> "SearchService":
-            subject = opened(
-                model,
-                data,
-                device,
-                size,
-                split_by,
-                trust=trust,
-                resize=resize,
-                crop=crop,
-                jpeg=jpeg,
-                stage=stage,
-            )
             return open_service(
-                subject,
+                system.open(stage),
                 folder,
                 index=index,
                 limits=limits,

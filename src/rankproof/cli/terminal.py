@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -24,7 +23,6 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 
 from rankproof.errors import RankproofError
 
@@ -152,43 +150,9 @@ def print_json(value: dict[str, Any]) -> None:
 
 def print_attack(summary: "AttackSummary") -> None:
     """Print the figures of one attack as a table, with its notes."""
-    from rankproof.audit.table import figure, interval_text, setting_text, value_text
-    from rankproof.figures import eps_text
+    from rankproof.report.format import attack_heading, attack_remarks, attack_table
 
-    cell = summary.to_json()
-    name = " ".join(filter(None, (summary.spec.title, setting_text({**cell, "budget": None}))))
-    spent = f"{summary.steps} steps"
-    if summary.budget is not None:
-        spent = "1 query each" if summary.budget == 1 else f"{summary.budget:,} queries each"
-    how = f"{summary.method}, {spent}, {summary.trials:,} trials, seed {summary.seed}"
-    typer.echo(f"{name} at {eps_text(summary.eps)}: {how}\n{summary.sentence}")
-    table = Table()
-    table.add_column("figure", no_wrap=True)
-    for column in ("before", "after", "95 % interval"):
-        table.add_column(column, justify="right", no_wrap=True)
-    label = "tau_S of what is seen" if summary.black_box else summary.spec.figure_label
-    table.add_row(label, value_text(cell, "before"), value_text(cell, "after"), escape(interval_text(cell)))
-    if summary.sp_rank is not None:
-        table.add_row("rank of those to keep", "", f"{figure(summary.sp_rank)} %", "")
-    if summary.metric == "tau":
-        table.add_row("mean rank mR", figure(summary.mean_rank_before), figure(summary.mean_rank), "")
-    Console().print(table)
-    if summary.curve is not None:
-        typer.echo(f"{summary.queries_spent:,.1f} queries on average, {summary.queries_max:,} at most")
-        typer.echo(_curve_text(summary.curve))
-    times = f"{summary.seconds:.2f} s"
-    if summary.model_seconds:
-        times += f", {summary.seconds / summary.model_seconds:.2f} times the bare work"
-    typer.echo(f"{times}, {summary.peak_mb:,.0f} MB")
-    for note in summary.notes:
-        typer.echo(f"note: {note}")
-
-
-def _curve_text(curve: tuple[tuple[int, float], ...]) -> str:
-    """The best tau_S after 10, 50, 100, 200, 500, ... queries, and after the last."""
-    from rankproof.audit.table import figure
-
-    last = curve[-1][0]
-    marks = [(mark, value) for mark, value in curve if mark in (10, 50, last) or mark >= 100]
-    texts = [f"{figure(value, 2)} after {mark:,}" for mark, value in marks]
-    return f"best tau_S by queries: {', '.join(texts)}"
+    typer.echo(attack_heading(summary))
+    Console().print(attack_table(summary))
+    for line in attack_remarks(summary):
+        typer.echo(line)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rankproof.cli.options import Data, Device, Divide, Seed, Size
+from rankproof.cli.options import Data, Device, Seed, Size, SplitBy
 from rankproof.cli.surroundings import data_root
 from rankproof.console import (
     at_least_one,
@@ -220,7 +220,7 @@ def train(
         log = say if group.leads else (lambda line: None)
         splits: dict[str, Dataset] = {}
         for split in ("train", "test"):
-            splits[split] = _read(split, data, size, divide)
+            splits[split] = _read(split, data, size, split_by)
             log(splits[split].note)
         arch = arch or _arch_for(splits["train"])
         # The parameters above that make up a recipe have the names of the fields of `Options`.
@@ -259,13 +259,13 @@ def _check_numbers(given: dict[str, Any]) -> None:
         not_below_zero(option, given[option.replace("-", "_")])
 
 
-def _read(split: str, data: str | None, size: int | None, divide: str) -> "Dataset":
+def _read(split: str, data: str | None, size: int | None, split_by: str) -> "Dataset":
     """One split of a data set."""
     from rankproof.data import load
     from rankproof.system import as_split_by
 
     with progress("reading images") as show:
-        return load(data, split, size=size, divide=as_divide(divide), root=data_root(), progress=show)
+        return load(data, split, size=size, split_by=as_split_by(split_by), root=data_root(), progress=show)
 
 
 def _arch_for(dataset: "Dataset") -> str:

@@ -13,7 +13,7 @@ from rankproof.data.dataset import Dataset, as_labels
 from rankproof.data.images import Form, ProgressCallback, decode, peek
 from rankproof.errors import RankproofError
 
-Divide = Literal["auto", "classes", "items", "none"]
+SplitBy = Literal["auto", "classes", "items", "none"]
 SPLITS = ("train", "test")
 MIN_CLASSES_TO_DIVIDE = 20  # from here on "auto" splits by class
 COMMON_SIZE = (128, 128)
@@ -61,7 +61,7 @@ def read_split(
     split: str,
     *,
     size: tuple[int, int] | None,
-    divide: Divide,
+    split_by: SplitBy,
     progress: ProgressCallback | None,
 ) -> Dataset:
     """Read the images of one split.
@@ -74,7 +74,7 @@ def read_split(
         progress: called with the number of images read and of all images of the split.
     """
     require_two_classes([image.key for image in listed.images], listed.name)
-    selected, rule = select_split(listed, split, divide)
+    selected, rule = select_split(listed, split, split_by)
     require_two_classes([image.key for image in selected], f"{listed.name}, {split} split")
     form, resized = common_form(listed, size)
     label = {key: number for number, key in enumerate(listed.classes)}
@@ -93,20 +93,20 @@ def read_split(
     )
 
 
-def select_split(listed: ImageList, split: str, divide: Divide) -> tuple[list[ListedImage], str]:
+def select_split(listed: ImageList, split: str, split_by: SplitBy) -> tuple[list[ListedImage], str]:
     """The images of one split, and the rule that selected them, for the note.
 
     "auto" uses the splits that the source gives; without them, halves of the classes where there are at
     least 20, else halves of each class.
     """
-    if divide not in get_args(Divide):
-        raise RankproofError(f"divide must be one of {', '.join(get_args(Divide))}, got {divide!r}")
+    if split_by not in get_args(SplitBy):
+        raise RankproofError(f"split_by must be one of {', '.join(get_args(SplitBy))}, got {split_by!r}")
     images = listed.images
-    if divide == "none":
+    if split_by == "none":
         return list(images), "not divided, every image is in both splits"
-    if divide == "auto" and images and all(image.given for image in images):
+    if split_by == "auto" and images and all(image.given for image in images):
         return [image for image in images if image.given == split], "divided as the source says"
-    if divide == "classes" or (divide == "auto" and len(listed.classes) >= MIN_CLASSES_TO_DIVIDE):
+    if split_by == "classes" or (split_by == "auto" and len(listed.classes) >= MIN_CLASSES_TO_DIVIDE):
         train, rule = _half_the_classes(listed)
     else:
         train, rule = _half_of_each_class(listed)

@@ -14,8 +14,8 @@ from rankproof.data.folder import list_folder
 from rankproof.data.idx import is_idx, load_idx
 from rankproof.data.image_list import (
     SPLITS,
-    Divide,
     ImageList,
+    SplitBy,
     read_split,
     require_two_classes,
     resized_note,
@@ -62,9 +62,9 @@ def load(
     if place is not None and not is_idx(place):
         if place.is_file() or (place / TABLE).is_file():
             with open_archive(place) as listed:
-                return read_split(listed, split, size=wanted, divide=divide, progress=progress)
-        return read_split(_list_images(place), split, size=wanted, divide=divide, progress=progress)
-    if divide != "auto":
+                return read_split(listed, split, size=wanted, split_by=split_by, progress=progress)
+        return read_split(_list_images(place), split, size=wanted, split_by=split_by, progress=progress)
+    if split_by != "auto":
         raise RankproofError(f"{path or EMBEDDED}: comes with its own split; leave `divide` at auto")
     dataset = _load_digits(split) if place is None else load_idx(place, split)
     require_two_classes(dataset.labels.tolist(), f"{dataset.name}, {split} split")

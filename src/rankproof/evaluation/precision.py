@@ -60,13 +60,15 @@ def _matches(distances: Float[Tensor, "b n"], wanted: Bool[Tensor, "b n"]) -> Bo
     """Which places of each ranking hold a wanted item."""
     rows, columns = wanted.nonzero(as_tuple=True)
     slots = (wanted.cumsum(1) - 1)[rows, columns]
-    own = distances.new_full((len(wanted), max(1, int(wanted.sum(1).max()))), math.inf)  # (b, most wanted)
-    own[rows, slots] = distances[rows, columns]
+    to_class = distances.new_full(
+        (len(wanted), max(1, int(wanted.sum(1).max()))), math.inf
+    )  # (b, most wanted)
+    to_class[rows, slots] = distances[rows, columns]
     ordered = sort_rows(distances.clone())
-    places, after = (torch.searchsorted(ordered, own, right=right) for right in (False, True))
+    places, after = (torch.searchsorted(ordered, to_class, right=right) for right in (False, True))
     matches = torch.zeros_like(wanted)
     matches[rows, places[rows, slots]] = True
-    unsure = ((after - places > 1) & own.isfinite()).any(1)
+    unsure = ((after - places > 1) & to_class.isfinite()).any(1)
     if bool(unsure.any()):
         order = distances[unsure].sort(dim=1, stable=True).indices
         matches[unsure] = wanted[unsure].gather(1, order)

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ from rankproof.ranking.metrics import MeanInterval, hit, known_labels, mean_inte
 from rankproof.report.page import Flag
 from rankproof.rng import draw
 from rankproof.threat import Threat
-from rankproof.types import PerAttack, ProgressCallback, no_progress
+from rankproof.types import Embeddings, PerAttack, ProgressCallback, no_progress
 
 TRIALS = 1000
 PUBLISHED = PGD(steps=32, step=3 / 255)
@@ -54,9 +55,10 @@ class Outcome:
         """(T,) the headline figure of each attack."""
         return self.result.headline()
 
-    def embedded(self, images: Tensor) -> Tensor:
-        """(T, d) embeddings of images, prepared for the distance."""
-        return self.gallery.ranker.embed_all(images)
+    @cached_property
+    def adversarial(self) -> Embeddings:
+        """(T, d) embeddings of the adversarial images."""
+        return self.gallery.ranker.embed_all(self.result.adversarial)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,20 +93,20 @@ def _percent(outcome: Outcome) -> Tensor:
 def _away_from_target(outcome: Outcome) -> Tensor:
     """100 (1 - cos(q~, c))."""
     target = _unit(outcome.gallery.embeddings[outcome.result.targets[:, 0]])
-    return 100 * (1 - (_unit(outcome.embedded(outcome.result.adversarial)) * target).sum(1).cpu())
+    return 100 * (1 - (_unit(outcome.adversarial) * target).sum(1).cpu())
 
 
 def _not_moved(outcome: Outcome) -> Tensor:
     """100 (2 - |q~ - q|) / 2."""
-    clean, z = (outcome.embedded(x) for x in (outcome.result.original, outcome.result.adversarial))
-    return 50 * (2 - (_unit(z) - _unit(clean)).norm(dim=1).cpu())
+    clean = outcome.gallery.ranker.embed_all(outcome.result.original)
+    moved: Tensor = (_unit(outcome.adversarial) - _unit(clean)).norm(dim=1).cpu()
+    return 50 * (2 - moved)
 
 
 def _recall(outcome: Outcome) -> Tensor:
     """100 R@1 of the adversarial images."""
-    z = outcome.embedded(outcome.result.adversarial)
-    found: Tensor = hit(outcome.gallery, z, outcome.gallery_ids).cpu()
-    return 100 * found
+    recall: Tensor = hit(outcome.gallery, outcome.adversarial, outcome.gallery_ids).cpu()
+    return 100 * recall
 
 
 SHIFT = MaxShift()
@@ -140,7 +142,7 @@ class Robustness:
 
     Args:
         values: (T,) one value per image in %, not clipped, for each of the ten terms by name.
-        moved: (T,) how far the max-shift attack moved each embedding, in the ranker's own distance.
+        moved: (T,) how far the max-shift attack moved each embedding, in the ranker's distance.
         gallery_ids: (T,) gallery positions of the attacked images.
         eps, method, steps, seed: how they were attacked.
         flags: reasons to doubt; of kind "collapsed" where nearly all embeddings are the same.
@@ -187,7 +189,7 @@ class Robustness:
 
     @property
     def shift(self) -> MeanInterval:
-        """The mean distance moved by the max-shift attack, in the ranker's own distance."""
+        """The mean distance moved by the max-shift attack, in the ranker's distance."""
         return mean_interval(self.moved)
 
     def as_dict(self) -> dict[str, Any]:
@@ -338,7 +340,7 @@ def _unit(z: Tensor) -> Tensor:
 
 
 def _notes(gallery: Gallery, lost: int) -> list[str]:
-    """What the score itself needs to have told with it."""
+    """What a reader of the score should know."""
     notes = []
     if bool(((gallery.embeddings.norm(dim=1) - 1).abs() > UNIT).any()):
         notes.append(

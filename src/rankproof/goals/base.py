@@ -49,7 +49,7 @@ class GoalSpec:
         figure_label: what a table calls the headline figure.
         headline: what a report's first section says of an attack, as the words before and after its headline
             figure, from the values of the attack and the printed clean figure; None where it says nothing.
-        standard_audit: whether a standard audit runs it, and in which order among the others (0: it does not).
+        standard_audit: its place in a standard audit, from 1; 0 where the audit does not run it.
         succeeded: (b,) whether each attack reached its goal, from its headline figures; None where no figure
             says so.
     """

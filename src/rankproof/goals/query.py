@@ -59,10 +59,14 @@ class HingeTerm:
     form: Form = "inequality"
 
 
+def _verb(values: Values, verb: str) -> str:
+    """What m items do: one item "rises", several "rise"."""
+    return f"{verb}s" if values.get("m") == 1 else verb
+
+
 def _moves(values: Values, one: str, many: str) -> str:
-    """The chosen items with their verb, for a sentence."""
-    verb = "moves" if values.get("m") in (None, 1) else "move"
-    return f"{item_text(values.get('m'), one, many)} {verb}"
+    """The chosen items with their verb, for a sentence: "a random item moves"."""
+    return f"{item_text(values.get('m'), one, many)} {'moves' if values.get('m') in (None, 1) else 'move'}"
 
 
 class QueryGoal(Goal):
@@ -117,7 +121,8 @@ class QueryRaise(QueryGoal):
         clean_value=50.0,
         parameters=("m",),
         describe=lambda values: (
-            f"The query is changed so that {counted(values.get('m'), 'item', 'items')} drawn at random rise."
+            f"The query is changed so that {counted(values.get('m'), 'item', 'items')} drawn at random "
+            f"{_verb(values, 'rise')}."
         ),
         headline=lambda values, start: (
             f"Change a query so that {_moves(values, 'a random item', 'random items')} from the middle of "

@@ -266,5 +266,7 @@ def outermost(context: AttackContext, index: Rows, *, same_class: bool, farthest
 def _needs_classes(context: AttackContext, goal: str) -> Rows:
     """The images' gallery positions, by which their classes are known."""
     if context.gallery.labels is None or context.gallery_ids is None:
-        raise RankproofError(f"{goal} asks for classes: give the gallery labels, and gallery_ids= to attack()")
+        raise RankproofError(
+            f"{goal} asks for classes: give the gallery labels, and gallery_ids= to attack()"
+        )
     return context.gallery_ids

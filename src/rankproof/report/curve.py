@@ -36,11 +36,11 @@ def curve_svg(points: Sequence[Point], *, metric: str, audited: float, label: st
         audited: the budget to mark, in [0, 1].
         label: what a screen reader says instead of the curve.
     """
-    kept = sorted(
+    drawn = sorted(
         (_floats(point) for point in points if math.isfinite(point.value)), key=lambda point: point.eps
     )
-    ends, ticks = _scale(kept, metric)
-    last = max([math.log2(1 + 255 * eps) for eps in (audited, *(point.eps for point in kept))]) or 1.0
+    ends, ticks = _scale(drawn, metric)
+    last = max([math.log2(1 + 255 * eps) for eps in (audited, *(point.eps for point in drawn))]) or 1.0
 
     def x(eps: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * math.log2(1 + 255 * eps) / last
@@ -54,16 +54,16 @@ def curve_svg(points: Sequence[Point], *, metric: str, audited: float, label: st
         f'<text x="{LEFT - 6}" y="{y(tick) + 3.5:.1f}" text-anchor="end" fill="{MUTED}">{text}</text>'
         for tick, text in ticks
     ]
-    parts += _x_axis([point.eps for point in kept], audited, x)
-    lower = [(point.eps, point.low) for point in kept if point.low is not None]
-    upper = [(point.eps, point.high) for point in kept if point.high is not None]
+    parts += _x_axis([point.eps for point in drawn], audited, x)
+    lower = [(point.eps, point.low) for point in drawn if point.low is not None]
+    upper = [(point.eps, point.high) for point in drawn if point.high is not None]
     if len(lower) > 1:
         outline = " ".join(f"{x(eps):.1f},{y(end):.1f}" for eps, end in lower + upper[::-1])
         parts.append(f'<polygon points="{outline}" fill="{BAND}" fill-opacity="0.2"/>')
-    line = " ".join(f"{x(point.eps):.1f},{y(point.value):.1f}" for point in kept)
+    line = " ".join(f"{x(point.eps):.1f},{y(point.value):.1f}" for point in drawn)
     stroke = f'stroke="{BAND}" stroke-width="1.6" stroke-linejoin="round"'
     parts.append(f'<polyline points="{line}" fill="none" {stroke}/>')
-    for point in kept:
+    for point in drawn:
         mark = _same(point.eps, audited)
         ring = ' stroke="#fff" stroke-width="1.2"' if mark else ""
         centre = f'cx="{x(point.eps):.1f}" cy="{y(point.value):.1f}"'
@@ -93,13 +93,13 @@ def query_svg(lines: Sequence[Line], *, label: str) -> str:
         lines: the main method first; values that are not finite are left out.
         label: what a screen reader says instead of the curves.
     """
-    kept = [
+    drawn = [
         (line.name, sorted((float(q), float(v)) for q, v in line.points if q >= 1 and math.isfinite(v)))
         for line in lines
     ]
-    kept = [(name, points) for name, points in kept if points]
-    values = [value for _, points in kept for _, value in points] or [0.0]
-    most = max((points[-1][0] for _, points in kept), default=1.0)
+    drawn = [(name, points) for name, points in drawn if points]
+    values = [value for _, points in drawn for _, value in points] or [0.0]
+    most = max((points[-1][0] for _, points in drawn), default=1.0)
     # A mean start a little below chance is no reason for an axis that goes down to -0.25.
     low = math.floor(4 * min(values)) / 4 if min(values) < -0.05 else 0.0
     high = min(1.0, max(0.25, math.ceil(4 * max(values)) / 4))
@@ -123,7 +123,7 @@ def query_svg(lines: Sequence[Line], *, label: str) -> str:
         parts.append(f'<text {at} text-anchor="middle" fill="{MUTED}">{10**power:,}</text>')
     middle = (LEFT + end) / 2
     parts.append(f'<text x="{middle}" y="{HIGH - 4}" text-anchor="middle" fill="{MUTED}">queries</text>')
-    for number, (name, points) in reversed(list(enumerate(kept))):
+    for number, (name, points) in reversed(list(enumerate(drawn))):
         colour, dash = COLOURS[number % 2], ' stroke-dasharray="5 3"' if number else ""
         line = " ".join(f"{x(queries):.1f},{y(value):.1f}" for queries, value in points)
         stroke = f'stroke="{colour}" stroke-width="{1.6 if number else 2}" stroke-linejoin="round"{dash}'

@@ -21,13 +21,13 @@ from rankproof.report.page import (
     ReportPage,
     Row,
     black_box_trials,
+    conclusion,
     grouped,
     headlines,
     json_value,
     place,
     rows,
     same_eps,
-    verdict,
     visible_text,
 )
 from rankproof.report.strip import Strip
@@ -110,7 +110,7 @@ def _render(page: ReportPage, images: Sequence[bytes]) -> str:
     strips = [_ShownStrip.of(strip, png) for strip, png in zip(page.strips, images, strict=True)]
     return environment.get_template("report.html.jinja").render(
         page=page,
-        verdict=verdict(page),
+        conclusion=conclusion(page),
         rows=white,
         black_rows=black,
         visible=visible_text(black[0].attack) if black else "",

@@ -1,4 +1,4 @@
-"""What a report shows of an audit, and what it says: rows, a verdict, headlines, a terminal's table."""
+"""What a report shows of an audit, and what it says: rows, a conclusion, headlines, a terminal's table."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -167,7 +167,7 @@ def reach(attack: AttackSummary) -> float | None:
     return attack.spec.reach(before, after)
 
 
-def verdict(page: ReportPage) -> str:
+def conclusion(page: ReportPage) -> str:
     """What the audit found, described and not graded."""
     reached = [(share, row.attack) for row in rows(page) if (share := reach(row.attack)) is not None]
     white = [pair for pair in reached if not pair[1].black_box]

@@ -63,12 +63,12 @@ class _FigurePage:
 
     def files(self) -> dict[str, bytes]:
         """The same figure twice, by the ending of its file."""
-        found = {}
+        files = {}
         for ending, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
             stream = io.BytesIO()
             self.figure.savefig(stream, format=ending, dpi=DPI, metadata=metadata, bbox_inches="tight")
-            found[ending] = stream.getvalue()
-        return found
+            files[ending] = stream.getvalue()
+        return files
 
 
 @contextmanager

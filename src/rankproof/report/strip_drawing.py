@@ -84,7 +84,7 @@ class _Layout:
         tiles = strip.before + strip.after
         y += 46
         if strip.visible is not None:
-            seen = f"sees the first {strip.visible}, {strip.budget:,} times"
+            seen = f"sees {strip.visible} results of {strip.budget:,} queries"
             self._text(x, y - 6, seen, color=MUTED, size=9)
             y += 15
         for shown, colour, word in (

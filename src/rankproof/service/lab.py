@@ -17,8 +17,9 @@ from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from rankproof.audit.result import Strip, Tile
-from rankproof.data.pictures import decode
+from rankproof.data.images import decode
+from rankproof.io import encode_png
+from rankproof.report.strip import Strip, Tile
 from rankproof.service.auth import IDENTIFIER
 from rankproof.service.errors import RefusedError
 from rankproof.service.lab_attack import AttackSettings, LabAttack, LabResult
@@ -32,7 +33,7 @@ from rankproof.service.routes import (
     problems,
     read_image,
 )
-from rankproof.service.search_service import SearchService, encode_png
+from rankproof.service.search_service import SearchService
 from rankproof.threat import LEVELS
 
 MAX_RUNNING = 2  # attacks at the same time
@@ -185,7 +186,7 @@ async def adversarial(name: RunId, lab: LabState) -> Response:
 )
 async def report(name: RunId, state: State, lab: LabState) -> Response:
     """A strip of the best image so far: image, change, and the results before, as wanted and after."""
-    from rankproof.figures import strip_png
+    from rankproof.report.strip_drawing import strip_png
 
     attack = lab.find(name)
     png = await run_sync(lambda: strip_png(_strip(attack, state.service)))

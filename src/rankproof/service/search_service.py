@@ -1,16 +1,15 @@
 """The search service without its HTTP interface: authentication, uploads, embedding, search and items."""
 
-from io import BytesIO
 from threading import Lock
 
 import torch
 from jaxtyping import UInt8
-from PIL import Image
 from torch import Tensor
 
 from rankproof.data import Dataset
-from rankproof.data.pictures import Form
+from rankproof.data.images import Form
 from rankproof.indexes import Index
+from rankproof.io import encode_png
 from rankproof.ranking import Ranker
 from rankproof.service.auth import ANONYMOUS, Caller, Keys
 from rankproof.service.errors import RefusedError
@@ -126,14 +125,6 @@ class SearchService:
         """Write the index to disk and close the database."""
         self.index.close()
         self.items.database.close()
-
-
-def encode_png(image: UInt8[Tensor, "c h w"]) -> bytes:
-    """An image with one or three channels as a PNG file."""
-    file = BytesIO()
-    pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)  # (h, w) or (h, w, c)
-    Image.fromarray(pixels.numpy()).save(file, "PNG")
-    return file.getvalue()
 
 
 def _unknown_item() -> RefusedError:

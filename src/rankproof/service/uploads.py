@@ -15,7 +15,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from rankproof.data.pictures import Form, decode, opened
+from rankproof.data.images import Form, decode, opened
 from rankproof.errors import RankproofError
 from rankproof.service.errors import RefusedError
 from rankproof.service.limits import Limits

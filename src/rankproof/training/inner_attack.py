@@ -10,7 +10,7 @@ from rankproof.errors import RankproofError
 from rankproof.methods import PGD
 from rankproof.ranking.ranker import Ranker
 from rankproof.threat import Threat
-from rankproof.types import Outcome
+from rankproof.types import Evaluation
 
 SMALL_IMAGE = 32  # pixels a side up to which the papers' settings for 28x28 images apply
 
@@ -62,13 +62,13 @@ class InnerAttack:
         noise = torch.rand(images.shape, generator=rng).mul_(2).sub_(1).to(images)
         initial = images + noise * min(self.start, threat.eps)
 
-        def objective(images: Tensor, emphasis: Tensor | None = None) -> Outcome:
+        def objective(images: Tensor, penalty_weight: Tensor | None = None) -> Evaluation:
             value = loss(ranker.embed(images))
-            return Outcome(value, -value.detach())
+            return Evaluation(value, -value.detach())
 
         method = PGD(steps=self.steps, step=self.step * eps_scale)
         with ranker.frozen():
-            output = method.run(images, initial, objective, threat, seed=0, keys=range(len(images)))
+            output = method.run(images, initial, objective, threat, seed=0, rng_keys=range(len(images)))
         return output.images.detach()
 
 

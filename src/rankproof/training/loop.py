@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from rankproof.data.dataset import Dataset
 from rankproof.data.images import ProgressCallback
 from rankproof.errors import NotFiniteError, RankproofError
-from rankproof.rng import generator
 from rankproof.ranking.gallery import Gallery
 from rankproof.ranking.metrics import recall_at
 from rankproof.ranking.ranker import Ranker
+from rankproof.rng import generator
 from rankproof.training.defenses import StepInput
 from rankproof.training.divergence import DivergenceMonitor, spread
 from rankproof.training.global_rng import global_rng

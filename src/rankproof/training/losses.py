@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from rankproof.errors import RankproofError
-from rankproof.rng import generator
 from rankproof.ranking.distances import Distance
+from rankproof.rng import generator
 from rankproof.training.global_rng import global_rng
 from rankproof.training.settings import RecipePart, Settings
 

@@ -16,7 +16,7 @@ from torch import nn
 from rankproof.data.dataset import Dataset
 from rankproof.data.images import ProgressCallback
 from rankproof.errors import RankproofError
-from rankproof.files import write_atomically
+from rankproof.io import versions, write_atomically
 from rankproof.models import new_encoder, save_checkpoint
 from rankproof.models.architectures import ARCHITECTURES
 from rankproof.models.checkpoint import RECORD
@@ -28,7 +28,6 @@ from rankproof.training.group import ALONE, Group
 from rankproof.training.loop import Epoch, Training, in_precision
 from rankproof.training.recipe import PUBLISHED_SIZE, Recipe
 from rankproof.training.settings import Settings
-from rankproof.versions import versions
 
 LOG, EVENTS = "log.csv", "events"
 

@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from rankproof.errors import RankproofError
-from rankproof.files import write_atomically
+from rankproof.io import write_atomically
 from rankproof.models.weights import decode_safetensors
 from rankproof.training.losses import Loss
 

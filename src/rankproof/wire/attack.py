@@ -16,8 +16,8 @@ from torch.nn import functional
 from rankproof.attacks import AttackBatch, AttackResult, AttackSummary, SearchOptions, attack_batch
 from rankproof.attacks.cost import peak_mb
 from rankproof.attacks.result import SUMMARY
-from rankproof.data.folder import PICTURE_ENDINGS
-from rankproof.data.pictures import MAX_BYTES, decode, opened, peek
+from rankproof.data.folder import IMAGE_SUFFIXES
+from rankproof.data.images import MAX_BYTES, decode, opened, peek
 from rankproof.errors import RankproofError
 from rankproof.goals import Reorder
 from rankproof.io import write_atomically
@@ -249,7 +249,7 @@ def find_images(paths: list[Path]) -> list[Path]:
     for path in paths:
         inside = [path]
         if path.is_dir():
-            inside = sorted(each for each in path.iterdir() if each.suffix.lower() in PICTURE_ENDINGS)
+            inside = sorted(each for each in path.iterdir() if each.suffix.lower() in IMAGE_SUFFIXES)
         if not inside or not inside[0].is_file():
             raise RankproofError(f"{path}: no image there; name a file, or a folder with images")
         files += inside

@@ -60,7 +60,7 @@ class Stub:
 
 
 class Script(Stub):
-    """An objective whose gradient, fitness, loss and violation at each call are given, each (calls, attacks)."""
+    """An objective whose gradient, fitness, loss and violation at each call are given: (calls, attacks)."""
 
     def __init__(self, fitness, *, loss=None, constraint_violation=None, slope=None):
         super().__init__(None)
@@ -218,7 +218,9 @@ def test_the_scale_of_a_loss_does_not_matter(make):
 )
 def test_the_best_eligible_iterate_is_returned(fitness, loss, constraint_violation, best):
     script = Script(
-        column(fitness), loss=None if loss is None else column(loss), constraint_violation=constraint_violation and column(constraint_violation),
+        column(fitness),
+        loss=None if loss is None else column(loss),
+        constraint_violation=constraint_violation and column(constraint_violation),
         slope=column([1, -1, -1, 1]),
     )  # fmt: skip
     found = run(MomentumPGD(steps=4, momentum=0.0, last=0.3), grey(), script, Threat(EPS))
