@@ -341,7 +341,7 @@ def _grid_cells(recipe: Recipe, block: EpsBlock | XiBlock) -> Iterator[TableCell
     else:
         lines, trials = [(block.eps, xi, f"xi{xi:g}") for xi in block.xi], 0
     for row, (eps, xi, more) in enumerate(lines):
-        for column, count in enumerate(block.knobs):
+        for column, count in enumerate(block.columns):
             cell = _attack(block.model, block.goal, count, eps, xi)
             kept = None if block.kept is None else block.kept[row][column]
             yield replace(

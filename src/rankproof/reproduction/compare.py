@@ -182,7 +182,7 @@ def _paired(strong: Row, published: Row) -> str | None:
 
 def _made_for(record: Measurement) -> tuple[object, ...]:
     """Models and seed: which pictures and items are drawn follows from them."""
-    return record.seed, [(facts.name, facts.sha256) for facts in record.models]
+    return record.seed, [(model.name, model.sha256) for model in record.models]
 
 
 def _against_print(counts: Counter[tuple[str, bool]]) -> str:

@@ -34,6 +34,7 @@ from rankproof.reproduction.cells import TableCell
 from rankproof.reproduction.compare import Mark
 from rankproof.reproduction.recipe import FigureRecipe, paper_name
 from rankproof.reproduction.records import Measurement, ModelFacts
+from rankproof.reproduction.schema import JsonObject
 from rankproof.threat import format_eps
 
 CELL_FACTS = ("run", "model", "goal", "eps", "letter", "count", "xi", "method", "visible", "budget")
@@ -76,7 +77,7 @@ class Drawing:
         counts = [f"{marks.count(mark)} {mark}" for mark in dict.fromkeys(marks)]
         return f"{len(self.parts)} parts: {', '.join([f'{len(self.parts) - len(marks)} drawn', *counts])}"
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """Everything as plain values: what the images are drawn from."""
         return {
             "paper": self.recipe.paper,
@@ -84,7 +85,7 @@ class Drawing:
             "title": self.title,
             "drawing": self.recipe.drawing,
             "note": self.recipe.note,
-            "models": {name: None if facts is None else asdict(facts) for name, facts in self.models.items()},
+            "models": {name: None if model is None else asdict(model) for name, model in self.models.items()},
             "cells": [
                 {"cell": cell.name, **{name: getattr(cell, name) for name in CELL_FACTS}, **_made(part)}
                 for cell, part in self.parts
@@ -106,16 +107,16 @@ class Drawing:
         shown = [f"![{name}]({name})" for name in names if name.endswith(".png")]
         records = [part for _, part in self.parts if not isinstance(part, str)]
         notes = dict.fromkeys(note for record in records for note in record.notes)
-        facts = [
-            f"- {name}: {'no data' if facts is None else _facts(facts)}"
-            for name, facts in self.models.items()
+        lines = [
+            f"- {name}: {'no data' if model is None else _facts(model)}"
+            for name, model in self.models.items()
         ]
-        parts = [f"# {self.title}", *filter(None, [self.recipe.note]), *shown, "\n".join(facts)]
+        parts = [f"# {self.title}", *filter(None, [self.recipe.note]), *shown, "\n".join(lines)]
         parts += [f"Note: {note}." for note in notes]
         return "\n\n".join([*parts, f"{self.summary}.", f"`{self.command}`"]) + "\n"
 
 
-def _made(part: Measurement | Mark) -> dict[str, Any]:
+def _made(part: Measurement | Mark) -> JsonObject:
     """What a record has to draw; of a cell without one the reason."""
     if isinstance(part, str):
         return {"missing": part}
@@ -123,11 +124,11 @@ def _made(part: Measurement | Mark) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _facts(facts: ModelFacts) -> str:
+def _facts(model: ModelFacts) -> str:
     """A model in a line."""
-    recall = "not trained yet" if facts.recall_at_1 is None else f"R@1 {facts.recall_at_1:.1f}"
-    trained = f"{facts.schedule} schedule, {facts.epochs} epochs"
-    return f"{facts.data}, {trained}, {recall}, {facts.source}"
+    recall = "not trained yet" if model.recall_at_1 is None else f"R@1 {model.recall_at_1:.1f}"
+    trained = f"{model.schedule} schedule, {model.epochs} epochs"
+    return f"{model.data}, {trained}, {recall}, {model.source}"
 
 
 def draw(content: FigureJson) -> dict[str, bytes]:
@@ -225,7 +226,7 @@ def best_order(
     )
 
 
-def strip_values(strip: Strip) -> dict[str, Any]:
+def strip_values(strip: Strip) -> JsonObject:
     """A strip as it is kept: images as PNG in base64, no larger than they are drawn."""
     return {
         **{name: getattr(strip, name) for name in ("goal", "eps", "wanted", "visible", "budget")},
@@ -242,7 +243,7 @@ def strip_values(strip: Strip) -> dict[str, Any]:
     }
 
 
-def strip_from(values: dict[str, Any]) -> Strip:
+def strip_from(values: JsonObject) -> Strip:
     """The strip that was kept."""
     images = {
         name: None if values[name] is None else _unpacked(values[name])

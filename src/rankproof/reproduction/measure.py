@@ -30,6 +30,7 @@ from rankproof.reproduction.protocols import (
     weight_spread,
 )
 from rankproof.reproduction.records import Interval, Measurement, mean_and_interval
+from rankproof.reproduction.schema import JsonObject
 from rankproof.system import RetrievalSystem as System
 from rankproof.threat import Threat
 from rankproof.training.divergence import chance_recall
@@ -275,7 +276,7 @@ class Bench:
     def _trained(self, cell: TableCell, target: System) -> CellOutcome:
         """How well a trained model retrieves, and what attacks leave of it."""
         begin, gallery = time.perf_counter(), target.gallery
-        found: dict[str, Any] = {
+        found: JsonObject = {
             "failure": None,
             "chance": chance_recall(target.dataset.labels),
             "model": target.record,
@@ -297,7 +298,7 @@ class Bench:
             training=found,
         )
 
-    def _defended(self, target: System, name: str, method: str) -> dict[str, Any]:
+    def _defended(self, target: System, name: str, method: str) -> JsonObject:
         """One of the papers' attacks on a defended model, with the names of `rankproof attack --json`."""
         index, goal = target.draw(DEFENDED_TRIALS, self.seed), parse(name)
         how = published(goal.metric) if method == "pgd" else strong(goal.metric)
@@ -405,8 +406,8 @@ class Bench:
         whole, chunk = goal.whole_gallery, chunk_rows(target.gallery, goal)
         key = (id(target), whole, chunk, images)
         if key not in self._passes:
-            pictures = target.dataset.take(torch.arange(min(images, len(target.gallery))))
-            self._passes[key] = bare_seconds(target.gallery, pictures, 1, whole_gallery=whole, chunk=chunk)
+            sample = target.dataset.take(torch.arange(min(images, len(target.gallery))))
+            self._passes[key] = bare_seconds(target.gallery, sample, 1, whole_gallery=whole, chunk=chunk)
         return self._passes[key]
 
 

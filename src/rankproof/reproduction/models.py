@@ -16,6 +16,7 @@ from rankproof.models import ARCHITECTURES, Preprocess, load_checkpoint, zoo_nam
 from rankproof.models.checkpoint import RECORD, WEIGHTS
 from rankproof.reproduction.recipe import ModelSpec
 from rankproof.reproduction.records import ModelFacts
+from rankproof.reproduction.schema import JsonObject
 from rankproof.system import RetrievalSystem, Stage, SystemOptions, find_device, open_system, silent
 from rankproof.training.divergence import TrainingFailedError
 from rankproof.training.options import Options, recipe_of
@@ -74,7 +75,7 @@ class Planned:
         return [self.key, self.splits.sha256, *([] if size is None else [str(size)])]
 
     @property
-    def ingredients(self) -> dict[str, Any]:
+    def ingredients(self) -> JsonObject:
         """What the key of a model that is trained here is made of."""
         return {
             "arch": self.spec.arch,
@@ -118,7 +119,7 @@ class Models:
     _planned: dict[str, Planned | None] = field(default_factory=dict)
     _targets: dict[str, RetrievalSystem] = field(default_factory=dict)
     _sources: dict[str, str] = field(default_factory=dict)
-    _zoo: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _zoo: dict[str, JsonObject] = field(default_factory=dict)
 
     def planned(self, name: str) -> Planned | None:
         """What is known of a model; None where its data is not there."""
@@ -175,7 +176,7 @@ class Models:
             self._targets[name] = open_system(source, place, options, stage=self.stage)
         return self._targets[name]
 
-    def facts(self, planned: Planned) -> ModelFacts:
+    def describe(self, planned: Planned) -> ModelFacts:
         """What a record says of a model."""
         source = self.source(planned)
         record = {} if source is None else load_checkpoint(source).record

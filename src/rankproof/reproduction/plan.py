@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 import torch
 
@@ -16,6 +15,7 @@ from rankproof.reproduction.cells import TableCell, descent_of, goal_of
 from rankproof.reproduction.models import Planned
 from rankproof.reproduction.protocols import SEEN_SHARE
 from rankproof.reproduction.records import Measurement
+from rankproof.reproduction.schema import JsonObject
 
 SAMPLE = 50  # images in the pass that is timed
 VERDICT_PASSES = 5  # choosing targets and taking the verdict cost about as much as so many passes
@@ -122,7 +122,7 @@ class Estimate:
         counts = f"{len(self.tasks)} cells to run, {len(self.finished)} finished{absent}"
         yield f"{counts}: roughly {in_words(self.seconds) if self.seconds else 'nothing'} in all"
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """The same for programs."""
         return {
             "trainings": {each.model: each.seconds for each in self.trainings.values()},

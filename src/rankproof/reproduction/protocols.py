@@ -8,7 +8,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +26,7 @@ from rankproof.methods.white_box.universal import Universal
 from rankproof.oracles import ListOracle, Oracle, TrackedItems
 from rankproof.ranking.metrics import short_range_tau
 from rankproof.reproduction.cells import TableCell, goal_of, search_of
+from rankproof.reproduction.schema import JsonObject
 from rankproof.rng import generator
 from rankproof.system import RetrievalSystem
 from rankproof.threat import Threat
@@ -198,7 +198,7 @@ def _losses_of(target: RetrievalSystem, goal: Reorder, threat: Threat, index: Te
     return Losses(total=total, keep=keep, tau=metrics["tau"].cpu(), mean_rank=metrics["mean_rank"].cpu())
 
 
-def weight_spread(encoder: nn.Module) -> list[dict[str, Any]]:
+def weight_spread(encoder: nn.Module) -> list[JsonObject]:
     """The weights and the bias of each layer with both, called conv1, conv2, fc1 as in the paper.
 
     Returns:
@@ -218,7 +218,7 @@ def _flat(values: Tensor) -> np.ndarray:
     return values.detach().double().cpu().numpy().ravel()
 
 
-def _distribution(values: np.ndarray) -> dict[str, Any]:
+def _distribution(values: np.ndarray) -> JsonObject:
     points = np.linspace(values.min(), values.max(), POINTS)
     return {
         "count": len(values),

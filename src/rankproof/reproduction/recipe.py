@@ -18,6 +18,7 @@ from rankproof.reproduction.schema import (
     TABLE_KINDS,
     ExperimentBlock,
     FigureBlock,
+    JsonObject,
     Kind,
     TableBlock,
     Typed,
@@ -201,7 +202,7 @@ def read_recipe(path: Path) -> Recipe:
         kinds = FIGURE_KINDS
     elif "sections" in content:
         kinds = EXPERIMENT_KINDS
-    parts: dict[str, Any] = {
+    parts: JsonObject = {
         "models": tuple(
             ModelSpec(**read_table(model, f"{path}, model {number}", MODEL, MODEL_MORE))
             for number, model in enumerate(tables(content.pop("models", None), path, "models"), 1)
@@ -299,7 +300,7 @@ def training_options(value: Any) -> Options:
     known = {each.name for each in fields(Options)}
     if not isinstance(value, dict) or not value.keys() <= known:
         raise RankproofError(f"expected a table with some of {', '.join(sorted(known))}, got {value!r}")
-    given: dict[str, Any] = {
+    given: JsonObject = {
         name: tuple(each) if isinstance(each, list) else each for name, each in value.items()
     }
     return Options(**given)

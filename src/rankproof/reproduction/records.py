@@ -14,13 +14,14 @@ import torch
 from rankproof.errors import RankproofError
 from rankproof.ranking.metrics import mean_interval
 from rankproof.reproduction.cells import STRONG, TableCell, is_order
+from rankproof.reproduction.schema import JsonObject
 
 # One more whenever what a cell measures changes, so that no older record is taken for a new one.
 PROTOCOL, ORDER_BY_STRONG = 1, 2
 KEY, REFERENCE = "key", "measured_as"
 RECORDS = Path("records")
 
-Line = dict[str, Any]  # a line of a file
+Line = JsonObject  # of a file
 Interval = tuple[float, float | None, float | None]
 """A mean and its 95 % interval, None for the ends where there is none."""
 
@@ -119,7 +120,7 @@ class Measurement:
             **{
                 **known,
                 "figures": {name: tuple(ends) for name, ends in line.get("figures", {}).items()},
-                "models": tuple(ModelFacts(**facts) for facts in line.get("models", ())),
+                "models": tuple(ModelFacts(**model) for model in line.get("models", ())),
                 "notes": tuple(line.get("notes", ())),
             }
         )
@@ -128,7 +129,7 @@ class Measurement:
         """The same as plain values; what it has none of is left out."""
         optional = ("drawing", "training", "curve", "wall_seconds", "exclude_self")
         values = {name: getattr(self, name) for name in _NAMES if getattr(self, name) or name not in optional}
-        return {**values, "models": [asdict(facts) for facts in self.models]}
+        return {**values, "models": [asdict(model) for model in self.models]}
 
 
 _NAMES = tuple(each.name for each in fields(Measurement))
@@ -212,10 +213,10 @@ class CompletedCells:
     def _read(self, path: Path) -> tuple[dict[str, Line], list[Line]]:
         """The last line of each name in a file, and all lines; it is read again only where it has changed."""
         try:
-            facts = path.stat()
+            status = path.stat()
         except OSError:
             return {}, []
-        version = (facts.st_size, facts.st_mtime_ns)
+        version = (status.st_size, status.st_mtime_ns)
         if path not in self._files or self._files[path][0] != version:
             lines = list(read_lines(path))
             self._files[path] = version, {line[KEY]: line for line in lines}, lines

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,7 +15,7 @@ from rankproof.reproduction.cells import Figure, TableCell, is_order
 from rankproof.reproduction.compare import MARKS, Mark, Row
 from rankproof.reproduction.recipe import TableRecipe, paper_name
 from rankproof.reproduction.records import ModelFacts
-from rankproof.reproduction.schema import UNREADABLE, Typed
+from rankproof.reproduction.schema import UNREADABLE, JsonObject, Typed
 from rankproof.threat import format_eps
 
 NOT_RUN = "not run yet"
@@ -132,7 +131,7 @@ class Table:
         return folder / self.page
 
     def markdown(self) -> str:
-        """One part for each model, with the facts of the models and the counts."""
+        """One part for each model, with a table of the models and the counts."""
         parts = [f"# {self.title}", self._preface(), table(("model", *FACTS), self._facts())]
         parts += [f"## {name}\n\n{table(HEADER, rows)}" for name, rows in self._by_model()]
         return "\n\n".join([*parts, f"{self.summary}.", *self._notes(), f"`{self.command}`"]) + "\n"
@@ -159,7 +158,7 @@ class Table:
         writer.writerows(lines)
         return stream.getvalue()
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """Everything as plain values."""
         records = [row.record for row in self.rows if row.record is not None]
         return {
@@ -170,7 +169,7 @@ class Table:
             # JSON knows no infinity: a table that is not compared has no tolerance.
             "tolerance": self.recipe.tolerance if self.recipe.tolerance < float("inf") else None,
             "counts": self.counts,
-            "models": {name: None if facts is None else asdict(facts) for name, facts in self.models.items()},
+            "models": {name: None if model is None else asdict(model) for name, model in self.models.items()},
             "rows": [self._line(row) for row in self.rows],
             "notes": self._notes(),
             "versions": dict(records[0].versions) if records else None,
@@ -190,7 +189,7 @@ class Table:
 
     def _facts(self) -> list[tuple[str, ...]]:
         printed = {spec.name: spec.recall_at_1 for spec in self.recipe.models}
-        return [_facts_of(name, facts, printed.get(name, "")) for name, facts in self.models.items()]
+        return [_facts_of(name, model, printed.get(name, "")) for name, model in self.models.items()]
 
     def _by_model(self) -> list[tuple[str, list[tuple[str, ...]]]]:
         found: dict[str, list[tuple[str, ...]]] = {}
@@ -204,10 +203,10 @@ class Table:
         return " to ".join(self._labelled(name) for name in (*source, row.cell.model))
 
     def _labelled(self, name: str) -> str:
-        facts = self.models.get(name)
-        return name if facts is None else f"{name} ({facts.schedule} schedule)"
+        model = self.models.get(name)
+        return name if model is None else f"{name} ({model.schedule} schedule)"
 
-    def _line(self, row: Row) -> dict[str, Any]:
+    def _line(self, row: Row) -> JsonObject:
         """A row of the CSV and JSON files."""
         cell, figure, record = row.cell, row.figure, row.record
         own, beside = row.measured(figure.name), row.measured(figure.beside)
@@ -241,14 +240,14 @@ class Table:
 FACTS = ("data", "schedule", "epochs", "seed", "R@1 published", "R@1 ours", "from")
 
 
-def _facts_of(name: str, facts: ModelFacts | None, printed: Typed) -> tuple[str, ...]:
-    if facts is None:
+def _facts_of(name: str, model: ModelFacts | None, printed: Typed) -> tuple[str, ...]:
+    if model is None:
         return (name, "not here", *("",) * 3, str(printed), "", "")
-    recall = facts.recall_at_1
+    recall = model.recall_at_1
     return (
-        *(name, facts.data, facts.schedule, str(facts.epochs), str(facts.seed), str(printed)),
+        *(name, model.data, model.schedule, str(model.epochs), str(model.seed), str(printed)),
         "" if recall is None else f"{recall:.1f}",
-        facts.source if recall is not None else "not trained yet",
+        model.source if recall is not None else "not trained yet",
     )
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from statistics import median, stdev
-from typing import Any
 
 from rankproof.goals.registry import order_of, spec
 from rankproof.io import write_atomically
@@ -56,7 +55,7 @@ from rankproof.reproduction.render import (
     table,
     with_interval,
 )
-from rankproof.reproduction.schema import ServiceBlock
+from rankproof.reproduction.schema import JsonObject, ServiceBlock
 from rankproof.threat import format_eps
 
 PAPERS = ("eccv20", "iccv21")
@@ -136,7 +135,7 @@ class Experiment:
         """Each section in Markdown."""
         return [self._section(section) for section in self.recipe.sections]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """Everything as plain values."""
         found = {name: None if each is None else each.to_json() for name, each in self.measured.items()}
         return {"title": self.title, "measured": found, "command": self.command}
@@ -280,11 +279,11 @@ def _models(rows: Sequence[Row]) -> str:
     """The models that were measured, with their schedules."""
     found = {}
     records = [row.record for row in rows if row.record is not None]
-    for facts in (facts for record in records for facts in record.models):
-        recall = "" if facts.recall_at_1 is None else f", R@1 {facts.recall_at_1:.1f}"
-        found[facts.name] = f"{facts.schedule} schedule, {facts.epochs} epochs{recall}"
+    for model in (model for record in records for model in record.models):
+        recall = "" if model.recall_at_1 is None else f", R@1 {model.recall_at_1:.1f}"
+        found[model.name] = f"{model.schedule} schedule, {model.epochs} epochs{recall}"
     trials = sorted({record.trials for record in records})
-    models = "; ".join(f"{name}: {facts}" for name, facts in found.items())
+    models = "; ".join(f"{name}: {model}" for name, model in found.items())
     return f"{models}. T = {', '.join(f'{count:,}' for count in trials)}."
 
 
@@ -307,12 +306,12 @@ def published(view: View) -> str:
     for cell, record in view.present():
         printed = _printed(cell)
         gap = record.figures[_metric(cell)][0] - printed[0]
-        verdict = "agrees" if abs(gap) <= TOLERANCE[_metric(cell)] else "apart"
+        comparison = "agrees" if abs(gap) <= TOLERANCE[_metric(cell)] else "apart"
         beside = "" if "sp_rank" not in record.figures else f"C_SP {record.figures['sp_rank'][0]:.2f}"
         if "mean_rank" in record.figures:
             beside = f"mR {record.figures['mean_rank'][0]:.1f} (published {printed[1]:.1f})"
         difference = f"{gap:+.3f}" if is_order(cell.goal) else f"{gap:+.1f}"
-        shown = (f"{printed[0]:g}", _after(cell, record), difference, verdict, beside)
+        shown = (f"{printed[0]:g}", _after(cell, record), difference, comparison, beside)
         rows.append((_attack(cell), _eps(cell), *shown))
     if not rows:
         return ""
@@ -743,11 +742,11 @@ def vanilla(view: View) -> str:
     for cell in view.cells:
         data, letters = cell.model.rsplit("-", 1)
         record, paper = _training(view, cell), _printed_recall(data, letters)
-        found, gap, verdict = _recall(record), "", _state(record)
+        found, gap, comparison = _recall(record), "", _state(record)
         if found is not None and paper is not None:
             gap = f"{found - paper:+.2f}"
-            verdict = verdict or nearness(found - paper, NEAR[data])
-        beside = ("" if paper is None else f"{paper:.1f}", gap, verdict)
+            comparison = comparison or nearness(found - paper, NEAR[data])
+        beside = ("" if paper is None else f"{paper:.1f}", gap, comparison)
         more = (number(record.get("accuracy", {}).get(figure)) for figure in ("map", "nmi"))
         rows.append((letters.upper(), data, *_schedule(record), number(found), *beside, *more))
     header = ("model", "data", "schedule", "epochs", "minutes", "R@1", "printed", "difference", "")

@@ -229,7 +229,7 @@ class Worker:
             gallery_size=outcome.gallery_size,
             device=outcome.device,
             data_sha256=plans[1].splits.sha256,
-            models=[self.models.facts(planned) for planned in models.values()],
+            models=[self.models.describe(planned) for planned in models.values()],
             notes=outcome.notes,
             versions=versions(),
             command=self.request.command,
@@ -370,12 +370,12 @@ class Reproduction:
         """What is known of each model; of one that is not here what its cells recorded."""
         models = self.worker.models
         plans = {name: models.planned(name) for cell in self.printed for name in cell.models}
-        recorded = {facts.key: facts for record in records for facts in record.models}
+        recorded = {model.key: model for record in records for model in record.models}
 
         def known(name: str, planned: Planned) -> ModelFacts:
             if models.source(planned) is None and planned.key in recorded:
                 return replace(recorded[planned.key], name=name)
-            return models.facts(planned)
+            return models.describe(planned)
 
         return {name: None if planned is None else known(name, planned) for name, planned in plans.items()}
 

@@ -14,6 +14,7 @@ from rankproof.threat import Threat, parse_eps
 
 UNREADABLE, NOT_PRINTED = "?", ""  # of a figure: not readable in print, not printed at all
 
+JsonObject = dict[str, Any]  # what a file holds
 Typed = float | str  # a figure, UNREADABLE or NOT_PRINTED
 Kind = tuple[Callable[..., Any], Mapping[str, Read], Mapping[str, Read]]
 """What a block becomes, the keys it must have, the keys it may have."""
@@ -129,7 +130,7 @@ class EpsBlock:
     model: str
     goal: str
     knob: str
-    knobs: tuple[int, ...]
+    columns: tuple[int, ...]
     eps: Levels
     published: Grid
     kept: Grid | None = None
@@ -138,7 +139,7 @@ class EpsBlock:
 
     def __post_init__(self) -> None:
         for name, grid in (("published", self.published), ("kept", self.kept)):
-            _fit(name, grid, len(self.eps), len(self.knobs))
+            _fit(name, grid, len(self.eps), len(self.columns))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,14 +150,14 @@ class XiBlock:
     goal: str
     eps: float
     knob: str
-    knobs: tuple[int, ...]
+    columns: tuple[int, ...]
     xi: Levels
     published: Grid
     kept: Grid
 
     def __post_init__(self) -> None:
         for name, grid in (("published", self.published), ("kept", self.kept)):
-            _fit(name, grid, len(self.xi), len(self.knobs))
+            _fit(name, grid, len(self.xi), len(self.columns))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -395,13 +396,13 @@ _READERS: dict[str, Read] = {
     **dict.fromkeys(("model", "models", "data", "methods"), text),
     **dict.fromkeys(("made_on", "ranked_by"), text),
     **dict.fromkeys(("goal", "goals"), goal),
-    **dict.fromkeys(("k", "count", "counts", "knobs", "trials", "published_trials", "robustness"), count),
+    **dict.fromkeys(("k", "count", "counts", "columns", "trials", "published_trials", "robustness"), count),
     **dict.fromkeys(("grid", "exclude_self", "attacks"), yes_or_no),
     **{"method": search, "knob": one_of(("w", "m")), "eps": level, "xi": number, "visible": visible},
     **{"budget": whole, "run": one_of(("black-box", "saved", "pipeline"))},
 }
-# "from" is a word of Python, so these two have other names inside.
-INSIDE = {"from": "made_on", "to": "ranked_by"}
+# Keys that have other names inside; "from" is a word of Python.
+INSIDE = {"from": "made_on", "to": "ranked_by", "knobs": "columns"}
 
 
 def _kind(block: type, **special: Read) -> Kind:
