@@ -38,7 +38,7 @@ lint: $(READY)  ## check style, types and import directions
 	$(BIN)/lint-imports
 
 results: $(READY)  ## render docs/results.md from records/
-	$(BIN)/python -m rankproof.experiments.results
+	$(BIN)/python -m rankproof.reproduction
 
 benchmark: $(READY)  ## compare attack times with the time of the work that no attack can avoid
 	$(BIN)/python benchmarks/white_box.py

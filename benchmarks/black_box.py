@@ -24,18 +24,17 @@ from rich.table import Table
 
 from rankproof.attacks import attack
 from rankproof.attacks.cost import query_seconds
-from rankproof.experiments.black_box import MODEL
-from rankproof.experiments.ordering import METHODS
 from rankproof.goals import Reorder
 from rankproof.io import versions, write_atomically
-from rankproof.methods.defaults import automatic
 from rankproof.oracles import LocalOracle
 from rankproof.parallel import keep_freed_memory
 from rankproof.ranking.metrics import places_in, short_range_tau
-from rankproof.system import SystemOptions, Target, open_system
+from rankproof.reproduction.cells import SEARCHES
+from rankproof.system import Target, open_system
 from rankproof.threat import Threat
 
-ALL = {**METHODS, "auto": automatic()}
+MODEL = "zoo:fashion-mnist/c2f1-ct"
+ALL = {name: SEARCHES[name][0] for name in ("rand", "beta", "pso", "nes", "spsa", "auto")}
 EPS, K, VISIBLE, BUDGET, TRIALS = 4 / 255, 5, 50, 1000, 200
 LISTS, SIZES, BEST_OF = 1000, (5, 10, 25), 50
 

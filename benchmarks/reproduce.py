@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rankproof.io import versions, write_atomically
+from rankproof.reproduction.records import read_lines
 
 RECORD = Path("records/benchmarks/reproduce.json")
 CELLS = ["eccv20/table10", "--cells", "ct", "--cells", "w1,m1", "--model", "ct=zoo:fashion-mnist/c2f1-ct"]
@@ -39,7 +40,7 @@ def run(workers: int, trials: int) -> dict[str, Any]:
             [sys.executable, "-m", "rankproof", "reproduce", *words], cwd=folder, env=surroundings, check=True
         )
         wall = time.perf_counter() - begin
-        cells = [json.loads(path.read_text()) for path in Path(folder).glob("records/*/*/*.json")]
+        cells = [cell for path in Path(folder).glob("records/*/*.jsonl") for cell in read_lines(path)]
     sums = {name: sum(cell[name] for cell in cells) for name in ("seconds", "model_seconds")}
     return {"workers": workers, "cells": len(cells), "wall_seconds": wall, **sums}
 

@@ -1,18 +1,24 @@
-"""`rankproof reproduce`: a table or figure of the papers, made again."""
+"""`rankproof reproduce`: a table or figure of the papers, or an experiment of our own, measured again."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rankproof.cli.options import AsJson, Device, DryRun
-from rankproof.cli.surroundings import as_typed, data_root
-from rankproof.console import at_least_one, print_json, progress, reported, say, writable
+from rankproof.cli.options import AsJson, Device, DryRun, data_root
+from rankproof.cli.terminal import as_typed, at_least_one, print_json, progress, reported, say, writable
 from rankproof.errors import RankproofError
 
 
 def reproduce(
-    table: Annotated[str, typer.Argument(metavar="PAPER/TABLE", show_default=False)],
+    table: Annotated[
+        str,
+        typer.Argument(
+            metavar="PAPER/TABLE",
+            help="Such as eccv20/table3, iccv21/figure3 or own/stronger.",
+            show_default=False,
+        ),
+    ],
     trials: Annotated[
         int | None,
         typer.Option(
@@ -86,12 +92,13 @@ def reproduce(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Make a table or figure of the papers again, with our figures beside the published ones.
+    """Measure a table or figure of the papers again, with our figures beside the published ones.
 
-    Trains the models that are named, or takes those that are there, and runs every cell. A finished cell is
-    written to records/PAPER/TABLE at once and never run again, and models are kept in runs/models: whatever
-    stops the command, the same one goes on from there. Writes table.md, table.tex, table.csv and table.json,
-    or figure.md, figure.json and the pictures.
+    Trains the models that are named, or takes those that exist, and runs every cell. A finished cell is
+    appended to records/PAPER/TABLE.jsonl at once and never run again, and models are kept in runs/models:
+    whatever stops the command, the same one goes on from there. Writes table.md, table.tex, table.csv and
+    table.json; of a figure figure.md, figure.json and the images; of an experiment of our own (own/NAME,
+    of which nothing is printed) results.md and results.json.
 
     **Example**
 
@@ -100,6 +107,7 @@ def reproduce(
     rankproof reproduce eccv20/table3 --cells ct --cells w1,m1 --trials 300 --workers 2
     rankproof reproduce eccv20/figure2
     rankproof reproduce iccv21/table1 --method strong --data sop=/data/sop
+    rankproof reproduce own/stronger
     ```
     """
     with reported("finished cells and epochs are kept; the same command goes on from there"):
@@ -109,10 +117,9 @@ def reproduce(
             raise RankproofError(f"--method must be published or strong, got {method!r}")
         if out is not None:
             writable(out)
-        from rankproof.experiments.reproduce.order import Order
-        from rankproof.experiments.reproduce.run import Reproduction
+        from rankproof.reproduction.runner import Reproduction, ReproductionRequest
 
-        order = Order(
+        request = ReproductionRequest(
             word=table,
             recipes=recipes,
             trials=trials,
@@ -128,8 +135,9 @@ def reproduce(
             root=data_root(),
             save=save,
             command=as_typed(),
+            log=say,
         )
-        work = Reproduction(order, say=say, stage=progress)
+        work = Reproduction(request, stage=progress)
         todo = work.estimate()
         for line in todo.lines():
             say(line)

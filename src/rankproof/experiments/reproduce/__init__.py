@@ -1,1 +1,0 @@
-"""The printed tables of both papers, measured again by one command each."""

@@ -1,1 +1,0 @@
-"""docs/results.md from records/."""
