@@ -20,7 +20,7 @@ from rankproof.goals import CandidateLower, CandidateRaise, Preserve, QueryLower
 from rankproof.io import versions, write_atomically
 from rankproof.methods.defaults import published, strong
 from rankproof.parallel import keep_freed_memory
-from rankproof.system import open_system
+from rankproof.system import SystemOptions, open_system
 from rankproof.threat import Threat
 
 GOALS = {
