@@ -30,7 +30,7 @@ from rankproof.oracles import LocalOracle
 from rankproof.parallel import keep_freed_memory
 from rankproof.ranking.metrics import places_in, short_range_tau
 from rankproof.reproduction.cells import SEARCHES
-from rankproof.system import Target, open_system
+from rankproof.system import RetrievalSystem, SystemOptions, open_system
 from rankproof.threat import Threat
 
 MODEL = "zoo:fashion-mnist/c2f1-ct"
@@ -39,7 +39,7 @@ EPS, K, VISIBLE, BUDGET, TRIALS = 4 / 255, 5, 50, 1000, 200
 LISTS, SIZES, BEST_OF = 1000, (5, 10, 25), 50
 
 
-def attack_row(target: Target, name: str, trials: int, repeats: int) -> dict[str, Any]:
+def attack_row(target: RetrievalSystem, name: str, trials: int, repeats: int) -> dict[str, Any]:
     """One method: time of its attacks over the time of their forward passes."""
     method, index = ALL[name], target.draw(trials, seed=0)
     images = target.dataset.take(index)
