@@ -46,7 +46,7 @@ from rankproof.service.server import serve
 from rankproof.service.storage import Database, Items, Sqlite
 from rankproof.service.storage.postgres import start_embedded
 from rankproof.service.worker_thread import run_in_worker_thread
-from rankproof.system import silent
+from rankproof.system import no_display
 
 SIDE, GALLERY, CLIENTS, BATCH, BEST_OF, MEASUREMENTS = 128, 256, 16, 16, 5, 10
 RECORD = Path("records/benchmarks/service.json")
@@ -69,7 +69,7 @@ def random_images(count: int, seed: int) -> torch.Tensor:
 def run_server(folder: str, output: Connection) -> None:
     """Serve in this process; sends the lines that it prints."""
     keep_freed_memory()
-    service = run_in_worker_thread(lambda stage: new_service(Path(folder)), silent)
+    service = run_in_worker_thread(lambda stage: new_service(Path(folder)), no_display)
     serve(service, "127.0.0.1", 0, folder=Path(folder), log=output.send)
 
 
@@ -78,7 +78,7 @@ def new_service(folder: Path) -> SearchService:
     ranker, images = new_ranker(), random_images(GALLERY, 0)
     labels = torch.zeros(GALLERY, dtype=torch.int64)
     dataset = Dataset(
-        pictures=images, labels=labels, classes=("",), name="random", split="test", note="random images"
+        images=images, labels=labels, classes=("",), name="random", split="test", note="random images"
     )
     database, limits = Sqlite(folder / "service.sqlite"), Limits(per_day=10**9, per_second=10**9)
     items = Items(database, DIMENSIONS)

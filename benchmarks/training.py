@@ -56,7 +56,7 @@ def best(work: Callable[[], Any]) -> float:
 def bare_seconds(ranker: Ranker, data: Dataset, test: Dataset, recipe: Recipe) -> float:
     """Time of the passes an epoch needs."""
     size = recipe.sampler.batch
-    pixels = ranker.as_input(data.pictures[:size])
+    pixels = ranker.as_input(data.images[:size])
     ones = torch.ones_like(ranker.encoder(pixels))
 
     def learn() -> None:
@@ -79,7 +79,7 @@ def bare_seconds(ranker: Ranker, data: Dataset, test: Dataset, recipe: Recipe) -
     seconds = batches * best(learn)
     if recipe.defense.name != "none":
         seconds += batches * (INNER.steps * best(ascend) + best(embed(pixels)))
-    tested = ranker.as_input(test.pictures[: ranker.chunk])
+    tested = ranker.as_input(test.images[: ranker.chunk])
     return seconds + len(test) / len(tested) * best(embed(tested))
 
 

@@ -51,7 +51,7 @@ def test_the_page_from_top_to_bottom(workplace, capsys):
     assert report["model"] == "hf:vit"
     assert "resized to 32x32, the size of hf:vit" in report["data_note"]
     assert report["model_record"]["arch"] == "ViTModel"
-    assert "every picture passes jpeg=75, resize=32 before the encoder" in told[-1].stdout
+    assert "every image passes jpeg=75, resize=32 before the encoder" in told[-1].stdout
     figures = [
         tuple(map(float, pair)) for pair in re.findall(r"([\d.]+) % -> ([\d.]+) %", capsys.readouterr().out)
     ]
@@ -88,14 +88,14 @@ def colour(workplace):
 def test_images_are_resized_to_what_the_encoder_was_made_for(workplace, colour):
     data = folder_of(workplace / "photos")
     target = open_system(colour, data, SystemOptions(split_by="none"))
-    assert target.dataset.pictures.shape == (10, 3, 12, 12)
+    assert target.dataset.images.shape == (10, 3, 12, 12)
     assert "resized to 12x12, the size of flat.py:encoder" in target.dataset.note
     assert target.notes == ()
     assert target.gallery.ranker.name == colour
     assert target.record["input"] == [3, 12, 12]
-    with pytest.raises(RankproofError, match="wants pictures of 3x12x12, photos has 3x16x16; try --size 12"):
+    with pytest.raises(RankproofError, match="wants images of 3x12x12, photos has 3x16x16; try --size 12"):
         open_system(colour, data, SystemOptions(size=16, split_by="none"))
-    assert open_system("flat.py:any_size", data, SystemOptions(split_by="none")).dataset.pictures.shape == (
+    assert open_system("flat.py:any_size", data, SystemOptions(split_by="none")).dataset.images.shape == (
         10,
         3,
         16,
@@ -114,14 +114,14 @@ def test_images_that_have_the_size_are_left_alone(workplace):
 
 def test_digits_for_an_encoder_of_larger_images(workplace):
     target = open_system("zoo:fashion-mnist/c2f1-ct", None)
-    assert target.dataset.pictures.shape[1:] == (1, 28, 28)
+    assert target.dataset.images.shape[1:] == (1, 28, 28)
     assert "resized to 28x28, the size of zoo:fashion-mnist/c2f1-ct" in target.dataset.note
 
 
 def test_grey_images_for_an_encoder_of_colour(workplace, colour):
     target = open_system(colour, folder_of(workplace / "grey", mode="L"), SystemOptions(split_by="none"))
-    assert target.dataset.pictures.shape == (10, 1, 12, 12)
-    assert target.notes == ("grey pictures are given to the encoder in three equal channels",)
+    assert target.dataset.images.shape == (10, 1, 12, 12)
+    assert target.notes == ("grey images are given to the encoder in three equal channels",)
     assert target.dataset.note.endswith(target.notes[0])
     grey = target.dataset.as_float()[:2]
     expected = torch.nn.functional.normalize(((grey.repeat(1, 3, 1, 1) - 0.5) / 0.5).flatten(1))
@@ -130,7 +130,7 @@ def test_grey_images_for_an_encoder_of_colour(workplace, colour):
 
 def test_colour_images_for_an_encoder_of_grey_are_refused(workplace):
     data = folder_of(workplace / "photos")
-    with pytest.raises(RankproofError, match="wants pictures of 1x28x28, photos has 3x28x28; choose other"):
+    with pytest.raises(RankproofError, match="wants images of 1x28x28, photos has 3x28x28; choose other"):
         open_system("zoo:fashion-mnist/c2f1-ct", data, SystemOptions(split_by="none"))
 
 
@@ -139,14 +139,14 @@ def test_what_is_resized_on_the_way_is_attacked_as_it_was_loaded(workplace, colo
     target = open_system(
         colour, data, SystemOptions(split_by="none", preprocess=Preprocess(resize=12, crop=12, jpeg=60))
     )
-    assert target.dataset.pictures.shape == (10, 3, 16, 20)
-    assert target.notes == ("every picture passes jpeg=60, resize=12, crop=12 before the encoder",)
+    assert target.dataset.images.shape == (10, 3, 16, 20)
+    assert target.notes == ("every image passes jpeg=60, resize=12, crop=12 before the encoder",)
     with pytest.raises(RankproofError, match="3x12x12, photos has 3x12x15; try --resize 12"):
         open_system(colour, data, SystemOptions(split_by="none", preprocess=Preprocess(resize=12)))
     with pytest.raises(RankproofError, match="a square of 17 pixels does not fit"):
         open_system(colour, data, SystemOptions(split_by="none", preprocess=Preprocess(crop=17)))
     only_jpeg = open_system(colour, data, SystemOptions(split_by="none", preprocess=Preprocess(jpeg=60)))
-    assert only_jpeg.dataset.pictures.shape == (10, 3, 12, 12)
+    assert only_jpeg.dataset.images.shape == (10, 3, 12, 12)
 
 
 def test_large_images_pass_in_small_numbers(workplace):
@@ -180,7 +180,7 @@ def test_options_of_preprocessing(workplace, colour):
     words += ["--data", folder_of(workplace / "photos"), "--divide", "none"]
     result = call([*words, "--resize", "12", "--crop", "12", "--jpeg", "60", "--json"])
     notes = json.loads(result.stdout)["notes"]
-    assert "every picture passes jpeg=60, resize=12, crop=12 before the encoder" in notes
+    assert "every image passes jpeg=60, resize=12, crop=12 before the encoder" in notes
     bad = CliRunner().invoke(app, [*words, "--jpeg", "0"])
     assert bad.exit_code == 2
     assert bad.stderr.startswith("error: jpeg: the quality must lie in 1 .. 100, got 0")

@@ -32,7 +32,7 @@ def test_what_a_service_resizes_passes_in_small_numbers(tmp_path, monkeypatch):
 
     def chunk(function, **options):
         target = open_system(f"own.py:{function}", None, SystemOptions(preprocess=Preprocess(**options)))
-        assert target.dataset.pictures.shape[1:] == (1, 8, 8)
+        assert target.dataset.images.shape[1:] == (1, 8, 8)
         return target.gallery.ranker.chunk
 
     assert chunk("pooled", jpeg=90) == 500

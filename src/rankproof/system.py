@@ -23,7 +23,7 @@ from rankproof.types import ProgressCallback, no_progress
 Stage = Callable[[str], AbstractContextManager[ProgressCallback]]
 
 
-def silent(what: str) -> AbstractContextManager[ProgressCallback]:
+def no_display(what: str) -> AbstractContextManager[ProgressCallback]:
     """A stage that shows nothing."""
     return nullcontext(no_progress)
 
@@ -44,10 +44,10 @@ class LoadedTask:
     dataset: Dataset
     notes: tuple[str, ...]
 
-    def embedded(self, stage: Stage = silent) -> "RetrievalSystem":
+    def embedded(self, stage: Stage = no_display) -> "RetrievalSystem":
         """The same with its gallery."""
         with stage("embedding the gallery") as tell:
-            gallery = Gallery.build(self.ranker, self.dataset.pictures, self.dataset.labels, tell)
+            gallery = Gallery.build(self.ranker, self.dataset.images, self.dataset.labels, tell)
         return RetrievalSystem(
             gallery=gallery, dataset=self.dataset, record=self.source.record, notes=self.notes
         )
@@ -105,14 +105,14 @@ DEFAULTS = SystemOptions()
 
 
 def open_system(
-    model: str, data: str | None, options: SystemOptions = DEFAULTS, *, stage: Stage = silent
+    model: str, data: str | None, options: SystemOptions = DEFAULTS, *, stage: Stage = no_display
 ) -> RetrievalSystem:
     """Load a model and the test split of a data set, and embed it; the arguments are those of `load_task`."""
     return load_task(model, data, options, stage=stage).embedded(stage)
 
 
 def load_task(
-    model: str, data: str | None, options: SystemOptions = DEFAULTS, *, stage: Stage = silent
+    model: str, data: str | None, options: SystemOptions = DEFAULTS, *, stage: Stage = no_display
 ) -> LoadedTask:
     """Load a model and the test split of a data set.
 
@@ -152,7 +152,7 @@ def load_task(
         std=source.std,
         preprocess=chain,
         name=model,
-        chunk=_chunk(tuple(dataset.pictures.shape[1:]), form),
+        chunk=_chunk(tuple(dataset.images.shape[1:]), form),
     )
     return LoadedTask(source=source, ranker=ranker, dataset=dataset, notes=notes)
 
@@ -191,7 +191,7 @@ def _chain(
     Raises:
         RankproofError: the encoder was made for images of another form than comes out.
     """
-    channels, height, width = (int(side) for side in dataset.pictures.shape[1:])
+    channels, height, width = (int(side) for side in dataset.images.shape[1:])
     steps: list[nn.Module] = []
     notes: list[str] = []
     if preprocess is not None:
@@ -212,9 +212,9 @@ def _chain(
 
 
 def _chunk(loaded: tuple[int, ...], reached: tuple[int, int, int]) -> int:
-    """Pictures in one pass, by the form (c, h, w) in which they reach the encoder.
+    """Images in one pass, by the form (c, h, w) in which they reach the encoder.
 
-    What it remembers grows with that form. Pictures loaded larger count as they are loaded: attacks move
+    What it remembers grows with that form. Images loaded larger count as they are loaded: attacks move
     them, and keep their gradients, before they are made smaller.
     """
     channels, height, width = loaded

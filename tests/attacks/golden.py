@@ -143,7 +143,7 @@ class RandomEncoder(nn.Module):
 def gallery_of(world, distance):
     """120 digits, or 120 enlarged digits under a model of the zoo."""
     digits = load(None, "test")
-    images = digits.pictures[:120].float() / 255
+    images = digits.images[:120].float() / 255
     if world == "digits":
         return Gallery.build(Ranker(RandomEncoder(), distance, chunk=CHUNK), images, digits.labels[:120])
     images = functional.interpolate(images, size=(28, 28), mode="nearest")
@@ -176,7 +176,7 @@ def run(case):
     if case.keep:
         options["preserved"] = (rows[:, None] * 3 + 50 + torch.arange(case.keep)) % 120
     threat = Threat(case.eps, grid=case.grid, shared=case.shared)
-    images = gallery.pictures[rows]
+    images = gallery.images[rows]
     if case.visible == 0:
         return attack(gallery, images, case.goal, threat, method=case.method, **options)
     with TemporaryDirectory() as folder:

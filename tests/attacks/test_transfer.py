@@ -42,7 +42,7 @@ def models(data):
         ranker = Ranker(new_encoder("digits", seed), "cosine")
         recipe = Recipe(loss=Triplet(margin=0.2), sampler=InBatch(batch=100), epochs=1, seed=seed)
         train(ranker, load(None, "train"), data, recipe)
-        return Gallery.build(ranker, data.pictures, data.labels)
+        return Gallery.build(ranker, data.images, data.labels)
 
     return one(0), one(1)
 

@@ -113,8 +113,8 @@ def test_silent_gradients_are_told(result):
 
 def test_one_silent_attack_in_a_hundred_is_no_reason_to_doubt(result):
     many = with_values(result, [3.0] * 100)
-    for silent, expected in ((1, []), (2, ["silent-gradient"])):
-        some = replace(many, zero_gradient=torch.arange(100) < silent)
+    for count, expected in ((1, []), (2, ["silent-gradient"])):
+        some = replace(many, zero_gradient=torch.arange(100) < count)
         assert kinds(check_attack(some, "qa+", headline=True)) == expected
 
 

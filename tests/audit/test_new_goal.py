@@ -82,9 +82,9 @@ def gallery(make):
 
 def written(gallery, folder, *, trials, tasks=None):
     """The report of an audit, or of some tasks of it: its object and its page."""
-    todo = plan(gallery, gallery.pictures, THREAT, trials=trials)
+    todo = plan(gallery, gallery.images, THREAT, trials=trials)
     todo = todo if tasks is None else replace(todo, tasks=tuple(filter(tasks, todo.tasks)))
-    result = audit(gallery, gallery.pictures, THREAT, gallery_ids=torch.arange(24), prepared=todo)
+    result = audit(gallery, gallery.images, THREAT, gallery_ids=torch.arange(24), prepared=todo)
     page = result.save(folder)
     return json.loads((folder / "report.json").read_text()), unescape(page.read_text())
 

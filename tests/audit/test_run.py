@@ -32,7 +32,7 @@ def gallery(make):
 
 def run(gallery, **options):
     options = {"gallery_ids": torch.arange(len(gallery)), "trials": 4, "model": "mine", **options}
-    return audit(gallery, gallery.pictures, THREAT, **options)
+    return audit(gallery, gallery.images, THREAT, **options)
 
 
 def figures(result):
@@ -72,7 +72,7 @@ def attacks(monkeypatch):
 
 
 def test_one_figure_for_each_planned_one(gallery, whole):
-    tasks = plan(gallery, gallery.pictures, THREAT, trials=4).tasks
+    tasks = plan(gallery, gallery.images, THREAT, trials=4).tasks
     assert len(whole.cells) == len(tasks) == CELLS
     for task, cell in zip(tasks, whole.cells, strict=True):
         assert set(cell.to_json()) == CONTRACT
@@ -97,12 +97,12 @@ def test_the_audit_itself(whole, gallery):
 
 def test_a_figure_is_that_of_the_attack_alone(gallery, whole):
     chosen = SUITE.draw(24, 4, 0)
-    cells = plan(gallery, gallery.pictures, THREAT, trials=4).tasks
+    cells = plan(gallery, gallery.images, THREAT, trials=4).tasks
     for number in (1, 5, 20, 37):
         planned = cells[number]
         alone = attack(
             gallery,
-            gallery.pictures[chosen],
+            gallery.images[chosen],
             planned.goal,
             Threat(planned.eps),
             method=planned.method,
@@ -116,10 +116,10 @@ def test_a_black_box_figure_is_that_of_the_attack_on_the_first_results(gallery, 
     chosen = SUITE.draw(24, 4, 0)
     alone = attack(
         LocalOracle(gallery, 24),
-        gallery.pictures[chosen],
+        gallery.images[chosen],
         Reorder(k=k),
         Threat(THREAT.eps, grid=grid),
-        method=plan(gallery, gallery.pictures, THREAT, trials=4).tasks[number].method,
+        method=plan(gallery, gallery.images, THREAT, trials=4).tasks[number].method,
         budget=61,
         gallery_ids=chosen,
     )
@@ -132,7 +132,7 @@ def test_a_black_box_figure_is_that_of_the_attack_on_the_first_results(gallery, 
 
 def test_a_black_box_shows_fifty_results_of_a_larger_gallery(make):
     large = Gallery.build(make.ranker(), make.images(60))
-    todo = plan(large, large.pictures, THREAT, trials=2)
+    todo = plan(large, large.images, THREAT, trials=2)
     result = run(large, prepared=replace(todo, tasks=todo.tasks[WHITE:]))
     assert [cell.visible for cell in result.cells] == [50] * 4
     assert [(strip.visible, len(strip.order)) for strip in result.strips] == [(50, 5), (50, 10)]
@@ -140,7 +140,7 @@ def test_a_black_box_shows_fifty_results_of_a_larger_gallery(make):
 
 def test_without_labels_and_pictures(make, gallery):
     bare = Gallery(gallery.ranker, gallery.embeddings)
-    result = audit(bare, gallery.pictures, THREAT, trials=2, gallery_ids=torch.arange(24))
+    result = audit(bare, gallery.images, THREAT, trials=2, gallery_ids=torch.arange(24))
     assert result.recall_at_1 is None
     assert result.strips == ()
     assert result.model == "encoder"
@@ -252,8 +252,8 @@ def test_a_journal_of_another_audit_is_not_used(make, gallery, attacks, tmp_path
     kept = journal.read_text()
     attacks.stop = 1
     assert first_made(gallery) == [("ca-", THREAT.eps, "strong")]  # the fourth: three are kept
-    other = Gallery.build(make.ranker(seed=1), gallery.pictures, gallery.labels)
-    changed = Gallery(gallery.ranker, gallery.embeddings, gallery.labels, gallery.pictures.flip(0))
+    other = Gallery.build(make.ranker(seed=1), gallery.images, gallery.labels)
+    changed = Gallery(gallery.ranker, gallery.embeddings, gallery.labels, gallery.images.flip(0))
     seed, shifted, unknown = {"seed": 1}, {"gallery_ids": (torch.arange(24) + 1) % 24}, {"gallery_ids": None}
     others = (gallery, seed), (other, {}), (changed, {}), (gallery, shifted), (gallery, unknown)
     for of, options in (*others, (gallery, {"trials": 3})):
@@ -303,7 +303,7 @@ def test_what_does_not_fit_is_refused(gallery, options, message):
 
 
 def test_queries_must_be_a_batch(gallery):
-    for queries in (gallery.pictures[0], gallery.pictures[:0]):
+    for queries in (gallery.images[0], gallery.images[:0]):
         with pytest.raises(RankproofError, match=r"queries: expected a batch \(b, c, h, w\)"):
             audit(gallery, queries, THREAT, trials=2)
 
@@ -349,7 +349,7 @@ def test_a_black_box_that_loses_to_its_reference_or_beats_the_white_box(gallery,
     """Each search that is crippled must be seen; k = 10 has no white-box figure to be above."""
     real, label = SUITE.attack, "oa k = 5, N = 24, Q = 61 at 8/255"
     kinds = "strong-loses", "black-box-beats-white-box"
-    todo = plan(gallery, gallery.pictures, THREAT, trials=24)
+    todo = plan(gallery, gallery.images, THREAT, trials=24)
     orders = [task for task in todo.tasks if task.goal.spec.name == "oa" and task.eps == THREAT.eps]
 
     def flags_without(name):

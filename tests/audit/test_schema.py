@@ -55,7 +55,7 @@ def run(gallery, goal, *, count=3, visible=None, eps=8 / 255):
     ids = torch.arange(count)
     options = {} if visible is None else {"method": Rand(), "budget": 12}
     target = gallery if visible is None else LocalOracle(gallery, visible if visible != "inf" else None)
-    return attack(target, gallery.pictures[ids], goal, Threat(eps), gallery_ids=ids, **options)
+    return attack(target, gallery.images[ids], goal, Threat(eps), gallery_ids=ids, **options)
 
 
 @pytest.mark.parametrize(
@@ -80,9 +80,9 @@ def test_an_attack_is_what_its_schema_says(gallery, schemas, tmp_path, goal, opt
 
 def test_an_audit_is_what_its_schema_says(gallery, schemas, tmp_path):
     threat = Threat(8 / 255)
-    todo = plan(gallery, gallery.pictures, threat, trials=2)
+    todo = plan(gallery, gallery.images, threat, trials=2)
     todo = replace(todo, tasks=(*todo.tasks[:16:3], *todo.tasks[-2:]))
-    result = audit(gallery, gallery.pictures, threat, prepared=todo, model_record={"arch": "small"})
+    result = audit(gallery, gallery.images, threat, prepared=todo, model_record={"arch": "small"})
     result.save(tmp_path)
     saved = json.loads((tmp_path / "report.json").read_text())
     assert errors(schemas[1]["audit"], saved) == []

@@ -56,11 +56,11 @@ def test_the_object_holds_what_the_library_measures(model):
     found = told(call("evaluate", "--model", model, "--eps", "16/255", "--trials", 8, "--seed", 4, "--json"))
     assert set(found) == KEYS
     data = load("digits")
-    gallery = Gallery.build(Ranker(load_checkpoint(model).encoder, "cosine"), data.pictures, data.labels)
+    gallery = Gallery.build(Ranker(load_checkpoint(model).encoder, "cosine"), data.images, data.labels)
     plain = accuracy(gallery, 4).as_dict()
     for name in RETRIEVAL:
         assert found[name] == pytest.approx(plain[name], abs=0.2), name
-    scored = robustness_score(gallery, data.pictures, eps=16 / 255, trials=8, seed=4).as_dict()
+    scored = robustness_score(gallery, data.images, eps=16 / 255, trials=8, seed=4).as_dict()
     assert found["ers"] == pytest.approx(scored["ers"], abs=0.5)
     assert found["shift"] == pytest.approx(scored["shift"], rel=0.01)
     assert list(found["ers_terms"]) == list(scored["ers_terms"])

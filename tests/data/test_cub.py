@@ -55,9 +55,9 @@ def test_loads_by_its_name_and_says_what_it_is(make, tmp_path):
     seen = []
     test = load("CUB_200_2011", root=tmp_path, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
-    assert test.pictures.shape == (3, 3, 128, 128)
+    assert test.images.shape == (3, 3, 128, 128)
     assert test.labels.tolist() == [2, 3, 3]
-    assert test.pictures[:, 0, 64, 64].tolist() == pytest.approx([100, 150, 200], abs=3)
+    assert test.images[:, 0, 64, 64].tolist() == pytest.approx([100, 150, 200], abs=3)
     assert test.note.startswith("CUB-200-2011, test split: 3 images of 128x128 in 2 classes")
     assert "classes 1 to 100 train, the others test" in test.note
     train = load("CUB_200_2011", "train", root=tmp_path)

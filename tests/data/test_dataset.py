@@ -5,7 +5,7 @@ from rankproof.data import Dataset
 
 def small():
     return Dataset(
-        pictures=torch.arange(5, dtype=torch.uint8)[:, None, None, None] * 51,
+        images=torch.arange(5, dtype=torch.uint8)[:, None, None, None] * 51,
         labels=torch.tensor([0, 1, 0, 1, 0]),
         classes=("a", "b"),
         name="small",

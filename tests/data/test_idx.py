@@ -25,7 +25,7 @@ def folder(tmp_path):
 
 def test_reads_compressed_and_plain_files(folder):
     dataset = load_idx(folder, "test")
-    assert dataset.pictures[:, 0].tolist() == PICTURES.tolist()
+    assert dataset.images[:, 0].tolist() == PICTURES.tolist()
     assert dataset.labels.tolist() == [2, 0, 1, 2]
     assert dataset.classes == ("0", "1", "2")
     assert "2x3" in dataset.note
@@ -94,5 +94,5 @@ def test_the_published_sets(real):
     assert fashion.classes == FASHION_CLASSES
     assert fashion.labels.bincount().tolist() == [1000] * 10
     assert digits.labels.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-    assert fashion.pictures.shape == digits.pictures.shape == (10000, 1, 28, 28)
+    assert fashion.images.shape == digits.images.shape == (10000, 1, 28, 28)
     assert digits.classes[7] == "7"

@@ -103,27 +103,27 @@ def test_pixels_labels_and_files_belong_together(make, tmp_path):
     make.tree(tmp_path, {"b/1.png": make.flat(30), "a/2.png": make.flat(20), "a/1.png": make.flat(10)})
     dataset = read(tmp_path)
     assert dataset.files == ("a/1.png", "a/2.png", "b/1.png")
-    assert dataset.pictures[:, 0, 0, 0].tolist() == [10, 20, 30]
+    assert dataset.images[:, 0, 0, 0].tolist() == [10, 20, 30]
     assert dataset.labels.tolist() == [0, 0, 1]
     assert dataset.classes == ("a", "b")
-    assert dataset.pictures.shape == (3, 1, 6, 8)
+    assert dataset.images.shape == (3, 1, 6, 8)
 
 
 def test_one_coloured_image_makes_all_coloured_in_both_splits(make, tmp_path):
     files = {f"{part}/{name}/1.png": make.flat(9) for part in ("train", "test") for name in "ab"}
     make.tree(tmp_path, files | {"train/b/2.png": make.flat((1, 2, 3))})
     train, test = (read(tmp_path, split, split_by="auto") for split in ("train", "test"))
-    assert train.pictures.shape[1] == test.pictures.shape[1] == 3
-    assert train.pictures[-1, :, 0, 0].tolist() == [1, 2, 3]
+    assert train.images.shape[1] == test.images.shape[1] == 3
+    assert train.images[-1, :, 0, 0].tolist() == [1, 2, 3]
 
 
 def test_differing_sizes_become_128_and_the_note_says_so(make, tmp_path):
     make.tree(tmp_path, {"a/1.png": make.flat(1), "b/1.png": make.flat(2, 9, 9)})
     dataset = read(tmp_path)
-    assert dataset.pictures.shape[2:] == (128, 128)
+    assert dataset.images.shape[2:] == (128, 128)
     assert "differ in size, all resized to 128x128" in dataset.note
     asked = read(tmp_path, size=(5, 4))
-    assert asked.pictures.shape[2:] == (5, 4)
+    assert asked.images.shape[2:] == (5, 4)
     assert "128" not in asked.note
     assert "5x4" in asked.note
 
@@ -158,7 +158,7 @@ def test_what_does_not_fit_into_memory_is_refused(make, tmp_path, monkeypatch):
     make.classes(tmp_path, 2)
     with pytest.raises(RankproofError, match="give a smaller size"):
         read(tmp_path)
-    assert np.prod(read(tmp_path, size=(5, 8)).pictures.shape) == 320
+    assert np.prod(read(tmp_path, size=(5, 8)).images.shape) == 320
 
 
 def test_a_damaged_image_is_named(make, tmp_path):

@@ -35,15 +35,15 @@ def test_nothing_asked_gives_the_embedded_digits():
 def test_the_two_splits_are_the_whole_set_once():
     train, test = load("digits", "train"), load("digits")
     assert (len(train), len(test)) == (1000, 797)
-    assert train.pictures.shape[1:] == (1, 8, 8)
+    assert train.images.shape[1:] == (1, 8, 8)
     assert train.labels.bincount(minlength=10).min() > 90
-    assert not (train.pictures[:797] == test.pictures).flatten(1).all(1).all()
+    assert not (train.images[:797] == test.images).flatten(1).all(1).all()
 
 
 def test_sixteen_grey_levels_fill_the_range():
-    values = load("digits").pictures.unique()
+    values = load("digits").images.unique()
     assert (values.min(), values.max(), len(values)) == (0, 255, 17)
-    assert load("digits").pictures.dtype == torch.uint8
+    assert load("digits").images.dtype == torch.uint8
 
 
 def test_tells_the_kinds_apart(make, tmp_path):
@@ -106,7 +106,7 @@ def test_every_kind_honours_size(kind, make, tmp_path):
         "zip": lambda: zipped(make, tmp_path / "x.zip"),
     }[kind]()
     dataset = load(path, size=(5, 3))
-    assert dataset.pictures.shape[2:] == (5, 3)
+    assert dataset.images.shape[2:] == (5, 3)
     assert "resized to 5x3 as asked" in dataset.note
 
 
@@ -167,7 +167,7 @@ def test_refuses_a_file_of_another_kind(tmp_path):
 
 def test_grocery_loads(real):
     dataset = load(real("grocery_128.zip"), size=32)
-    assert dataset.pictures.shape == (2485, 3, 32, 32)
+    assert dataset.images.shape == (2485, 3, 32, 32)
     assert dataset.labels.bincount().count_nonzero() == len(dataset.classes) == 81
     assert "296 images marked val belong to train" in dataset.note
     assert dataset.classes[dataset.labels[0]] in dataset.files[0]
@@ -182,9 +182,9 @@ def test_both_splits_of_a_published_set_load_by_name(real, real_data, name, trai
     real(f"{name}.zip")
     for split, count in (("train", train), ("test", test)):
         dataset = load(name, split, size=64, root=real_data)
-        assert dataset.pictures.shape == (count, 3, 64, 64)
+        assert dataset.images.shape == (count, 3, 64, 64)
         assert len(dataset.labels.unique()) == classes
-        assert dataset.pictures.flatten(1).float().std(1).min() > 1  # no image is empty
+        assert dataset.images.flatten(1).float().std(1).min() > 1  # no image is empty
 
 
 @pytest.mark.parametrize("name", ["Stanford_Online_Products", "CUB_200_2011"])

@@ -52,9 +52,9 @@ def test_loads_by_its_name_and_says_what_it_is(make, tmp_path):
         "Stanford_Online_Products", root=tmp_path, progress=lambda done, total: seen.append((done, total))
     )
     assert seen == [(1, 3), (2, 3), (3, 3)]
-    assert test.pictures.shape == (3, 3, 128, 128)
+    assert test.images.shape == (3, 3, 128, 128)
     assert [test.classes[label] for label in test.labels] == ["bicycle 9", "cabinet 11", "cabinet 11"]
-    reds = test.pictures[:, 0, 64, 64].tolist()
+    reds = test.images[:, 0, 64, 64].tolist()
     assert reds == pytest.approx([120, 160, 200], abs=3)
     assert test.note.startswith("Stanford Online Products, test split: 3 images of 128x128 in 2 classes")
     assert "divided as the source says" in test.note

@@ -37,13 +37,13 @@ RECALLS = ("shift-recall", "misrank", "nearest-other")
 def digits(request):
     torch.manual_seed(0)
     data = load("digits")
-    return data, Gallery.build(Ranker(DigitsEncoder(), request.param), data.pictures, data.labels)
+    return data, Gallery.build(Ranker(DigitsEncoder(), request.param), data.images, data.labels)
 
 
 @pytest.fixture(scope="module")
 def scored(digits):
     data, gallery = digits
-    return robustness_score(gallery, data.pictures, eps=16 / 255, trials=T, seed=5, method=STEPS[6])
+    return robustness_score(gallery, data.images, eps=16 / 255, trials=T, seed=5, method=STEPS[6])
 
 
 def made(values, **changes):
@@ -114,7 +114,7 @@ def naive_kept(gallery, result, index):
 
 def test_nothing_is_lost_where_nothing_may_change(digits):
     data, gallery = digits
-    result = robustness_score(gallery, data.pictures, eps=0.0, trials=200, seed=1)
+    result = robustness_score(gallery, data.images, eps=0.0, trials=200, seed=1)
     terms = {name: term.mean for name, term in result.terms.items()}
     for name in ("ca+", "qa+"):  # 2 x 50 %
         summary = mean_interval(result.values[name])
@@ -131,7 +131,7 @@ def test_nothing_is_lost_where_nothing_may_change(digits):
 
 def test_a_larger_budget_leaves_less(digits, scored):
     data, gallery = digits
-    less = robustness_score(gallery, data.pictures, eps=64 / 255, trials=T, seed=5, method=STEPS[24])
+    less = robustness_score(gallery, data.images, eps=64 / 255, trials=T, seed=5, method=STEPS[24])
     assert less.ers.high < scored.ers.low
     assert less.shift.mean > scored.shift.mean
     assert less.terms["nearest-other"].mean < 50
@@ -170,7 +170,7 @@ def test_means_are_clipped_and_single_values_are_not(make):
 
 def test_one_image_has_no_interval(digits):
     data, gallery = digits
-    told = robustness_score(gallery, data.pictures, eps=8 / 255, trials=1, method=STEPS[1]).as_dict()
+    told = robustness_score(gallery, data.images, eps=8 / 255, trials=1, method=STEPS[1]).as_dict()
     assert told["ci95"]["ers"] == told["ci95"]["shift"] == told["ci95"]["ers_terms"]["qa-"] == [None, None]
     assert math.isfinite(told["ers"])
 
@@ -196,7 +196,7 @@ def test_the_published_settings_are_the_defaults(digits, monkeypatch):
 
     monkeypatch.setattr("rankproof.evaluation.robustness.attack_batch", spy)
     data, gallery = digits
-    result = robustness_score(gallery, data.pictures, trials=3)
+    result = robustness_score(gallery, data.images, trials=3)
     assert seen == [(77 / 255, PGD(steps=32, step=3 / 255))] * 9
     assert result.trials == 3
 
@@ -208,18 +208,18 @@ def test_the_budget_goes_by_the_size_of_the_images(side, eps):
 
 def test_another_method_takes_its_place(digits):
     data, gallery = digits
-    result = robustness_score(gallery, data.pictures, eps=0.1, trials=4, method=MomentumPGD(steps=5))
+    result = robustness_score(gallery, data.images, eps=0.1, trials=4, method=MomentumPGD(steps=5))
     assert (result.method, result.steps) == ("strong", 5)
 
 
 def test_the_same_seed_gives_the_same_values_and_an_image_depends_on_nothing_else(digits, scored):
     data, gallery = digits
-    again = robustness_score(gallery, data.pictures, eps=16 / 255, trials=T, seed=5, method=STEPS[6])
+    again = robustness_score(gallery, data.images, eps=16 / 255, trials=T, seed=5, method=STEPS[6])
     assert all(torch.equal(again.values[name], scored.values[name]) for name in TERMS)
-    fewer = robustness_score(gallery, data.pictures, eps=16 / 255, trials=7, seed=5, method=STEPS[6])
+    fewer = robustness_score(gallery, data.images, eps=16 / 255, trials=7, seed=5, method=STEPS[6])
     for name in TERMS:
         torch.testing.assert_close(fewer.values[name], scored.values[name][:7], rtol=1e-3, atol=0.3)
-    other = robustness_score(gallery, data.pictures, eps=16 / 255, trials=T, seed=6, method=STEPS[6])
+    other = robustness_score(gallery, data.images, eps=16 / 255, trials=T, seed=6, method=STEPS[6])
     assert other.gallery_ids.tolist() != scored.gallery_ids.tolist()
 
 
@@ -228,7 +228,7 @@ def test_progress_reaches_its_end_once(digits):
     calls = []
     robustness_score(
         gallery,
-        data.pictures,
+        data.images,
         eps=0.1,
         trials=5,
         method=STEPS[2],
@@ -259,8 +259,8 @@ def test_a_collapsed_encoder_does_not_pass_for_a_robust_one(digits, trace):
     data, gallery = digits
     torch.manual_seed(0)
     ranker = Ranker(Constant(trace), gallery.ranker.distance)
-    dead = Gallery.build(ranker, data.pictures, data.labels)
-    result = robustness_score(dead, data.pictures, trials=50, method=STEPS[8])
+    dead = Gallery.build(ranker, data.images, data.labels)
+    result = robustness_score(dead, data.images, trials=50, method=STEPS[8])
     assert result.collapsed
     assert result.as_dict()["collapsed"]
     assert "collapsed" in {flag.kind for flag in result.flags}
@@ -288,7 +288,7 @@ def test_images_alone_in_their_class_are_left_out_and_told(digits):
     labels[drawn[[2, 9]]] = torch.tensor([77, 78])
     lone = dataclasses.replace(gallery, labels=labels)
     assert has_company(lone).logical_not().nonzero().flatten().tolist() == sorted(drawn[[2, 9]].tolist())
-    result = robustness_score(lone, data.pictures, eps=0.05, trials=12, method=STEPS[1])
+    result = robustness_score(lone, data.images, eps=0.05, trials=12, method=STEPS[1])
     assert result.gallery_ids.tolist() == [x for i, x in enumerate(drawn.tolist()) if i not in (2, 9)]
     assert any(note.startswith("2 of the images drawn are alone") for note in result.notes)
 
@@ -301,8 +301,8 @@ def test_what_cannot_be_scored_is_refused(digits):
         (torch.arange(797), "alone in its class"),
     ):
         with pytest.raises(RankproofError, match=reason):
-            robustness_score(dataclasses.replace(gallery, labels=labels), data.pictures, trials=5)
+            robustness_score(dataclasses.replace(gallery, labels=labels), data.images, trials=5)
     with pytest.raises(RankproofError, match=r"expected the gallery's 797"):
-        robustness_score(gallery, data.pictures[:9])
+        robustness_score(gallery, data.images[:9])
     with pytest.raises(RankproofError, match="trials must be at least 1"):
-        robustness_score(gallery, data.pictures, trials=0)
+        robustness_score(gallery, data.images, trials=0)

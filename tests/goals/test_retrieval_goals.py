@@ -274,7 +274,7 @@ def digits(request):
     """The embedded digits under an encoder with random weights, in single precision."""
     torch.manual_seed(0)
     data = load("digits")
-    return data, Gallery.build(Ranker(DigitsEncoder(), request.param), data.pictures, data.labels)
+    return data, Gallery.build(Ranker(DigitsEncoder(), request.param), data.images, data.labels)
 
 
 @all_goals

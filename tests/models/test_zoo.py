@@ -36,7 +36,7 @@ def test_the_recall_of_a_shipped_model_can_be_measured_again(name):
     checkpoint = load_checkpoint(f"zoo:{name}")
     test = load(name.split("/")[0], "test", root=Path(root))
     gallery = Gallery.build(
-        Ranker(checkpoint.encoder, checkpoint.record["distance"]), test.pictures, test.labels
+        Ranker(checkpoint.encoder, checkpoint.record["distance"]), test.images, test.labels
     )
     found = 100 * float(recall_at(gallery, 1).mean())
     # The record of a training is of single precision, halving the weights moves a few neighbours.

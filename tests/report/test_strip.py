@@ -32,7 +32,7 @@ def gallery(request, make):
 
 
 def strip(gallery, goal, row=ROW, **options):
-    result = attack(gallery, gallery.pictures[row], goal, Threat(EPS), gallery_ids=row, **options)
+    result = attack(gallery, gallery.images[row], goal, Threat(EPS), gallery_ids=row, **options)
     return result, strip_of(result, gallery, CLASSES)
 
 
@@ -87,7 +87,7 @@ def test_ranks_of_a_strip_are_those_of_the_verdict(gallery, row):
 def test_candidate_strips_show_the_candidate_itself_at_its_rank(gallery, goal, row):
     result, shown = strip(gallery, goal, torch.tensor([row]))
     query = int(result.targets[0, 0])
-    order = places(gallery, gallery.pictures[query])
+    order = places(gallery, gallery.images[query])
     images = (result.original[0], result.adversarial[0])
     figures = (result.rank_before, result.rank_after)
     for tiles, image, figure, attacked in zip(
@@ -104,11 +104,11 @@ def test_candidate_strips_show_the_candidate_itself_at_its_rank(gallery, goal, r
         for tile in tiles:  # everything behind the candidate stands one place further back
             if tile is not own:
                 assert item(tile) == order[tile.rank - (tile.rank > own.rank)]
-    torch.testing.assert_close(shown.query, gallery.pictures[query].float())
+    torch.testing.assert_close(shown.query, gallery.images[query].float())
 
 
 def test_a_candidate_at_the_very_end_is_shown(gallery):
-    farthest = places(gallery, gallery.pictures[0])[-1]
+    farthest = places(gallery, gallery.images[0])[-1]
     targets = torch.tensor([[0]])
     result, shown = strip(gallery, CandidateLower(form="distance"), torch.tensor([farthest]), targets=targets)
     assert float(result.rank_after[0, 0]) == 100  # behind all 60, its own clean copy included
@@ -135,7 +135,7 @@ def test_what_the_attacker_wanted_in_words(gallery, goal, words):
 
 def black_box_strip(gallery, adversarial, targets, visible=10):
     return order_strip(
-        gallery.pictures[7],
+        gallery.images[7],
         adversarial,
         torch.tensor(targets),
         gallery,
@@ -146,9 +146,9 @@ def black_box_strip(gallery, adversarial, targets, visible=10):
 
 
 def test_a_black_box_strip_shows_the_chosen_before_as_wanted_and_after(gallery):
-    before, after = (places(gallery, gallery.pictures[row]) for row in (7, 30))
+    before, after = (places(gallery, gallery.images[row]) for row in (7, 30))
     targets = [before[place] for place in (2, 0, 1)]
-    shown = black_box_strip(gallery, gallery.pictures[30], targets, visible=20)
+    shown = black_box_strip(gallery, gallery.images[30], targets, visible=20)
     assert [(tile.rank, item(tile), tile.mark) for tile in shown.before] == [
         (0, targets[1], "B"),
         (1, targets[2], "C"),
@@ -165,32 +165,32 @@ def test_a_black_box_strip_shows_the_chosen_before_as_wanted_and_after(gallery):
 
 
 def test_what_a_black_box_shows_no_longer_is_marked_and_counts_as_lost(gallery):
-    before, after = (places(gallery, gallery.pictures[row]) for row in (7, 30))
+    before, after = (places(gallery, gallery.images[row]) for row in (7, 30))
     far = max(before[:5], key=after.index)
     assert after.index(far) > 0
-    shown = black_box_strip(gallery, gallery.pictures[30], [far, before[5]], visible=after.index(far))
+    shown = black_box_strip(gallery, gallery.images[30], [far, before[5]], visible=after.index(far))
     assert [item(tile) for tile in shown.after if tile.unseen] == [
         target for target in [far, before[5]] if after.index(target) >= after.index(far)
     ]
     assert not any(tile.unseen for tile in shown.order)
     assert "to −1.00." in shown.wanted
-    assert "to 1.00." in black_box_strip(gallery, gallery.pictures[7], before[:3]).wanted
+    assert "to 1.00." in black_box_strip(gallery, gallery.images[7], before[:3]).wanted
     assert "order A\N{NO-BREAK SPACE}B\N{NO-BREAK SPACE}C, drawn" in (
-        black_box_strip(gallery, gallery.pictures[7], before[:3]).wanted
+        black_box_strip(gallery, gallery.images[7], before[:3]).wanted
     )
 
 
 def test_no_strip_without_pictures_and_none_of_a_shift(gallery):
     bare = Gallery(gallery.ranker, gallery.embeddings)
-    result = attack(bare, gallery.pictures[ROW], QueryRaise(), Threat(EPS), gallery_ids=ROW)
+    result = attack(bare, gallery.images[ROW], QueryRaise(), Threat(EPS), gallery_ids=ROW)
     assert strip_of(result, bare) is None
-    picture, chosen = gallery.pictures[7], torch.tensor([1, 2])
+    picture, chosen = gallery.images[7], torch.tensor([1, 2])
     assert order_strip(picture, picture, chosen, bare, eps=EPS, visible=9, budget=9) is None
     assert strip(gallery, MaxShift())[1] is None
 
 
 def test_8_bit_pictures_and_missing_classes(gallery):
-    eight = (gallery.pictures * 255).round().to(torch.uint8)
+    eight = (gallery.images * 255).round().to(torch.uint8)
     coarse = Gallery(gallery.ranker, gallery.embeddings, None, eight)
     result = attack(coarse, eight[ROW], QueryRaise(), Threat(EPS), gallery_ids=ROW)
     tiles = strip_of(result, coarse, CLASSES).before

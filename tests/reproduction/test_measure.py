@@ -7,7 +7,7 @@ import pytest
 from rankproof.reproduction.measure import Bench
 from rankproof.reproduction.records import Measurement
 from rankproof.reproduction.runner import Reproduction, ReproductionRequest
-from rankproof.system import silent
+from rankproof.system import no_display
 
 RECIPE = """
 paper = "own"
@@ -63,7 +63,7 @@ def place(tmp_path, monkeypatch):
         request = ReproductionRequest(
             word="own/grows", recipes=tmp_path / "recipes", log=lambda line: None, command="typed"
         )
-        work = Reproduction(request, stage=silent)
+        work = Reproduction(request, stage=no_display)
         return work.run(work.estimate())
 
     return run

@@ -75,7 +75,7 @@ def digits_system(make):
     """The digits under a random encoder."""
     digits = load()
     encoder = make.flat(torch.randn(16, 64, generator=make.random(0)))
-    gallery = Gallery.build(Ranker(encoder, "cosine", name="random"), digits.pictures, digits.labels)
+    gallery = Gallery.build(Ranker(encoder, "cosine", name="random"), digits.images, digits.labels)
     return RetrievalSystem(gallery=gallery, dataset=digits, record={})
 
 

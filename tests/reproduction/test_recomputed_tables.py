@@ -68,7 +68,7 @@ def test_only_tables_of_other_data_and_of_seconds_are_left_out():
 def model(name):
     """Weights of a shipped model, and the embeddings of its X."""
     weights = load_file(ZOO / name / "model.safetensors")
-    pictures = load(Path(DATA) / name.split("/")[0], "test").pictures / 255
+    pictures = load(Path(DATA) / name.split("/")[0], "test").images / 255
     return weights, recompute.embedding(pictures, weights, "c2f1", "cosine")
 
 

@@ -16,7 +16,7 @@ SEARCH = "/search"
 
 @pytest.fixture
 def image_file(local, files):
-    return files.png(local.dataset.pictures[0])
+    return files.png(local.dataset.images[0])
 
 
 def assert_problem(answer, status, reason, words=""):
@@ -89,7 +89,7 @@ def test_a_call_that_cannot_be_answered_does_not_count(client, service, image_fi
 
 
 def test_items_are_put_and_deleted_by_admins(client, service, files, local):
-    image_file = files.png(255 - local.dataset.pictures[0])
+    image_file = files.png(255 - local.dataset.images[0])
     alice, admin = service.keys.add("alice"), {"X-Api-Key": service.keys.add("boss", admin=True)}
     assert_problem(client.put("/items/new", content=image_file), 401, "key")
     for call in (client.put, client.delete):
@@ -133,13 +133,13 @@ def test_invalid_ids(client, service, image_file, name):
 
 def test_changes_survive_a_restart(new_service, files, local, tmp_path):
     first = new_service()
-    first.put("new", 255 - local.dataset.pictures[0])
+    first.put("new", 255 - local.dataset.images[0])
     first.remove("5")
-    wanted = first.search(local.dataset.pictures[:8])
+    wanted = first.search(local.dataset.images[:8])
     first.close()
     again = new_service()
-    assert again.search(local.dataset.pictures[:8]) == wanted
-    assert again.image("new") == files.png(255 - local.dataset.pictures[0])
+    assert again.search(local.dataset.images[:8]) == wanted
+    assert again.image("new") == files.png(255 - local.dataset.images[0])
     assert len(again) == 797
 
 

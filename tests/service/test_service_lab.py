@@ -29,7 +29,7 @@ def lab(service):
 
 @pytest.fixture
 def image_file(local, files):
-    return files.png(local.dataset.pictures[0])
+    return files.png(local.dataset.images[0])
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_an_attack_is_the_one_a_caller_could_make(lab, service, local, settings,
     targets = torch.tensor([[oracle.number(name) for name in settings["wanted"]]])
     local_result = attack(
         oracle,
-        local.dataset.pictures[:1] / 255,
+        local.dataset.images[:1] / 255,
         Reorder(k=5),
         Threat(settings["eps"], grid=True),
         budget=60,

@@ -24,12 +24,12 @@ def embedded(monkeypatch):
 def test_a_restart_embeds_nothing(new_service, local, embedded):
     first = new_service()
     assert embedded == [1, 500, 297, *TRIED]
-    wanted = first.search(local.dataset.pictures[:4])
+    wanted = first.search(local.dataset.images[:4])
     first.close()
     embedded.clear()
     again = new_service()
     assert embedded == [1, *TRIED]  # the first gives the number of dimensions
-    assert again.search(local.dataset.pictures[:4]) == wanted
+    assert again.search(local.dataset.images[:4]) == wanted
 
 
 def test_the_embeddings_are_those_of_the_gallery_to_the_bit(service, local):

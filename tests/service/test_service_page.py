@@ -89,7 +89,7 @@ def visit(served, chromium):
 def mine(local, files, tmp_path):
     """The file of item 7."""
     path = tmp_path / "mine.png"
-    path.write_bytes(files.png(local.dataset.pictures[7]))
+    path.write_bytes(files.png(local.dataset.images[7]))
     return path
 
 
@@ -124,17 +124,17 @@ def test_a_chosen_file_is_searched_and_a_result_searches_on(served, visit, mine,
     left = page.inner_text("#calls")
     page.set_input_files("#file", mine)
     ids = results(page)
-    assert ids == ranking(service, local.dataset.pictures[7])
+    assert ids == ranking(service, local.dataset.images[7])
     expect(page, "#name").to_have_text("mine.png")
     expect(page, "#calls").not_to_have_text(left)
     assert page.inner_text("#calls") == f"{1000 - service.quota.spent('anonymous')} of 1,000 calls left today"
     page.click(f"#results .tile >> nth={3}")
     expect(page, "#name").to_have_text(f"Item {ids[3]}")
     expect(page, "#results .tile >> nth=0").to_have_attribute(
-        "aria-label", re.compile(f"item {ranking(service, local.dataset.pictures[int(ids[3])])[0]}:")
+        "aria-label", re.compile(f"item {ranking(service, local.dataset.images[int(ids[3])])[0]}:")
     )
     page.reload()  # the address knows the item
-    assert results(page) == ranking(service, local.dataset.pictures[int(ids[3])])
+    assert results(page) == ranking(service, local.dataset.images[int(ids[3])])
     assert page.locator("#results img").evaluate_all("all => all.every(one => one.draggable === false)")
 
 
@@ -142,7 +142,7 @@ def test_a_chosen_file_is_searched_and_a_result_searches_on(served, visit, mine,
 def test_an_image_is_dropped_or_pasted(visit, served, mine, local, kind):
     page = visit()
     page.evaluate(HAND_OVER, [kind, list(mine.read_bytes())])
-    assert results(page) == ranking(served[0], local.dataset.pictures[7])
+    assert results(page) == ranking(served[0], local.dataset.images[7])
 
 
 def test_by_keyboard_alone(visit):
@@ -277,7 +277,7 @@ def test_results_are_dragged_into_an_order_and_attacked(served, visit, mine, loc
     with page.expect_download() as got:
         page.click("#get-image")
     sent = Image.open(got.value.path())
-    change = np.asarray(sent).astype(int) - local.dataset.pictures[7, 0].numpy().astype(int)
+    change = np.asarray(sent).astype(int) - local.dataset.images[7, 0].numpy().astype(int)
     assert 0 < abs(change).max() <= 24
     drawn = page.evaluate("(({ width, height }) => [width, height])(document.querySelector('#change'))")
     assert drawn == [8, 8]

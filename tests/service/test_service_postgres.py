@@ -27,9 +27,9 @@ def service_and_server(new_service):
 
 def test_a_database_that_is_restarted(service_and_server, local, files):
     service, server = service_and_server
-    client, image_file = TestClient(create_app(service)), files.png(local.dataset.pictures[0])
+    client, image_file = TestClient(create_app(service)), files.png(local.dataset.images[0])
     wanted = client.post("/search", content=image_file).json()
-    embeddings = local.gallery.ranker.embed_all(local.dataset.pictures[:1])
+    embeddings = local.gallery.ranker.embed_all(local.dataset.images[:1])
     assert wanted["ids"] == [str(number) for number in local.gallery.search(embeddings, 50)[0].tolist()]
     server.stop()
     for path in ("/search", "/search"):

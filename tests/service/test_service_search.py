@@ -26,7 +26,7 @@ def test_twenty_images_over_http(new_service, models, files, distance):
     target = open_system(str(models / distance), None)
     random = torch.Generator().manual_seed(1)
     noise = torch.randint(-20, 21, (20, 1, 8, 8), generator=random)
-    perturbed = (target.dataset.pictures[:20].int() + noise).clamp(0, 255).to(torch.uint8)
+    perturbed = (target.dataset.images[:20].int() + noise).clamp(0, 255).to(torch.uint8)
     client = TestClient(create_app(new_service(distance)))
     answers = [client.post("/search", files={"image": files.png(image)}).json() for image in perturbed]
     assert [answer["ids"] for answer in answers] == expected(target, perturbed)
@@ -34,7 +34,7 @@ def test_twenty_images_over_http(new_service, models, files, distance):
 
 
 def test_raw_bytes_and_a_form_are_the_same(client, local, files):
-    raw = files.png(local.dataset.pictures[3])
+    raw = files.png(local.dataset.images[3])
     form = client.post("/search", files={"image": ("a.png", raw, "image/png")})
     assert form.status_code == 200
     for media in ("image/png", "application/octet-stream", "IMAGE/PNG; charset=binary"):
@@ -44,12 +44,12 @@ def test_raw_bytes_and_a_form_are_the_same(client, local, files):
 
 
 def test_fewer_results_where_fewer_are_set_or_there_are(new_service, local, files):
-    raw = files.png(local.dataset.pictures[3])
+    raw = files.png(local.dataset.images[3])
     service = new_service(limits=Limits(visible=7))
     client = TestClient(create_app(service))
     assert client.post("/search", content=raw).json() == {
         "visible": 7,
-        "ids": expected(local, local.dataset.pictures[3:4], 7)[0],
+        "ids": expected(local, local.dataset.images[3:4], 7)[0],
     }
     for number in range(3, 797):
         service.index.remove(str(number))
@@ -60,7 +60,7 @@ def test_fewer_results_where_fewer_are_set_or_there_are(new_service, local, file
 
 
 def test_an_embedding_does_not_depend_on_its_batch(service, local):
-    batch = local.dataset.pictures[:16]
+    batch = local.dataset.images[:16]
     together = service.embed(batch)
     for count in (1, 2, 3, 5, 11):
         assert torch.equal(service.embed(batch[:count]), together[:count])
@@ -92,7 +92,7 @@ def test_the_service_preprocesses_as_a_local_target_does(new_service, models, fi
     chain = preprocess_of(None, None, 60)
     target = open_system(str(models / "cosine"), None, SystemOptions(preprocess=chain))
     client = TestClient(create_app(new_service(preprocess=chain)))
-    images = target.dataset.pictures[:4]
+    images = target.dataset.images[:4]
     answers = [client.post("/search", content=files.png(image)).json()["ids"] for image in images]
     assert answers == expected(target, images)
 
@@ -101,7 +101,7 @@ def test_images_of_items(client, local, files):
     for number in (0, 796):
         answer = client.get(f"/items/{number}/image")
         assert answer.headers["content-type"] == "image/png"
-        assert answer.content == files.png(local.dataset.pictures[number])
+        assert answer.content == files.png(local.dataset.images[number])
     assert client.get("/items/797/image").status_code == 404
 
 

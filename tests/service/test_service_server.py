@@ -66,7 +66,7 @@ def start(models, tmp_path):
 
 
 def test_the_program(start, files, local):
-    image_file = files.png(local.dataset.pictures[0])
+    image_file = files.png(local.dataset.images[0])
     png = {"Content-Type": "image/png"}
     first = start("--per-day", "5", "--visible", "3")
     assert first.lines[0].startswith("797 items; the embedded digits, test split")

@@ -47,7 +47,7 @@ def test_two_processes_average_the_gradients_of_their_halves(tmp_path, digits, r
         return StepInput(
             ranker=ranker,
             loss=loss,
-            images=ranker.as_input(train_split.pictures[batch.rows]),
+            images=ranker.as_input(train_split.images[batch.rows]),
             labels=train_split.labels[batch.rows],
             triplets=batch.triplets,
             rng=torch.Generator(),

@@ -17,7 +17,7 @@ from rankproof.training.recipe import Augment, is_published
 def asked(digits):
     """The recipe of some options, as if the digits were 28x28 images."""
     images = torch.zeros(len(digits[0]), 1, 28, 28, dtype=torch.uint8)
-    data = replace(digits[0], pictures=images)
+    data = replace(digits[0], images=images)
     return lambda **options: recipe_of(Options(**options), data, "c2f1")
 
 

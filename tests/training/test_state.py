@@ -126,7 +126,7 @@ def test_running_statistics_and_low_precision_go_on_too(tmp_path, digits):
     train_split, test_split = digits
     colour = [
         # 32 pixels a side: on maps of one pixel bf16 kernels of some processors give no two equal gradients.
-        replace(split.head(30), pictures=split.pictures[:30].repeat(1, 3, 4, 4))
+        replace(split.head(30), images=split.images[:30].repeat(1, 3, 4, 4))
         for split in (train_split, test_split)
     ]
     recipe = replace(

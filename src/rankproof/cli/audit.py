@@ -67,7 +67,7 @@ def audit(
 
         threat = Threat(parse_eps(eps))
         target = system.embed()
-        gallery, images = target.gallery, target.dataset.pictures
+        gallery, images = target.gallery, target.dataset.images
         if limit is not None and trials is None and (kept := stopped_trials(out / JOURNAL)):
             say(f"going on with the {kept} trials of the stopped audit; remove {out / JOURNAL} to plan anew")
             trials, limit = kept, None

@@ -63,7 +63,7 @@ def evaluate(
             with progress("attacking") as tell:
                 attacked = robustness_score(
                     gallery,
-                    target.dataset.pictures,
+                    target.dataset.images,
                     eps=budget,
                     trials=trials or TRIALS,
                     seed=seed,

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rankproof.cli.options import Data, Device, Seed, Size, SplitBy
-from rankproof.cli.surroundings import data_root
-from rankproof.console import (
+from rankproof.cli.options import Data, Device, Seed, Size, SplitBy, data_root
+from rankproof.cli.terminal import (
     at_least_one,
     duration,
     not_below_zero,
@@ -272,7 +271,7 @@ def _arch_for(dataset: "Dataset") -> str:
     """The first architecture that takes the images."""
     from rankproof.models.architectures import ARCHITECTURES
 
-    form = tuple(dataset.pictures.shape[1:])
+    form = tuple(dataset.images.shape[1:])
     for name, architecture in ARCHITECTURES.items():
         if architecture.takes(form):
             return name

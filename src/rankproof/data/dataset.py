@@ -14,7 +14,7 @@ class Dataset:
     """Labelled images and where they come from.
 
     Args:
-        pictures: (n, c, h, w) 8-bit pixel values.
+        images: (n, c, h, w) 8-bit pixel values.
         labels: (n,) class of each image, an index into `classes`.
         classes: name of each class.
         name: short name of the data set, as in records.
@@ -23,7 +23,7 @@ class Dataset:
         files: file name of each image; empty where images are not single files.
     """
 
-    pictures: UInt8[Tensor, "n c h w"]
+    images: UInt8[Tensor, "n c h w"]
     labels: Int[Tensor, " n"]
     classes: tuple[str, ...]
     name: str
@@ -32,29 +32,27 @@ class Dataset:
     files: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def as_float(self) -> Tensor:
         """All images as (n, c, h, w) floats in [0, 1]; for large data sets use `take`."""
-        return self.pictures.float() / 255
+        return self.images.float() / 255
 
     @cached_property
     def sha256(self) -> str:
         """Digest of the pixels and labels; names do not count."""
-        digest = hashlib.sha256(repr(tuple(self.pictures.shape)).encode())
-        for values in (self.pictures, self.labels):
+        digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+        for values in (self.images, self.labels):
             digest.update(values.contiguous().numpy().data)
         return digest.hexdigest()
 
     def take(self, positions: Tensor) -> Tensor:
         """The images at `positions` (b,) as (b, c, h, w) floats in [0, 1]."""
-        return self.pictures[positions].float() / 255
+        return self.images[positions].float() / 255
 
     def head(self, count: int) -> "Dataset":
         """The first `count` images."""
-        return replace(
-            self, pictures=self.pictures[:count], labels=self.labels[:count], files=self.files[:count]
-        )
+        return replace(self, images=self.images[:count], labels=self.labels[:count], files=self.files[:count])
 
 
 def as_labels(values: object) -> Tensor:

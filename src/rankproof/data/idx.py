@@ -86,7 +86,7 @@ def load_idx(folder: Path, split: str) -> Dataset:
     classes = FASHION_CLASSES if fashion else tuple(str(number) for number in range(count))
     height, width = pixels.shape[1:]
     return Dataset(
-        pictures=torch.from_numpy(pixels.copy())[:, None],  # (n, 1, h, w)
+        images=torch.from_numpy(pixels.copy())[:, None],  # (n, 1, h, w)
         labels=as_labels(labels.astype(np.int64)),
         classes=classes,
         name=folder.resolve().name,

@@ -83,7 +83,7 @@ def read_split(
         f"in {len({image.key for image in selected})} classes"
     )
     return Dataset(
-        pictures=_decode_all(listed, selected, form, progress),
+        images=_decode_all(listed, selected, form, progress),
         labels=as_labels([label[image.key] for image in selected]),
         classes=tuple(listed.classes.values()),
         name=listed.name,

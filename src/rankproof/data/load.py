@@ -68,10 +68,10 @@ def load(
         raise RankproofError(f"{path or EMBEDDED}: comes with its own split; leave `divide` at auto")
     dataset = _load_digits(split) if place is None else load_idx(place, split)
     require_two_classes(dataset.labels.tolist(), f"{dataset.name}, {split} split")
-    if wanted is None or tuple(dataset.pictures.shape[2:]) == wanted:
+    if wanted is None or tuple(dataset.images.shape[2:]) == wanted:
         return dataset
     note = f"{dataset.note}; {resized_note(wanted)}"
-    return replace(dataset, pictures=resize(dataset.pictures, wanted), note=note)
+    return replace(dataset, images=resize(dataset.images, wanted), note=note)
 
 
 def find(path: str | Path, root: Path | None) -> Path:
@@ -108,7 +108,7 @@ def _load_digits(split: str) -> Dataset:
     part = slice(None, DIGITS_TRAIN_SIZE) if split == "train" else slice(DIGITS_TRAIN_SIZE, None)
     pixels = np.rint(digits.images[part] * (255 / 16)).astype(np.uint8)
     return Dataset(
-        pictures=torch.from_numpy(pixels)[:, None],  # (n, 1, 8, 8)
+        images=torch.from_numpy(pixels)[:, None],  # (n, 1, 8, 8)
         labels=as_labels(digits.target[part]),
         classes=tuple(str(name) for name in digits.target_names),
         name=EMBEDDED,

@@ -12,7 +12,7 @@ from rankproof.attacks import AttackBatch, attack_batch
 from rankproof.attacks.batch import make_batch
 from rankproof.audit.diagnostics import check_attack, check_gallery
 from rankproof.errors import RankproofError
-from rankproof.evaluation.terms import ERS_TERMS, GOALS, SHIFT, TERMS, Outcome
+from rankproof.evaluation.terms import ERS_TERMS, GOALS, SHIFT, TERMS, AttackRun
 from rankproof.methods import PGD
 from rankproof.methods.white_box.base import Method
 from rankproof.ranking.gallery import Gallery
@@ -184,7 +184,7 @@ def _attack_all(
             progress(before + done, len(GOALS) * work)
 
         result = attack_batch(gallery, batch, goal, threat, method=method, seed=seed, progress=inside)
-        outcome = Outcome(result, gallery, batch.gallery_ids)
+        outcome = AttackRun(result, gallery, batch.gallery_ids)
         values |= {term.name: term.values(outcome) for term in ERS_TERMS if term.goal is goal}
         moved = outcome.figure if goal is SHIFT else moved
         flags += check_attack(result, result.goal, headline=False)

@@ -26,7 +26,7 @@ from rankproof.types import Embeddings, PerAttack
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AttackRun:
     """An attack of the score, and what it was run on."""
 
     result: AttackResult
@@ -58,35 +58,35 @@ class Term:
     name: str
     label: str
     goal: Goal
-    values: Callable[[Outcome], Tensor]
+    values: Callable[[AttackRun], Tensor]
 
 
-def _doubled(outcome: Outcome) -> Tensor:
+def _doubled(outcome: AttackRun) -> Tensor:
     return 2 * outcome.figure
 
 
-def _left(outcome: Outcome) -> Tensor:
+def _left(outcome: AttackRun) -> Tensor:
     return 100 - outcome.figure
 
 
-def _percent(outcome: Outcome) -> Tensor:
+def _percent(outcome: AttackRun) -> Tensor:
     return 100 * outcome.figure
 
 
-def _away_from_target(outcome: Outcome) -> Tensor:
+def _away_from_target(outcome: AttackRun) -> Tensor:
     """100 (1 - cos(q~, c))."""
     target = _unit(outcome.gallery.embeddings[outcome.result.targets[:, 0]])
     return 100 * (1 - (_unit(outcome.adversarial) * target).sum(1).cpu())
 
 
-def _not_moved(outcome: Outcome) -> Tensor:
+def _not_moved(outcome: AttackRun) -> Tensor:
     """100 (2 - |q~ - q|) / 2."""
     clean = outcome.gallery.ranker.embed_all(outcome.result.original)
     moved: Tensor = (_unit(outcome.adversarial) - _unit(clean)).norm(dim=1).cpu()
     return 50 * (2 - moved)
 
 
-def _recall(outcome: Outcome) -> Tensor:
+def _recall(outcome: AttackRun) -> Tensor:
     """100 R@1 of the adversarial images."""
     recall: Tensor = hit(outcome.gallery, outcome.adversarial, outcome.gallery_ids).cpu()
     return 100 * recall

@@ -24,16 +24,16 @@ class Gallery:
     """A database that can be searched and asked for ranks.
 
     Args:
-        ranker: how pictures become embeddings, and the distance between them.
+        ranker: how images become embeddings, and the distance between them.
         embeddings: (n, d) prepared embeddings of all items.
         labels: (n,) class of each item, where known.
-        pictures: (n, c, h, w) the items themselves, for reports; never used to rank.
+        images: (n, c, h, w) the items themselves, for reports; never used to rank.
     """
 
     ranker: Ranker
     embeddings: Tensor
     labels: Tensor | None = None
-    pictures: Tensor | None = None
+    images: Tensor | None = None
 
     @classmethod
     def build(

@@ -85,7 +85,7 @@ class Strip:
 
 def strip_of(result: AttackResult, gallery: Gallery, classes: tuple[str, ...] = ()) -> Strip | None:
     """The first attack of a result as a strip; None without the gallery's images or without chosen items."""
-    if gallery.pictures is None or result.targets.shape[1] == 0:
+    if gallery.images is None or result.targets.shape[1] == 0:
         return None
     goal, items = spec(result.goal), _Items(gallery, classes)
     original, adversarial = result.original[0], result.adversarial[0]
@@ -133,7 +133,7 @@ def order_strip(
         original, adversarial: (c, h, w) in [0, 1].
         targets: (k,) the chosen in wanted order.
     """
-    if gallery.pictures is None:
+    if gallery.images is None:
         return None
     items, limit = _Items(gallery, ()), len(gallery) if visible is None else visible
     letters = "\N{NO-BREAK SPACE}".join(ascii_uppercase[: len(targets)])
@@ -165,8 +165,8 @@ class _Items:
 
     def image(self, position: int) -> Tensor:
         """The image of an item, in [0, 1]."""
-        assert self.gallery.pictures is not None
-        image = self.gallery.pictures[position].cpu()
+        assert self.gallery.images is not None
+        image = self.gallery.images[position].cpu()
         return image.float() / 255 if image.dtype == torch.uint8 else image.float()
 
     def tile(self, position: int, rank: int, *, chosen: bool) -> Tile:

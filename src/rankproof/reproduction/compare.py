@@ -181,7 +181,7 @@ def _paired(strong: Row, published: Row) -> str | None:
 
 
 def _made_for(record: Measurement) -> tuple[object, ...]:
-    """Models and seed: which pictures and items are drawn follows from them."""
+    """Models and seed: which images and items are drawn follows from them."""
     return record.seed, [(model.name, model.sha256) for model in record.models]
 
 
@@ -195,11 +195,11 @@ def _against_print(counts: Counter[tuple[str, bool]]) -> str:
 
 
 def _against_method(counts: Counter[str]) -> str:
-    """Same model, pictures and targets: the print may be of a model that is moved more easily."""
+    """Same model, images and targets: the print may be of a model that is moved more easily."""
     if not counts:
         return ""
     return (
-        f" On the same models, pictures and targets as the published method, paired, it is stronger in "
+        f" On the same models, images and targets as the published method, paired, it is stronger in "
         f"{counts['stronger']} of {counts.total()} cells, weaker in {counts['weaker']}; in the other "
         f"{counts['level']} the 95 % interval of the difference holds 0. What SP-QA keeps in place, or "
         "moves, is not counted here, nor is eps = 0."

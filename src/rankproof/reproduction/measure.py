@@ -238,7 +238,7 @@ class Bench:
             Threat(cell.eps, grid=cell.grid),
             method=method,
             subspace=subspace,
-            # Where the table has no search at all, the clean picture is sent and nothing else.
+            # Where the table has no search at all, the clean image is sent and nothing else.
             budget=max(1, cell.budget or 0),
             seed=self.seed,
             gallery_ids=index,
@@ -288,7 +288,7 @@ class Bench:
             ]
             found["shift"] = self._defended(target, "shift", "pgd")
         if cell.robustness:
-            score = robustness_score(gallery, target.dataset.pictures, trials=cell.robustness)
+            score = robustness_score(gallery, target.dataset.images, trials=cell.robustness)
             found["robustness"] = score.as_dict()
         return CellOutcome(
             seconds=time.perf_counter() - begin,
@@ -352,7 +352,7 @@ class Bench:
         )
 
     def _shown(self, cell: TableCell, target: System, progress: Progress) -> CellOutcome:
-        """Attacks in pictures."""
+        """Attacks as image strips."""
         result = self._attacked(cell, target, progress)
         strips = attack_strips(result, target.gallery, target.dataset.classes)
         return replace(
@@ -360,10 +360,10 @@ class Bench:
         )
 
     def _order_shown(self, cell: TableCell, target: System, progress: Progress) -> CellOutcome:
-        """The best of some black-box order attacks in pictures."""
+        """The best of some black-box order attacks as image strips."""
         result = self._search(cell, target, target.draw(cell.trials, self.seed), progress)
         strip = best_order(result, target.gallery, shown(cell, len(target.gallery)), cell.budget)
-        assert strip is not None  # a target has its pictures
+        assert strip is not None  # a system has its images
         measured = self._outcome(cell, target, result)
         mean = measured.figures["tau"][0]
         note = f"shown is the best of {len(result)} attacks, their mean tau_S is {mean:.3f}"
@@ -432,7 +432,7 @@ def _over_attacks(measured: CellOutcome) -> CellOutcome:
         "median": float(tau.median()),
     }
     note = (
-        "a stand-in: the published system is not to be had; asked as a service, 8-bit pictures, first N shown"
+        "a stand-in: the published system is not to be had; asked as a service, 8-bit images, first N shown"
     )
     figures = {name: (value, None, None) for name, value in single.items()}
     return replace(

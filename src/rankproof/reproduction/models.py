@@ -17,7 +17,7 @@ from rankproof.models.checkpoint import RECORD, WEIGHTS
 from rankproof.reproduction.recipe import ModelSpec
 from rankproof.reproduction.records import ModelFacts
 from rankproof.reproduction.schema import JsonObject
-from rankproof.system import RetrievalSystem, Stage, SystemOptions, find_device, open_system, silent
+from rankproof.system import RetrievalSystem, Stage, SystemOptions, find_device, no_display, open_system
 from rankproof.training.divergence import TrainingFailedError
 from rankproof.training.options import Options, recipe_of
 from rankproof.training.recipe import Recipe
@@ -114,7 +114,7 @@ class Models:
     published_schedule: bool = False
     precision: str = "single"
     log: Log = lambda line: None
-    stage: Stage = silent
+    stage: Stage = no_display
     _splits: dict[tuple[str, int | None], Splits | None] = field(default_factory=dict)
     _planned: dict[str, Planned | None] = field(default_factory=dict)
     _targets: dict[str, RetrievalSystem] = field(default_factory=dict)

@@ -271,7 +271,7 @@ def searched_alone(oracle: Oracle, images: Images, wanted: Ids) -> PerAttack:
 def served(target: RetrievalSystem) -> Iterator[str]:
     """The address of a service of its own process, whose uploads pass a JPEG file and a smaller size."""
     with TemporaryDirectory() as folder:
-        side = str(target.dataset.pictures.shape[-1])
+        side = str(target.dataset.images.shape[-1])
         chain = ["--size", side, "--jpeg", str(JPEG), "--resize", str(SEEN_SIDE)]
         limits = ["--per-day", UNLIMITED, "--per-second", UNLIMITED]
         model, data = target.gallery.ranker.name, target.dataset.name

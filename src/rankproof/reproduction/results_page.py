@@ -787,7 +787,7 @@ def _defended_attacks(view: View, data: str, cells: Sequence[TableCell]) -> Iter
         for cell in cells:
             record, name = _training(view, cell), f"`{cell.model}`"
             found = [
-                each for each in record.get("attacks", ()) if each["goal"].endswith(goal.removeprefix("sp-"))
+                each for each in record.get("attacks", ()) if each["goal"] in (goal, goal.removeprefix("sp-"))
             ]
             if not found:
                 yield name, "", "", "", "", "", "", _state(record)

@@ -36,7 +36,7 @@ from rankproof.reproduction.recipe import ExperimentRecipe, Recipe, TableRecipe,
 from rankproof.reproduction.records import RECORDS, CompletedCells, Measurement, ModelFacts, identity
 from rankproof.reproduction.render import Table
 from rankproof.reproduction.results_page import Experiment
-from rankproof.system import Stage, find_device, silent
+from rankproof.system import Stage, find_device, no_display
 from rankproof.training.divergence import TrainingFailedError, chance_recall
 
 CELL_FIELDS = (
@@ -251,7 +251,7 @@ def _kept(cell: TableCell, values: Mapping[str, Sequence[int | float]]) -> dict[
 
 def start_worker(request: ReproductionRequest) -> Callable[[Step], Done]:
     """What one of several processes does with a step; it has no display."""
-    return Worker(request, stage=silent).do
+    return Worker(request, stage=no_display).do
 
 
 class Reproduction:

@@ -273,7 +273,7 @@ class CurveBlock:
 
 @dataclass(frozen=True, kw_only=True)
 class StripBlock:
-    """Attacks in pictures: what was changed, and the ranking before and after it."""
+    """Attacks as image strips: what was changed, and the ranking before and after it."""
 
     model: str
     goal: str
@@ -284,7 +284,7 @@ class StripBlock:
 
 @dataclass(frozen=True, kw_only=True)
 class OrderStripBlock:
-    """A black-box order attack in pictures: the results before, as wanted and after."""
+    """A black-box order attack as an image strip: the results before, as wanted and after."""
 
     model: str
     method: str

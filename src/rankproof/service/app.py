@@ -100,12 +100,12 @@ class SecurityHeaders:
 def _add_error_handlers(app: FastAPI, metrics: Metrics) -> None:
     """Answer every error with a `Problem`."""
 
-    def respond(refusal: RefusedError) -> JSONResponse:
-        metrics.refusals.labels(refusal.reason).inc()
-        problem = Problem(detail=refusal.detail, reason=refusal.reason)
-        wait = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
-        key = {"WWW-Authenticate": "Bearer"} if refusal.status == 401 else {}
-        return JSONResponse(problem.model_dump(), refusal.status, {**wait, **key})
+    def respond(error: RefusedError) -> JSONResponse:
+        metrics.refusals.labels(error.reason).inc()
+        problem = Problem(detail=error.detail, reason=error.reason)
+        wait = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+        key = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
+        return JSONResponse(problem.model_dump(), error.status, {**wait, **key})
 
     @app.exception_handler(RefusedError)
     def refused(request: Request, error: RefusedError) -> JSONResponse:

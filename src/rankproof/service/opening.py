@@ -21,7 +21,7 @@ from rankproof.service.limits import Limits
 from rankproof.service.search_service import SearchService
 from rankproof.service.storage import Database, Items, Sqlite
 from rankproof.service.storage.postgres import Postgres, start_embedded
-from rankproof.system import LoadedTask, Stage, silent
+from rankproof.system import LoadedTask, Stage, no_display
 from rankproof.types import ProgressCallback
 
 SQLITE_FILE, POSTGRES_FOLDER = "service.sqlite", "postgres"
@@ -36,7 +36,7 @@ def open_service(
     limits: Limits | None = None,
     exact: bool = False,
     anonymous: bool = True,
-    stage: Stage = silent,
+    stage: Stage = no_display,
 ) -> SearchService:
     """Open a search service over a data set; embeds what is not embedded yet.
 
@@ -54,13 +54,13 @@ def open_service(
     with ExitStack() as stack:
         database = open_database(index, folder)
         stack.callback(database.close)
-        items = Items(database, ranker.embed_all(dataset.pictures[:1]).shape[1])
+        items = Items(database, ranker.embed_all(dataset.images[:1]).shape[1])
         with stage("embedding the gallery") as progress:
             fill(items, ranker, dataset, fingerprint(subject), progress)
         with stage("building the index") as progress:
             nearest = _open_index(items, ranker, folder, hnsw_from, progress)
         with stage("trying batch sizes") as progress:
-            shape = dataset.pictures.shape[1:]
+            shape = dataset.images.shape[1:]
             batch_multiple = batch_invariant_multiple(ranker, shape, limits.batch, progress)
         stack.pop_all()
     return SearchService(
@@ -119,7 +119,7 @@ def fill(items: Items, ranker: Ranker, dataset: Dataset, made_by: str, progress:
     if items.metadata.get(FILLED) is not None:
         return
     for start in range(len(items), len(dataset), ranker.chunk):
-        chunk = dataset.pictures[start : start + ranker.chunk]
+        chunk = dataset.images[start : start + ranker.chunk]
         ids = [str(start + place) for place in range(len(chunk))]
         items.add(ids, ranker.embed_all(chunk), [None] * len(chunk))
         progress(start + len(chunk), len(dataset))

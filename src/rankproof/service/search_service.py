@@ -48,7 +48,7 @@ class SearchService:
         self.ranker, self.dataset, self.items, self.index = ranker, dataset, items, index
         self.limits, self.batch_multiple, self.anonymous = limits, batch_multiple, anonymous
         self.keys, self.quota = Keys(items.database), Quota(items.database, limits)
-        channels, height, width = (int(side) for side in dataset.pictures.shape[1:])
+        channels, height, width = (int(side) for side in dataset.images.shape[1:])
         self.form = Form(height=height, width=width, channels=channels)
         self._encoder = Lock()
 
@@ -119,7 +119,7 @@ class SearchService:
         row = self.items.image_file(item_id)
         if row is None:
             raise _unknown_item()
-        return row[0] or encode_png(self.dataset.pictures[int(item_id)])
+        return row[0] or encode_png(self.dataset.images[int(item_id)])
 
     def close(self) -> None:
         """Write the index to disk and close the database."""

@@ -185,7 +185,7 @@ class Training:
     def _step(self, batch: Batch, done: int, rng: torch.Generator) -> float:
         """One step of the optimiser; returns the loss."""
         ranker, recipe, number = self.ranker, self.recipe, len(self.history) + 1
-        images = recipe.augment(ranker.as_input(self.data.pictures[batch.rows]), rng)
+        images = recipe.augment(ranker.as_input(self.data.images[batch.rows]), rng)
         step = StepInput(
             ranker=ranker,
             loss=recipe.loss,
@@ -283,7 +283,7 @@ def train(
 
 def measure(ranker: Ranker, test: Dataset) -> tuple[float, float]:
     """R@1 (%) on a data set, leave-one-out, and the spread of its embeddings."""
-    gallery = Gallery.build(ranker, test.pictures, test.labels)
+    gallery = Gallery.build(ranker, test.images, test.labels)
     return 100 * float(recall_at(gallery, 1).mean()), spread(gallery.embeddings)
 
 

@@ -97,7 +97,7 @@ def recipe_of(options: Options, data: Dataset, arch: str, device: str = "cpu") -
     distance = options.distance or ("sphere" if options.defense in MINED else "cosine")
     if distance not in PUBLISHED_BATCH:
         raise RankproofError(f"--distance must be {', '.join(PUBLISHED_BATCH)}, got {distance!r}")
-    height, width = (int(side) for side in data.pictures.shape[-2:])
+    height, width = (int(side) for side in data.images.shape[-2:])
     usual = PUBLISHED_BATCH[distance] if max(height, width) <= SMALL_IMAGE else LARGE_IMAGE_BATCH
     batch = options.batch or (min(FAST_BATCH, usual) if options.fast else usual)
     if not 0 <= options.shift < min(height, width):
@@ -218,10 +218,10 @@ def _inner_attack(options: Options, size: int) -> InnerAttack:
 def _dimensions(arch: str, data: Dataset) -> int:
     """Number of dimensions of an architecture's embeddings."""
     architecture = ARCHITECTURES.get(arch)
-    if architecture is not None and not architecture.takes(tuple(data.pictures.shape[1:])):
+    if architecture is not None and not architecture.takes(tuple(data.images.shape[1:])):
         return 1  # the training run reports that the images do not fit
     with torch.inference_mode():
-        z = new_encoder(arch).eval()(torch.zeros(1, *data.pictures.shape[1:]))  # (1, d)
+        z = new_encoder(arch).eval()(torch.zeros(1, *data.images.shape[1:]))  # (1, d)
     return int(z.shape[1])
 
 

@@ -122,7 +122,7 @@ def _fastest_kernels() -> Iterator[None]:
 
 def _ranker(run: Run) -> tuple[Ranker, nn.Module]:
     """The new encoder, and the ranker it is trained in."""
-    form = tuple(run.data.pictures.shape[1:])
+    form = tuple(run.data.images.shape[1:])
     encoder = new_encoder(run.arch, run.recipe.seed)
     architecture = ARCHITECTURES[run.arch]
     if not architecture.takes(form):
@@ -184,7 +184,7 @@ def _identity(run: Run, group: Group) -> Settings:
     if run.recipe.decay == "constant":
         del settings["epochs"]  # more epochs do not change those already trained
     data = {
-        f"{split.split} data": f"{split.name} {'x'.join(map(str, split.pictures.shape))} {split.sha256}"
+        f"{split.split} data": f"{split.name} {'x'.join(map(str, split.images.shape))} {split.sha256}"
         for split in (run.data, run.test)
     }
     identity = {"arch": run.arch, **settings, **data, "processes": group.size}
@@ -237,7 +237,7 @@ def _record(run: Run, history: list[Epoch], group: Group, initial: InitialWeight
     return {
         "arch": run.arch,
         "distance": run.recipe.distance,
-        "input": list(run.data.pictures.shape[1:]),
+        "input": list(run.data.images.shape[1:]),
         **statistics,
         "data": run.data.name,
         "settings": {**run.recipe.settings(), "schedule": _schedule(run, last.number, group, initial)},

@@ -400,7 +400,7 @@ def test_neither_a_gallery_nor_a_ranker_can_be_reached_from_what_a_method_is_giv
     hidden = Gallery | Ranker | LocalOracle | BudgetedOracle | torch.nn.Module
     assert any(isinstance(thing, Gallery) for thing in reachable(work))  # the walk does find what is there
     assert not any(isinstance(thing, hidden) for thing in reachable(spy))
-    secret = {gallery.embeddings.data_ptr(), gallery.pictures.data_ptr()}
+    secret = {gallery.embeddings.data_ptr(), gallery.images.data_ptr()}
     tensors = [thing for thing in reachable(spy) if isinstance(thing, torch.Tensor)]
     assert len(tensors) > 10
     assert not secret & {tensor.untyped_storage().data_ptr() for tensor in tensors}

@@ -401,13 +401,13 @@ def fashion():
 def shipped(fashion):
     """The test split as the shipped model sees it."""
     ranker = Ranker(load_checkpoint(ZOO).encoder, "cosine", name=ZOO)
-    return Gallery.build(ranker, fashion.pictures, fashion.labels)
+    return Gallery.build(ranker, fashion.images, fashion.labels)
 
 
 def both(gallery, goal, eps):
     """The published attack and ours on the same queries."""
     index = draw(len(gallery), QUERIES, 0)
-    images = gallery.pictures[index]
+    images = gallery.images[index]
     return [
         attack(gallery, images, goal, Threat(eps), method=preset(goal.metric), gallery_ids=index)
         for preset in (published, strong)
