@@ -29,12 +29,12 @@ from rankproof.io import versions, write_atomically
 from rankproof.oracles import LocalOracle
 from rankproof.parallel import keep_freed_memory
 from rankproof.ranking.metrics import places_in, short_range_tau
-from rankproof.reproduction.cells import SEARCHES
+from rankproof.reproduction.cells import search_of
 from rankproof.system import RetrievalSystem, SystemOptions, open_system
 from rankproof.threat import Threat
 
 MODEL = "zoo:fashion-mnist/c2f1-ct"
-ALL = {name: SEARCHES[name][0] for name in ("rand", "beta", "pso", "nes", "spsa", "auto")}
+ALL = {name: search_of(name)[0] for name in ("rand", "beta", "pso", "nes", "spsa", "auto")}
 EPS, K, VISIBLE, BUDGET, TRIALS = 4 / 255, 5, 50, 1000, 200
 LISTS, SIZES, BEST_OF = 1000, (5, 10, 25), 50
 
