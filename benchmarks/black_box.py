@@ -55,8 +55,8 @@ def attack_row(target: RetrievalSystem, name: str, trials: int, repeats: int) ->
         )
         for _ in range(repeats)
     ]
-    assert results[0].queries is not None
-    seconds, queries = min(result.seconds for result in results), int(results[0].queries.sum())
+    assert results[0].log.spent is not None
+    seconds, queries = min(result.seconds for result in results), int(results[0].log.spent.sum())
     bare = query_seconds(target.gallery, images, queries)
     row = {"name": name, "method": method.name, "trials": len(index), "repeats": repeats}
     return {**row, "queries": queries, "seconds": seconds, "model_seconds": bare, "ratio": seconds / bare}

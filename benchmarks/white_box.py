@@ -63,7 +63,7 @@ def main() -> None:
             for _ in range(REPEATS)
         ]
         seconds = min(result.seconds for result in results)
-        bare = measure(target.gallery, images, goal, results[0].steps)["model_seconds"]
+        bare = measure(target.gallery, images, goal, results[0].steps).model_seconds
         row = {"name": name, "method": method.name, "seconds": seconds, "model_seconds": bare}
         rows.append({**row, "ratio": seconds / bare, "trials": TRIALS, "steps": results[0].steps})
         table.add_row(
