@@ -58,8 +58,8 @@ Size = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Resize every image to N x N pixels. Default: as the model needs; else their own "
-        "size, or 128 if they differ.",
+        help="Resize every image to N x N pixels. Default: the input size of the "
+        "model if it is known, else their own size, or 128 if they differ.",
         show_default=False,
     ),
 ]
