@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 Images = Float[Tensor, "b c h w"]
-"""ImageSets with values in [0, 1]."""
+"""Images with values in [0, 1]."""
 
 Embeddings = Float[Tensor, "b d"]
 """One embedding per image, already prepared for its distance (unit length for cosine)."""

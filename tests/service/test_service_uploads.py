@@ -182,7 +182,7 @@ def test_files_that_are_two_things_at_once(files, kind):
 def test_damaged_inside(files):
     raw = bytearray(files.encoded(files.noise(40, 40), "PNG"))
     raw[raw.index(b"IDAT") + 20] ^= 0xFF
-    assert_refused(bytes(raw), 422, "the upload: damaged picture")
+    assert_refused(bytes(raw), 422, "the upload: damaged image")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])

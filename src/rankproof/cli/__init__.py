@@ -51,11 +51,11 @@ def main() -> None:
 
 @app.callback()
 def rankproof() -> None:
-    """Find out how far a stranger can move the results of a search-by-image system.
+    """Measure how robust an image retrieval system is to adversarial perturbations.
 
-    A search by image embeds images and ranks them by distance. Changes too small to see can move that
-    ranking. rankproof measures how far, with the attacks of two papers (ECCV 2020, ICCV 2021) and a stronger
-    one. Test systems that you own or may test.
+    An image search embeds images and ranks them by distance. Changes of an image that are too small to see
+    can move that ranking. rankproof measures how far, with the attacks of two papers (ECCV 2020, ICCV 2021)
+    and stronger ones. Test systems that you own or are authorised to test.
 
     **Example**: a first audit, of scanned digits, in a few minutes.
 

@@ -62,7 +62,7 @@ def attack(
         int | None,
         typer.Option(
             metavar="N",
-            help="Forward and gradient evaluations of each attack. Default: as published.",
+            help="Number of forward and gradient evaluations of each attack. Default: as published.",
             show_default=False,
         ),
     ] = None,
@@ -71,8 +71,8 @@ def attack(
         typer.Option(
             "--grid/--no-grid",
             metavar="",
-            help="Search among 8-bit images only, as files hold them. Default: yes for auto, no for the "
-            "published methods.",
+            help="Whether to search among 8-bit images only, as image files hold them. Default: --grid for "
+            "auto and thompson, --no-grid for the others.",
             show_default=False,
         ),
     ] = None,
@@ -81,7 +81,7 @@ def attack(
         typer.Option(
             "--own-copy",
             metavar="keep|drop",
-            help="Whether the clean copy of an attacked image counts in rankings.",
+            help="Whether the clean copy of the attacked image, a gallery item, stays in its rankings.",
         ),
     ] = "keep",
     as_json: AsJson = False,
@@ -89,15 +89,15 @@ def attack(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Write attack.npz (original, adversarial, index, targets, figures) and result.json.",
+            help="Write attack.npz (images before and after, targets, figures) and result.json.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Attack a model in one way and report how far the ranking moved.
+    """Run one attack on a model and report how far the ranking moved.
 
     The gallery is the whole test split; T of its images are attacked, each once. Ranks are in % of the
-    gallery, 0 is first; an order is measured by Kendall's tau, 1 is the wanted one. The goals:
+    gallery, 0 is first; an order is measured by Kendall's tau, 1 is the wanted order. The goals:
 
     {goal list}
 

@@ -44,7 +44,7 @@ class ServiceArguments:
         str | None,
         typer.Option(
             metavar="URL",
-            help="Address of the service. Default: the adapter's.",
+            help="Address of the service. Default: that of the adapter.",
             show_default=False,
         ),
     ] = None
@@ -52,8 +52,8 @@ class ServiceArguments:
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="A TOML file that describes how the service is called and where the ids stand in its "
-            "answers. Default: as `rankproof serve`.",
+            help="A TOML file that says how the service is called and where its answers have the ids. "
+            "Default: as for `rankproof serve`.",
             show_default=False,
         ),
     ] = None
@@ -81,23 +81,23 @@ class ServiceArguments:
         float | None,
         typer.Option(
             metavar="X",
-            help="Largest number of calls per second. Default: as many as the service allows.",
+            help="Largest number of calls per second. Default: no limit but that of the service.",
         ),
     ] = None
     cap: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            help="Largest number of calls in all, retries included. Default: the budgets, a tenth of them "
-            "and 20.",
+            help="Largest number of calls in all, retries included. Default: the budgets of all images, a "
+            "tenth of them, and 20.",
         ),
     ] = None
     i_am_authorised: Annotated[
         str | None,
         typer.Option(
             metavar="TEXT",
-            help="Who allowed the test and why. Required outside loopback and private addresses; the report "
-            "quotes it.",
+            help="Who allowed the test and why. Required unless the address is loopback or private; the "
+            "result quotes it.",
             show_default=False,
         ),
     ] = None
@@ -118,7 +118,7 @@ def attack_service(
         str,
         typer.Option(
             metavar="oa",
-            help="What the attacker wants: oa, the one goal that is measured by the order of results alone.",
+            help="What the attacker wants: oa, the only goal that is measured by the order of results alone.",
             show_default=False,
         ),
     ],
@@ -155,9 +155,9 @@ def attack_service(
 ) -> None:
     """Attack a running search service and report how far the order of its results moved.
 
-    The order attack (oa) on images of yours, one after the other. The service is sent images and answers
-    lists of ids; nothing else about it is known. Every answer is stored: after Ctrl-C, or when a quota is
-    used up, the same command resumes, and sends no image twice.
+    Runs the order attack (oa) on your images, one after the other. The attacker sends images and reads lists
+    of ids in the answers; nothing else is known about the service. Every answer is stored: after Ctrl-C, or
+    when a quota is used up, the same command resumes and sends no image twice.
 
     Test services that you own or may test.
 

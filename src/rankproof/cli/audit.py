@@ -25,28 +25,35 @@ JOURNAL = "audit.jsonl"
 def audit(
     system: SystemArguments,
     eps: Eps,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the report goes.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder the report is written to.", show_default=False)
+    ],
     trials: Annotated[
         int | None,
         typer.Option(
-            metavar="T", help="Attacks for each headline figure. Default: 1000.", show_default=False
+            metavar="T",
+            help="Number of attacks behind each headline figure. Default: 1000.",
+            show_default=False,
         ),
     ] = None,
     time: Annotated[
         str | None,
         typer.Option(
-            metavar="10m", help="Choose the trials by time instead: 90s, 10m, 1h.", show_default=False
+            metavar="10m",
+            help="Choose the number of trials by time instead: 90s, 10m, 1h.",
+            show_default=False,
         ),
     ] = None,
     seed: Seed = 0,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Attack a model in every way, in the white box and as a black box, and write a report.
+    """Run the standard set of attacks on a model, white box and black box, and write a report.
 
-    Runs the standard suite, which has no further options: every attack at the given budget, with plain PGD as
-    the reference method, and curves over 0 to 16/255. Writes report.html, report.json and images into DIR.
-    Finished figures are saved in DIR/audit.jsonl: after Ctrl-C the same command resumes from there.
+    Every goal of the papers is attacked at the given eps, by the strong method and by the published PGD as
+    reference, with curves over eps from 0 to 16/255; then the order attack runs as a black box. Writes
+    report.html, report.json and images to DIR. Finished figures are saved in DIR/audit.jsonl: after Ctrl-C
+    the same command resumes from there.
 
     **Example**
 

@@ -15,7 +15,7 @@ def data(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Folder of data sets. Left out: $RANKPROOF_DATA, else ./data.",
+            help="Folder of data sets. Default: $RANKPROOF_DATA, else ./data.",
             show_default=False,
         ),
     ] = None,

@@ -17,23 +17,23 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="E",
-            help="Perturbation budget: the largest change of a pixel, as 8/255 or 0.03. Default, as "
-            "published: 77/255 for images of up to 32 pixels a side, 8/255 for larger ones.",
+            help="Perturbation budget: the largest change of a pixel, as 8/255 or 0.03. Default: as "
+            "published, 77/255 for images of up to 32 pixels a side and 8/255 for larger ones.",
             show_default=False,
         ),
     ] = None,
     trials: Trials = None,
     seed: Seed = 0,
     no_robustness: Annotated[
-        bool, typer.Option("--no-robustness", metavar="", help="Measure retrieval only, attack nothing.")
+        bool, typer.Option("--no-robustness", metavar="", help="Measure retrieval only, without attacks.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure how well a model retrieves, and how much of that is left under attack.
+    """Measure how well a model retrieves, and its robustness score.
 
     Computes R@1, 2, 4 and 8, mAP, mAP@R and NMI over the whole test split, with each item as the query and
-    the others as the gallery. Then the empirical robustness score (ERS): nine attacks on T images, ten terms
-    from 0 to 100 %, and their mean; higher is more robust.
+    the others as the gallery. Then computes the empirical robustness score (ERS): T images are attacked in
+    nine ways, and the score is the mean of ten terms from 0 to 100 %; higher is more robust.
 
     **Example**
 

@@ -58,7 +58,8 @@ Size = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Resize every image to N x N pixels.",
+        help="Resize every image to N x N pixels. Default: the input size of the "
+        "model if it is known, else their own size, or 128 if they differ.",
         show_default=False,
     ),
 ]
@@ -67,8 +68,8 @@ SplitBy = Annotated[
     typer.Option(
         "--divide",
         metavar="HOW",
-        help="How data without splits is divided: by classes, by items of each class, none (all is both "
-        "train and test), or auto (classes from 20 on).",
+        help="How data without splits is split into train and test: by classes, by items of each class, none "
+        "(every image is in both), or auto (by classes if there are at least 20, else by items).",
     ),
 ]
 Trust = Annotated[
@@ -76,14 +77,15 @@ Trust = Annotated[
     typer.Option(
         "--trust",
         metavar="",
-        help="Open a model that is a program. Such a file can run code of its author.",
+        help="Open a model that is a program (.pt2, .pt, .ts). Such a file can execute code of its author.",
     ),
 ]
 Resize = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="The attacked service resizes the shorter side to N pixels; images are attacked as loaded.",
+        help="The attacked service resizes the shorter side to N pixels; images are attacked in their own "
+        "size.",
         show_default=False,
     ),
 ]
@@ -91,7 +93,7 @@ Crop = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="The attacked service crops the central N x N pixels.",
+        help="The attacked service takes the central N x N pixels, after --resize.",
         show_default=False,
     ),
 ]
@@ -99,7 +101,7 @@ Jpeg = Annotated[
     int | None,
     typer.Option(
         metavar="Q",
-        help="The attacked service first stores images as JPEG of that quality.",
+        help="The attacked service first compresses images as JPEG of quality Q.",
         show_default=False,
     ),
 ]
@@ -113,12 +115,10 @@ Device = Annotated[
 
 # -- runs
 
-Seed = Annotated[
-    int, typer.Option(metavar="S", min=0, max=2**32 - 1, help="Seed of all choices and random numbers.")
-]
+Seed = Annotated[int, typer.Option(metavar="S", min=0, max=2**32 - 1, help="Seed of all random choices.")]
 Trials = Annotated[
     int | None,
-    typer.Option(metavar="T", help="How many images of the test split are attacked. Default: 1000."),
+    typer.Option(metavar="T", help="Number of images of the test split that are attacked. Default: 1000."),
 ]
 Eps = Annotated[
     str,
@@ -148,13 +148,13 @@ GoalName = Annotated[
 ]
 K = Annotated[
     int | None,
-    typer.Option("--k", metavar="N", help="oa: items to reorder. Default: 5."),
+    typer.Option("--k", metavar="N", help="oa: number of results to reorder. Default: 5."),
 ]
 WantedOrder = Annotated[
     str | None,
     typer.Option(
         metavar="3,1,0,2,4",
-        help="oa: wanted order by present places from 0. Default: drawn for each query.",
+        help="oa: wanted order, by present places counted from 0. Default: drawn at random for each query.",
         show_default=False,
     ),
 ]
@@ -213,24 +213,24 @@ class GoalArguments:
     goal: GoalName
     w: Annotated[
         int | None,
-        typer.Option("--w", metavar="N", help="ca: queries. Default: 1."),
+        typer.Option("--w", metavar="N", help="ca: number of queries. Default: 1."),
     ] = None
     m: Annotated[
         int | None,
-        typer.Option("--m", metavar="N", help="qa, sp-qa: chosen candidates. Default: 1."),
+        typer.Option("--m", metavar="N", help="qa, sp-qa: number of chosen candidates. Default: 1."),
     ] = None
     k: K = None
     order: WantedOrder = None
     g: Annotated[
         int | None,
-        typer.Option("--g", metavar="N", help="sp-qa: items to keep in place. Default: 5."),
+        typer.Option("--g", metavar="N", help="sp-qa: number of results to keep in place. Default: 5."),
     ] = None
     xi: Annotated[
         float | None,
         typer.Option(
             metavar="X",
-            help="Weight of keeping items in place or in sight. Default: 1 for sp-qa+, 100 for sp-qa-, 10 "
-            "for oa.",
+            help="sp-qa, oa: weight of keeping results in place (sp-qa) or near the top (oa). Default: 1 for "
+            "sp-qa+, 100 for sp-qa-, 10 for oa.",
         ),
     ] = None
 
@@ -262,8 +262,8 @@ class BlackBoxArguments:
         str | None,
         typer.Option(
             metavar="N|k|inf",
-            help="How many results the attacker sees: k as many as are reordered, inf all. Default: 50; as "
-            "many as a service shows.",
+            help="Number of results that the attacker sees; k is as many as are reordered, inf is all. "
+            "Default: 50 of a model; of a service as many as it shows.",
             show_default=False,
         ),
     ] = None
@@ -271,8 +271,8 @@ class BlackBoxArguments:
         int | None,
         typer.Option(
             metavar="Q",
-            help="Largest number of queries in each attack, the clean one included. Default: 1000; 100 on a "
-            "service.",
+            help="Query budget: the largest number of queries in each attack, the clean image included. "
+            "Default: 1000; 100 on a service.",
             show_default=False,
         ),
     ] = None
@@ -280,8 +280,8 @@ class BlackBoxArguments:
         str | None,
         typer.Option(
             metavar="auto|full|blocks:32|bilinear:7|cosine:16",
-            help="Search every pixel, or fewer variables along each side that are enlarged. "
-            "Default: auto, the method's own choice.",
+            help="Subspace that is searched: every pixel (full), or so many latents along each side that are "
+            "enlarged to the image. Default: auto, the method's own choice.",
             show_default=False,
         ),
     ] = None

@@ -15,33 +15,36 @@ def reproduce(
         str,
         typer.Argument(
             metavar="PAPER/TABLE",
-            help="Such as eccv20/table3, iccv21/figure3 or own/stronger.",
+            help="A table or figure, such as eccv20/table3, iccv21/figure3 or own/stronger.",
             show_default=False,
         ),
     ],
     trials: Annotated[
         int | None,
         typer.Option(
-            metavar="T", help="Attacks of every cell. Left out: as the recipe says.", show_default=False
+            metavar="T",
+            help="Number of attacks behind every cell. Default: as the recipe says.",
+            show_default=False,
         ),
     ] = None,
     cells: Annotated[
         list[str] | None,
         typer.Option(
             metavar="WORD",
-            help="Only cells with this part in their names, such as ct, ca+, or ct,cc for either; "
-            "may be repeated.",
+            help="Only cells with this part in their names, such as ct, ca+, or ct,cc for either; may be "
+            "repeated, then all must match.",
         ),
     ] = None,
     method: Annotated[
-        str, typer.Option(metavar="published|strong", help="The papers' search, or ours beside it.")
+        str,
+        typer.Option(metavar="published|strong", help="The papers' method, or rankproof's own beside it."),
     ] = "published",
     published_schedule: Annotated[
         bool,
         typer.Option(
             "--published-schedule",
             metavar="",
-            help="Train defended models as published, which takes hours. Left out: the fast schedule, and "
+            help="Train defended models as published, which takes hours. Default: by the fast schedule, and "
             "every row says so.",
         ),
     ] = False,
@@ -49,13 +52,13 @@ def reproduce(
         str,
         typer.Option(
             metavar="single|bf16",
-            help="Of the encoder's passes in a training; bf16 is faster on most GPUs and some processors. "
-            "Attacks are single.",
+            help="Precision of the encoder's passes in a training; bf16 is faster on most GPUs and some "
+            "processors. Attacks always run in single precision.",
         ),
     ] = "single",
     data: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=PATH", help="Where a data set of the recipe is; may be repeated."),
+        typer.Option(metavar="NAME=PATH", help="The path of a data set of the recipe; may be repeated."),
     ] = None,
     model: Annotated[
         list[str] | None,
@@ -66,13 +69,17 @@ def reproduce(
     ] = None,
     recipes: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder of recipes. Left out: the papers'.", show_default=False),
+        typer.Option(
+            metavar="DIR",
+            help="Folder of recipes. Default: those that come with rankproof.",
+            show_default=False,
+        ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Where the table goes. Left out: runs/reproduce/PAPER-TABLE.",
+            help="Folder the table is written to. Default: runs/reproduce/PAPER-TABLE.",
             show_default=False,
         ),
     ] = None,
@@ -86,19 +93,19 @@ def reproduce(
     ] = False,
     workers: Annotated[
         int,
-        typer.Option(metavar="N", help="Processes that train and attack side by side, the cores shared out."),
+        typer.Option(metavar="N", help="Processes that train and attack side by side and share the cores."),
     ] = 1,
     dry_run: DryRun = False,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Measure a table or figure of the papers again, with our figures beside the published ones.
+    """Run a table or figure of the papers again and compare it with the published figures.
 
-    Trains the models that are named, or takes those that exist, and runs every cell. A finished cell is
-    appended to records/PAPER/TABLE.jsonl at once and never run again, and models are kept in runs/models:
-    whatever stops the command, the same one goes on from there. Writes table.md, table.tex, table.csv and
-    table.json; of a figure figure.md, figure.json and the images; of an experiment of our own (own/NAME,
-    of which nothing is printed) results.md and results.json.
+    Trains the models that the recipe names, unless they exist already, and measures every cell of the table.
+    A finished cell is appended to records/PAPER/TABLE.jsonl at once and never measured again, and models are
+    kept in runs/models, so the same command resumes an interrupted run. Writes table.md, table.tex, table.csv
+    and table.json; for a figure, figure.md, figure.json and the images; for one of rankproof's own
+    experiments (own/NAME), results.md and results.json.
 
     **Example**
 

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 SERVICE = Path("runs/service")
 
 Folder = Annotated[
-    Path, typer.Option(metavar="DIR", help="Where items, keys and quotas are stored.", show_default=True)
+    Path, typer.Option(metavar="DIR", help="Folder that stores items, keys and quotas.", show_default=True)
 ]
 IndexName = Annotated[
     str,
     typer.Option(
         metavar="faiss|pgvector|postgresql://...",
-        help="What finds the nearest items: FAISS in this process, pgvector in a PostgreSQL that is started "
-        "in DIR, or pgvector in your own PostgreSQL.",
+        help="Index that finds the nearest items: FAISS in this process, pgvector in a PostgreSQL that is "
+        "started in DIR, or pgvector in your own PostgreSQL.",
     ),
 ]
 
@@ -32,35 +32,56 @@ def serve(
     index: IndexName = "faiss",
     folder: Folder = SERVICE,
     host: Annotated[
-        str, typer.Option(metavar="HOST", help="Address to listen on; any but loopback needs keys.")
+        str,
+        typer.Option(
+            metavar="HOST", help="Address to listen on. Any address but loopback requires API keys."
+        ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0 for any free port.")] = 8000,
-    visible: Annotated[int, typer.Option(metavar="N", help="Results per search, at most 50.")] = 50,
-    per_day: Annotated[int, typer.Option(metavar="N", help="Calls per key and day (UTC).")] = 500,
-    per_second: Annotated[int, typer.Option(metavar="N", help="Calls per key and second.")] = 10,
-    max_bytes: Annotated[int, typer.Option(metavar="N", help="Size of an uploaded file.")] = 3_750_000,
+    port: Annotated[
+        int, typer.Option(metavar="N", min=0, max=65535, help="Port to listen on; 0 is any free port.")
+    ] = 8000,
+    visible: Annotated[int, typer.Option(metavar="N", help="Number of results per search, at most 50.")] = 50,
+    per_day: Annotated[
+        int, typer.Option(metavar="N", help="Largest number of calls per key and day (UTC).")
+    ] = 500,
+    per_second: Annotated[
+        int, typer.Option(metavar="N", help="Largest number of calls per key and second.")
+    ] = 10,
+    max_bytes: Annotated[
+        int, typer.Option(metavar="N", help="Largest size of an uploaded file in bytes.")
+    ] = 3_750_000,
     min_side: Annotated[
         int, typer.Option(metavar="N", help="Shortest side in pixels that --refuse-small accepts.")
     ] = 128,
     refuse_small: Annotated[
         bool,
-        typer.Option("--refuse-small/--enlarge", metavar="", help="What is done with smaller images."),
+        typer.Option("--refuse-small/--enlarge", metavar="", help="What to do with smaller images."),
     ] = False,
     window: Annotated[
-        int, typer.Option(metavar="MS", help="Milliseconds that a batch waits at most for more requests.")
+        int, typer.Option(metavar="MS", help="How long a batch waits for more requests, in milliseconds.")
     ] = 10,
     exact: Annotated[
         bool,
-        typer.Option("--exact", metavar="", help="Scan all items, even from 50,000 on (else HNSW)."),
+        typer.Option(
+            "--exact",
+            metavar="",
+            help="Scan all items; without it, from 50,000 items on an HNSW graph is used.",
+        ),
     ] = False,
     lab: Annotated[
-        bool, typer.Option("--lab", metavar="", help="Add a page on which you attack this service.")
+        bool,
+        typer.Option(
+            "--lab", metavar="", help="Add a web page on which you can attack this service and watch."
+        ),
     ] = False,
     lab_for_all: Annotated[
-        bool, typer.Option("--lab-for-all", metavar="", help="Allow --lab where other machines can reach it.")
+        bool,
+        typer.Option(
+            "--lab-for-all", metavar="", help="Allow --lab at an address that other machines can reach."
+        ),
     ] = False,
 ) -> None:
-    """Run a search-by-image service over HTTP, to use and to attack.
+    """Run a search service over HTTP, to use and to attack.
 
     The gallery is the test split. POST an image to /search to get the ids of the nearest items, without
     scores. The limits are those of the platform that was attacked in the ICCV 2021 paper. Embeddings, keys

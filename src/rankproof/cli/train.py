@@ -35,7 +35,7 @@ def train(
         typer.Option(
             metavar="NAME",
             help="The encoder: c2f1, lenet or resnet18-28 for 28x28 grey images, digits for 8x8, resnet18 or "
-            "resnet50 for colour. Left out: digits, c2f1 or resnet18, whichever takes the images.",
+            "resnet50 for colour. Default: digits, c2f1 or resnet18, whichever takes the images.",
             show_default=False,
         ),
     ] = None,
@@ -43,7 +43,7 @@ def train(
         str | None,
         typer.Option(
             metavar="cosine|euclidean|sphere",
-            help="How embeddings are compared; sphere is euclidean on embeddings of unit length. Left out: "
+            help="How embeddings are compared; sphere is euclidean on embeddings of unit length. Default: "
             "sphere for act and hm, else cosine.",
             show_default=False,
         ),
@@ -52,7 +52,7 @@ def train(
         str | None,
         typer.Option(
             metavar="triplet|contrastive|pml:NAME",
-            help="The loss; pml:NAME is any loss of pytorch-metric-learning. Left out: pml:SupConLoss for "
+            help="The loss; pml:NAME is any loss of pytorch-metric-learning. Default: pml:SupConLoss for "
             "whole-batch, else triplet.",
             show_default=False,
         ),
@@ -81,8 +81,9 @@ def train(
         str | None,
         typer.Option(
             metavar="in-batch|from-set|from-any|balanced",
-            help="How batches and triplets are drawn: in-batch as published in ECCV, from-set in ICCV, "
-            "from-any for SOP, or balanced. Left out: balanced for pml losses, act and hm, else in-batch.",
+            help="How batches and triplets are drawn: in-batch as in the ECCV paper, from-set as in the ICCV "
+            "paper, from-any as published for SOP, or balanced, equally many images of each class. Default: "
+            "balanced for pml losses, act and hm, else in-batch.",
             show_default=False,
         ),
     ] = None,
@@ -90,7 +91,7 @@ def train(
         int | None,
         typer.Option(
             metavar="N",
-            help="Images of each class in a balanced batch. Left out: 2, or more where classes are few.",
+            help="Images of each class in a balanced batch. Default: 2, or more if there are few classes.",
         ),
     ] = None,
     defense: Annotated[
@@ -98,19 +99,22 @@ def train(
         typer.Option(
             metavar="none|est|suppress|madry|single-step|act|hm|whole-batch",
             help="The adversarial defence: est is the one of the ECCV paper; suppress, madry and single-step "
-            "are from its appendix; act and hm are later publications; whole-batch is our own.",
+            "are from its appendix; act and hm are later publications; whole-batch is rankproof's own.",
         ),
     ] = "none",
     eps: Annotated[
         str | None,
-        typer.Option(metavar="E", help="Perturbation budget of the defence. Left out: as published."),
+        typer.Option(metavar="E", help="Perturbation budget of the defence. Default: as published."),
     ] = None,
     inner_steps: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Attack steps of the defence. Left out: as published."),
+        typer.Option(metavar="N", help="Attack steps of the defence. Default: as published; 3 with --fast."),
     ] = None,
     warm_up: Annotated[
-        float | None, typer.Option(metavar="EPOCHS", help="Epochs over which the defence's eps grows.")
+        float | None,
+        typer.Option(
+            metavar="EPOCHS", help="Epochs over which the defence's eps grows. Default: 0; 3 with --fast."
+        ),
     ] = None,
     fast: Annotated[
         bool,
@@ -118,17 +122,19 @@ def train(
             "--fast",
             metavar="",
             help="A schedule for machines without a GPU: fewer attack steps, smaller batches, warm-up. "
-            "The record says so.",
+            "The record of the model says so.",
         ),
     ] = False,
     epochs: Annotated[
-        int | None, typer.Option(metavar="N", help="Passes over the training split. Left out: 30.")
+        int | None,
+        typer.Option(metavar="N", help="Passes over the training split. Default: 30; 12 with --fast."),
     ] = None,
     batch: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            help="Images in a batch. Left out, as published: 1000 for cosine, else 500.",
+            help="Images in a batch. Default: 1000 for cosine, else 500, as "
+            "published; 128 for large images; at most 200 with --fast.",
             show_default=False,
         ),
     ] = None,
@@ -136,7 +142,7 @@ def train(
         float | None,
         typer.Option(
             metavar="X",
-            help="Margin of the loss. Left out, as published: 1 for euclidean, 0.2 for cosine and sphere.",
+            help="Margin of the loss. Default: 1 for euclidean, 0.2 for cosine and sphere, as published.",
             show_default=False,
         ),
     ] = None,
@@ -145,7 +151,7 @@ def train(
         str | None,
         typer.Option(
             metavar="constant|cosine",
-            help="Schedule of the learning rate; cosine falls to 0. Left out: constant.",
+            help="Schedule of the learning rate; cosine falls to 0. Default: constant; cosine with --fast.",
         ),
     ] = None,
     shift: Annotated[
@@ -182,7 +188,7 @@ def train(
         str,
         typer.Option(
             metavar="single|bf16",
-            help="Of the encoder's passes; bf16 is faster on most GPUs and some processors.",
+            help="Precision of the encoder's passes; bf16 is faster on most GPUs and some processors.",
         ),
     ] = "single",
     size: Size = None,
@@ -194,8 +200,8 @@ def train(
     Trains on the train split and prints R@1 on the test split after each epoch. The checkpoint in DIR is
     model.safetensors and its record, model.json: architecture, distance, settings, seed, versions, R@1 and
     sha256. It is written after each epoch, together with log.csv, TensorBoard events, and state/, from which
-    `--resume` continues bit for bit; after Ctrl-C the last finished epoch remains. A training that diverges
-    or collapses is stopped, and the epoch before it remains.
+    `--resume` continues bit for bit. A training that diverges or collapses is stopped. After that, and after
+    Ctrl-C, the model of the last finished epoch remains.
 
     **Example**
 

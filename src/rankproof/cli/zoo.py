@@ -6,7 +6,7 @@ from rankproof.cli.terminal import reported, say
 
 
 def zoo() -> None:
-    """List the models that ship with rankproof.
+    """List the pretrained models that come with rankproof.
 
     Use one of them as `--model zoo:NAME`.
 
