@@ -1,4 +1,4 @@
-"""rankproof: find out how far a stranger can move the results of a search-by-image system."""
+"""rankproof: measure how robust an image retrieval system is to adversarial perturbations."""
 
 import sys
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The verb: attack a target."""
+"""Attack a gallery (white box) or an oracle (black box)."""
 
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def attack(
         queries: (w, d) embeddings that CA+ and CA- take as their queries instead of gallery items, for every
             image, such as `text_queries`; no item is chosen then, and `targets` of the result is (b, 0).
         exclude_self: whether the own clean copy is left out of every ranking; published figures keep it.
-        search_folder: keeps a black-box attack in progress: the same call goes on where it stopped.
+        search_folder: where a black-box search is saved while it runs: the same call resumes it.
         progress: called with evaluations or queries done, and how many there are in all.
     Returns:
         adversarial images and figures before and after, one per image.

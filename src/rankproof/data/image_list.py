@@ -70,7 +70,7 @@ def read_split(
 
     Args:
         size: (height, width) all images are resized to; None as for `common_form`.
-        divide: how images without a given split are divided; see `select_split`.
+        split_by: how images without a given split are divided; see `select_split`.
         progress: called with the number of images read and of all images of the split.
     """
     require_two_classes([image.key for image in listed.images], listed.name)

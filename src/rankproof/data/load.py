@@ -45,7 +45,7 @@ def load(
             published; or the name of one of these below `root`.
         split: "train" or "test".
         size: side or (height, width) in pixels that every image is resized to.
-        divide: which images belong to which split: "auto" (as the source says, else halves of the classes
+        split_by: which images belong to which split: "auto" (as the source says, else halves of the classes
             from 20 classes on, else halves of each class), "classes", "items", or "none" (all in both
             splits).
         root: folder that contains data sets by name.
@@ -65,7 +65,7 @@ def load(
                 return read_split(listed, split, size=wanted, split_by=split_by, progress=progress)
         return read_split(_list_images(place), split, size=wanted, split_by=split_by, progress=progress)
     if split_by != "auto":
-        raise RankproofError(f"{path or EMBEDDED}: comes with its own split; leave `divide` at auto")
+        raise RankproofError(f"{path or EMBEDDED}: comes with its own split; leave split_by= (--divide) at auto")
     dataset = _load_digits(split) if place is None else load_idx(place, split)
     require_two_classes(dataset.labels.tolist(), f"{dataset.name}, {split} split")
     if wanted is None or tuple(dataset.images.shape[2:]) == wanted:

@@ -111,7 +111,8 @@ class Misrank(Goal):
         metric="hit",
         larger_is_stronger=False,
         describe=lambda values: (
-            "The query is changed so that the least similar of other classes come before its own class."
+            "The query is changed so that the least similar item of another class comes before the most similar "
+            "one of its own."
         ),
         figure_label="R@1, as a share",
     )
@@ -149,7 +150,7 @@ class LeaveTop(Goal):
         describe=lambda values: (
             "The query is changed so that its nearest item leaves the first four results."
         ),
-        figure_label="nearest still in sight, as a share",
+        figure_label="nearest still in the first 4, as a share",
     )
 
     def bind(self, context: AttackContext) -> BoundGoal:

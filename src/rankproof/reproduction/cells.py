@@ -76,7 +76,7 @@ STAND_IN = ModelSpec(
     sampler="from-set",
     epochs=32,
 )
-"""What is asked where the paper asked a service of strangers: their model is not to be had."""
+"""The model that is attacked where the paper attacked a commercial service, whose model is not available."""
 
 
 @dataclass(frozen=True, kw_only=True)

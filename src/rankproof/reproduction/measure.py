@@ -225,7 +225,7 @@ class Bench:
         )
 
     def _searched(self, cell: TableCell, target: System, progress: Progress, first: int = 0) -> CellOutcome:
-        """The order attack of a stranger."""
+        """The order attack in a black box."""
         index = target.draw(cell.trials, self.seed)[first:]
         return self._outcome(cell, target, self._search(cell, target, index, progress))
 

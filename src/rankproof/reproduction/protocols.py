@@ -259,7 +259,7 @@ def saved_and_read(images: Images, folder: Path | None = None) -> Tensor:
 
 
 def searched_alone(oracle: Oracle, images: Images, wanted: Ids) -> PerAttack:
-    """tau_S of each image, sent by itself as a stranger would send a file."""
+    """tau_S of each image, sent by itself as a user would send a file."""
     places = [
         oracle(image[None, None], TrackedItems(torch.arange(1), ids[None]))
         for image, ids in zip(images, wanted, strict=True)

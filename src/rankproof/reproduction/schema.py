@@ -246,7 +246,7 @@ class SecondsBlock:
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceBlock:
-    """tau_S over the attacks on a service of strangers."""
+    """tau_S over the attacks on a commercial service."""
 
     method: str
     eps: float
