@@ -96,7 +96,7 @@ def test_the_table_has_a_line_for_each_figure():
         ("shift", "shift", "distance moved"),
         ("mismatch", "distance", "distance to the target"),
         ("misrank", "hit", "R@1, as a share"),
-        ("top4", "kept", "nearest still in sight, as a share"),
+        ("top4", "kept", "nearest still in the first 4, as a share"),
     ],
 )
 def test_each_goal_has_its_own_label(goal, metric, label):

@@ -6,6 +6,7 @@ import sys
 from io import BytesIO
 from pathlib import Path
 
+import jsonschema_rs
 import numpy as np
 import pytest
 import torch
@@ -18,6 +19,7 @@ from rankproof.wire import CapReachedError, QuotaExhaustedError, RateLimit, Unre
 from rankproof.wire.attack import ServiceAttack, attack_service, find_images, pad_and_stack, read_image
 from rankproof.wire.http_oracle import exact_png
 
+SCHEMAS = Path(__file__).parents[2] / "docs" / "schema"
 GOAL, BUDGET, COUNT, EPS = Reorder(k=4), 12, 2, 0.1
 USED_UP = (429, {"Retry-After": "30000"}, '{"reason": "quota"}')
 
@@ -92,7 +94,13 @@ def test_the_report_is_that_of_the_local_attack_with_null_where_nothing_is_known
     assert cell["visible"] == 12  # as many as the first answer had
     assert cell["service"]["calls"] == cell["service"]["calls_today"] == len(service.sent)
     assert cell["service"]["authorised"] is None
-    json.dumps(cell, allow_nan=False)
+    text = json.dumps(cell, allow_nan=False)
+    documents = {path.name: json.loads(path.read_text()) for path in SCHEMAS.glob("*.json")}
+    validator = jsonschema_rs.Draft202012Validator(
+        documents["attack-service.json"], registry=jsonschema_rs.Registry(list(documents.items()))
+    )
+    assert not [error.message for error in validator.iter_errors(json.loads(text))]
+    assert [*validator.iter_errors({**cell, "score": 1})]
 
 
 def test_what_is_saved(go, service, collection):

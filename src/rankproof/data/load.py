@@ -65,7 +65,7 @@ def load(
                 return read_split(listed, split, size=wanted, split_by=split_by, progress=progress)
         return read_split(_list_images(place), split, size=wanted, split_by=split_by, progress=progress)
     if split_by != "auto":
-        raise RankproofError(f"{path or EMBEDDED}: comes with its own split; leave split_by= (--divide) at auto")
+        raise RankproofError(f"{path or EMBEDDED}: comes with its own split; leave --divide at auto")
     dataset = _load_digits(split) if place is None else load_idx(place, split)
     require_two_classes(dataset.labels.tolist(), f"{dataset.name}, {split} split")
     if wanted is None or tuple(dataset.images.shape[2:]) == wanted:

@@ -111,8 +111,8 @@ class Misrank(Goal):
         metric="hit",
         larger_is_stronger=False,
         describe=lambda values: (
-            "The query is changed so that the least similar item of another class comes before the most similar "
-            "one of its own."
+            "The query is changed so that the least similar item of another class comes before the most "
+            "similar one of its own."
         ),
         figure_label="R@1, as a share",
     )

@@ -13,7 +13,7 @@ from rankproof.methods import registry as methods
 from rankproof.methods.black_box.base import BlackBoxMethod
 from rankproof.methods.black_box.nes import NES
 from rankproof.methods.black_box.subspace import Subspace
-from rankproof.methods.defaults import published, strong
+from rankproof.methods.defaults import published
 from rankproof.methods.white_box.base import Method
 from rankproof.reproduction.recipe import ExperimentRecipe, FigureRecipe, ModelSpec, Recipe, TableRecipe
 from rankproof.reproduction.schema import (
@@ -258,7 +258,12 @@ def goal_of(cell: TableCell) -> Goal:
 def descent_of(cell: TableCell) -> Method:
     """The search with gradients of a cell: as published, or ours with as many evaluations."""
     metric = goals.spec(cell.goal).metric
-    return strong(metric) if cell.method == STRONG else published(metric)
+    if cell.method == "published":
+        return published(metric)
+    found = methods.parse(cell.method, metric)
+    if isinstance(found, BlackBoxMethod):
+        raise RankproofError(f"method {cell.method!r} sees places alone; use it in a black-box block")
+    return found
 
 
 def search_of(method: str) -> tuple[BlackBoxMethod, Subspace | None, bool]:
@@ -441,7 +446,8 @@ def _attack_cells(recipe: Recipe, block: AttackBlock) -> Iterator[TableCell]:
     for goal, count, eps in product(block.goals, block.counts, block.eps):
         cell = replace(_attack(block.model, goal, count, eps, block.xi), trials=recipe.trials)
         for method in block.methods:
-            yield from strong_cells([cell]) if method == STRONG else (cell,)
+            more = "" if method == "published" else f"-{method}"
+            yield replace(cell, method=method, name=f"{cell.name}{more}")
 
 
 def _search_cells(recipe: Recipe, block: SearchBlock) -> Iterator[TableCell]:

@@ -64,6 +64,11 @@ def search(value: Any) -> str:
     return str(one_of(("none", *methods.names("black-box")))(value))
 
 
+def descent(value: Any) -> str:
+    """The name of a registered white-box method, or "published"."""
+    return str(one_of(("published", *methods.names("white-box")))(value))
+
+
 def number(value: Any) -> float:
     """A number that may be whole."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -440,7 +445,7 @@ FIGURE_KINDS: dict[str, Kind] = {
     "weights": _kind(WeightBlock),
 }
 EXPERIMENT_KINDS: dict[str, Kind] = {
-    "attack": _kind(AttackBlock, methods=list_of(one_of(("published", "strong")))),
+    "attack": _kind(AttackBlock, methods=list_of(descent)),
     "search": _kind(SearchBlock, budget=list_of(count)),
     "training": _kind(TrainingBlock),
 }
