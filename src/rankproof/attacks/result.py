@@ -257,6 +257,18 @@ class AttackResult:
             notes=self.notes,
         )
 
+    def gradient_note(self, tolerated: float = 0.01) -> str | None:
+        """A note on the attacks that never saw a usable gradient.
+
+        Args:
+            tolerated: share of such attacks up to which there is no note: the gradient of a goal that is
+                reached already is zero, too.
+        """
+        count = int(self.zero_gradient.sum())
+        if count <= tolerated * len(self):
+            return None
+        return f"{count} of {len(self)} attacks never saw a usable gradient: this figure may be false"
+
     def save(self, folder: str | Path, summary: AttackSummary | None = None) -> Path:
         """Write `attack.npz` and `result.json`, so that anybody can check a figure.
 

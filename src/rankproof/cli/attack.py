@@ -236,8 +236,8 @@ def _notes(result: "AttackResult", *, grid: bool, order: str | None, exclude_sel
         yield f"the wanted order is {order} for every query, by present places from 0"
     if exclude_self:
         yield "the clean copies of the attacked images do not count in any ranking"
-    if (count := int(result.zero_gradient.sum())) > len(result) // 100:
-        yield f"{count} of {len(result)} attacks never saw a usable gradient: this figure may be false"
+    if note := result.gradient_note():
+        yield note
 
 
 def _interrupted(method: str, journal: Path | None) -> str:

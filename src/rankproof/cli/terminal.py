@@ -28,6 +28,7 @@ from rankproof.errors import RankproofError
 
 if TYPE_CHECKING:
     from rankproof.attacks.summary import AttackSummary
+    from rankproof.types import ProgressCallback
 
 FAILED, INTERRUPTED = 2, 130
 SECONDS = {"s": 1, "m": 60, "h": 3600}
@@ -80,7 +81,7 @@ def progress(what: str, unit: str | None = None) -> Iterator[Callable[[float, fl
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def within(limit: float | None, show: Callable[[float, float], None]) -> Callable[[int, int], None]:
+def within(limit: float | None, show: Callable[[float, float], None]) -> "ProgressCallback":
     """A progress callback for work that ends after `limit` seconds at the latest, if there is a limit."""
     begin = time.monotonic()
 

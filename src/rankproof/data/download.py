@@ -11,8 +11,8 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.request import urlopen
 
-from rankproof.data.images import ProgressCallback
 from rankproof.errors import RankproofError
+from rankproof.types import ProgressCallback
 
 TIMEOUT = 30.0
 CHUNK = 1 << 16

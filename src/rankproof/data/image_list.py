@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from rankproof.data.dataset import Dataset, as_labels
-from rankproof.data.images import Form, ProgressCallback, decode, peek
+from rankproof.data.images import Form, decode, peek
 from rankproof.errors import RankproofError
+from rankproof.types import ProgressCallback
 
 SplitBy = Literal["auto", "classes", "items", "none"]
 SPLITS = ("train", "test")
-MIN_CLASSES_TO_DIVIDE = 20  # from here on "auto" splits by class
+MIN_CLASSES_TO_SPLIT = 20  # from here on "auto" splits by class
 COMMON_SIZE = (128, 128)
 MAX_MEMORY = 16 * 2**30
 
@@ -70,7 +71,7 @@ def read_split(
 
     Args:
         size: (height, width) all images are resized to; None as for `common_form`.
-        divide: how images without a given split are divided; see `select_split`.
+        split_by: how images without a given split are divided; see `select_split`.
         progress: called with the number of images read and of all images of the split.
     """
     require_two_classes([image.key for image in listed.images], listed.name)
@@ -106,7 +107,7 @@ def select_split(listed: ImageList, split: str, split_by: SplitBy) -> tuple[list
         return list(images), "not divided, every image is in both splits"
     if split_by == "auto" and images and all(image.given for image in images):
         return [image for image in images if image.given == split], "divided as the source says"
-    if split_by == "classes" or (split_by == "auto" and len(listed.classes) >= MIN_CLASSES_TO_DIVIDE):
+    if split_by == "classes" or (split_by == "auto" and len(listed.classes) >= MIN_CLASSES_TO_SPLIT):
         train, rule = _half_the_classes(listed)
     else:
         train, rule = _half_of_each_class(listed)

@@ -20,9 +20,10 @@ from rankproof.data.image_list import (
     require_two_classes,
     resized_note,
 )
-from rankproof.data.images import ProgressCallback, as_size, resize
+from rankproof.data.images import as_size, resize
 from rankproof.data.sop import is_sop, list_sop
 from rankproof.errors import RankproofError
+from rankproof.types import ProgressCallback
 
 EMBEDDED = "digits"
 DIGITS_TRAIN_SIZE = 1000
@@ -45,7 +46,7 @@ def load(
             published; or the name of one of these below `root`.
         split: "train" or "test".
         size: side or (height, width) in pixels that every image is resized to.
-        divide: which images belong to which split: "auto" (as the source says, else halves of the classes
+        split_by: which images belong to which split: "auto" (as the source says, else halves of the classes
             from 20 classes on, else halves of each class), "classes", "items", or "none" (all in both
             splits).
         root: folder that contains data sets by name.

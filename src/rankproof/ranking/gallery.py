@@ -5,7 +5,7 @@ different items tie, and a tie is a wrong rank. Products are taken in blocks, so
 pairs is ever held, and ranks are counted, never sorted for.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rankproof.errors import RankproofError
 from rankproof.ranking.ranker import Ranker
+from rankproof.types import ProgressCallback, no_progress
 
 BLOCK_ITEMS = 8192  # gallery items in one block of distances
 BLOCK_QUERIES = 512  # queries in one block of distances
@@ -41,7 +42,7 @@ class Gallery:
         ranker: Ranker,
         images: Tensor,
         labels: Tensor | None = None,
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        progress: ProgressCallback = no_progress,
     ) -> "Gallery":
         """Embed a database.
 

@@ -1,4 +1,4 @@
-"""Figures of fitness, one value per query; the mean belongs to whoever prints it."""
+"""Figures of merit, one value per query; the mean belongs to whoever prints it."""
 
 import math
 from collections.abc import Sequence

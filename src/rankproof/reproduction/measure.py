@@ -200,7 +200,7 @@ class Bench:
             model_seconds=self._bare(source or target, goal_of(cell), result),
             gallery_size=result.gallery_size,
             device=result.device,
-            notes=(*result.notes, *target.notes, *_without_gradient(result)),
+            notes=(*result.notes, *target.notes, *filter(None, [result.gradient_note(tolerated=0)])),
             attacks={"": result},
             curve=None if result.log is None else result.log.curve(),
         )
@@ -457,11 +457,6 @@ def _weighed(target: System) -> CellOutcome:
         notes=(),
         drawing={"layers": weight_spread(ranker.encoder)},
     )
-
-
-def _without_gradient(result: AttackResult) -> tuple[str, ...]:
-    blind = int(result.zero_gradient.sum())
-    return (f"{blind} of {len(result)} attacks never saw a usable gradient",) if blind else ()
 
 
 def joined(before: Measurement, more: CellOutcome) -> CellOutcome:

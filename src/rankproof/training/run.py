@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from rankproof.data.dataset import Dataset
-from rankproof.data.images import ProgressCallback
 from rankproof.errors import RankproofError
 from rankproof.io import versions, write_atomically
 from rankproof.models import new_encoder, save_checkpoint
@@ -28,6 +27,7 @@ from rankproof.training.group import ALONE, Group
 from rankproof.training.loop import Epoch, Training, in_precision
 from rankproof.training.recipe import PUBLISHED_SIZE, Recipe
 from rankproof.training.settings import Settings
+from rankproof.types import ProgressCallback, no_progress
 
 LOG, EVENTS = "log.csv", "events"
 
@@ -68,7 +68,7 @@ def train_checkpoint(
     run: Run,
     *,
     group: Group = ALONE,
-    on_batch: ProgressCallback = lambda done, total: None,
+    on_batch: ProgressCallback = no_progress,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     say: Log = lambda line: None,
 ) -> list[Epoch]:

@@ -64,7 +64,7 @@ class Beta(BlackBoxMethod):
     def tell(
         self, problem: Problem, state: Shapes, number: int, asked: Latents, feedback: Feedback
     ) -> Shapes:
-        """Score-function ascent, each draw weighted_mean with its own score."""
+        """Score-function ascent, each draw weighted by its own score."""
         draws = ((asked / problem.eps + 1) / 2).clamp(EDGE, 1 - EDGE)
         both = torch.digamma(state.a + state.b)
         score = feedback.score.to(draws)[:, :, None, None, None]

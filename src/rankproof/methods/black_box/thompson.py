@@ -117,7 +117,7 @@ class ThompsonSampling(BlackBoxMethod):
     def tell(
         self, problem: Problem, state: Belief, number: int, asked: Latents, feedback: Feedback
     ) -> Belief:
-        """Add what was feedback to the statistics."""
+        """Add a round of queries to the statistics."""
         phi = self._waves(problem).features(asked)
         y = _scaled(feedback.places).to(phi)
         score, place = feedback.score.to(phi).max(1)
@@ -178,10 +178,10 @@ class ThompsonSampling(BlackBoxMethod):
 
     def _precision(self, state: Belief) -> tuple[Tensor, Tensor]:
         """phi^T phi with the prior added (b, f, f), and the deviation of the noise (b,)."""
-        feedback = state.gram[:, -1, -1, None]  # (b, 1) queries told of; the last feature is 1
-        variance = state.squares / feedback - (state.cross[:, -1] / feedback).square()  # (b, k)
+        count = state.gram[:, -1, -1, None]  # (b, 1) queries so far; the last feature is 1
+        variance = state.squares / count - (state.cross[:, -1] / count).square()  # (b, k)
         spread = variance.mean(1).clamp(min=LEAST_SPREAD)
-        length = state.gram.diagonal(dim1=1, dim2=2)[:, :-2].sum(1) / feedback[:, 0]  # mean |phi|^2
+        length = state.gram.diagonal(dim1=1, dim2=2)[:, :-2].sum(1) / count[:, 0]  # mean |phi|^2
         # The weights' prior variance is spread / |phi|^2: a typical change explains a typical spread.
         prior = self.noise * length.clamp(min=0.3)
         added = torch.full_like(state.gram[:, 0], FREE)
