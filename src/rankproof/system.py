@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rankproof.data import Dataset, load
 from rankproof.data.image_list import SplitBy
 from rankproof.errors import RankproofError
+from rankproof.io import JsonObject
 from rankproof.models import GreyToColour, Preprocess, Source, open_encoder
 from rankproof.models.source import COLOUR
 from rankproof.ranking import Gallery, Ranker
@@ -66,7 +67,7 @@ class RetrievalSystem:
 
     gallery: Gallery
     dataset: Dataset
-    record: dict[str, Any]
+    record: JsonObject
     notes: tuple[str, ...] = ()
 
     @property

@@ -1,13 +1,11 @@
 """What an attack came back with: values per image, no model inside; it can be cut, joined and saved."""
 
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -16,7 +14,7 @@ from torch import Tensor
 from rankproof.attacks.summary import AttackSummary
 from rankproof.errors import RankproofError
 from rankproof.goals.base import LETTERS
-from rankproof.io import versions, write_atomically
+from rankproof.io import read_arrays, versions, write_arrays, write_json
 from rankproof.ranking.metrics import MeanInterval, mean_interval
 
 ARRAYS, SUMMARY = "attack.npz", "result.json"
@@ -28,7 +26,6 @@ STORED = {
 }
 OPTIONAL = {"gallery_ids": "index", "perturbation": "perturbation"}
 LOGGED = {"spent": "queries", "scores": "scores"}
-BROKEN = (OSError, ValueError, EOFError, BadZipFile, KeyError, TypeError, AttributeError)  # of a file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,11 +279,8 @@ class AttackResult:
             found |= {f"{when}_{name}": values for name, values in figures.items()}
         arrays = {name: values.cpu().numpy() for name, values in found.items() if values is not None}
         arrays |= {name: arrays[name].astype(np.float32) for name in ("original", "adversarial")}
-        stream = io.BytesIO()
-        np.savez_compressed(stream, **arrays)
-        write_atomically(Path(folder) / ARRAYS, stream.getvalue())
-        text = json.dumps((summary or self.summary).to_json(), indent=2, allow_nan=False)
-        write_atomically(Path(folder) / SUMMARY, f"{text}\n".encode())
+        write_arrays(Path(folder) / ARRAYS, arrays, compressed=True)
+        write_json(Path(folder) / SUMMARY, (summary or self.summary).to_json(), indent=2, allow_nan=False)
         return Path(folder)
 
     @classmethod
@@ -294,14 +288,13 @@ class AttackResult:
         """Read what `save` wrote."""
         try:
             return cls._read(Path(folder))
-        except (*BROKEN, RankproofError) as error:
+        except (OSError, ValueError, KeyError, AttributeError, RankproofError) as error:
             raise RankproofError(f"{folder}: no saved attack ({error})") from None
 
     @classmethod
     def _read(cls, folder: Path) -> "AttackResult":
         summary = AttackSummary.from_json(json.loads((folder / SUMMARY).read_text()))
-        with np.load(folder / ARRAYS, allow_pickle=False) as stored:
-            arrays = {name: torch.from_numpy(stored[name]) for name in stored.files}
+        arrays = read_arrays(folder / ARRAYS)
         log = None
         if summary.visible is not None and summary.budget is not None:
             more = {name: arrays[key] for name, key in LOGGED.items()}

@@ -8,6 +8,7 @@ from typing import Any
 from rankproof.errors import RankproofError
 from rankproof.goals.base import GoalSpec
 from rankproof.goals.registry import spec
+from rankproof.io import JsonObject
 
 SCHEMA = 1  # of the JSON object; docs/schema/attack.json describes it
 
@@ -113,7 +114,7 @@ class AttackSummary:
         """What the attacker does and wants."""
         return self.spec.describe(self.parameters)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The object of `rankproof attack --json`."""
         values = asdict(self)
         curve = None if self.curve is None else [list(point) for point in self.curve]

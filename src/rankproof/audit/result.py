@@ -8,6 +8,7 @@ from typing import Any
 
 from rankproof.attacks.summary import AttackSummary
 from rankproof.errors import RankproofError
+from rankproof.io import JsonObject
 from rankproof.report.page import Flag, ReportPage, json_value
 
 SCHEMA = 1  # of report.json; docs/schema/audit.json describes it
@@ -17,12 +18,12 @@ SCHEMA = 1  # of report.json; docs/schema/audit.json describes it
 class AuditResult(ReportPage):
     """A whole audit: all that its report shows, to be saved as a page, as JSON and as images."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The object of report.json: all but the strips, with None for what is not finite."""
         values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "strips"}
         values["cells"] = [attack.to_json() for attack in self.cells]
         values["flags"] = [asdict(flag) for flag in self.flags]
-        plain: dict[str, Any] = json_value({"schema": SCHEMA} | values)
+        plain: JsonObject = json_value({"schema": SCHEMA} | values)
         return plain
 
     @classmethod

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
@@ -28,6 +28,7 @@ from rankproof.errors import RankproofError
 
 if TYPE_CHECKING:
     from rankproof.attacks.summary import AttackSummary
+    from rankproof.io import JsonObject
     from rankproof.types import ProgressCallback
 
 FAILED, INTERRUPTED = 2, 130
@@ -144,7 +145,7 @@ def writable(folder: Path | None) -> None:
         ) from None
 
 
-def print_json(value: dict[str, Any]) -> None:
+def print_json(value: "JsonObject") -> None:
     """Print one JSON object on stdout."""
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
 

@@ -1,7 +1,6 @@
 """An evaluation as one object for a program and as a table for a reader."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -9,6 +8,7 @@ from rich.table import Table
 from rankproof.evaluation.accuracy import Accuracy
 from rankproof.evaluation.robustness import Robustness
 from rankproof.evaluation.terms import ERS_TERMS
+from rankproof.io import JsonObject
 from rankproof.report.format import number_text
 
 RETRIEVAL = {
@@ -34,14 +34,14 @@ def as_json(
     device: str,
     seconds: float,
     versions: Mapping[str, str],
-) -> dict[str, Any]:
+) -> JsonObject:
     """The object that `rankproof evaluate --json` prints; without robustness its figures are None.
 
     Args:
         model, data, gallery_size, device, seconds, versions: what the results cannot know.
     """
     plain = retrieval.as_dict()
-    hard: dict[str, Any] = dict.fromkeys(ATTACKED)
+    hard: JsonObject = dict.fromkeys(ATTACKED)
     if attacked is not None:
         hard = attacked.as_dict()
     intervals = {**plain.pop("ci95"), **hard.get("ci95", {})}
@@ -62,7 +62,7 @@ def as_json(
     }
 
 
-def evaluation_table(figures: dict[str, Any]) -> Table:
+def evaluation_table(figures: JsonObject) -> Table:
     """The terminal's table of what `as_json` returned: retrieval first, then each term of ERS."""
     table = Table()
     table.add_column("figure", no_wrap=True)

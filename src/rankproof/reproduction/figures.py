@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from rankproof.attacks.result import AttackResult
 from rankproof.goals.registry import spec
-from rankproof.io import write_atomically
+from rankproof.io import JsonObject, encode_png, write_atomically, write_json
 from rankproof.ranking import Gallery
 from rankproof.report.curve import Point
 from rankproof.report.panels import (
@@ -34,7 +33,6 @@ from rankproof.reproduction.cells import TableCell
 from rankproof.reproduction.compare import Mark
 from rankproof.reproduction.recipe import FigureRecipe, paper_name
 from rankproof.reproduction.records import Measurement, ModelFacts
-from rankproof.reproduction.schema import JsonObject
 from rankproof.threat import format_eps
 
 CELL_FACTS = ("run", "model", "goal", "eps", "letter", "count", "xi", "method", "visible", "budget")
@@ -96,7 +94,7 @@ class Drawing:
     def save(self, folder: Path) -> Path:
         """Write figure.json, the images drawn from it, and figure.md that shows them."""
         content = self.as_dict()
-        write_atomically(folder / "figure.json", (json.dumps(content, allow_nan=False) + "\n").encode())
+        write_json(folder / "figure.json", content, allow_nan=False)
         images = draw(content)
         for name, image in images.items():
             write_atomically(folder / name, image)
@@ -258,12 +256,7 @@ def strip_from(values: JsonObject) -> Strip:
 
 def _packed(image: Tensor, side: int) -> str:
     """An image (c, h, w) in [0, 1] as text."""
-    pixels = np.rint(255 * np.moveaxis(image.float().cpu().numpy(), 0, -1)).astype(np.uint8)
-    shrunk = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    shrunk.thumbnail((side, side))
-    stream = io.BytesIO()
-    shrunk.save(stream, format="png")
-    return base64.b64encode(stream.getvalue()).decode()
+    return base64.b64encode(encode_png((255 * image.float().cpu()).round().byte(), side)).decode()
 
 
 def _unpacked(text: str) -> Tensor:

@@ -16,6 +16,7 @@ from rankproof.attacks.white_box import chunk_rows
 from rankproof.evaluation import accuracy, robustness_score
 from rankproof.goals import Goal, Reorder
 from rankproof.goals.registry import parse
+from rankproof.io import JsonObject
 from rankproof.methods.defaults import published, strong
 from rankproof.oracles import LocalOracle
 from rankproof.ranking.metrics import short_range_tau
@@ -30,7 +31,6 @@ from rankproof.reproduction.protocols import (
     weight_spread,
 )
 from rankproof.reproduction.records import Interval, Measurement, mean_and_interval
-from rankproof.reproduction.schema import JsonObject
 from rankproof.system import RetrievalSystem as System
 from rankproof.threat import Threat
 from rankproof.training.divergence import chance_recall

@@ -11,12 +11,11 @@ from typing import Any
 from rankproof.data import Dataset, load
 from rankproof.data.load import EMBEDDED, find
 from rankproof.errors import RankproofError
-from rankproof.io import write_atomically
+from rankproof.io import JsonObject, write_atomically, write_json
 from rankproof.models import ARCHITECTURES, Preprocess, load_checkpoint, zoo_names
 from rankproof.models.checkpoint import RECORD, WEIGHTS
 from rankproof.reproduction.recipe import ModelSpec
 from rankproof.reproduction.records import ModelFacts
-from rankproof.reproduction.schema import JsonObject
 from rankproof.system import RetrievalSystem, Stage, SystemOptions, find_device, no_display, open_system
 from rankproof.training.divergence import TrainingFailedError
 from rankproof.training.options import Options, recipe_of
@@ -271,7 +270,7 @@ class Models:
         place, spec, weights = self.folder / planned.key, planned.spec, None
         for start in self.beginnings(planned):
             weights = Path(self.source(start) or self._trained(start)) / WEIGHTS
-        write_atomically(place / INGREDIENTS, (json.dumps(planned.ingredients, indent=2) + "\n").encode())
+        write_json(place / INGREDIENTS, planned.ingredients, indent=2)
         run = Run(
             data=planned.splits.train,
             test=planned.splits.test,
@@ -292,8 +291,7 @@ class Models:
         except TrainingFailedError as error:
             write_atomically(place / FAILED, f"{error}\n".encode())
             raise
-        took = {"processor_seconds": time.process_time() - worked}
-        write_atomically(place / TRAINED, (json.dumps(took) + "\n").encode())
+        write_json(place / TRAINED, {"processor_seconds": time.process_time() - worked})
         return str(place)
 
 

@@ -7,6 +7,7 @@ from itertools import groupby
 import torch
 
 from rankproof.attacks.cost import bare_seconds, query_seconds
+from rankproof.io import JsonObject
 from rankproof.methods.white_box.universal import Universal
 from rankproof.models import new_encoder
 from rankproof.parallel import Job
@@ -15,7 +16,6 @@ from rankproof.reproduction.cells import TableCell, descent_of, goal_of
 from rankproof.reproduction.models import Planned
 from rankproof.reproduction.protocols import SEEN_SHARE
 from rankproof.reproduction.records import Measurement
-from rankproof.reproduction.schema import JsonObject
 
 SAMPLE = 50  # images in the pass that is timed
 VERDICT_PASSES = 5  # choosing targets and taking the verdict cost about as much as so many passes

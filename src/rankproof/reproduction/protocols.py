@@ -20,13 +20,12 @@ from rankproof.attacks.white_box import chunk_rows
 from rankproof.data.images import decode, peek
 from rankproof.goals import Goal, Reorder
 from rankproof.goals.base import AttackContext
-from rankproof.io import encode_png, write_atomically
+from rankproof.io import JsonObject, encode_png, write_atomically
 from rankproof.methods.defaults import published
 from rankproof.methods.white_box.universal import Universal
 from rankproof.oracles import ListOracle, Oracle, TrackedItems
 from rankproof.ranking.metrics import short_range_tau
 from rankproof.reproduction.cells import TableCell, goal_of, search_of
-from rankproof.reproduction.schema import JsonObject
 from rankproof.rng import generator
 from rankproof.system import RetrievalSystem
 from rankproof.threat import Threat

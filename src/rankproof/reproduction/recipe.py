@@ -9,6 +9,7 @@ from typing import Any
 
 from rankproof.config_table import Read, read_table
 from rankproof.errors import RankproofError
+from rankproof.io import JsonObject
 from rankproof.reproduction.schema import (
     DRAWINGS,
     EXPERIMENT_KINDS,
@@ -18,7 +19,6 @@ from rankproof.reproduction.schema import (
     TABLE_KINDS,
     ExperimentBlock,
     FigureBlock,
-    JsonObject,
     Kind,
     TableBlock,
     Typed,

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
-from rankproof.io import write_atomically
+from rankproof.io import JsonObject, write_atomically
 from rankproof.ranking.metrics import mean_interval
 from rankproof.reproduction.cells import Figure, TableCell, is_order
 from rankproof.reproduction.compare import MARKS, Mark, Row
 from rankproof.reproduction.recipe import TableRecipe, paper_name
 from rankproof.reproduction.records import ModelFacts
-from rankproof.reproduction.schema import UNREADABLE, JsonObject, Typed
+from rankproof.reproduction.schema import UNREADABLE, Typed
 from rankproof.threat import format_eps
 
 NOT_RUN = "not run yet"

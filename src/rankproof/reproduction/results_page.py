@@ -1,6 +1,5 @@
 """docs/results.md: the papers' tables and our own experiments, section by section, from records."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 from statistics import median, stdev
 
 from rankproof.goals.registry import order_of, spec
-from rankproof.io import write_atomically
+from rankproof.io import JsonObject, write_atomically, write_json
 from rankproof.reproduction.cells import (
     STRONG,
     TableCell,
@@ -39,7 +38,6 @@ from rankproof.reproduction.recipe import (
 from rankproof.reproduction.records import (
     CompletedCells,
     Interval,
-    Line,
     Measurement,
     mean_and_interval,
     read_benchmark,
@@ -55,7 +53,7 @@ from rankproof.reproduction.render import (
     table,
     with_interval,
 )
-from rankproof.reproduction.schema import JsonObject, ServiceBlock
+from rankproof.reproduction.schema import ServiceBlock
 from rankproof.threat import format_eps
 
 PAPERS = ("eccv20", "iccv21")
@@ -97,7 +95,7 @@ class View:
         wanted = _same_attack(cell, method)
         return next((self.of(each) for each in self.cells if _same_attack(each, each.method) == wanted), None)
 
-    def benchmark(self, name: str) -> Line | None:
+    def benchmark(self, name: str) -> JsonObject | None:
         """The record of a benchmark."""
         return read_benchmark(self.records.root, name)
 
@@ -142,8 +140,7 @@ class Experiment:
 
     def save(self, folder: Path) -> Path:
         """Write results.md and results.json."""
-        content = json.dumps(self.as_dict(), allow_nan=False) + "\n"
-        write_atomically(folder / "results.json", content.encode())
+        write_json(folder / "results.json", self.as_dict(), allow_nan=False)
         parts = [f"# {self.title}", *self.sections(), f"{self.summary}."]
         write_atomically(folder / self.page, ("\n\n".join(parts) + "\n").encode())
         return folder / self.page
@@ -808,7 +805,7 @@ def better(view: View) -> str:
     """Each defence over its seeds."""
     if not view.present():
         return ""
-    defenses: dict[str, list[tuple[str, Line]]] = {}
+    defenses: dict[str, list[tuple[str, JsonObject]]] = {}
     for cell in view.cells:
         defense, seed = cell.model.removeprefix("fashion-mnist-short-").rsplit("-seed", 1)
         defenses.setdefault(defense, []).append((seed, _training(view, cell)))
@@ -870,13 +867,13 @@ def training_speed(view: View) -> str:
     return table((f"an epoch of {record['pictures']:,} images", "seconds", "bare seconds", "ratio"), rows)
 
 
-def _training(view: View, cell: TableCell) -> Line:
+def _training(view: View, cell: TableCell) -> JsonObject:
     """What was measured of a trained model, by its names in the record; nothing where it was not run."""
     found = view.of(cell)
     return {} if found is None else found.training
 
 
-def _schedule(record: Line) -> tuple[str, str, str]:
+def _schedule(record: JsonObject) -> tuple[str, str, str]:
     """Schedule, epochs done and minutes."""
     model = record.get("model")
     if model is None:  # not even one epoch
@@ -885,19 +882,19 @@ def _schedule(record: Line) -> tuple[str, str, str]:
     return model["settings"]["schedule"], epochs, f"{model['seconds'] / 60:.1f}"
 
 
-def _recall(record: Line) -> float | None:
+def _recall(record: JsonObject) -> float | None:
     """R@1 of the checkpoint, None where there is none."""
     found: float | None = record.get("accuracy", {}).get("recall_at_1")
     return found
 
 
-def _score(record: Line) -> str:
+def _score(record: JsonObject) -> str:
     """ERS with its interval."""
     found = record.get("robustness")
     return "" if found is None else with_interval(found["ers"], found["ci95"]["ers"])
 
 
-def _state(record: Line) -> str:
+def _state(record: JsonObject) -> str:
     """What there is to know before reading any figure."""
     if not record:
         return NOT_RUN

@@ -14,7 +14,6 @@ from rankproof.threat import Threat, parse_eps
 
 UNREADABLE, NOT_PRINTED = "?", ""  # of a figure: not readable in print, not printed at all
 
-JsonObject = dict[str, Any]  # what a file holds
 Typed = float | str  # a figure, UNREADABLE or NOT_PRINTED
 Kind = tuple[Callable[..., Any], Mapping[str, Read], Mapping[str, Read]]
 """What a block becomes, the keys it must have, the keys it may have."""

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from rankproof.errors import RankproofError
+from rankproof.io import JsonObject
 from rankproof.ranking.distances import Distance
 from rankproof.rng import generator
 from rankproof.training.global_rng import global_rng
-from rankproof.training.settings import RecipePart, Settings
+from rankproof.training.settings import RecipePart
 
 PML = "pml:"
 
@@ -42,7 +43,7 @@ class Loss(Protocol):
         """
         ...
 
-    def settings(self) -> Settings:
+    def settings(self) -> JsonObject:
         """All parameters, for the record."""
         ...
 
@@ -179,7 +180,7 @@ class MetricLearningLoss:
             ) from error
         return value
 
-    def settings(self) -> Settings:
+    def settings(self) -> JsonObject:
         """Names and arguments of loss and miner."""
         return {
             "name": self.name,

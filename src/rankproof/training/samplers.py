@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from rankproof.errors import RankproofError
+from rankproof.io import JsonObject
 from rankproof.training.global_rng import global_rng
-from rankproof.training.settings import RecipePart, Settings
+from rankproof.training.settings import RecipePart
 from rankproof.training.triplets import random_triplets
 
 S = TypeVar("S", bound="BatchSampler")
@@ -50,7 +51,7 @@ class Sampler(Protocol):
         """Number of batches in an epoch."""
         ...
 
-    def settings(self) -> Settings:
+    def settings(self) -> JsonObject:
         """All parameters, for the record."""
         ...
 
