@@ -46,7 +46,7 @@ class LoadedTask:
     notes: tuple[str, ...]
 
     def embedded(self, stage: Stage = no_display) -> "RetrievalSystem":
-        """The same with its gallery."""
+        """The task with its gallery."""
         with stage("embedding the gallery") as tell:
             gallery = Gallery.build(self.ranker, self.dataset.images, self.dataset.labels, tell)
         return RetrievalSystem(
@@ -76,7 +76,7 @@ class RetrievalSystem:
         return torch.arange(len(self.gallery))
 
     def draw(self, trials: int, seed: int) -> Tensor:
-        """(min(trials, n),) random positions in the gallery without replacement; see `randomness.draw`."""
+        """(min(trials, n),) random positions in the gallery without replacement; see `rng.draw`."""
         return draw(len(self.gallery), trials, seed)
 
 
@@ -131,8 +131,8 @@ def load_task(
     except ValueError as error:
         raise RankproofError(f"{model}: {error}") from None
     reshaped = preprocess is not None and (preprocess.resize or preprocess.crop)
-    own = None if size is not None or reshaped or source.input is None else source.input[1:]
-    wanted = size if own is None else own
+    native = None if size is not None or reshaped or source.input is None else source.input[1:]
+    wanted = size if native is None else native
     with stage("reading images") as tell:
         dataset = load(
             data,
@@ -142,7 +142,7 @@ def load_task(
             root=options.root,
             progress=tell,
         )
-    if own is not None:
+    if native is not None:
         dataset = replace(dataset, note=dataset.note.replace(" as asked", f", the size of {model}"))
     chain, notes, form = _chain(dataset, source, preprocess)
     dataset = replace(dataset, note="; ".join((dataset.note, *notes)))

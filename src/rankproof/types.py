@@ -99,5 +99,5 @@ ProgressCallback = Callable[[int, int], None]
 """Called with the amount of work done and the total."""
 
 
-def no_progress(done: int, total: int) -> None:
+def no_progress(done: int | float, total: int | float) -> None:
     """A progress callback that shows nothing."""

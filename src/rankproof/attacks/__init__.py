@@ -1,4 +1,4 @@
-"""The verb: attack a target."""
+"""Attack a target: checks the arguments and hands them to the white-box or black-box runner."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What an attack came back with: values per image, no model inside; it can be cut, joined and saved."""
+"""The result of an attack: values for each image, without the model; it can be sliced, joined and saved."""
 
 import json
 import math
@@ -159,7 +159,7 @@ class AttackResult:
         )
 
     def _with(self, arrays: Mapping[str, Tensor], **more: Any) -> "AttackResult":
-        """The same attack with other rows."""
+        """This attack with other rows."""
         values: dict[str, Any] = {**arrays, **more}
         return replace(self, **values)
 
@@ -272,12 +272,12 @@ class AttackResult:
         Args:
             summary: what goes into `result.json` where it knows more than the result itself.
         """
-        found = {key: getattr(self, name) for name, key in {**STORED, **OPTIONAL}.items()}
+        stored = {key: getattr(self, name) for name, key in {**STORED, **OPTIONAL}.items()}
         if self.log is not None:
-            found |= {key: getattr(self.log, name) for name, key in LOGGED.items()}
+            stored |= {key: getattr(self.log, name) for name, key in LOGGED.items()}
         for when, figures in (("before", self.before), ("after", self.after)):
-            found |= {f"{when}_{name}": values for name, values in figures.items()}
-        arrays = {name: values.cpu().numpy() for name, values in found.items() if values is not None}
+            stored |= {f"{when}_{name}": values for name, values in figures.items()}
+        arrays = {name: values.cpu().numpy() for name, values in stored.items() if values is not None}
         arrays |= {name: arrays[name].astype(np.float32) for name in ("original", "adversarial")}
         write_arrays(Path(folder) / ARRAYS, arrays, compressed=True)
         write_json(Path(folder) / SUMMARY, (summary or self.summary).to_json(), indent=2, allow_nan=False)
@@ -288,7 +288,7 @@ class AttackResult:
         """Read what `save` wrote."""
         try:
             return cls._read(Path(folder))
-        except (OSError, ValueError, KeyError, AttributeError, RankproofError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RankproofError) as error:
             raise RankproofError(f"{folder}: no saved attack ({error})") from None
 
     @classmethod

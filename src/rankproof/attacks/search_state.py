@@ -23,7 +23,7 @@ Kind = TypeVar("Kind", bound=AttackTensors)
 
 @dataclass(frozen=True)
 class SearchStateFile:
-    """What a file holds of a search, and where to write what comes.
+    """The state of a search in a file.
 
     Args:
         path: the file; None keeps nothing.
@@ -69,7 +69,7 @@ class SearchStateFile:
 
     @contextmanager
     def writing(self, clean: Feedback, wanted: Ids, start: SearchState) -> Iterator["SearchStateWriter"]:
-        """Whatever ends the search, its last finished round is in the file."""
+        """Write the last finished round to the file, however the search ends."""
         writer = SearchStateWriter(self, clean, wanted, self._continued(start))
         try:
             yield writer
@@ -82,8 +82,7 @@ class SearchStateFile:
             return start
 
         def part(value: Kind, prefix: str) -> Kind:
-            found = {name: self.stored[f"{prefix}_{name}"] for name in value.arrays()}
-            return replace(value, **found)
+            return replace(value, **{name: self.stored[f"{prefix}_{name}"] for name in value.arrays()})
 
         return SearchState(
             part(start.history, "trace"),

@@ -47,8 +47,8 @@ def evaluate(
     """
     with reported("nothing was written; the same command starts the evaluation again"):
         at_least_one("trials", trials)
-        for option, given in (("eps", eps), ("trials", trials)):
-            if no_robustness and given is not None:
+        for option, value in (("eps", eps), ("trials", trials)):
+            if no_robustness and value is not None:
                 raise RankproofError(f"--{option} is about attacks; leave it or --no-robustness out")
         begin = perf_counter()
         from rankproof.evaluation import accuracy, robustness_score

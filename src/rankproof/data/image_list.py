@@ -63,7 +63,7 @@ def read_split(
     *,
     size: tuple[int, int] | None,
     split_by: SplitBy,
-    progress: ProgressCallback | None,
+    progress: ProgressCallback,
 ) -> Dataset:
     """Read the images of one split.
 
@@ -172,7 +172,7 @@ def resized_note(size: tuple[int, int]) -> str:
 
 
 def _decode_all(
-    listed: ImageList, selected: list[ListedImage], form: Form, progress: ProgressCallback | None
+    listed: ImageList, selected: list[ListedImage], form: Form, progress: ProgressCallback
 ) -> torch.Tensor:
     """(n, c, h, w) 8-bit pixels of the selected images."""
     shape = (len(selected), form.channels, form.height, form.width)
@@ -184,6 +184,5 @@ def _decode_all(
     pixels = np.empty(shape, np.uint8)
     for position, image in enumerate(selected):
         pixels[position] = decode(listed.read(image.file), image.file, form)
-        if progress is not None:
-            progress(position + 1, len(selected))
+        progress(position + 1, len(selected))
     return torch.from_numpy(pixels)

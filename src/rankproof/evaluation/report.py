@@ -41,22 +41,20 @@ def as_json(
         model, data, gallery_size, device, seconds, versions: what the results cannot know.
     """
     plain = retrieval.as_dict()
-    hard: JsonObject = dict.fromkeys(ATTACKED)
-    if attacked is not None:
-        hard = attacked.as_dict()
-    intervals = {**plain.pop("ci95"), **hard.get("ci95", {})}
-    notes = [*plain.pop("notes"), *hard.get("notes", [])]
+    robust = {} if attacked is None else attacked.as_dict()
+    intervals = {**plain.pop("ci95"), **robust.get("ci95", {})}
+    notes = [*plain.pop("notes"), *robust.get("notes", [])]
     return {
         "model": model,
         "data": data,
         "gallery_size": gallery_size,
         "device": device,
         **plain,
-        **{name: hard[name] for name in ATTACKED},
+        **{name: robust.get(name) for name in ATTACKED},
         "ci95": intervals,
         "seed": retrieval.seed,
         "seconds": seconds,
-        "flags": hard.get("flags", []),
+        "flags": robust.get("flags", []),
         "notes": notes,
         "versions": dict(versions),
     }

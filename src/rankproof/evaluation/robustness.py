@@ -240,6 +240,6 @@ def _notes(gallery: Gallery, lost: int) -> list[str]:
 
 
 def _clipped(summary: MeanInterval) -> MeanInterval:
-    """The same within [0, 100]; an interval that is not known stays so."""
+    """A mean and its interval, clipped to [0, 100]; an interval that is not known stays so."""
     low, high = (end if math.isinf(end) else min(100.0, max(0.0, end)) for end in (summary.low, summary.high))
     return replace(summary, mean=min(100.0, max(0.0, summary.mean)), low=low, high=high)

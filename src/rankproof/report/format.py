@@ -9,8 +9,6 @@ from rankproof.attacks.summary import AttackSummary
 from rankproof.threat import format_eps
 
 NOTHING, PERCENT = "–", "\N{NO-BREAK SPACE}%"
-REFERENCE_METHODS = {"pgd": "plain PGD", "spsa": "SPSA"}
-"""The published methods that an audit compares its own with, as pages print them."""
 
 
 def number_text(value: float | None, places: int = 1) -> str:
@@ -18,7 +16,12 @@ def number_text(value: float | None, places: int = 1) -> str:
     if value is None or not math.isfinite(value):
         return NOTHING
     text = f"{value:,.{places}f}"
-    return text.removeprefix("-") if not text.strip("-0.,") else text.replace("-", "−")
+    return text.removeprefix("-") if not text.strip("-0.,") else minus(text)
+
+
+def minus(text: str) -> str:
+    """A number as text with a proper minus."""
+    return text.replace("-", "−")
 
 
 def decimals(attack: AttackSummary) -> int:

@@ -1,4 +1,4 @@
-"""A figure that was run: what is kept of it as plain values, and the images drawn from these alone."""
+"""A figure as plain values, and the images that are drawn from these values alone."""
 
 import base64
 import io
@@ -52,7 +52,7 @@ class Drawing:
     Args:
         recipe: what is drawn.
         parts: each cell with its record, or with why it has none.
-        models: what is known of each model, by name; None for one without data.
+        models: facts of each model by name; None for one without data.
         command: what makes it again.
     """
 
@@ -76,7 +76,7 @@ class Drawing:
         return f"{len(self.parts)} parts: {', '.join([f'{len(self.parts) - len(marks)} drawn', *counts])}"
 
     def as_dict(self) -> JsonObject:
-        """Everything as plain values: what the images are drawn from."""
+        """The figure as a JSON object, from which its images are drawn."""
         return {
             "paper": self.recipe.paper,
             "part": self.recipe.part,
@@ -115,11 +115,11 @@ class Drawing:
 
 
 def _made(part: Measurement | Mark) -> JsonObject:
-    """What a record has to draw; of a cell without one the reason."""
+    """The drawn values of a record; of a cell without one the reason."""
     if isinstance(part, str):
         return {"missing": part}
-    found = {name: getattr(part, name) for name in MEASURED_FACTS}
-    return {name: value for name, value in found.items() if value is not None}
+    values = {name: getattr(part, name) for name in MEASURED_FACTS}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _facts(model: ModelFacts) -> str:
@@ -162,14 +162,14 @@ def _curves(content: FigureJson, cells: Sequence[FigureJson]) -> list[CurvePanel
     """A panel for each goal, a line for each model."""
     panels = []
     for goal in dict.fromkeys(cell["goal"] for cell in cells):
-        own = [cell for cell in cells if cell["goal"] == goal]
+        of_goal = [cell for cell in cells if cell["goal"] == goal]
         metric = spec(goal).metric
         series = [
             Series(
                 _model(content, model),
-                [Point(cell["eps"], *cell["figures"][metric]) for cell in own if cell["model"] == model],
+                [Point(cell["eps"], *cell["figures"][metric]) for cell in of_goal if cell["model"] == model],
             )
-            for model in dict.fromkeys(cell["model"] for cell in own)
+            for model in dict.fromkeys(cell["model"] for cell in of_goal)
         ]
         panels.append(CurvePanel(spec(goal).title, UNITS[metric], metric == "rank", series))
     return panels
@@ -204,8 +204,8 @@ def _violins(content: FigureJson, cells: Sequence[FigureJson]) -> list[ViolinPan
 
 def attack_strips(result: AttackResult, gallery: Gallery, classes: tuple[str, ...]) -> list[Strip]:
     """Every attack of a result as a strip."""
-    found = [strip_of(result[[row]], gallery, classes) for row in range(len(result))]
-    return [strip for strip in found if strip is not None]
+    strips = [strip_of(result[[row]], gallery, classes) for row in range(len(result))]
+    return [strip for strip in strips if strip is not None]
 
 
 def best_order(
@@ -225,7 +225,7 @@ def best_order(
 
 
 def strip_values(strip: Strip) -> JsonObject:
-    """A strip as it is kept: images as PNG in base64, no larger than they are drawn."""
+    """A strip as plain values: images as PNG in base64, no larger than they are drawn."""
     return {
         **{name: getattr(strip, name) for name in ("goal", "eps", "wanted", "visible", "budget")},
         "original": _packed(strip.original, SIDES[0]),
@@ -242,7 +242,7 @@ def strip_values(strip: Strip) -> JsonObject:
 
 
 def strip_from(values: JsonObject) -> Strip:
-    """The strip that was kept."""
+    """The strip of the values that `strip_values` made."""
     images = {
         name: None if values[name] is None else _unpacked(values[name])
         for name in ("original", "adversarial", "query")

@@ -46,7 +46,7 @@ class Splits:
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """A model as far as it is known before it is trained.
+    """A model before it is trained.
 
     Args:
         spec: what the table says.
@@ -121,7 +121,7 @@ class Models:
     _zoo: dict[str, JsonObject] = field(default_factory=dict)
 
     def planned(self, name: str) -> Planned | None:
-        """What is known of a model; None where its data is not there."""
+        """The plan of a model; None where its data is not there."""
         if name not in self._planned:
             if unknown := [each for each in self.given if each not in [spec.name for spec in self.specs]]:
                 names = ", ".join(spec.name for spec in self.specs)
@@ -150,7 +150,7 @@ class Models:
         return self._sources[planned.key]
 
     def failure(self, planned: Planned) -> str | None:
-        """Why a model cannot be had; None where it can or where nobody tried."""
+        """Why the training of a model failed; None where it did not."""
         file = self.folder / planned.key / FAILED
         return file.read_text().strip() if file.is_file() else None
 
@@ -176,7 +176,7 @@ class Models:
         return self._targets[name]
 
     def describe(self, planned: Planned) -> ModelFacts:
-        """What a record says of a model."""
+        """The facts of a model, as records hold them."""
         source = self.source(planned)
         record = {} if source is None else load_checkpoint(source).record
         return ModelFacts(
@@ -195,7 +195,7 @@ class Models:
         )
 
     def processor_seconds(self, planned: Planned) -> float | None:
-        """What the last sitting of a training took of a processor; None of models from elsewhere."""
+        """Processor time of the last run of a training; None for models from elsewhere."""
         file = self.folder / planned.key / TRAINED
         return float(json.loads(file.read_text())["processor_seconds"]) if file.is_file() else None
 
@@ -240,19 +240,19 @@ class Models:
 
     def _data(self, spec: ModelSpec) -> Splits | None:
         """Both splits of a model's data; None where it is not there."""
-        known = (spec.data, _side(spec))
-        if known not in self._splits:
+        key = (spec.data, _side(spec))
+        if key not in self._splits:
             place = self._place(spec.data)
-            if place is None:
-                self._splits[known] = None
-            else:
-                found = []
-                for split in ("train", "test"):
-                    with self.stage(f"reading {spec.data}") as progress:
-                        found.append(load(place, split, size=known[1], root=self.root, progress=progress))
-                train, test = found
-                self._splits[known] = Splits(train=train, test=test, sha256=_digest(train, test))
-        return self._splits[known]
+            self._splits[key] = None if place is None else self._read(spec, place)
+        return self._splits[key]
+
+    def _read(self, spec: ModelSpec, place: str) -> Splits:
+        parts = []
+        for split in ("train", "test"):
+            with self.stage(f"reading {spec.data}") as progress:
+                parts.append(load(place, split, size=_side(spec), root=self.root, progress=progress))
+        train, test = parts
+        return Splits(train=train, test=test, sha256=_digest(train, test))
 
     def _place(self, name: str) -> str | None:
         """Where a data set is, as `load` takes it; None where nobody has it."""
@@ -343,7 +343,7 @@ def _is_finished(place: Path, planned: Planned) -> bool:
 
 
 def _digest(*parts: Dataset) -> str:
-    """The content of data sets, whatever they are called."""
+    """The hash of the content of data sets."""
     return hashlib.sha256("/".join(part.sha256 for part in parts).encode()).hexdigest()
 
 

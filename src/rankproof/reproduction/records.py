@@ -27,7 +27,7 @@ Interval = tuple[float, float | None, float | None]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """What a record says of a model.
+    """The facts of a model in a record.
 
     Args:
         name: as the recipe calls it.
@@ -55,7 +55,7 @@ class ModelFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """What came of a cell, as it is recorded.
+    """The record of a measured cell.
 
     Args:
         cell: name of the cell.
@@ -113,11 +113,11 @@ class Measurement:
 
     @classmethod
     def from_json(cls, line: JsonObject) -> "Measurement":
-        """The measurement of a line; names that are not known are left out."""
-        known = {name: line[name] for name in _NAMES if name in line}
+        """The measurement of a line; unknown names are ignored."""
+        values = {name: line[name] for name in _NAMES if name in line}
         return cls(
             **{
-                **known,
+                **values,
                 "figures": {name: tuple(ends) for name, ends in line.get("figures", {}).items()},
                 "models": tuple(ModelFacts(**model) for model in line.get("models", ())),
                 "notes": tuple(line.get("notes", ())),
@@ -125,7 +125,7 @@ class Measurement:
         )
 
     def to_json(self) -> JsonObject:
-        """The same as plain values; what it has none of is left out."""
+        """The line of the measurement; optional fields without a value are left out."""
         optional = ("drawing", "training", "curve", "wall_seconds", "exclude_self")
         values = {name: getattr(self, name) for name in _NAMES if getattr(self, name) or name not in optional}
         return {**values, "models": [asdict(model) for model in self.models]}
@@ -157,9 +157,14 @@ def identity(cell: TableCell, models: Mapping[str, Sequence[str]], seed: int) ->
 
 def mean_and_interval(values: Sequence[int | float]) -> Interval:
     """Mean and 95 % interval of one value for each attack."""
-    found = mean_interval(torch.tensor(values, dtype=torch.float64))
-    low, high = found.ends
-    return found.mean, low, high
+    center = mean_interval(torch.tensor(values, dtype=torch.float64))
+    low, high = center.ends
+    return center.mean, low, high
+
+
+def means(values: Mapping[str, Sequence[int | float]]) -> dict[str, Interval]:
+    """Mean and 95 % interval of each figure from its values; queries are counted, not averaged."""
+    return {name: mean_and_interval(each) for name, each in values.items() if name != "queries"}
 
 
 class CompletedCells:
@@ -197,7 +202,7 @@ class CompletedCells:
         append_line(self._path(part), {KEY: measurement.cell, **measurement.to_json()})
 
     def refer(self, part: str, cell: TableCell, measurement: Measurement) -> None:
-        """Remember which measurement is a cell's, unless that is known already."""
+        """Record which measurement is a cell's, unless that is recorded already."""
         if self.recorded(part, cell.name) != measurement:
             reference = {"identity": measurement.identity, REFERENCE: measurement.cell}
             append_line(self._path(part), {KEY: cell.name, "cell": cell.name, **reference})
@@ -225,13 +230,13 @@ class CompletedCells:
         """All measurements by identity, those with the most attacks."""
         files = [self._read(path)[1] for path in sorted(self.root.glob("*/*.jsonl"))]
         if [id(lines) for lines in files] != [id(lines) for lines in self._measured[0]]:
-            found: dict[str, JsonObject] = {}
+            largest: dict[str, JsonObject] = {}
             for line in (line for lines in files for line in lines):
                 if _is_measured(line) and "identity" in line:
-                    other = found.get(line["identity"])
+                    other = largest.get(line["identity"])
                     if other is None or other["trials_asked"] < line["trials_asked"]:
-                        found[line["identity"]] = line
-            self._measured = files, found
+                        largest[line["identity"]] = line
+            self._measured = files, largest
         return self._measured[1]
 
 

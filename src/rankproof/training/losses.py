@@ -214,7 +214,7 @@ class MetricLearningLoss:
         return modules if self.miner is None else [*modules, ("miner", self.miner)]
 
 
-def _raw_distance(distance: str) -> dict[str, Any]:
+def _raw_distance(distance: str) -> dict[str, nn.Module]:
     """For raw Euclidean embeddings, the library's distance without its usual normalisation to unit length."""
     if distance != "euclidean":
         return {}
@@ -223,7 +223,7 @@ def _raw_distance(distance: str) -> dict[str, Any]:
     return {"distance": LpDistance(normalize_embeddings=False)}
 
 
-def _build(library: Any, name: str, options: dict[str, Any], defaults: dict[str, Any]) -> nn.Module:
+def _build(library: Any, name: str, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> nn.Module:
     """An object of a class of the library, from the options and those of the defaults that it takes."""
     cls = getattr(library, name, None)
     if not (inspect.isclass(cls) and issubclass(cls, nn.Module)):
@@ -236,12 +236,11 @@ def _build(library: Any, name: str, options: dict[str, Any], defaults: dict[str,
     accepted = [
         arg for init in inits if inspect.isfunction(init) for arg in inspect.signature(init).parameters
     ]
-    unknown = [option for option in options if option not in accepted]
-    if unknown:
+    if unknown := [option for option in options if option not in accepted]:
         names = ", ".join(dict.fromkeys(arg for arg in accepted if arg not in ("self", "args", "kwargs")))
         raise RankproofError(f"{PML}{name}: unknown option {unknown[0]!r}; its options are {names}")
     try:
-        built: nn.Module = cls(**{arg: value for arg, value in defaults.items() if arg in accepted} | options)
+        built: nn.Module = cls(**{arg: defaults[arg] for arg in defaults if arg in accepted} | dict(options))
     except (TypeError, ValueError, KeyError, AssertionError, NotImplementedError) as error:
         raise RankproofError(
             f"{PML}{name}: cannot be made with these options ({_first_line(error)})"

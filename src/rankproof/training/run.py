@@ -194,19 +194,19 @@ def _initial_weights(
     run: Run, encoder: nn.Module, start: state.State | None, say: Log
 ) -> InitialWeights | None:
     """Load the initial weights of a new training; returns those it began with, None for random ones."""
-    given: InitialWeights | None = None
+    named: InitialWeights | None = None
     if run.weights is not None and run.weights.is_file():
-        given = {"name": run.weights.name, "sha256": hashlib.sha256(run.weights.read_bytes()).hexdigest()}
+        named = {"name": run.weights.name, "sha256": hashlib.sha256(run.weights.read_bytes()).hexdigest()}
     if start is not None:
         initial: InitialWeights | None = start.metadata["weights"]
-        if given is not None and given != initial:
+        if named is not None and named != initial:
             raise RankproofError(
                 f"{run.weights}: the training in {run.out} did not begin with these; leave --weights out"
             )
         return initial
     if run.weights is not None:
         say(f"{run.weights}: {load_weights(encoder, run.weights).note}")
-    return given
+    return named
 
 
 def _remove_earlier_training(folder: Path) -> None:

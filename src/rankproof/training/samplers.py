@@ -75,7 +75,7 @@ class BatchSampler(RecipePart):
         return -(-len(labels) // self.batch)
 
     def shared(self: S, processes: int) -> S:
-        """The same with batches of 1 / `processes` the size."""
+        """This sampler with batches of 1 / `processes` the size."""
         if self.batch % processes:
             raise RankproofError(
                 f"a batch of {self.batch} cannot be split evenly among {processes} processes; take a multiple"

@@ -65,9 +65,9 @@ class Adapter:
     exhausted: tuple[str, ...] = ("quota",)
 
     def __post_init__(self) -> None:
-        for what, value, known in (("method", self.method, METHODS), ("as", self.form, FORMS)):
-            if value not in known:
-                raise RankproofError(f"{what}: {value!r} is unknown; known: {', '.join(known)}")
+        for what, value, choices in (("method", self.method, METHODS), ("as", self.form, FORMS)):
+            if value not in choices:
+                raise RankproofError(f"{what}: {value!r} is unknown; known: {', '.join(choices)}")
         if reserved := [name for name in self.headers if name.lower() in RESERVED_HEADERS]:
             raise RankproofError(f"headers: {reserved[0]} is set by rankproof itself; leave it out")
         parse_path(self.ids)
@@ -202,10 +202,10 @@ def _nested(fields: Mapping[str, Any], path: list[str], value: str) -> JsonObjec
 # -- readers: check one value of an adapter file
 
 
-def _read(table: Any, where: str, known: Mapping[str, Read]) -> JsonObject:
+def _read(table: Any, where: str, readers: Mapping[str, Read]) -> JsonObject:
     if not isinstance(table, dict):
         raise RankproofError(f"{where}: expected a table")
-    return read_table(table, where, {}, known)
+    return read_table(table, where, {}, readers)
 
 
 def _text(value: Any) -> str:

@@ -115,13 +115,13 @@ class ThompsonSampling(BlackBoxMethod):
         return self.tell(problem, empty, 0, torch.zeros_like(problem.low)[:, None], clean)
 
     def tell(
-        self, problem: Problem, state: Belief, number: int, asked: Latents, feedback: Feedback
+        self, problem: Problem, state: Belief, number: int, points: Latents, feedback: Feedback
     ) -> Belief:
         """Add a round of queries to the statistics."""
-        phi = self._waves(problem).features(asked)
+        phi = self._waves(problem).features(points)
         y = _scaled(feedback.places).to(phi)
         score, place = feedback.score.to(phi).max(1)
-        shares = asked.abs().amax((2, 3, 4)) / problem.eps
+        shares = points.abs().amax((2, 3, 4)) / problem.eps
         share = shares.gather(1, place[:, None])[:, 0].clamp(self.first, 1)
         better = score > state.best
         return Belief(
