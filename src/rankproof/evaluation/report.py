@@ -9,7 +9,7 @@ from rankproof.evaluation.accuracy import Accuracy
 from rankproof.evaluation.robustness import Robustness
 from rankproof.evaluation.terms import ERS_TERMS
 from rankproof.io import JsonObject
-from rankproof.report.format import number_text
+from rankproof.report.format import ends_text, number_text
 
 RETRIEVAL = {
     "recall_at_1": "R@1",
@@ -85,7 +85,4 @@ def evaluation_table(figures: JsonObject) -> Table:
 
 
 def _interval(ends: list[float | None] | None, places: int = 1) -> str:
-    """An interval in brackets, empty where there is none."""
-    if ends is None or None in ends:
-        return ""
-    return escape(f"[{', '.join(number_text(end, places) for end in ends)}]")
+    return escape(ends_text(ends, places))

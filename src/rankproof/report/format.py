@@ -1,6 +1,7 @@
 """The figures of an attack as text, and one attack as a heading, a table and remarks for a terminal."""
 
 import math
+from collections.abc import Sequence
 
 from rich.markup import escape
 from rich.table import Table
@@ -37,8 +38,14 @@ def figure_text(attack: AttackSummary, value: float | None) -> str:
 
 def interval_text(attack: AttackSummary) -> str:
     """The 95 % interval in brackets, empty where there is none."""
-    ends = attack.interval
-    return "" if ends is None else f"[{', '.join(number_text(end, decimals(attack)) for end in ends)}]"
+    return ends_text(attack.interval, decimals(attack))
+
+
+def ends_text(ends: Sequence[float | None] | None, places: int = 1) -> str:
+    """The ends of an interval in brackets, empty where there is none."""
+    if ends is None or None in ends:
+        return ""
+    return f"[{', '.join(number_text(end, places) for end in ends)}]"
 
 
 def half_width_text(attack: AttackSummary) -> str:
