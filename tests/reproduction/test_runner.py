@@ -485,7 +485,7 @@ def test_other_pictures_are_another_model(again, monkeypatch):
     first = models._digest(load(None, "train"), load(None, "test"))
     assert first == models._digest(load(None, "train"), load(None, "test"))
     assert first != models._digest(load(None, "train"), load(None, "test").head(700))
-    assert found.given == {}
+    assert found.checkpoints == {}
 
 
 def test_a_model_of_the_zoo_is_taken_where_it_is_the_same(again, monkeypatch):

@@ -131,7 +131,7 @@ def reproduce(
             published_schedule=published_schedule,
             precision=precision,
             paths=_pairs("data", data or []),
-            given=_pairs("model", model or []),
+            checkpoints=_pairs("model", model or []),
             root=data_root(),
             save=save,
             command=as_typed(),

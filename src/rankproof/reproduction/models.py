@@ -54,7 +54,7 @@ class Planned:
         splits: on what.
         key: of everything that goes into it; of a given checkpoint its weights.
         start: key of the model whose weights its training begins with.
-        given: a checkpoint that is taken as it is, where the user or the recipe named one.
+        checkpoint: a checkpoint that is taken as it is, where the user or the recipe named one.
         schedule, epochs: how it was or will be trained.
     """
 
@@ -63,7 +63,7 @@ class Planned:
     splits: Splits
     key: str = ""
     start: str | None = None
-    given: str | None = None
+    checkpoint: str | None = None
     schedule: str
     epochs: int
 
@@ -95,7 +95,7 @@ class Models:
         specs: what the table says of them.
         folder: where trained ones are kept, each below its key.
         paths: data sets by the recipe's name that lie elsewhere.
-        given: checkpoints by the recipe's name that are taken as they are.
+        checkpoints: checkpoints by the recipe's name that are taken as they are.
         root: folder that holds data sets by name.
         device: "auto", "cpu" or "cuda".
         published_schedule: train defended models as published and not by the fast schedule.
@@ -107,7 +107,7 @@ class Models:
     specs: Sequence[ModelSpec]
     folder: Path
     paths: Mapping[str, str] = field(default_factory=dict)
-    given: Mapping[str, str] = field(default_factory=dict)
+    checkpoints: Mapping[str, str] = field(default_factory=dict)
     root: Path | None = None
     device: str = "auto"
     published_schedule: bool = False
@@ -123,7 +123,9 @@ class Models:
     def planned(self, name: str) -> Planned | None:
         """The plan of a model; None where its data is not there."""
         if name not in self._planned:
-            if unknown := [each for each in self.given if each not in [spec.name for spec in self.specs]]:
+            if unknown := [
+                each for each in self.checkpoints if each not in [spec.name for spec in self.specs]
+            ]:
                 names = ", ".join(spec.name for spec in self.specs)
                 raise RankproofError(f"--model {unknown[0]}: the table has no such model; it has {names}")
             self._planned[name] = self._plan(next(spec for spec in self.specs if spec.name == name))
@@ -131,8 +133,8 @@ class Models:
 
     def source(self, planned: Planned) -> str | None:
         """Where a finished model is: "zoo:NAME" or a folder; None where it is yet to be trained."""
-        if planned.given is not None:
-            return planned.given
+        if planned.checkpoint is not None:
+            return planned.checkpoint
         if not self._zoo:
             names = [f"zoo:{name}" for name in zoo_names()]
             self._zoo.update({name: load_checkpoint(name).record for name in names})
@@ -220,7 +222,7 @@ class Models:
         )
         content = json.dumps(planned.ingredients, sort_keys=True)
         planned = replace(planned, key=hashlib.sha256(content.encode()).hexdigest()[:KEY])
-        place = self.given.get(spec.name, spec.checkpoint)
+        place = self.checkpoints.get(spec.name, spec.checkpoint)
         return planned if place is None else _as_given(planned, place)
 
     def _options(self, spec: ModelSpec) -> Options:
@@ -311,7 +313,7 @@ def _as_given(planned: Planned, place: str) -> Planned:
     return replace(
         planned,
         key=str(record["sha256"])[:KEY],
-        given=place,
+        checkpoint=place,
         schedule=str(record.get("settings", {}).get("schedule", "own")),
         epochs=int(record.get("epochs_done", 0)),
     )
@@ -319,7 +321,7 @@ def _as_given(planned: Planned, place: str) -> Planned:
 
 def _origin(planned: Planned, source: str | None) -> str:
     """Where a model comes from, in a word."""
-    if planned.given is not None:
+    if planned.checkpoint is not None:
         return "given"
     return "zoo" if source is not None and source.startswith("zoo:") else "trained"
 

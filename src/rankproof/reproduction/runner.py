@@ -63,7 +63,7 @@ class ReproductionRequest:
         published_schedule: train defended models as published.
         precision: "single" or "bf16", of the encoder's passes in a training.
         paths: data sets that lie elsewhere, by name.
-        given: checkpoints that are taken as they are, by the name of the model.
+        checkpoints: checkpoints that are taken as they are, by the name of the model.
         root: folder that holds data sets.
         records, models: where finished cells and trained models are kept.
         seed: of all attacks.
@@ -83,7 +83,7 @@ class ReproductionRequest:
     published_schedule: bool = False
     precision: str = "single"
     paths: Mapping[str, str] = field(default_factory=dict)
-    given: Mapping[str, str] = field(default_factory=dict)
+    checkpoints: Mapping[str, str] = field(default_factory=dict)
     root: Path | None = None
     records: Path = RECORDS
     models: Path = MODELS
@@ -124,7 +124,7 @@ class Worker:
             specs=model_specs(self.recipe),
             folder=request.models,
             paths=request.paths,
-            given=request.given,
+            checkpoints=request.checkpoints,
             root=request.root,
             device=request.device,
             published_schedule=request.published_schedule,
