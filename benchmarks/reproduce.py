@@ -22,8 +22,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rankproof.io import versions, write_atomically
-from rankproof.reproduction.records import read_lines
+from rankproof.io import read_json_lines, versions, write_atomically
 
 RECORD = Path("records/benchmarks/reproduce.json")
 CELLS = ["eccv20/table10", "--cells", "ct", "--cells", "w1,m1", "--model", "ct=zoo:fashion-mnist/c2f1-ct"]
@@ -40,7 +39,7 @@ def run(workers: int, trials: int) -> dict[str, Any]:
             [sys.executable, "-m", "rankproof", "reproduce", *words], cwd=folder, env=surroundings, check=True
         )
         wall = time.perf_counter() - begin
-        cells = [cell for path in Path(folder).glob("records/*/*.jsonl") for cell in read_lines(path)]
+        cells = [cell for path in Path(folder).glob("records/*/*.jsonl") for cell in read_json_lines(path)]
     sums = {name: sum(cell[name] for cell in cells) for name in ("seconds", "model_seconds")}
     return {"workers": workers, "cells": len(cells), "wall_seconds": wall, **sums}
 

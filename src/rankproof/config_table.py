@@ -13,15 +13,15 @@ def read_table(
     table: Mapping[str, Any], where: str, needed: Mapping[str, Read], more: Mapping[str, Read]
 ) -> dict[str, Any]:
     """The values of a table, each read by its own reader."""
-    known = {**needed, **more}
-    if odd := [key for key in table if key not in known]:
-        raise RankproofError(f"{where}: {odd[0]!r} is unknown; known: {', '.join(known)}")
+    readers = {**needed, **more}
+    if unknown := [key for key in table if key not in readers]:
+        raise RankproofError(f"{where}: {unknown[0]!r} is unknown; known: {', '.join(readers)}")
     if missing := [key for key in needed if key not in table]:
         raise RankproofError(f"{where}: {missing[0]!r} is missing")
-    found = {}
+    values = {}
     for key, value in table.items():
         try:
-            found[key] = known[key](value)
+            values[key] = readers[key](value)
         except RankproofError as error:
             raise RankproofError(f"{where}: {key}: {error}") from None
-    return found
+    return values

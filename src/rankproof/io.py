@@ -1,17 +1,26 @@
-"""Atomic writing of files, PNG encoding, and the versions of the software."""
+"""Atomic writing of files, JSON, arrays and PNG, and the versions of the software."""
 
+import json
 import os
 import platform
 import tempfile
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
+import numpy as np
+import torch
 from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
 from rankproof.errors import RankproofError
+
+JsonObject = dict[str, Any]
+"""What a JSON file or message holds."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -32,11 +41,54 @@ def write_atomically(path: Path, content: bytes) -> None:
         Path(temporary).unlink(missing_ok=True)
 
 
-def encode_png(pixels: UInt8[Tensor, "c h w"]) -> bytes:
-    """An image of one channel (grey) or three (colour) as a PNG file."""
-    plane = pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)  # (h, w) or (h, w, c)
+def write_json(path: Path, value: object, *, indent: int | None = None, allow_nan: bool = True) -> None:
+    """Write a value as a JSON file that ends in a line break."""
+    write_atomically(path, f"{json.dumps(value, indent=indent, allow_nan=allow_nan)}\n".encode())
+
+
+def read_json_lines(path: Path) -> Iterator[JsonObject]:
+    """The objects of a file with one on each line; a line that was not written to its end is left out."""
+    for line in path.read_bytes().splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            yield value
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, compressed: bool = False) -> None:
+    """Write a .npz file."""
     stream = BytesIO()
-    Image.fromarray(plane.contiguous().numpy()).save(stream, format="PNG")
+    save: Any = np.savez_compressed if compressed else np.savez
+    save(stream, **arrays)
+    write_atomically(path, stream.getvalue())
+
+
+def read_arrays(path: Path) -> dict[str, Tensor]:
+    """The arrays of a .npz file by name.
+
+    Raises:
+        ValueError: it is no such file, or it is damaged.
+    """
+    try:
+        with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+            return {name: torch.from_numpy(stored[name]) for name in stored.files}
+    except (OSError, ValueError, EOFError, BadZipFile, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(str(error)) from None
+
+
+def encode_png(pixels: UInt8[Tensor, "c h w"], longest: int | None = None) -> bytes:
+    """An image of one channel (grey) or three (colour) as a PNG file.
+
+    Args:
+        longest: side to which a larger image is shrunk.
+    """
+    plane = pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)  # (h, w) or (h, w, c)
+    stream, image = BytesIO(), Image.fromarray(plane.contiguous().numpy())
+    if longest is not None:
+        image.thumbnail((longest, longest))
+    image.save(stream, format="PNG")
     return stream.getvalue()
 
 

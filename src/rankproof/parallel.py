@@ -41,7 +41,7 @@ class Job(Generic[What]):
 def in_turn(
     jobs: Sequence[Job[What]], work: Callable[[What], Result]
 ) -> Generator[tuple[Job[What], Result], None, None]:
-    """Do one job after the other, here; each is given back with what came of it."""
+    """Do one job after the other in this process; yields each with its result."""
     for job in jobs:
         yield job, work(job.what)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rankproof.data import Dataset, load
 from rankproof.data.image_list import SplitBy
 from rankproof.errors import RankproofError
+from rankproof.io import JsonObject
 from rankproof.models import GreyToColour, Preprocess, Source, open_encoder
 from rankproof.models.source import COLOUR
 from rankproof.ranking import Gallery, Ranker
@@ -45,7 +46,7 @@ class LoadedTask:
     notes: tuple[str, ...]
 
     def embedded(self, stage: Stage = no_display) -> "RetrievalSystem":
-        """The same with its gallery."""
+        """The task with its gallery."""
         with stage("embedding the gallery") as tell:
             gallery = Gallery.build(self.ranker, self.dataset.images, self.dataset.labels, tell)
         return RetrievalSystem(
@@ -66,7 +67,7 @@ class RetrievalSystem:
 
     gallery: Gallery
     dataset: Dataset
-    record: dict[str, Any]
+    record: JsonObject
     notes: tuple[str, ...] = ()
 
     @property
@@ -75,7 +76,7 @@ class RetrievalSystem:
         return torch.arange(len(self.gallery))
 
     def draw(self, trials: int, seed: int) -> Tensor:
-        """(min(trials, n),) random positions in the gallery without replacement; see `randomness.draw`."""
+        """(min(trials, n),) random positions in the gallery without replacement; see `rng.draw`."""
         return draw(len(self.gallery), trials, seed)
 
 
@@ -130,8 +131,8 @@ def load_task(
     except ValueError as error:
         raise RankproofError(f"{model}: {error}") from None
     reshaped = preprocess is not None and (preprocess.resize or preprocess.crop)
-    own = None if size is not None or reshaped or source.input is None else source.input[1:]
-    wanted = size if own is None else own
+    native = None if size is not None or reshaped or source.input is None else source.input[1:]
+    wanted = size if native is None else native
     with stage("reading images") as tell:
         dataset = load(
             data,
@@ -141,7 +142,7 @@ def load_task(
             root=options.root,
             progress=tell,
         )
-    if own is not None:
+    if native is not None:
         dataset = replace(dataset, note=dataset.note.replace(" as asked", f", the size of {model}"))
     chain, notes, form = _chain(dataset, source, preprocess)
     dataset = replace(dataset, note="; ".join((dataset.note, *notes)))

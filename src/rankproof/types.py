@@ -50,10 +50,10 @@ Scores = Float[Tensor, "b p"]
 
 @dataclass(frozen=True)
 class Feedback:
-    """What became visible of a round of queries: all that a black-box method is told.
+    """What a round of queries showed: all that a black-box method sees.
 
     Args:
-        places: (b, p, k) positions of the chosen in the visible list, in wanted order; N where unseen.
+        places: (b, p, k) positions of the chosen items in the visible list, in wanted order; N where unseen.
         score: (b, p) the goal's figure of each list, in [-1, 1]; higher is better.
     """
 
@@ -96,8 +96,8 @@ class Objective(Protocol):
 
 
 ProgressCallback = Callable[[int, int], None]
-"""Called with how much is done and how much there is in all."""
+"""Called with the amount of work done and the total."""
 
 
-def no_progress(done: int, total: int) -> None:
+def no_progress(done: int | float, total: int | float) -> None:
     """A progress callback that shows nothing."""

@@ -13,6 +13,7 @@ from rankproof.data.image_list import (
 )
 from rankproof.data.images import Form
 from rankproof.errors import RankproofError
+from rankproof.types import no_progress
 
 
 def image_list(counts, given=None):
@@ -95,7 +96,7 @@ def test_a_ranking_needs_two_classes():
         require_two_classes([], "x")
 
 
-def read(folder, split="test", *, size=None, split_by="none", progress=None):
+def read(folder, split="test", *, size=None, split_by="none", progress=no_progress):
     return read_split(list_folder(folder), split, size=size, split_by=split_by, progress=progress)
 
 

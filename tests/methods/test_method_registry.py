@@ -99,11 +99,11 @@ class Corners(BlackBoxMethod):
         return problem.clip(torch.where(turned, -1, 1) * state.corner[:, None])
 
     def tell(
-        self, problem: Problem, state: BestCorner, number: int, asked: Tensor, feedback: Feedback
+        self, problem: Problem, state: BestCorner, number: int, points: Tensor, feedback: Feedback
     ) -> BestCorner:
         score, place = feedback.score.to(state.score).max(1)
         better = score > state.score
-        corner = asked[torch.arange(len(asked)), place]
+        corner = points[torch.arange(len(points)), place]
         return BestCorner(
             torch.where(better[:, None, None, None], corner, state.corner),
             torch.where(better, score, state.score),

@@ -15,12 +15,12 @@ from typer.testing import CliRunner
 
 from rankproof import MaxShift, QueryLower, Reorder, Threat, attack
 from rankproof.cli import app
+from rankproof.io import read_json_lines
 from rankproof.methods.defaults import published
 from rankproof.reproduction.cells import cells_of, goal_of, model_specs
 from rankproof.reproduction.figures import draw
 from rankproof.reproduction.measure import Bench
 from rankproof.reproduction.recipe import FigureRecipe, find_recipe, known_recipes, read_recipe
-from rankproof.reproduction.records import read_lines
 from rankproof.system import open_system
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -229,7 +229,7 @@ def test_the_best_order_attack_is_shown_with_the_wanted_order_of_the_paper(drawn
     (strip,) = told["drawing"]["strips"]
     assert "".join(tile["mark"] for tile in strip["before"]) == "AEDCB"  # wanted: 1, 5, 4, 3, 2
     assert [tile["rank"] for tile in strip["before"]] == list(range(5))
-    (record,) = read_lines(drawn.folder / "records" / "tiny" / "order.jsonl")
+    (record,) = read_json_lines(drawn.folder / "records" / "tiny" / "order.jsonl")
     best = max(record["values"]["tau"])
     assert f"to {best:.2f}." in strip["wanted"].replace("−", "-")
     assert "the best of 4 attacks" in told["notes"][-1]

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from rankproof import load
 from rankproof.cli import app
-from rankproof.reproduction.records import read_lines
+from rankproof.io import read_json_lines
 
 MODEL = """
 [[models]]
@@ -125,7 +125,7 @@ def made(tmp_path_factory):
 def saved(made):
     """Every record, with the attacks that were saved and the weights of the model that ranks."""
     found = {}
-    for record in read_lines(made / "records" / "own" / "table1.jsonl"):
+    for record in read_json_lines(made / "records" / "own" / "table1.jsonl"):
         attacks = recompute.saved_attacks(made / "runs/reproduce/own-table1/attacks" / record["cell"])
         (key,) = [model["key"] for model in record["models"] if model["name"] == record["model"]]
         weights = load_file(made / "runs" / "models" / key / "model.safetensors")

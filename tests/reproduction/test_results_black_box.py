@@ -2,7 +2,8 @@ import pytest
 
 from rankproof.reproduction.cells import cells_of, eps_name
 from rankproof.reproduction.recipe import find_recipe, read_recipe
-from rankproof.reproduction.results_page import FIVE, experiment
+from rankproof.reproduction.results_page import experiment
+from rankproof.reproduction.schema import METHODS
 
 TABLE = read_recipe(find_recipe("iccv21/table3", None))
 
@@ -10,7 +11,7 @@ TABLE = read_recipe(find_recipe("iccv21/table3", None))
 def name(method, k=5, visible=50, level=4, budget=1000):
     """Part and name of a cell; the published methods are those of ICCV table 3."""
     part, name = f"k{k}-N{visible}-{eps_name(level / 255)}", f"ct-oa-{method}"
-    if method in FIVE and budget == 1000:
+    if method in METHODS and budget == 1000:
         return "iccv21/table3", f"iccv21-table3-{name}-{part}"
     return "own/black-box", f"own-black-box-{name}-{part}-Q{budget}"
 
@@ -25,7 +26,7 @@ def cells(put):
         values = {"tau": tau, "mean_rank": [2.0] * len(tau)}
         figures = {"tau": (sum(tau) / len(tau), None, None), "mean_rank": (2.0, None, None)}
         put(part, cell, values=values, figures=figures, identity=cell, **facts)
-        if method in FIVE and part == "iccv21/table3":
+        if method in METHODS and part == "iccv21/table3":
             own = f"{cell.replace('iccv21-table3', 'own-black-box')}-Q1000"
             put("own/black-box", own, values=values, figures=figures, identity=own, **facts)
 
@@ -48,7 +49,7 @@ def printed_cell(method, k, visible, level):
 
 
 def test_every_cell_of_table_3_is_there_as_printed():
-    cells = [cell for cell in cells_of(TABLE) if cell.method in FIVE]
+    cells = [cell for cell in cells_of(TABLE) if cell.method in METHODS]
     assert len(cells) == 180
     assert all(-1 < cell.figures[0].printed < 1 for cell in cells)
     shown = [cell.visible == "inf" for cell in cells]
@@ -72,7 +73,7 @@ def test_printed_cells(cell, expected):
 
 
 def test_more_changes_never_lower_tau_where_everything_is_seen():
-    for method in FIVE:
+    for method in METHODS:
         for k in (5, 10, 25):
             levels = [printed_cell(method, k, "inf", level) for level in (2, 4, 8, 16)]
             assert levels == sorted(levels)

@@ -25,11 +25,12 @@ from rankproof import (
     transfer,
 )
 from rankproof.cli import app
+from rankproof.io import read_json_lines
 from rankproof.methods.defaults import published, strong
 from rankproof.ranking.metrics import mean_interval
 from rankproof.reproduction import models
 from rankproof.reproduction.measure import Bench
-from rankproof.reproduction.records import CompletedCells, read_lines
+from rankproof.reproduction.records import CompletedCells
 from rankproof.reproduction.runner import Reproduction, ReproductionRequest
 from rankproof.system import open_system
 from rankproof.training.divergence import TrainingFailedError
@@ -181,7 +182,7 @@ class Place:
         )
 
     def lines(self, table):
-        return list(read_lines(self.folder / "records" / "tiny" / f"table{table}.jsonl"))
+        return list(read_json_lines(self.folder / "records" / "tiny" / f"table{table}.jsonl"))
 
     def table(self, table):
         return json.loads(
@@ -484,7 +485,7 @@ def test_other_pictures_are_another_model(again, monkeypatch):
     first = models._digest(load(None, "train"), load(None, "test"))
     assert first == models._digest(load(None, "train"), load(None, "test"))
     assert first != models._digest(load(None, "train"), load(None, "test").head(700))
-    assert found.given == {}
+    assert found.checkpoints == {}
 
 
 def test_a_model_of_the_zoo_is_taken_where_it_is_the_same(again, monkeypatch):

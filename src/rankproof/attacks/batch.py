@@ -1,13 +1,15 @@
-"""What is attacked, one row for each attack: checked once, then cut and carried as one value."""
+"""A batch of attacks, one row each: checked once, then sliced and passed on as one value."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rankproof.errors import RankproofError
 from rankproof.goals.base import AttackContext, BoundGoal, Goal
-from rankproof.goals.candidate import CandidateLower, CandidateRaise
+from rankproof.goals.candidate import CandidateGoal
 from rankproof.ranking.gallery import Gallery
 from rankproof.types import Embeddings, Ids, Images, Kept, Queries, Rows
 
@@ -44,33 +46,18 @@ class AttackBatch:
 
     def take(self, rows: Tensor) -> "AttackBatch":
         """The attacks at some rows (k,)."""
-
-        def part(values: Tensor | None) -> Tensor | None:
-            return None if values is None else values[rows.to(values.device)]
-
-        return replace(
-            self,
-            images=self.images[rows.to(self.images.device)],
-            rng_keys=self.rng_keys[rows.to(self.rng_keys.device)],
-            gallery_ids=part(self.gallery_ids),
-            targets=part(self.targets),
-            preserved=part(self.preserved),
-        )
+        return self._changed(lambda values: values[rows.to(values.device)])
 
     def cpu(self) -> "AttackBatch":
-        """The same on the CPU, where a black-box search lives."""
+        """The batch on the CPU, where a black-box search runs."""
+        return self._changed(lambda values: values.cpu())
 
-        def part(values: Tensor | None) -> Tensor | None:
-            return None if values is None else values.cpu()
-
-        return replace(
-            self,
-            images=self.images.cpu(),
-            rng_keys=self.rng_keys.cpu(),
-            gallery_ids=part(self.gallery_ids),
-            targets=part(self.targets),
-            preserved=part(self.preserved),
-        )
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> "AttackBatch":
+        """The batch with `change` applied to everything that has a row for each attack."""
+        names = ("images", "rng_keys", "gallery_ids", "targets", "preserved")
+        present = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        changed: Any = {name: change(values) for name, values in present.items()}
+        return replace(self, **changed)
 
     def bind(self, goal: Goal, gallery: Gallery, clean: Embeddings, seed: int) -> BoundGoal:
         """A goal bound to these attacks: its items are chosen, or checked where they are given.
@@ -133,7 +120,7 @@ def check_queries(goal: Goal, batch: AttackBatch) -> None:
     """Raise unless given queries are for a goal that takes any, and nothing else chooses them."""
     if batch.queries is None:
         return
-    if not isinstance(goal, CandidateRaise | CandidateLower):
+    if not isinstance(goal, CandidateGoal):
         raise RankproofError(ONLY_CANDIDATES)
     if batch.targets is not None:
         raise RankproofError("queries: the queries are given or chosen by targets=, not both; leave one out")

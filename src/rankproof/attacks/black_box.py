@@ -1,4 +1,4 @@
-"""Attacking what can only be looked at: an oracle, a budget, a goal that can be scored from places."""
+"""Black-box attacks: an oracle, a budget of queries, and a goal that is scored from places alone."""
 
 import hashlib
 import json
@@ -145,12 +145,12 @@ def _attack_chunk(job: _Job, batch: AttackBatch, rows: Rows) -> AttackResult:
     history = writer.state.history
     job.threat.check(history.images, original)
     seconds = state_file.seconds + time.perf_counter() - begin
-    return _result(job, batch, _Found(original, wanted, clean, history, seconds))
+    return _result(job, batch, _Outcome(original, wanted, clean, history, seconds))
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What a search came to: original images, chosen items, what the clean images showed, the history."""
+class _Outcome:
+    """The end of a search: original images, chosen items, feedback on the clean images, history."""
 
     original: Tensor
     wanted: Ids
@@ -159,13 +159,13 @@ class _Found:
     seconds: float
 
 
-def _result(job: _Job, batch: AttackBatch, found: _Found) -> AttackResult:
-    """All that is known afterwards; from a local gallery also what the attacker could not see."""
-    history, wanted = found.history, found.wanted
-    before, after = {"tau": found.clean.score[:, 0]}, {"tau": history.score}
+def _result(job: _Job, batch: AttackBatch, outcome: _Outcome) -> AttackResult:
+    """The result of a chunk; on a local gallery with the true ranks, which the attacker cannot see."""
+    history, wanted = outcome.history, outcome.wanted
+    before, after = {"tau": outcome.clean.score[:, 0]}, {"tau": history.score}
     gallery = gallery_of(job.oracle)
     if gallery is not None:
-        before |= _measure(job, gallery, found.original, wanted, batch.excluded)
+        before |= _measure(job, gallery, outcome.original, wanted, batch.excluded)
         after |= _measure(job, gallery, history.images, wanted, batch.excluded)
     visible = job.oracle.visible
     return AttackResult(
@@ -176,7 +176,7 @@ def _result(job: _Job, batch: AttackBatch, found: _Found) -> AttackResult:
         parameters=job.goal.parameters | {"xi": None},
         steps=int(history.spent.max()),
         seed=job.seed,
-        original=found.original,
+        original=outcome.original,
         adversarial=history.images,
         gallery_ids=batch.gallery_ids,
         targets=wanted,
@@ -186,7 +186,7 @@ def _result(job: _Job, batch: AttackBatch, found: _Found) -> AttackResult:
         zero_gradient=torch.zeros(len(wanted), dtype=torch.bool),
         gallery_size=0 if gallery is None else len(gallery),
         device="cpu" if gallery is None else gallery.ranker.device.type,
-        seconds=found.seconds,
+        seconds=outcome.seconds,
         log=QueryLog(
             visible="inf" if visible is None else visible,
             budget=job.oracle.budget,

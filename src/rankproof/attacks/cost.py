@@ -114,7 +114,7 @@ def measure_result(
     *,
     progress: ProgressCallback = no_progress,
 ) -> AttackCost:
-    """The same of a result: of its passes in a white box, of the queries really spent in a black box."""
+    """The cost of an attack from its result: of its passes, or of the queries spent in a black box."""
     if result.log is None:
         return measure(gallery, images, goal, result.steps, progress=progress)
     peak = peak_mb(gallery.ranker.device.type)

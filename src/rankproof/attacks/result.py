@@ -1,13 +1,11 @@
-"""What an attack came back with: values per image, no model inside; it can be cut, joined and saved."""
+"""The result of an attack: values for each image, without the model; it can be sliced, joined and saved."""
 
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -16,7 +14,7 @@ from torch import Tensor
 from rankproof.attacks.summary import AttackSummary
 from rankproof.errors import RankproofError
 from rankproof.goals.base import LETTERS
-from rankproof.io import versions, write_atomically
+from rankproof.io import read_arrays, versions, write_arrays, write_json
 from rankproof.ranking.metrics import MeanInterval, mean_interval
 
 ARRAYS, SUMMARY = "attack.npz", "result.json"
@@ -28,7 +26,6 @@ STORED = {
 }
 OPTIONAL = {"gallery_ids": "index", "perturbation": "perturbation"}
 LOGGED = {"spent": "queries", "scores": "scores"}
-BROKEN = (OSError, ValueError, EOFError, BadZipFile, KeyError, TypeError, AttributeError)  # of a file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +159,7 @@ class AttackResult:
         )
 
     def _with(self, arrays: Mapping[str, Tensor], **more: Any) -> "AttackResult":
-        """The same attack with other rows."""
+        """This attack with other rows."""
         values: dict[str, Any] = {**arrays, **more}
         return replace(self, **values)
 
@@ -257,24 +254,33 @@ class AttackResult:
             notes=self.notes,
         )
 
+    def gradient_note(self, tolerated: float = 0.01) -> str | None:
+        """A note on the attacks that never saw a usable gradient.
+
+        Args:
+            tolerated: share of such attacks up to which there is no note: the gradient of a goal that is
+                reached already is zero, too.
+        """
+        count = int(self.zero_gradient.sum())
+        if count <= tolerated * len(self):
+            return None
+        return f"{count} of {len(self)} attacks never saw a usable gradient: this figure may be false"
+
     def save(self, folder: str | Path, summary: AttackSummary | None = None) -> Path:
         """Write `attack.npz` and `result.json`, so that anybody can check a figure.
 
         Args:
             summary: what goes into `result.json` where it knows more than the result itself.
         """
-        found = {key: getattr(self, name) for name, key in {**STORED, **OPTIONAL}.items()}
+        stored = {key: getattr(self, name) for name, key in {**STORED, **OPTIONAL}.items()}
         if self.log is not None:
-            found |= {key: getattr(self.log, name) for name, key in LOGGED.items()}
+            stored |= {key: getattr(self.log, name) for name, key in LOGGED.items()}
         for when, figures in (("before", self.before), ("after", self.after)):
-            found |= {f"{when}_{name}": values for name, values in figures.items()}
-        arrays = {name: values.cpu().numpy() for name, values in found.items() if values is not None}
+            stored |= {f"{when}_{name}": values for name, values in figures.items()}
+        arrays = {name: values.cpu().numpy() for name, values in stored.items() if values is not None}
         arrays |= {name: arrays[name].astype(np.float32) for name in ("original", "adversarial")}
-        stream = io.BytesIO()
-        np.savez_compressed(stream, **arrays)
-        write_atomically(Path(folder) / ARRAYS, stream.getvalue())
-        text = json.dumps((summary or self.summary).to_json(), indent=2, allow_nan=False)
-        write_atomically(Path(folder) / SUMMARY, f"{text}\n".encode())
+        write_arrays(Path(folder) / ARRAYS, arrays, compressed=True)
+        write_json(Path(folder) / SUMMARY, (summary or self.summary).to_json(), indent=2, allow_nan=False)
         return Path(folder)
 
     @classmethod
@@ -282,14 +288,13 @@ class AttackResult:
         """Read what `save` wrote."""
         try:
             return cls._read(Path(folder))
-        except (*BROKEN, RankproofError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RankproofError) as error:
             raise RankproofError(f"{folder}: no saved attack ({error})") from None
 
     @classmethod
     def _read(cls, folder: Path) -> "AttackResult":
         summary = AttackSummary.from_json(json.loads((folder / SUMMARY).read_text()))
-        with np.load(folder / ARRAYS, allow_pickle=False) as stored:
-            arrays = {name: torch.from_numpy(stored[name]) for name in stored.files}
+        arrays = read_arrays(folder / ARRAYS)
         log = None
         if summary.visible is not None and summary.budget is not None:
             more = {name: arrays[key] for name, key in LOGGED.items()}

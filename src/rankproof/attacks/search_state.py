@@ -1,20 +1,17 @@
 """Keeps a black-box search in a file, so that the same call goes on where it stopped."""
 
-import io
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
-from zipfile import BadZipFile
+from typing import TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from rankproof.errors import RankproofError
-from rankproof.io import write_atomically
+from rankproof.io import read_arrays, write_arrays
 from rankproof.methods.black_box.base import AttackTensors
 from rankproof.methods.black_box.search import SearchState
 from rankproof.types import Feedback, Ids
@@ -26,7 +23,7 @@ Kind = TypeVar("Kind", bound=AttackTensors)
 
 @dataclass(frozen=True)
 class SearchStateFile:
-    """What a file holds of a search, and where to write what comes.
+    """The state of a search in a file.
 
     Args:
         path: the file; None keeps nothing.
@@ -50,12 +47,11 @@ class SearchStateFile:
         if path is None or not path.exists():
             return cls(path, name, every, {})
         try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
-                arrays = {key: torch.from_numpy(stored[key]) for key in stored.files}
-            found = bytes(arrays.pop("name").tolist()).hex()
-        except (OSError, ValueError, EOFError, BadZipFile, KeyError, TypeError) as error:
+            arrays = read_arrays(path)
+            stored_name = bytes(arrays.pop("name").tolist()).hex()
+        except (ValueError, KeyError, TypeError) as error:
             raise RankproofError(f"{path}: cannot be continued ({error}); delete it") from None
-        if found != name:
+        if stored_name != name:
             raise RankproofError(f"{path}: belongs to another attack; choose another folder or delete it")
         return cls(path, name, every, arrays)
 
@@ -73,7 +69,7 @@ class SearchStateFile:
 
     @contextmanager
     def writing(self, clean: Feedback, wanted: Ids, start: SearchState) -> Iterator["SearchStateWriter"]:
-        """Whatever ends the search, its last finished round is in the file."""
+        """Write the last finished round to the file, however the search ends."""
         writer = SearchStateWriter(self, clean, wanted, self._continued(start))
         try:
             yield writer
@@ -86,8 +82,7 @@ class SearchStateFile:
             return start
 
         def part(value: Kind, prefix: str) -> Kind:
-            found = {name: self.stored[f"{prefix}_{name}"] for name in value.arrays()}
-            return replace(value, **found)
+            return replace(value, **{name: self.stored[f"{prefix}_{name}"] for name in value.arrays()})
 
         return SearchState(
             part(start.history, "trace"),
@@ -114,18 +109,16 @@ class SearchStateWriter:
         """Put it into the file."""
         if self.file.path is None:
             return
-        arrays: dict[str, Any] = {
+        arrays: dict[str, np.ndarray] = {
             "name": np.frombuffer(bytes.fromhex(self.file.name), dtype=np.uint8),
             "clean_places": self.clean.places.numpy(),
             "clean_score": self.clean.score.numpy(),
             "wanted": self.wanted.numpy(),
             "running": self.state.running.numpy(),
-            "number": np.int64(self.state.number),
-            "seconds": np.float64(self.file.seconds + time.monotonic() - self.begun),
+            "number": np.array(self.state.number),
+            "seconds": np.array(self.file.seconds + time.monotonic() - self.begun),
         }
         for prefix, value in (("trace", self.state.history), ("state", self.state.method_state)):
             arrays |= {f"{prefix}_{name}": tensor.numpy() for name, tensor in value.arrays().items()}
-        stream = io.BytesIO()
-        np.savez(stream, **arrays)
-        write_atomically(self.file.path, stream.getvalue())
+        write_arrays(self.file.path, arrays)
         self.written = time.monotonic()

@@ -1,4 +1,4 @@
-"""What is told of an attack: one flat value, the object that `--json`, reports and records hold."""
+"""The means of an attack as one flat value: the object that `--json`, reports and records hold."""
 
 import math
 from collections.abc import Mapping
@@ -6,10 +6,23 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from rankproof.errors import RankproofError
-from rankproof.goals.base import GoalSpec
+from rankproof.goals.base import LETTERS, GoalSpec
 from rankproof.goals.registry import spec
+from rankproof.io import JsonObject
 
 SCHEMA = 1  # of the JSON object; docs/schema/attack.json describes it
+
+
+def read_fields(cls: type, values: Mapping[str, Any], schema: int) -> JsonObject:
+    """The fields of a dataclass in a JSON object; other keys, and a missing "schema", are ignored.
+
+    Raises:
+        RankproofError: the object is of a later schema.
+    """
+    if values.get("schema", schema) != schema:
+        raise RankproofError(f"schema {values['schema']} is unknown; this version reads {schema}")
+    names = {each.name for each in fields(cls)}
+    return {name: value for name, value in values.items() if name in names}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,15 +118,14 @@ class AttackSummary:
     @property
     def parameters(self) -> dict[str, int | float | str | None]:
         """The values a goal's sentence speaks of: w, m, k, g, xi, visible and budget."""
-        names = ("w", "m", "k", "g", "xi", "visible", "budget")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in (*LETTERS, "visible", "budget")}
 
     @property
     def sentence(self) -> str:
         """What the attacker does and wants."""
         return self.spec.describe(self.parameters)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The object of `rankproof attack --json`."""
         values = asdict(self)
         curve = None if self.curve is None else [list(point) for point in self.curve]
@@ -127,16 +139,13 @@ class AttackSummary:
         Raises:
             RankproofError: something needed is missing, or the object is of a later schema.
         """
-        if values.get("schema", SCHEMA) != SCHEMA:
-            raise RankproofError(f"schema {values['schema']} is unknown; this version reads {SCHEMA}")
-        known = {each.name for each in fields(cls)}
-        given = {name: value for name, value in values.items() if name in known}
+        read = read_fields(cls, values, SCHEMA)
         try:
-            curve = given.get("curve")
-            given["curve"] = None if curve is None else tuple((int(q), float(tau)) for q, tau in curve)
-            given["ci95"] = tuple(given.get("ci95") or (None, None))
-            given["notes"] = tuple(given.get("notes", ()))
-            return cls(**given)
+            curve = read.get("curve")
+            read["curve"] = None if curve is None else tuple((int(q), float(tau)) for q, tau in curve)
+            read["ci95"] = tuple(read.get("ci95") or (None, None))
+            read["notes"] = tuple(read.get("notes", ()))
+            return cls(**read)
         except (TypeError, ValueError) as error:
             raise RankproofError(f"no summary of an attack: {error}") from None
 

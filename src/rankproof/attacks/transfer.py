@@ -1,4 +1,4 @@
-"""What adversarial images do elsewhere: in another model's ranking, or on images they were not made from."""
+"""Transfer: adversarial images ranked by another model, and a shared perturbation on other images."""
 
 from dataclasses import dataclass, replace
 
@@ -124,8 +124,8 @@ def _ranked(
         images=result.original,
         rng_keys=torch.arange(len(result)) if ids is None else ids,
         gallery_ids=ids,
-        targets=_given(result.targets, device),
-        preserved=_given(result.preserved, device),
+        targets=_explicit(result.targets, device),
+        preserved=_explicit(result.preserved, device),
         exclude_self=exclude_self,
     )
     bound, clean = _bound(gallery, batch, goal, result.seed)
@@ -135,8 +135,8 @@ def _ranked(
     return replace(result, before=figures[0], after=figures[1], notes=(*result.notes, note), seconds=0.0)
 
 
-def _given(ids: Ids, device: torch.device) -> Ids | None:
-    """Items to take as they are; where there are no columns they are chosen as published."""
+def _explicit(ids: Ids, device: torch.device) -> Ids | None:
+    """The items as explicit ones; None where there are no columns."""
     return ids.to(device) if ids.shape[1] else None
 
 

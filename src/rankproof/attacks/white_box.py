@@ -1,4 +1,4 @@
-"""Attacking a gallery that the attacker knows: gradients of the encoder, every embedding, every distance."""
+"""White-box attacks: the attacker has the encoder's gradients, every embedding and every distance."""
 
 import time
 from dataclasses import dataclass, replace
@@ -57,7 +57,7 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Part:
-    """What came of one chunk, and whether its clean images have no usable gradient."""
+    """The result of one chunk, and whether its clean images have no usable gradient."""
 
     result: AttackResult
     stationary: bool
@@ -129,7 +129,7 @@ def _allowed(output: MethodOutput, original: Tensor, threat: Threat) -> MethodOu
 
 
 class _Counter:
-    """Tells how many evaluations are done."""
+    """Counts evaluations and reports them."""
 
     def __init__(self, total: int, progress: ProgressCallback) -> None:
         self.done, self.total, self.progress = 0, total, progress

@@ -15,7 +15,7 @@ from torch import Tensor
 from rankproof.attacks.result import AttackResult
 from rankproof.attacks.summary import AttackSummary
 from rankproof.audit.diagnostics import AttackFigures
-from rankproof.io import write_atomically
+from rankproof.io import JsonObject, read_json_lines, write_atomically
 from rankproof.report.page import Flag
 
 
@@ -61,7 +61,7 @@ class CompletedTask:
     figures: AttackFigures
     example: Example | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The task as a line of the file."""
         return {
             "cell": self.summary.to_json(),
@@ -94,8 +94,8 @@ class CompletedTasks:
     def __init__(self, path: Path | None, fingerprint: str, *, trials: int, tasks: int) -> None:
         self.path = path
         self._head = {"audit": fingerprint, "trials": trials, "figures": tasks}
-        lines = [line for line in _read_lines(path) if line.get("audit") == fingerprint]
-        self._lines: dict[str, dict[str, Any]] = {line["label"]: line for line in lines}
+        lines = _read_lines(path)
+        self._lines = {line["label"]: line for line in lines if line.get("audit") == fingerprint}
         self._tasks = {label: CompletedTask.from_json(line) for label, line in self._lines.items()}
 
     def __contains__(self, label: str) -> bool:
@@ -125,16 +125,6 @@ def stopped_trials(path: Path) -> int | None:
     return trials if isinstance(trials, int) else None
 
 
-def _read_lines(path: Path | None) -> list[dict[str, Any]]:
-    """The readable lines of the file; a torn one is left out and its task made again."""
-    if path is None or not path.is_file():
-        return []
-    lines = []
-    for text in path.read_text(errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict):
-            lines.append(line)
-    return lines
+def _read_lines(path: Path | None) -> list[JsonObject]:
+    """The lines of the file, none where there is no file."""
+    return [] if path is None or not path.is_file() else list(read_json_lines(path))

@@ -18,7 +18,6 @@ from rankproof.threat import format_eps
 SAMPLE = 200  # gallery items looked at
 COLLAPSED = 0.01  # spread of all distances relative to the length of the embeddings
 TIES = 0.01
-ZERO_GRADIENT = 0.01  # a wish that is fulfilled already has no gradient either: a few are no reason to doubt
 WIDE = {"rank": 3.0, "tau": 0.05}  # half widths of a 95 % interval; other figures have no scale of their own
 WIDE_BLACK_BOX = 0.15  # of tau_S: a black-box attack costs so much that there are fewer of them
 
@@ -96,12 +95,7 @@ def check_attack(result: AttackResult, label: str, *, headline: bool) -> list[Fl
         headline: whether the figure is one of the headline figures, whose interval must be narrow.
     """
     flags = []
-    zero = int(result.zero_gradient.sum())
-    if zero > ZERO_GRADIENT * len(result):
-        text = (
-            f"{zero} of {len(result)} attacks never saw a usable "
-            "gradient (zero or not finite): the figure says nothing about them"
-        )
+    if text := result.gradient_note():
         flags.append(Flag(kind="silent-gradient", cell=label, text=text))
     limit = WIDE.get(result.metric, math.inf) if result.log is None else WIDE_BLACK_BOX
     if headline and not result.mean.half_width <= limit:

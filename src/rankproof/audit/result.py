@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from rankproof.attacks.summary import AttackSummary
+from rankproof.attacks.summary import AttackSummary, read_fields
 from rankproof.errors import RankproofError
+from rankproof.io import JsonObject
 from rankproof.report.page import Flag, ReportPage, json_value
 
 SCHEMA = 1  # of report.json; docs/schema/audit.json describes it
@@ -17,12 +18,12 @@ SCHEMA = 1  # of report.json; docs/schema/audit.json describes it
 class AuditResult(ReportPage):
     """A whole audit: all that its report shows, to be saved as a page, as JSON and as images."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The object of report.json: all but the strips, with None for what is not finite."""
         values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "strips"}
         values["cells"] = [attack.to_json() for attack in self.cells]
         values["flags"] = [asdict(flag) for flag in self.flags]
-        plain: dict[str, Any] = json_value({"schema": SCHEMA} | values)
+        plain: JsonObject = json_value({"schema": SCHEMA} | values)
         return plain
 
     @classmethod
@@ -32,14 +33,11 @@ class AuditResult(ReportPage):
         Raises:
             RankproofError: something needed is missing, or the object is of a later schema.
         """
-        if values.get("schema", SCHEMA) != SCHEMA:
-            raise RankproofError(f"schema {values['schema']} is unknown; this version reads {SCHEMA}")
-        names = {each.name for each in fields(cls)}
-        given = {name: value for name, value in values.items() if name in names}
+        read = read_fields(cls, values, SCHEMA)
         try:
-            given["cells"] = tuple(AttackSummary.from_json(attack) for attack in values["cells"])
-            given["flags"] = tuple(Flag(**flag) for flag in values["flags"])
-            return cls(**given)
+            read["cells"] = tuple(AttackSummary.from_json(attack) for attack in values["cells"])
+            read["flags"] = tuple(Flag(**flag) for flag in values["flags"])
+            return cls(**read)
         except (KeyError, TypeError) as error:
             raise RankproofError(f"no report of an audit: {error}") from None
 

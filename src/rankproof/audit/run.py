@@ -33,7 +33,7 @@ from rankproof.report.page import Flag
 from rankproof.report.strip import Strip, order_strip, strip_of
 from rankproof.rng import draw
 from rankproof.threat import Threat, format_eps
-from rankproof.types import ProgressCallback
+from rankproof.types import ProgressCallback, no_progress
 
 WHITE_BOX_METHODS = "the strong method", "plain PGD"
 BLACK_BOX_METHODS = "the search of this audit", "SPSA"
@@ -59,7 +59,7 @@ def audit(
     command: str = "",
     model_record: Mapping[str, Any] | None = None,
     journal: Path | None = None,
-    progress: ShareCallback = lambda done, total: None,
+    progress: ShareCallback = no_progress,
 ) -> AuditResult:
     """Attack the ranking in every white-box way of the two papers and in a black box; check the figures.
 

@@ -128,8 +128,8 @@ def attack(
         wanted = goal.parse()
         with about_option():
             search = registry.parse(name, wanted.metric, steps)
-        given = {"method": method, **vars(black_box)}
-        _check_combination(wanted, search, given, {"steps": steps, "xi": goal.xi})
+        options = {"method": method, **vars(black_box)}
+        _check_combination(wanted, search, options, {"steps": steps, "xi": goal.xi})
         if clean_copy not in ("keep", "drop"):
             raise RankproofError(f"--own-copy must be keep or drop, got {clean_copy!r}")
         published_grid = isinstance(search, BlackBoxMethod) and search.grid
@@ -190,9 +190,9 @@ def _check_combination(
     from rankproof.goals import Reorder
     from rankproof.methods.black_box.base import BlackBoxMethod
 
-    given = [option for option, value in black_box.items() if value is not None]
+    names = [option for option, value in black_box.items() if value is not None]
     if not isinstance(method, BlackBoxMethod):
-        if options := [option for option in given if option != "method"]:
+        if options := [option for option in names if option != "method"]:
             raise RankproofError(
                 f"--{options[0]} is for black-box attacks and {method.name} needs gradients; "
                 f"leave it out or choose --goal oa --method auto"
@@ -200,7 +200,7 @@ def _check_combination(
         return
     if not isinstance(goal, Reorder):
         raise RankproofError(
-            f"--{given[0]} {black_box[given[0]]} makes a black-box attack, which there is for oa only; "
+            f"--{names[0]} {black_box[names[0]]} makes a black-box attack, which there is for oa only; "
             f"leave it out or choose --goal oa"
         )
     if white_box["steps"] is not None:
@@ -236,13 +236,15 @@ def _notes(result: "AttackResult", *, grid: bool, order: str | None, exclude_sel
         yield f"the wanted order is {order} for every query, by present places from 0"
     if exclude_self:
         yield "the clean copies of the attacked images do not count in any ranking"
-    if (count := int(result.zero_gradient.sum())) > len(result) // 100:
-        yield f"{count} of {len(result)} attacks never saw a usable gradient: this figure may be false"
+    if note := result.gradient_note():
+        yield note
 
 
 def _interrupted(method: str, journal: Path | None) -> str:
     """What is left after Ctrl-C, and how to continue."""
-    if method in ("pgd", "strong"):
+    from rankproof.methods import registry
+
+    if method in registry.names("white-box"):
         return "nothing was written; the same command starts the attack again"
     if journal is None:
         return "nothing was kept; with --journal DIR the same command would go on where it stopped"

@@ -75,9 +75,11 @@ def audit(
         threat = Threat(parse_eps(eps))
         target = system.embed()
         gallery, images = target.gallery, target.dataset.images
-        if limit is not None and trials is None and (kept := stopped_trials(out / JOURNAL)):
-            say(f"going on with the {kept} trials of the stopped audit; remove {out / JOURNAL} to plan anew")
-            trials, limit = kept, None
+        if limit is not None and trials is None and (before := stopped_trials(out / JOURNAL)):
+            say(
+                f"going on with the {before} trials of the stopped audit; remove {out / JOURNAL} to plan anew"
+            )
+            trials, limit = before, None
         todo = plan(gallery, images, threat, trials=trials, time_limit=limit)
         say(
             f"{len(todo.tasks)} figures, {todo.trials} attacks for each headline figure: about "

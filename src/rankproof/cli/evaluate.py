@@ -1,7 +1,7 @@
 """`rankproof evaluate`: how well a model retrieves, and how much of that is left under attack."""
 
 from time import perf_counter
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -9,6 +9,9 @@ from rich.console import Console
 from rankproof.cli.options import AsJson, Seed, SystemArguments, Trials
 from rankproof.cli.terminal import at_least_one, print_json, progress, reported, say
 from rankproof.errors import RankproofError
+
+if TYPE_CHECKING:
+    from rankproof.io import JsonObject
 
 
 def evaluate(
@@ -44,8 +47,8 @@ def evaluate(
     """
     with reported("nothing was written; the same command starts the evaluation again"):
         at_least_one("trials", trials)
-        for option, given in (("eps", eps), ("trials", trials)):
-            if no_robustness and given is not None:
+        for option, value in (("eps", eps), ("trials", trials)):
+            if no_robustness and value is not None:
                 raise RankproofError(f"--{option} is about attacks; leave it or --no-robustness out")
         begin = perf_counter()
         from rankproof.evaluation import accuracy, robustness_score
@@ -87,7 +90,7 @@ def evaluate(
             _print(report)
 
 
-def _print(report: dict[str, Any]) -> None:
+def _print(report: "JsonObject") -> None:
     """The figures as a table, with flags and notes."""
     from rankproof.evaluation.report import evaluation_table
     from rankproof.threat import format_eps

@@ -237,19 +237,21 @@ class GoalArguments:
     def parse(self) -> "Goal":
         """The goal. An option that is left out has its default; one of another goal is an error."""
         from rankproof.goals import registry
+        from rankproof.goals.base import LETTERS
 
-        for letter in ("w", "m", "k", "g"):
+        *counts, weight = LETTERS
+        for letter in counts:
             at_least_one(letter, getattr(self, letter))
-        not_below_zero("xi", self.xi)
-        values = {letter: getattr(self, letter) for letter in ("w", "m", "k", "g", "xi")}
+        not_below_zero(weight, self.xi)
+        values = {letter: getattr(self, letter) for letter in LETTERS}
         values["order"] = parse_order(self.order)
-        given = {letter: value for letter, value in values.items() if value is not None}
+        chosen = {letter: value for letter, value in values.items() if value is not None}
         with about_option():
-            known = registry.spec(self.goal).parameters
-        if unknown := [letter for letter in given if letter not in known]:
-            letters = ", ".join(f"--{letter}" for letter in known) or "none"
+            allowed = registry.spec(self.goal).parameters
+        if unknown := [letter for letter in chosen if letter not in allowed]:
+            letters = ", ".join(f"--{letter}" for letter in allowed) or "none"
             raise RankproofError(f"--{unknown[0]} is no parameter of goal {self.goal}; it has: {letters}")
-        return registry.parse(self.goal, **given)
+        return registry.parse(self.goal, **chosen)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -138,7 +138,7 @@ def reproduce(
             published_schedule=published_schedule,
             precision=precision,
             paths=_pairs("data", data or []),
-            given=_pairs("model", model or []),
+            checkpoints=_pairs("model", model or []),
             root=data_root(),
             save=save,
             command=as_typed(),
@@ -159,12 +159,12 @@ def reproduce(
         typer.echo(f"{made.title}\n{made.summary}\n{work.out / made.page}")
 
 
-def _pairs(option: str, given: list[str]) -> dict[str, str]:
+def _pairs(option: str, pairs: list[str]) -> dict[str, str]:
     """The places in NAME=PLACE by their names."""
-    found = {}
-    for pair in given:
+    places = {}
+    for pair in pairs:
         name, equals, place = pair.partition("=")
         if not (name and equals and place):
             raise RankproofError(f"--{option} {pair}: expected NAME=PATH, such as ct=runs/ct")
-        found[name] = place
-    return found
+        places[name] = place
+    return places

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
@@ -28,6 +28,8 @@ from rankproof.errors import RankproofError
 
 if TYPE_CHECKING:
     from rankproof.attacks.summary import AttackSummary
+    from rankproof.io import JsonObject
+    from rankproof.types import ProgressCallback
 
 FAILED, INTERRUPTED = 2, 130
 SECONDS = {"s": 1, "m": 60, "h": 3600}
@@ -80,7 +82,7 @@ def progress(what: str, unit: str | None = None) -> Iterator[Callable[[float, fl
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def within(limit: float | None, show: Callable[[float, float], None]) -> Callable[[int, int], None]:
+def within(limit: float | None, show: Callable[[float, float], None]) -> "ProgressCallback":
     """A progress callback for work that ends after `limit` seconds at the latest, if there is a limit."""
     begin = time.monotonic()
 
@@ -143,7 +145,7 @@ def writable(folder: Path | None) -> None:
         ) from None
 
 
-def print_json(value: dict[str, Any]) -> None:
+def print_json(value: "JsonObject") -> None:
     """Print one JSON object on stdout."""
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
 

@@ -1,5 +1,6 @@
 """`rankproof train`: trains an encoder and writes it as a checkpoint."""
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
@@ -211,15 +212,16 @@ def train(
     torchrun --nproc-per-node 2 -m rankproof train --data fashion-mnist --out runs/two
     ```
     """
-    given, finished = locals(), list[int]()
+    arguments, finished = locals(), list[int]()
     with reported(lambda: _stopped(out, finished)):
         limit = duration(time)
-        _check_numbers(given)
+        _check_numbers(arguments)
         writable(out)
         from rankproof.system import find_device
         from rankproof.training.group import join
         from rankproof.training.options import Options, recipe_of
         from rankproof.training.run import Run, train_checkpoint
+        from rankproof.types import no_progress
 
         group, place = join(find_device(device))
         log = say if group.leads else (lambda line: None)
@@ -229,7 +231,7 @@ def train(
             log(splits[split].note)
         arch = arch or _arch_for(splits["train"])
         # The parameters above that make up a recipe have the names of the fields of `Options`.
-        chosen = {field.name: given[field.name] for field in fields(Options)}
+        chosen = {field.name: arguments[field.name] for field in fields(Options)}
         options = Options(**{name: value for name, value in chosen.items() if value is not None})
         recipe = recipe_of(options, splits["train"], arch, place)
         run = Run(
@@ -244,7 +246,7 @@ def train(
             device=place,
             time_limit=limit,
         )
-        with progress("training") if group.leads else nullcontext(_no_progress) as show:
+        with progress("training") if group.leads else nullcontext(no_progress) as show:
             history = train_checkpoint(
                 run,
                 group=group,
@@ -256,12 +258,12 @@ def train(
             typer.echo(f"{out}: R@1 {history[-1].recall_at_1:.1f} % after {len(history)} epochs")
 
 
-def _check_numbers(given: dict[str, Any]) -> None:
+def _check_numbers(arguments: Mapping[str, Any]) -> None:
     """Refuse numbers out of range before torch is imported."""
     for option in ("epochs", "batch", "inner-steps"):
-        at_least_one(option, given[option.replace("-", "_")])
+        at_least_one(option, arguments[option.replace("-", "_")])
     for option in ("margin", "learning-rate", "warm-up"):
-        not_below_zero(option, given[option.replace("-", "_")])
+        not_below_zero(option, arguments[option.replace("-", "_")])
 
 
 def _read(split: str, data: str | None, size: int | None, split_by: str) -> "Dataset":
@@ -292,10 +294,6 @@ def _print_epoch(epoch: "Epoch", epochs: int) -> int:
     place = f"epoch {epoch.number:>{len(str(epochs))}}/{epochs}"
     typer.echo(f"{place}  loss {epoch.loss:.4f}  R@1 {epoch.recall_at_1:.1f} %  {epoch.seconds:.0f} s")
     return epoch.number
-
-
-def _no_progress(done: float, total: float) -> None:
-    """For the processes other than the first."""
 
 
 def _stopped(out: Path, finished: list[int]) -> str:

@@ -32,8 +32,8 @@ def list_cub(folder: Path) -> ImageList:
             raise RankproofError(
                 f"{label_where}: class {number} is not in {CLASSES}; fetch the data set again"
             )
-        given = "train" if number <= LAST_TRAIN_CLASS else "test"
-        images.append(ListedImage(file=f"{IMAGE_FOLDER}/{path}", key=str(number), given=given))
+        split = "train" if number <= LAST_TRAIN_CLASS else "test"
+        images.append(ListedImage(file=f"{IMAGE_FOLDER}/{path}", key=str(number), given=split))
     return ImageList(
         name=folder.resolve().name,
         kind="CUB-200-2011",

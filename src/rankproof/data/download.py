@@ -11,8 +11,8 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.request import urlopen
 
-from rankproof.data.images import ProgressCallback
 from rankproof.errors import RankproofError
+from rankproof.types import ProgressCallback, no_progress
 
 TIMEOUT = 30.0
 CHUNK = 1 << 16
@@ -105,7 +105,7 @@ SOURCES = {
 }
 
 
-def download(name: str, root: Path, progress: ProgressCallback | None = None) -> Path:
+def download(name: str, root: Path, progress: ProgressCallback = no_progress) -> Path:
     """Download a data set into `root`/`name` and return that folder; verified files there are kept.
 
     Args:
@@ -121,8 +121,7 @@ def download(name: str, root: Path, progress: ProgressCallback | None = None) ->
     def report(more: int) -> None:
         nonlocal done
         done += more
-        if progress is not None:
-            progress(done, total)
+        progress(done, total)
 
     for remote in source.files:
         if is_verified(folder / remote.name, remote):

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from rankproof.data.dataset import Dataset, as_labels
-from rankproof.data.images import Form, ProgressCallback, decode, peek
+from rankproof.data.images import Form, decode, peek
 from rankproof.errors import RankproofError
+from rankproof.types import ProgressCallback
 
 SplitBy = Literal["auto", "classes", "items", "none"]
 SPLITS = ("train", "test")
-MIN_CLASSES_TO_DIVIDE = 20  # from here on "auto" splits by class
+MIN_CLASSES_TO_SPLIT = 20  # from here on "auto" splits by class
 COMMON_SIZE = (128, 128)
 MAX_MEMORY = 16 * 2**30
 
@@ -62,7 +63,7 @@ def read_split(
     *,
     size: tuple[int, int] | None,
     split_by: SplitBy,
-    progress: ProgressCallback | None,
+    progress: ProgressCallback,
 ) -> Dataset:
     """Read the images of one split.
 
@@ -106,7 +107,7 @@ def select_split(listed: ImageList, split: str, split_by: SplitBy) -> tuple[list
         return list(images), "not divided, every image is in both splits"
     if split_by == "auto" and images and all(image.given for image in images):
         return [image for image in images if image.given == split], "divided as the source says"
-    if split_by == "classes" or (split_by == "auto" and len(listed.classes) >= MIN_CLASSES_TO_DIVIDE):
+    if split_by == "classes" or (split_by == "auto" and len(listed.classes) >= MIN_CLASSES_TO_SPLIT):
         train, rule = _half_the_classes(listed)
     else:
         train, rule = _half_of_each_class(listed)
@@ -171,7 +172,7 @@ def resized_note(size: tuple[int, int]) -> str:
 
 
 def _decode_all(
-    listed: ImageList, selected: list[ListedImage], form: Form, progress: ProgressCallback | None
+    listed: ImageList, selected: list[ListedImage], form: Form, progress: ProgressCallback
 ) -> torch.Tensor:
     """(n, c, h, w) 8-bit pixels of the selected images."""
     shape = (len(selected), form.channels, form.height, form.width)
@@ -183,6 +184,5 @@ def _decode_all(
     pixels = np.empty(shape, np.uint8)
     for position, image in enumerate(selected):
         pixels[position] = decode(listed.read(image.file), image.file, form)
-        if progress is not None:
-            progress(position + 1, len(selected))
+        progress(position + 1, len(selected))
     return torch.from_numpy(pixels)

@@ -1,7 +1,7 @@
 """Decoding of image files from untrusted sources into 8-bit pixels, and resizing."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -13,9 +13,6 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from rankproof.errors import RankproofError
-
-ProgressCallback = Callable[[int, int], None]
-"""Called with (done, total) while work proceeds."""
 
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 256 * 2**20

@@ -20,9 +20,10 @@ from rankproof.data.image_list import (
     require_two_classes,
     resized_note,
 )
-from rankproof.data.images import ProgressCallback, as_size, resize
+from rankproof.data.images import as_size, resize
 from rankproof.data.sop import is_sop, list_sop
 from rankproof.errors import RankproofError
+from rankproof.types import ProgressCallback, no_progress
 
 EMBEDDED = "digits"
 DIGITS_TRAIN_SIZE = 1000
@@ -35,7 +36,7 @@ def load(
     size: int | tuple[int, int] | None = None,
     split_by: SplitBy = "auto",
     root: Path | None = None,
-    progress: ProgressCallback | None = None,
+    progress: ProgressCallback = no_progress,
 ) -> Dataset:
     """Load one split of a data set; its note says what was found and how it was split.
 

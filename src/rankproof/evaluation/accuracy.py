@@ -2,12 +2,12 @@
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from rankproof.evaluation.precision import average_precisions
+from rankproof.io import JsonObject
 from rankproof.ranking.gallery import Gallery
 from rankproof.ranking.metrics import MeanInterval, known_labels, mean_interval, recalls_at
 from rankproof.types import ProgressCallback, no_progress
@@ -38,7 +38,7 @@ class Accuracy:
         """The mean of a figure over all items, in %, with its 95 % interval."""
         return mean_interval(self.values[name])
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """The means and "nmi" by name in %, the intervals in "ci95", and "notes"."""
         means = {name: self.mean(name) for name in self.values}
         return {

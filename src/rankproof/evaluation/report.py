@@ -1,7 +1,6 @@
 """An evaluation as one object for a program and as a table for a reader."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -9,7 +8,8 @@ from rich.table import Table
 from rankproof.evaluation.accuracy import Accuracy
 from rankproof.evaluation.robustness import Robustness
 from rankproof.evaluation.terms import ERS_TERMS
-from rankproof.report.format import number_text
+from rankproof.io import JsonObject
+from rankproof.report.format import ends_text, number_text
 
 RETRIEVAL = {
     "recall_at_1": "R@1",
@@ -34,35 +34,33 @@ def as_json(
     device: str,
     seconds: float,
     versions: Mapping[str, str],
-) -> dict[str, Any]:
+) -> JsonObject:
     """The object that `rankproof evaluate --json` prints; without robustness its figures are None.
 
     Args:
         model, data, gallery_size, device, seconds, versions: what the results cannot know.
     """
     plain = retrieval.as_dict()
-    hard: dict[str, Any] = dict.fromkeys(ATTACKED)
-    if attacked is not None:
-        hard = attacked.as_dict()
-    intervals = {**plain.pop("ci95"), **hard.get("ci95", {})}
-    notes = [*plain.pop("notes"), *hard.get("notes", [])]
+    robust = {} if attacked is None else attacked.as_dict()
+    intervals = {**plain.pop("ci95"), **robust.get("ci95", {})}
+    notes = [*plain.pop("notes"), *robust.get("notes", [])]
     return {
         "model": model,
         "data": data,
         "gallery_size": gallery_size,
         "device": device,
         **plain,
-        **{name: hard[name] for name in ATTACKED},
+        **{name: robust.get(name) for name in ATTACKED},
         "ci95": intervals,
         "seed": retrieval.seed,
         "seconds": seconds,
-        "flags": hard.get("flags", []),
+        "flags": robust.get("flags", []),
         "notes": notes,
         "versions": dict(versions),
     }
 
 
-def evaluation_table(figures: dict[str, Any]) -> Table:
+def evaluation_table(figures: JsonObject) -> Table:
     """The terminal's table of what `as_json` returned: retrieval first, then each term of ERS."""
     table = Table()
     table.add_column("figure", no_wrap=True)
@@ -87,7 +85,4 @@ def evaluation_table(figures: dict[str, Any]) -> Table:
 
 
 def _interval(ends: list[float | None] | None, places: int = 1) -> str:
-    """An interval in brackets, empty where there is none."""
-    if ends is None or None in ends:
-        return ""
-    return escape(f"[{', '.join(number_text(end, places) for end in ends)}]")
+    return escape(ends_text(ends, places))

@@ -3,7 +3,6 @@
 import math
 import time
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from rankproof.attacks.batch import make_batch
 from rankproof.audit.diagnostics import check_attack, check_gallery
 from rankproof.errors import RankproofError
 from rankproof.evaluation.terms import ERS_TERMS, GOALS, SHIFT, TERMS, AttackRun
+from rankproof.io import JsonObject
 from rankproof.methods import PGD
 from rankproof.methods.white_box.base import Method
 from rankproof.ranking.gallery import Gallery
@@ -84,7 +84,7 @@ class Robustness:
         """The mean distance moved by the max-shift attack, in the ranker's distance."""
         return mean_interval(self.moved)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """The figures by name, their intervals in "ci95", and how they were made."""
         terms = self.terms
         return {
@@ -240,6 +240,6 @@ def _notes(gallery: Gallery, lost: int) -> list[str]:
 
 
 def _clipped(summary: MeanInterval) -> MeanInterval:
-    """The same within [0, 100]; an interval that is not known stays so."""
+    """A mean and its interval, clipped to [0, 100]; an interval that is not known stays so."""
     low, high = (end if math.isinf(end) else min(100.0, max(0.0, end)) for end in (summary.low, summary.high))
     return replace(summary, mean=min(100.0, max(0.0, summary.mean)), low=low, high=high)

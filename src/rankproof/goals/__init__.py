@@ -1,4 +1,4 @@
-"""What an attacker wants."""
+"""Goals: what an attacker wants of a ranking."""
 
 from rankproof.goals.base import AttackContext, BoundGoal, Goal, GoalSpec
 from rankproof.goals.candidate import CandidateLower, CandidateRaise

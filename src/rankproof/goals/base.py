@@ -1,4 +1,4 @@
-"""What every goal is: a value that, bound to a gallery and some images, tells how near it is.
+"""What every goal is: a value that, bound to a gallery and some images, measures how near they are to it.
 
 A goal is a frozen set of parameters. `bind` gives it a context (the gallery, the clean embeddings of the
 attacked images, a seed) and returns a bound goal that knows which items were chosen, evaluates embeddings
@@ -35,7 +35,7 @@ class GoalSpec:
 
     Args:
         name: the papers' abbreviation, such as "sp-qa+": on the command line and in files.
-        title: the same as pages print it, such as "SP-QA+".
+        title: the name as pages print it, such as "SP-QA+".
         family: what is perturbed, or what the goal is about.
         direction: what happens to the chosen items ("raise", "lower", "reorder"), or to the embedding, which
             is pushed away from its place or pulled to another.
@@ -44,7 +44,7 @@ class GoalSpec:
         larger_is_stronger: whether a stronger attack has a larger figure.
         target_value: the figure of an attack that reached all it wants; None where there is no end.
         clean_value: the expected figure at eps = 0; None where it depends on the data.
-        parameters: what it is given, among w, m, k, g, xi and whatever its constructor takes.
+        parameters: the parameters it has: some of w, m, k, g, xi, and others of its constructor.
         describe: the sentence of a report: what the attacker does and wants, from the values of an attack.
         figure_label: what a table calls the headline figure.
         headline: what a report's first section says of an attack, as the words before and after its headline
@@ -87,7 +87,7 @@ class GoalSpec:
         return 100 * (after - before) / (self.target_value - before)
 
     def distance_based(self) -> "GoalSpec":
-        """The same goal in its distance-based form (ECCV appendix G)."""
+        """The goal in its distance-based form (ECCV appendix G)."""
         title = f"{self.title} (distance)"
         return replace(self, name=self.name + DISTANCE, title=title, standard_audit=0)
 
@@ -202,7 +202,7 @@ class Goal:
         return {letter: getattr(self, letter, None) for letter in LETTERS}
 
     def choice_note(self, size: int) -> str:
-        """What to tell about the choice of items in a gallery of `size`; empty where it is as published."""
+        """A note on the choice of items in a gallery of `size`; empty where it is as published."""
         return ""
 
     def memory_per_attack(self, size: int) -> int:

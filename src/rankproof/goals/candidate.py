@@ -12,7 +12,7 @@ A query is an item of the gallery, chosen as published or explicitly, or any emb
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -35,7 +35,37 @@ Form = Literal["inequality", "distance"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CandidateRaise(Goal):
+class CandidateGoal(Goal):
+    """A goal about the ranks of a perturbed candidate in the rankings of w queries."""
+
+    w: int = 1
+    form: Form = "inequality"
+
+    direction: ClassVar[int]
+    whole_gallery = False  # the queries' distances never change: they are sorted once
+
+    def draw(self, context: AttackContext) -> Ids:
+        """(b, w) the published choice of queries."""
+        raise NotImplementedError
+
+    def bind(self, context: AttackContext) -> BoundGoal:
+        """Choose the queries and sort their distances."""
+        check_count("w", self.w, context.size)
+        if context.queries is not None:
+            queries = _all_queries(context, self.w)
+        elif context.targets is not None:
+            queries = context.explicit("targets", context.targets, self.w)
+        else:
+            queries = self.draw(context)
+        return BoundCandidate(context, queries, self.direction, self.form)
+
+    def memory_per_attack(self, size: int) -> int:
+        """Sorted distances and prefix sums of w queries."""
+        return 2 * self.w * size
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateRaise(CandidateGoal):
     """CA+: bring the candidate ahead of the whole gallery for each of w queries (ECCV eq. 4, mean form).
 
     L(c) = mean over q in Q, x in X of [ d(q, c) - d(q, x) ]+
@@ -47,9 +77,7 @@ class CandidateRaise(Goal):
         form: "inequality", or "distance" for mean d(q, c) (ECCV eq. 16).
     """
 
-    w: int = 1
-    form: Form = "inequality"
-
+    direction = RAISE
     SPEC = GoalSpec(
         name="ca+",
         title="CA+",
@@ -72,26 +100,14 @@ class CandidateRaise(Goal):
         ),
         standard_audit=1,
     )
-    whole_gallery = False  # the queries' distances never change: they are sorted once
 
-    def bind(self, context: AttackContext) -> BoundGoal:
-        """Choose the queries and sort their distances."""
-        check_count("w", self.w, context.size)
-        if context.queries is not None:
-            queries = _all_given(context, self.w)
-        elif context.targets is not None:
-            queries = context.explicit("targets", context.targets, self.w)
-        else:
-            queries = uniform(context, self.w, "ca+").to(context.clean.device)
-        return BoundCandidate(context, queries, RAISE, self.form)
-
-    def memory_per_attack(self, size: int) -> int:
-        """Sorted distances and prefix sums of w queries."""
-        return 2 * self.w * size
+    def draw(self, context: AttackContext) -> Ids:
+        """w random items of the gallery."""
+        return uniform(context, self.w, "ca+").to(context.clean.device)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CandidateLower(Goal):
+class CandidateLower(CandidateGoal):
     """CA-: push the candidate behind the whole gallery for each of w queries (ECCV eq. 7, mean form).
 
     L(c) = mean over q in Q, x in X of [ d(q, x) - d(q, c) ]+
@@ -103,9 +119,7 @@ class CandidateLower(Goal):
         form: "inequality", or "distance" for -mean d(q, c).
     """
 
-    w: int = 1
-    form: Form = "inequality"
-
+    direction = LOWER
     SPEC = GoalSpec(
         name="ca-",
         title="CA−",
@@ -126,29 +140,16 @@ class CandidateLower(Goal):
         ),
         standard_audit=2,
     )
-    whole_gallery = False  # the same
 
-    def bind(self, context: AttackContext) -> BoundGoal:
-        """Choose the queries and sort their distances."""
-        check_count("w", self.w, context.size)
-        if context.queries is not None:
-            queries = _all_given(context, self.w)
-        elif context.targets is not None:
-            queries = context.explicit("targets", context.targets, self.w)
-        else:
-            pool = nearest_others(
-                context, pool_size(context.size, self.w, own=context.gallery_ids is not None)
-            )
-            queries = from_pool_with_replacement(context, pool, self.w, "ca-")
-        return BoundCandidate(context, queries, LOWER, self.form)
+    def draw(self, context: AttackContext) -> Ids:
+        """w random items of the nearest 1 %."""
+        has_copy = context.gallery_ids is not None
+        pool = nearest_others(context, pool_size(context.size, self.w, own=has_copy))
+        return from_pool_with_replacement(context, pool, self.w, "ca-")
 
     def choice_note(self, size: int) -> str:
         """Whether the pool had to be larger than 1 %."""
         return pool_note(size, self.w)
-
-    def memory_per_attack(self, size: int) -> int:
-        """Sorted distances and prefix sums of w queries."""
-        return 2 * self.w * size
 
 
 class BoundCandidate:
@@ -174,23 +175,23 @@ class BoundCandidate:
     def evaluate(self, z: Embeddings, penalty_weight: Tensor | None = None) -> Evaluation:
         """Loss; fitness: the mean share of the gallery behind (CA+) or ahead of (CA-) the candidate."""
         size = self.context.size
-        own = self.context.gallery.ranker.distance.between(self._anchors, z[:, None])  # (b, w)
-        active, sums = self._active(own.detach())
-        hinges = self.direction * (active * own - sums) / size
-        loss = (self.direction * own if self.form == "distance" else hinges).mean(1)
+        d = self.context.gallery.ranker.distance.between(self._anchors, z[:, None])  # (b, w) of d(q, c)
+        active, sums = self._active(d.detach())
+        hinges = self.direction * (active * d - sums) / size  # ECCV eq. 4 and 7
+        loss = (self.direction * d if self.form == "distance" else hinges).mean(1)  # ECCV eq. 16 and 17
         return Evaluation(loss, -active.mean(1) / size)
 
-    def _active(self, own: Tensor) -> tuple[Tensor, Tensor]:
+    def _active(self, d: Tensor) -> tuple[Tensor, Tensor]:
         """For each query the number of active hinges and the sum of their d(q, x), both (b, w)."""
         raises = self.direction == RAISE
-        asked = own.new_zeros(len(self._ordered), int(self._slot.max()) + 1)  # (u, most attacks of one query)
-        asked[self._row, self._slot] = own.flatten()
-        position = torch.searchsorted(self._ordered, asked, right=not raises)[self._row, self._slot]
-        below = self._prefix[self._row, position].view(own.shape)
-        active = position.view(own.shape).to(own.dtype)
+        sought = d.new_zeros(len(self._ordered), int(self._slot.max()) + 1)  # (u, most attacks of one query)
+        sought[self._row, self._slot] = d.flatten()
+        position = torch.searchsorted(self._ordered, sought, right=not raises)[self._row, self._slot]
+        below = self._prefix[self._row, position].view(d.shape)  # S_r
+        active = position.view(d.shape).to(d.dtype)  # r
         if raises:
             return active, below
-        whole = self._prefix[self._row, -1].view(own.shape)
+        whole = self._prefix[self._row, -1].view(d.shape)
         return self.context.size - active, whole - below
 
     def metrics(self, z: Embeddings) -> dict[str, Tensor]:
@@ -200,11 +201,11 @@ class BoundCandidate:
         return {"rank": normalised_rank(ranks, context.size)}
 
 
-def _all_given(context: AttackContext, w: int) -> Ids:
-    """(b, w) all given queries for each candidate."""
-    given = 0 if context.queries is None else len(context.queries)
-    if given != w:
-        raise RankproofError(f"queries: {given} are given, but w = {w}; make the goal with w={given}")
+def _all_queries(context: AttackContext, w: int) -> Ids:
+    """(b, w) all queries of the context for each candidate."""
+    count = 0 if context.queries is None else len(context.queries)
+    if count != w:
+        raise RankproofError(f"queries: {count} are given, but w = {w}; make the goal with w={count}")
     return torch.arange(w, device=context.clean.device).expand(len(context.clean), w)
 
 

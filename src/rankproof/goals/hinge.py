@@ -27,31 +27,31 @@ class _GalleryHinge(torch.autograd.Function):
         weights: Tensor,
         columns: "_Columns",
     ) -> tuple[Tensor, Tensor]:
-        directions, distance_only, kept, ordered, order_weight = columns
-        own = distances.gather(1, ids)  # (b, m)
+        directions, distance_only, near_top, ordered, order_weight = columns
+        d = distances.gather(1, ids)  # (b, m) of d(q, c)
         gradient = torch.zeros_like(distances)  # (b, n)
-        counts = torch.empty_like(own)
+        counts = torch.empty_like(d)
         signs = [
             0.0 if alone else -float(direction)
             for direction, alone in zip(directions, distance_only, strict=True)
         ]
-        m = own.shape[1]
-        groups = [group for group in (slice(0, m - kept), slice(m - kept, m)) if group.start < group.stop]
+        m = d.shape[1]
+        groups = [
+            group for group in (slice(0, m - near_top), slice(m - near_top, m)) if group.start < group.stop
+        ]
         together = ROWS if distances.device.type == "cpu" else max(1, len(distances))
         for start in range(0, len(distances), together):
             rows = slice(start, start + together)
             for group in groups:
-                chosen = [values[rows, group] for values in (own, weights, counts)]
+                chosen = [values[rows, group] for values in (d, weights, counts)]
                 part = _Part(distances[rows], gradient[rows], *chosen)
-                if directions[group] != [RAISE] * part.own.shape[1] or not _count_near(part, signs[group]):
+                if directions[group] != [RAISE] * part.d.shape[1] or not _count_near(part, signs[group]):
                     _count_rows(part, directions[group], signs[group])
-        sign = own.new_tensor(directions)
-        own_gradient = (
-            sign * weights * torch.where(own.new_tensor(distance_only) > 0, torch.ones_like(counts), counts)
-        )
+        times = torch.where(d.new_tensor(distance_only) > 0, torch.ones_like(counts), counts)
+        chosen_gradient = d.new_tensor(directions) * weights * times  # ECCV eq. 9 and 11, or 16 and 17
         if ordered:
-            own_gradient[:, :ordered] += order_weight * _order_gradient(own[:, :ordered])
-        gradient.scatter_add_(1, ids, own_gradient)
+            chosen_gradient[:, :ordered] += order_weight * _order_gradient(d[:, :ordered])  # ICCV eq. 1
+        gradient.scatter_add_(1, ids, chosen_gradient)
         ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(counts)
         return torch.linalg.vecdot(distances, gradient), counts
@@ -70,7 +70,7 @@ class _Columns(NamedTuple):
 
     directions: list[int]
     distance_only: list[bool]
-    kept: int
+    near_top: int
     ordered: int
     order_weight: float
 
@@ -80,7 +80,7 @@ class _Part(NamedTuple):
 
     distances: Tensor
     gradient: Tensor
-    own: Tensor
+    d: Tensor
     weights: Tensor
     counts: Tensor
 
@@ -90,31 +90,31 @@ def _count_rows(part: _Part, directions: Sequence[int], signs: Sequence[float]) 
     active = torch.empty_like(part.distances)
     for column, (direction, sign) in enumerate(zip(directions, signs, strict=True)):
         compare = torch.lt if direction == RAISE else torch.gt
-        compare(part.distances, part.own[:, column, None], out=active)
+        compare(part.distances, part.d[:, column, None], out=active)
         part.counts[:, column] = active.sum(1)
         if sign:
             part.gradient.addcmul_(active, part.weights[:, column, None], value=sign)
 
 
 def _count_near(part: _Part, signs: Sequence[float]) -> bool:
-    """The same for raised items that stand near the top: only what is nearer than the farthest is touched.
+    """`_count_rows` for raised items near the top: only items nearer than the farthest of them are touched.
 
     Returns:
         False, with nothing done, where so many items are nearer that whole rows are quicker.
     """
-    near = part.distances < part.own.amax(1, keepdim=True)
+    near = part.distances < part.d.amax(1, keepdim=True)
     if int(near.sum()) > NEAR_SHARE * near.numel():
         return False
     rows, items = near.nonzero(as_tuple=True)
-    active = (part.distances[rows, items, None] < part.own[rows]).to(part.own.dtype)  # (nearer, m)
+    active = (part.distances[rows, items, None] < part.d[rows]).to(part.d.dtype)  # (nearer, m)
     part.counts.zero_().index_add_(0, rows, active)
-    part.gradient[rows, items] += (active * part.weights[rows]) @ part.own.new_tensor(signs)
+    part.gradient[rows, items] += (active * part.weights[rows]) @ part.d.new_tensor(signs)
     return True
 
 
-def _order_gradient(own: Tensor) -> Tensor:
+def _order_gradient(d: Tensor) -> Tensor:
     """Gradient of the sum over i < j of [d_i - d_j]+ with respect to d (b, k), in wanted order."""
-    wrong = torch.triu(own[:, :, None] > own[:, None, :], diagonal=1).to(own.dtype)  # (b, k, k)
+    wrong = torch.triu(d[:, :, None] > d[:, None, :], diagonal=1).to(d.dtype)  # (b, k, k)
     return wrong.sum(2) - wrong.sum(1)
 
 
@@ -125,7 +125,7 @@ def gallery_hinge(
     directions: list[int],
     *,
     distance_only: list[bool] | None = None,
-    kept: int = 0,
+    near_top: int = 0,
     ordered: int = 0,
     order_weight: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
@@ -142,13 +142,13 @@ def gallery_hinge(
         weights: (b, m) weight of each, at least 0.
         directions: RAISE or LOWER for each of the m columns.
         distance_only: which columns use the bare distance instead of hinges.
-        kept: the last so many chosen items are near the top; they are counted on their own.
-        ordered: the first so many chosen items are in wanted order.
+        near_top: how many of the last chosen items are near the top; they are counted separately.
+        ordered: how many of the first chosen items are in wanted order.
     Returns:
         (b,) losses; (b, m) for each chosen item the number of strictly nearer (raised) or strictly
         farther (lowered) items.
     """
     alone = distance_only if distance_only is not None else [False] * ids.shape[1]
-    columns = _Columns(directions, alone, kept, ordered, order_weight)
+    columns = _Columns(directions, alone, near_top, ordered, order_weight)
     loss, counts = _GalleryHinge.apply(distances, ids, weights, columns)  # type: ignore[no-untyped-call]
     return loss, counts

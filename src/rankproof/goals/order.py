@@ -111,7 +111,7 @@ class Reorder(Goal):
         check_count("k", self.k, size)
 
     def score(self, places: Places, visible: int | None) -> Scores:
-        """tau_S (b, p) of the places (b, p, k) of the chosen, all that a black box has to go by."""
+        """tau_S (b, p) of the places (b, p, k) of the chosen, all that a black box goes by."""
         return short_range_tau(places, visible)
 
     def metrics(self, places: Ids, size: int, tau: Tensor) -> dict[str, Tensor]:
@@ -145,7 +145,7 @@ class BoundOrder:
         distances = self.context.gallery.distances(z)
         weights = z.new_full((len(z), k), self.goal.xi / (k * size))
         weights = weights if penalty_weight is None else weights * penalty_weight[:, None]
-        loss, nearer = gallery_hinge(
+        loss, nearer = gallery_hinge(  # ICCV eq. 4
             distances, self.targets, weights, [RAISE] * k, ordered=k, order_weight=1 / k**2
         )
         fitness = kendall_tau(distances.detach().gather(1, self.targets)).to(z.dtype)

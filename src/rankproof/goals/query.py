@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -59,11 +59,6 @@ class HingeTerm:
     form: Form = "inequality"
 
 
-def _verb(values: Values, verb: str) -> str:
-    """What m items do: one item "rises", several "rise"."""
-    return f"{verb}s" if values.get("m") == 1 else verb
-
-
 def _moves(values: Values, one: str, many: str) -> str:
     """The chosen items with their verb, for a sentence: "a random item moves"."""
     return f"{item_text(values.get('m'), one, many)} {'moves' if values.get('m') in (None, 1) else 'move'}"
@@ -79,7 +74,7 @@ class QueryGoal(Goal):
     def weighted(self, weight: float) -> tuple[tuple[float, "QueryGoal"], ...]:
         """Its terms, each with its weight times another."""
         terms = self.terms if isinstance(self, QuerySum) else ((1.0, self),)
-        return tuple((weight * own, goal) for own, goal in terms)
+        return tuple((weight * inner, goal) for inner, goal in terms)
 
     def __add__(self, other: object) -> "QuerySum":
         if not isinstance(other, QueryGoal):
@@ -95,7 +90,30 @@ class QueryGoal(Goal):
 
 
 @dataclass(frozen=True, kw_only=True)
-class QueryRaise(QueryGoal):
+class ChosenItems(QueryGoal):
+    """A goal about the ranks of m chosen candidates in the ranking of a perturbed query."""
+
+    m: int = 1
+    form: Form = "inequality"
+
+    direction: ClassVar[int]
+
+    def draw(self, context: AttackContext) -> Ids:
+        """(b, m) the published choice of candidates."""
+        raise NotImplementedError
+
+    def term(self, context: AttackContext, weight: float, taken: Ids) -> HingeTerm:
+        """The candidates, drawn or explicit."""
+        check_count("m", self.m, context.size - (self.direction == LOWER))
+        if context.targets is None:
+            ids = self.draw(context)
+        else:
+            ids = context.explicit("targets", context.targets, self.m)
+        return HingeTerm(ids=ids, direction=self.direction, weight=weight, keeps=False, form=self.form)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryRaise(ChosenItems):
     """QA+: bring m chosen candidates ahead of the whole gallery (ECCV eq. 11, mean form).
 
     L(q) = mean over c in C, x in X of [ d(q, c) - d(q, x) ]+
@@ -107,9 +125,7 @@ class QueryRaise(QueryGoal):
         form: "inequality", or "distance" for mean d(q, c) (ECCV appendix G).
     """
 
-    m: int = 1
-    form: Form = "inequality"
-
+    direction = RAISE
     SPEC = GoalSpec(
         name="qa+",
         title="QA+",
@@ -122,7 +138,7 @@ class QueryRaise(QueryGoal):
         parameters=("m",),
         describe=lambda values: (
             f"The query is changed so that {counted(values.get('m'), 'item', 'items')} drawn at random "
-            f"{_verb(values, 'rise')}."
+            f"{'rises' if values.get('m') == 1 else 'rise'}."
         ),
         headline=lambda values, start: (
             f"Change a query so that {_moves(values, 'a random item', 'random items')} from the middle of "
@@ -132,18 +148,13 @@ class QueryRaise(QueryGoal):
         standard_audit=3,
     )
 
-    def term(self, context: AttackContext, weight: float, taken: Ids) -> HingeTerm:
-        """m random items, or the explicit ones."""
-        check_count("m", self.m, context.size)
-        if context.targets is None:
-            ids = uniform(context, self.m, "qa+").to(context.clean.device)
-        else:
-            ids = context.explicit("targets", context.targets, self.m)
-        return HingeTerm(ids=ids, direction=RAISE, weight=weight, keeps=False, form=self.form)
+    def draw(self, context: AttackContext) -> Ids:
+        """m random items of the gallery."""
+        return uniform(context, self.m, "qa+").to(context.clean.device)
 
 
 @dataclass(frozen=True, kw_only=True)
-class QueryLower(QueryGoal):
+class QueryLower(ChosenItems):
     """QA-: push m chosen top candidates behind the whole gallery (ECCV eq. 9, mean form).
 
     L(q) = mean over c in C, x in X of [ d(q, x) - d(q, c) ]+
@@ -155,9 +166,7 @@ class QueryLower(QueryGoal):
         form: "inequality", or "distance" for -mean d(q, c) (ECCV eq. 17).
     """
 
-    m: int = 1
-    form: Form = "inequality"
-
+    direction = LOWER
     SPEC = GoalSpec(
         name="qa-",
         title="QA−",
@@ -179,17 +188,11 @@ class QueryLower(QueryGoal):
         standard_audit=4,
     )
 
-    def term(self, context: AttackContext, weight: float, taken: Ids) -> HingeTerm:
-        """m random items of the nearest 1 %, or the explicit ones."""
-        check_count("m", self.m, context.size - 1)
-        if context.targets is None:
-            pool = nearest_others(
-                context, pool_size(context.size, self.m + Preserve.g, own=context.gallery_ids is not None)
-            )
-            ids = from_pool_shuffled(context, pool, self.m, "qa-")
-        else:
-            ids = context.explicit("targets", context.targets, self.m)
-        return HingeTerm(ids=ids, direction=LOWER, weight=weight, keeps=False, form=self.form)
+    def draw(self, context: AttackContext) -> Ids:
+        """m random items of the nearest 1 %."""
+        has_copy = context.gallery_ids is not None
+        pool = nearest_others(context, pool_size(context.size, self.m + Preserve.g, own=has_copy))
+        return from_pool_shuffled(context, pool, self.m, "qa-")
 
     def choice_note(self, size: int) -> str:
         """Whether the pool had to be larger than 1 %."""
@@ -263,12 +266,12 @@ class QuerySum(QueryGoal):
     @property
     def parameters(self) -> dict[str, int | float | None]:
         """Those of the terms; xi is the weight of what is preserved."""
-        found: dict[str, int | float | None] = dict.fromkeys(LETTERS)
+        values: dict[str, int | float | None] = dict.fromkeys(LETTERS)
         for weight, goal in self.terms:
-            found |= {letter: value for letter, value in goal.parameters.items() if value is not None}
+            values |= {letter: value for letter, value in goal.parameters.items() if value is not None}
             if isinstance(goal, Preserve):
-                found["xi"] = weight
-        return found
+                values["xi"] = weight
+        return values
 
     def bind(self, context: AttackContext) -> "BoundQuery":
         """All terms in one context; the whole gallery is compared once for all of them."""
@@ -282,7 +285,7 @@ class QuerySum(QueryGoal):
         return BoundQuery(context, tuple(terms))
 
     def choice_note(self, size: int) -> str:
-        """What the terms tell."""
+        """The notes of all terms."""
         return "; ".join(filter(None, (goal.choice_note(size) for _, goal in self.terms)))
 
     def memory_per_attack(self, size: int) -> int:
@@ -319,13 +322,13 @@ class BoundQuery:
     stationary = False
 
     def __init__(self, context: AttackContext, terms: tuple[HingeTerm, ...]) -> None:
-        chosen, kept = [p for p in terms if not p.keeps], [p for p in terms if p.keeps]
-        if len(chosen) != 1 or len(kept) > 1:
+        chosen, preserved = [p for p in terms if not p.keeps], [p for p in terms if p.keeps]
+        if len(chosen) != 1 or len(preserved) > 1:
             raise RankproofError("a query attack is one QueryRaise or QueryLower and at most one Preserve")
         self.context = context
-        self.terms = (*chosen, *kept)
+        self.terms = (*chosen, *preserved)
         self.targets: Ids = chosen[0].ids
-        self.preserved: Ids = kept[0].ids if kept else self.targets[:, :0]
+        self.preserved: Ids = preserved[0].ids if preserved else self.targets[:, :0]
         self._ids = torch.cat([p.ids for p in self.terms], dim=1)
         self._directions = [p.direction for p in self.terms for _ in range(p.ids.shape[1])]
         self._distance_only = [p.form == "distance" for p in self.terms for _ in range(p.ids.shape[1])]
@@ -346,9 +349,13 @@ class BoundQuery:
         """Loss; fitness: how far the chosen ranks moved as wanted, less the price of C_SP's places lost."""
         weights = self._weights(z, penalty_weight)
         distances = self.context.gallery.distances(z)
-        kept = self.preserved.shape[1]
-        loss, counts = gallery_hinge(
-            distances, self._ids, weights, self._directions, distance_only=self._distance_only, kept=kept
+        loss, counts = gallery_hinge(  # ECCV eq. 9, 11 and 12
+            distances,
+            self._ids,
+            weights,
+            self._directions,
+            distance_only=self._distance_only,
+            near_top=self.preserved.shape[1],
         )
         shares = counts / self.context.size  # (b, m + g) nearer (raised) or farther (lowered) share
         m = self.targets.shape[1]
@@ -360,8 +367,8 @@ class BoundQuery:
 
     def _price(self, lost: Tensor) -> Tensor:
         """What C_SP's mean share of places lost (b,) is worth in C's places; it follows xi."""
-        chosen, kept = self.terms
-        xi = kept.weight / chosen.weight
+        chosen, preserved = self.terms
+        xi = preserved.weight / chosen.weight
         if chosen.direction == RAISE:
             return PRICE_BESIDE_RAISE * xi * lost
         return PRICE_BESIDE_LOWER * xi / math.sqrt(chosen.ids.shape[1]) * lost * (1 + lost / SEVERE_SHARE)

@@ -38,10 +38,10 @@ def register(goal: type[Goal], *, spec: GoalSpec | None = None, build: Build | N
     Raises:
         RankproofError: another goal has the name.
     """
-    known = spec or goal.SPEC
-    if known.name in _entries:
-        raise RankproofError(f"goal {known.name!r} is registered already; choose another name")
-    _entries[known.name] = _Entry(known, build or goal)
+    made = spec or goal.SPEC
+    if made.name in _entries:
+        raise RankproofError(f"goal {made.name!r} is registered already; choose another name")
+    _entries[made.name] = _Entry(made, build or goal)
 
 
 def unregister(name: str) -> None:
@@ -63,8 +63,8 @@ def spec(name: str) -> GoalSpec:
     base = name.removesuffix(DISTANCE)
     if base not in _entries or (base != name and "form" not in signature(_entries[base].build).parameters):
         raise RankproofError(f"goal {name!r} is unknown; known: {', '.join(names())}")
-    found = _entries[base].spec
-    return found if base == name else found.distance_based()
+    plain = _entries[base].spec
+    return plain if base == name else plain.distance_based()
 
 
 def parse(name: str, **parameters: Any) -> Goal:
@@ -76,21 +76,21 @@ def parse(name: str, **parameters: Any) -> Goal:
     Raises:
         RankproofError: there is no such goal, or it has no such parameter.
     """
-    known = spec(name)
-    given = {letter: value for letter, value in parameters.items() if value is not None}
-    if unknown := [letter for letter in given if letter not in known.parameters]:
-        letters = ", ".join(known.parameters) or "none"
+    allowed = spec(name).parameters
+    chosen = {letter: value for letter, value in parameters.items() if value is not None}
+    if unknown := [letter for letter in chosen if letter not in allowed]:
+        letters = ", ".join(allowed) or "none"
         raise RankproofError(f"goal {name} has no parameter {unknown[0]}; it has: {letters}")
     base = name.removesuffix(DISTANCE)
     if base != name:
-        given["form"] = "distance"
-    return _entries[base].build(**given)
+        chosen["form"] = "distance"
+    return _entries[base].build(**chosen)
 
 
 def standard_audit() -> tuple[GoalSpec, ...]:
     """The goals of a standard audit, in its order."""
-    found = [entry.spec for entry in _entries.values() if entry.spec.standard_audit]
-    return tuple(sorted(found, key=lambda spec: spec.standard_audit))
+    audited = [entry.spec for entry in _entries.values() if entry.spec.standard_audit]
+    return tuple(sorted(audited, key=lambda spec: spec.standard_audit))
 
 
 def order_of(name: str) -> int:

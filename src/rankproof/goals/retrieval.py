@@ -49,14 +49,11 @@ class Mismatch(Goal):
         """A random other item, or the explicit one."""
         if context.targets is not None:
             return BoundAnchor(context, context.explicit("targets", context.targets, 1))
-        own = context.gallery_ids is not None
-        chosen = integers(context.seed, context.rng_keys, "mismatch", context.size - own, 1).to(
-            context.clean.device
-        )
+        others = context.size - (context.gallery_ids is not None)
+        chosen = integers(context.seed, context.rng_keys, "mismatch", others, 1).to(context.clean.device)
         if context.gallery_ids is not None:
-            chosen += (chosen >= context.gallery_ids[:, None]).to(
-                chosen.dtype
-            )  # the places behind the own copy
+            # The own copy is left out: positions from it on move one further.
+            chosen += (chosen >= context.gallery_ids[:, None]).to(chosen.dtype)
         return BoundAnchor(context, chosen)
 
 
@@ -66,7 +63,7 @@ class NearestOther(Goal):
 
     L(q) = d(q, c)
 
-    c is the item of another class that is nearest to the clean query. Needs labels and `index`.
+    c is the item of another class that is nearest to the clean query. Needs labels and `gallery_ids`.
     """
 
     SPEC = GoalSpec(
@@ -84,10 +81,12 @@ class NearestOther(Goal):
 
     def bind(self, context: AttackContext) -> BoundGoal:
         """The nearest item of another class, or the explicit one."""
-        index = _needs_classes(context, "NearestOther")
+        gallery_ids = _needs_classes(context, "NearestOther")
         if context.targets is not None:
-            return BoundNearestOther(context, context.explicit("targets", context.targets, 1), index)
-        return BoundNearestOther(context, outermost(context, index, same_class=False)[:, None], index)
+            return BoundNearestOther(context, context.explicit("targets", context.targets, 1), gallery_ids)
+        return BoundNearestOther(
+            context, outermost(context, gallery_ids, same_class=False)[:, None], gallery_ids
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +98,7 @@ class Misrank(Goal):
     n is the item of another class farthest from the clean query and p the nearest other item of its own
     class. Once d(q, n) < d(q, p), the worst negative is ahead of the best positive. Both are chosen once, on
     the clean distances: an attacker who chose anew at every step would chase a target that moves away.
-    `targets` are (b, 2), n first. Needs labels and `index`, and two items at least in the query's class.
+    `targets` are (b, 2), n first. Needs labels, `gallery_ids`, and at least two items in the query's class.
     """
 
     SPEC = GoalSpec(
@@ -120,12 +119,12 @@ class Misrank(Goal):
 
     def bind(self, context: AttackContext) -> BoundGoal:
         """The farthest negative and the nearest positive, or the explicit pair."""
-        index = _needs_classes(context, "Misrank")
+        gallery_ids = _needs_classes(context, "Misrank")
         if context.targets is not None:
-            return BoundMisrank(context, context.explicit("targets", context.targets, 2), index)
-        negative = outermost(context, index, same_class=False, farthest=True)
-        positive = outermost(context, index, same_class=True)
-        return BoundMisrank(context, torch.stack([negative, positive], dim=1), index)
+            return BoundMisrank(context, context.explicit("targets", context.targets, 2), gallery_ids)
+        negative = outermost(context, gallery_ids, same_class=False, farthest=True)
+        positive = outermost(context, gallery_ids, same_class=True)
+        return BoundMisrank(context, torch.stack([negative, positive], dim=1), gallery_ids)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,13 +186,13 @@ class BoundAnchor:
 class BoundNearestOther(BoundAnchor):
     """A query that is drawn to an item of another class."""
 
-    def __init__(self, context: AttackContext, targets: Ids, index: Rows) -> None:
+    def __init__(self, context: AttackContext, targets: Ids, gallery_ids: Rows) -> None:
         super().__init__(context, targets)
-        self._index = index
+        self._gallery_ids = gallery_ids
 
     def metrics(self, z: Embeddings) -> dict[str, Tensor]:
         """R@1 of the query, and the distance to the target."""
-        return {"hit": hit(self.context.gallery, z, self._index)} | super().metrics(z)
+        return {"hit": hit(self.context.gallery, z, self._gallery_ids)} | super().metrics(z)
 
 
 class BoundMisrank:
@@ -201,8 +200,8 @@ class BoundMisrank:
 
     stationary = False
 
-    def __init__(self, context: AttackContext, targets: Ids, index: Rows) -> None:
-        self.context, self._index = context, index
+    def __init__(self, context: AttackContext, targets: Ids, gallery_ids: Rows) -> None:
+        self.context, self._gallery_ids = context, gallery_ids
         self.targets: Ids = targets
         self.preserved: Ids = targets[:, :0]
         self._anchors = context.gallery.embeddings[targets]  # (b, 2, d)
@@ -215,7 +214,7 @@ class BoundMisrank:
 
     def metrics(self, z: Embeddings) -> dict[str, Tensor]:
         """R@1 of the query."""
-        return {"hit": hit(self.context.gallery, z, self._index)}
+        return {"hit": hit(self.context.gallery, z, self._gallery_ids)}
 
 
 class BoundTop(BoundQuery):
@@ -232,13 +231,13 @@ class BoundTop(BoundQuery):
         return {"kept": (places[:, 0] < TOP).double()} | super().metrics(z)
 
 
-def outermost(context: AttackContext, index: Rows, *, same_class: bool, farthest: bool = False) -> Rows:
+def outermost(context: AttackContext, gallery_ids: Rows, *, same_class: bool, farthest: bool = False) -> Rows:
     """The nearest, or farthest, item of each clean image's own class, or of any other class.
 
     Distances are taken in double precision, block by block; the image's own clean copy does not count.
 
     Args:
-        index: (b,) gallery positions of the images.
+        gallery_ids: (b,) gallery positions of the images.
         same_class: among the other items of the image's class; else among all of other classes.
         farthest: the farthest of them instead of the nearest.
     Returns:
@@ -247,21 +246,21 @@ def outermost(context: AttackContext, index: Rows, *, same_class: bool, farthest
         RankproofError: an image has no such item.
     """
     labels = known_labels(context.gallery)
-    best = context.clean.new_full((len(index),), math.inf, dtype=torch.float64)
-    found = torch.full_like(index, -1)
+    best = context.clean.new_full((len(gallery_ids),), math.inf, dtype=torch.float64)
+    positions = torch.full_like(gallery_ids, -1)
     for rows, items, distances in context.gallery.blocks(context.clean):
-        fits = (labels[index[rows], None] == labels[items]) == same_class  # (rows, items)
-        fits &= index[rows, None] != torch.arange(items.start, items.stop, device=index.device)
+        fits = (labels[gallery_ids[rows], None] == labels[items]) == same_class  # (rows, items)
+        fits &= gallery_ids[rows, None] != torch.arange(items.start, items.stop, device=fits.device)
         signed = (-distances if farthest else distances).masked_fill(~fits, math.inf)
         near, columns = signed.min(1)
         better = near < best[rows]
         best[rows] = torch.where(better, near, best[rows])
-        found[rows] = torch.where(better, columns + items.start, found[rows])
-    if bool((found < 0).any()):
-        item = int(index[found < 0][0])
+        positions[rows] = torch.where(better, columns + items.start, positions[rows])
+    if bool((positions < 0).any()):
+        item = int(gallery_ids[positions < 0][0])
         kind = "another item of its class" if same_class else "an item of another class"
         raise RankproofError(f"item {item} needs {kind} in the gallery, there is none; attack other items")
-    return found
+    return positions
 
 
 def _needs_classes(context: AttackContext, goal: str) -> Rows:

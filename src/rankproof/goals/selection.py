@@ -21,7 +21,7 @@ def pool_size(size: int, needed: int, *, own: bool) -> int:
 
 
 def pool_note(size: int, needed: int) -> str:
-    """What to tell where the pool is larger than the published 1 %."""
+    """A note where the pool is larger than the published 1 %; else empty."""
     if 3 * needed <= int(TOP_SHARE * size):
         return ""
     pool = min(3 * needed, size - 1)

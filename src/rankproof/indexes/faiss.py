@@ -1,7 +1,7 @@
 """FAISS in this process: a full scan, or an HNSW graph where there are many items."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
@@ -15,7 +15,7 @@ from rankproof.errors import import_extra
 from rankproof.indexes.base import HNSW_FROM, NO_ITEM, ROUNDING, Candidates, Index, ItemTable, rerank
 from rankproof.io import write_atomically
 from rankproof.ranking.distances import Distance
-from rankproof.types import Embeddings
+from rankproof.types import Embeddings, ProgressCallback, no_progress
 
 GRAPH = "graph.faiss"
 LINKS, EF_CONSTRUCTION, EF_SEARCH = (
@@ -46,7 +46,7 @@ class FaissIndex(Index):
         folder: Path,
         *,
         hnsw_from: int | None = HNSW_FROM,
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        progress: ProgressCallback = no_progress,
     ) -> None:
         self._faiss: Any = import_extra("faiss", "service")
         super().__init__(items)
@@ -135,7 +135,7 @@ class FaissIndex(Index):
         )
         return self._faiss.SearchParametersHNSW(efSearch=max(EF_SEARCH, 2 * count), sel=present)
 
-    def _add_new_items(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
+    def _add_new_items(self, progress: ProgressCallback = no_progress) -> None:
         """Add the items of the table that are not in the index yet."""
         new = self._items.ids(self._last)
         self._register(new)

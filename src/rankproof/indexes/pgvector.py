@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rankproof.indexes.base import HNSW_FROM, ROUNDING, Candidates, Index, ItemTable, rerank
 from rankproof.ranking.distances import Distance
-from rankproof.types import Embeddings
+from rankproof.types import Embeddings, ProgressCallback, no_progress
 
 GRAPH = "items_graph"
 # HNSW: links per item, candidates when adding, when searching. pgvector doubles the links of the lowest
@@ -43,7 +43,7 @@ class PgvectorIndex(Index):
         distance: Distance,
         *,
         hnsw_from: int | None = HNSW_FROM,
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        progress: ProgressCallback = no_progress,
     ) -> None:
         super().__init__(items)
         self._connect, self._distance = connect, distance
@@ -94,7 +94,7 @@ class PgvectorIndex(Index):
         error = ROUNDING * dimensions
         return 1 + key - error if self._operator == "<#>" else key * (1 - error)
 
-    def _build_graph(self, progress: Callable[[int, int], None]) -> None:
+    def _build_graph(self, progress: ProgressCallback) -> None:
         """Build the graph unless it exists; an interrupted build leaves nothing behind."""
         statement = (
             f"CREATE INDEX IF NOT EXISTS {GRAPH} ON items USING hnsw (embedding {self._operator_class}) "

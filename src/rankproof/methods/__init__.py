@@ -1,4 +1,4 @@
-"""How an attacker gets there."""
+"""How an attacker searches: white-box methods follow gradients, black-box methods see places alone."""
 
 from rankproof.methods.black_box.base import BlackBoxMethod
 from rankproof.methods.black_box.beta import Beta

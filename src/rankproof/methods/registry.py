@@ -18,6 +18,7 @@ from rankproof.methods.defaults import automatic, published, strong
 from rankproof.methods.white_box.base import Method
 
 Kind = Literal["white-box", "black-box"]
+Build = Callable[[str, int | None], Method | BlackBoxMethod]
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,14 @@ class MethodSpec:
         kind: whether it needs gradients ("white-box") or sees places alone ("black-box").
         published: whether it is a paper's; else it is our own.
         build: makes it for goals of a metric, with so many evaluations (None: as published).
+        title: what pages call it; empty where that is its name.
     """
 
     name: str
     kind: Kind
     published: bool
-    build: Callable[[str, int | None], Method | BlackBoxMethod]
+    build: Build
+    title: str = ""
 
 
 _specs: dict[str, MethodSpec] = {}
@@ -43,9 +46,10 @@ _specs: dict[str, MethodSpec] = {}
 def register(
     name: str,
     kind: Kind,
-    build: Callable[[str, int | None], Method | BlackBoxMethod],
+    build: Build,
     *,
     published: bool = False,
+    title: str = "",
 ) -> None:
     """Make a method known by a name.
 
@@ -54,7 +58,7 @@ def register(
     """
     if name in _specs:
         raise RankproofError(f"method {name!r} is registered already; choose another name")
-    _specs[name] = MethodSpec(name, kind, published, build)
+    _specs[name] = MethodSpec(name, kind, published, build, title)
 
 
 def unregister(name: str) -> None:
@@ -76,6 +80,11 @@ def spec(name: str) -> MethodSpec:
     if name not in _specs:
         raise RankproofError(f"method {name!r} is unknown; known: {', '.join(_specs)}")
     return _specs[name]
+
+
+def published_titles() -> dict[str, str]:
+    """What pages call the published methods, with which an audit compares its own, by their names."""
+    return {name: spec.title or name for name, spec in _specs.items() if spec.published}
 
 
 def parse(name: str, metric: str = "rank", steps: int | None = None) -> Method | BlackBoxMethod:
@@ -102,9 +111,15 @@ def parse_black_box(name: str) -> BlackBoxMethod:
     return method
 
 
-register("pgd", "white-box", published, published=True)
+register("pgd", "white-box", published, published=True, title="plain PGD")
 register("strong", "white-box", strong)
 register("auto", "black-box", lambda metric, steps: automatic())
 register("thompson", "black-box", lambda metric, steps: automatic())
-for _method in (Rand, Beta, PSO, NES, SPSA):
-    register(_method.name, "black-box", lambda metric, steps, build=_method: build(), published=True)  # type: ignore[misc]
+for _method, _title in ((Rand, "Rand"), (Beta, "Beta"), (PSO, "PSO"), (NES, "NES"), (SPSA, "SPSA")):
+    register(
+        _method.name,
+        "black-box",
+        lambda metric, steps, build=_method: build(),  # type: ignore[misc]
+        published=True,
+        title=_title,
+    )

@@ -5,14 +5,13 @@ import json
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save
 from torch import nn
 
 from rankproof.errors import RankproofError
-from rankproof.io import write_atomically
+from rankproof.io import JsonObject, write_atomically, write_json
 from rankproof.models.architectures import new_encoder
 from rankproof.models.weights import (
     check_finite,
@@ -38,10 +37,10 @@ class Checkpoint:
     """
 
     encoder: nn.Module
-    record: dict[str, Any]
+    record: JsonObject
 
 
-def save_checkpoint(folder: Path, encoder: nn.Module, record: dict[str, Any], *, half: bool = False) -> Path:
+def save_checkpoint(folder: Path, encoder: nn.Module, record: JsonObject, *, half: bool = False) -> Path:
     """Write weights and record into `folder`; the record gains the weights' sha256.
 
     Args:
@@ -55,7 +54,7 @@ def save_checkpoint(folder: Path, encoder: nn.Module, record: dict[str, Any], *,
     content = save(state)
     record = {**record, "sha256": hashlib.sha256(content).hexdigest()}
     write_atomically(folder / WEIGHTS, content)
-    write_atomically(folder / RECORD, (json.dumps(record, indent=2) + "\n").encode())
+    write_json(folder / RECORD, record, indent=2)
     return folder
 
 

@@ -40,8 +40,8 @@ class Preprocess(nn.Module):
 
     def extra_repr(self) -> str:
         """The settings that are not None."""
-        given = {"jpeg": self.jpeg, "resize": self.resize, "crop": self.crop}
-        return ", ".join(f"{name}={value}" for name, value in given.items() if value is not None)
+        settings = {"jpeg": self.jpeg, "resize": self.resize, "crop": self.crop}
+        return ", ".join(f"{name}={value}" for name, value in settings.items() if value is not None)
 
     def sides(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the output for images of that height and width."""

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from rankproof.errors import RankproofError
+from rankproof.io import JsonObject
 
 SETTINGS = ("distance", "mean", "std", "input")  # keys of a record that say what input an encoder takes
 COLOUR = 3  # channels
@@ -35,7 +36,7 @@ class Source:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     input: tuple[int, int, int] | None = None
-    record: dict[str, Any] = field(default_factory=dict)
+    record: JsonObject = field(default_factory=dict)
 
     @property
     def channels(self) -> int | None:

@@ -69,7 +69,7 @@ def _importable(folder: Path) -> Iterator[None]:
         sys.path.remove(entry)
 
 
-def _with_input(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _with_input(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """The settings with `size` replaced by `input`: as many channels as mean has values, else 3."""
     valid = (*SETTINGS, "size")
     if unknown := [key for key in settings if key not in valid]:

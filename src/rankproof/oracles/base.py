@@ -23,7 +23,7 @@ class TrackedItems:
     excluded: Rows | None = None
 
     def to(self, device: torch.device) -> "TrackedItems":
-        """The same on a device."""
+        """The items on a device."""
         excluded = None if self.excluded is None else self.excluded.to(device)
         return TrackedItems(self.attacks.to(device), self.ids.to(device), excluded)
 

@@ -82,8 +82,8 @@ class Cached:
         ]
         fresh = _fresh(keys, self._answers)
         if fresh:
-            found = self.oracle.top(images[fresh], count, _part(tracked, fresh))
-            self._answers |= {keys[row]: answer for row, answer in zip(fresh, found, strict=True)}
+            answers = self.oracle.top(images[fresh], count, _part(tracked, fresh))
+            self._answers |= {keys[row]: answer for row, answer in zip(fresh, answers, strict=True)}
         return torch.stack([self._answers[key] for key in keys])
 
     def __call__(self, images: ImageSets, tracked: TrackedItems) -> Places:
@@ -94,8 +94,8 @@ class Cached:
             keys = [_digest(image, question, b"places") for image in own_images]
             fresh = _fresh(keys, self._answers)
             if fresh:
-                found = self.oracle(own_images[None, fresh], _part(tracked, [row]))[0]
-                self._answers |= {keys[column]: answer for column, answer in zip(fresh, found, strict=True)}
+                answers = self.oracle(own_images[None, fresh], _part(tracked, [row]))[0]
+                self._answers |= {keys[column]: answer for column, answer in zip(fresh, answers, strict=True)}
             result.append(torch.stack([self._answers[key] for key in keys]))
         return torch.stack(result)
 
@@ -117,7 +117,7 @@ def _digest(image: Tensor, question: Tensor, kind: bytes) -> bytes:
     return hashlib.blake2b(b"/".join(parts), digest_size=16).digest()
 
 
-def _fresh(keys: list[bytes], known: dict[bytes, Tensor]) -> list[int]:
+def _fresh(keys: list[bytes], answers: dict[bytes, Tensor]) -> list[int]:
     """The first position of every key that is not known."""
     first = {key: position for position, key in reversed(list(enumerate(keys)))}
-    return sorted(position for key, position in first.items() if key not in known)
+    return sorted(position for key, position in first.items() if key not in answers)

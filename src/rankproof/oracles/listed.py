@@ -34,13 +34,13 @@ class ListOracle:
     def top(self, images: Images, count: int, tracked: TrackedItems) -> Ids:
         """The first results as numbers; `name` gives the service's own ids back."""
         lists = self._lists(images, tracked.excluded)
-        found = [list(dict.fromkeys(numbers))[:count] for numbers in lists]  # repeated ids count once
-        shortest = min(map(len, found))
+        different = [list(dict.fromkeys(numbers))[:count] for numbers in lists]  # repeated ids count once
+        shortest = min(map(len, different))
         if shortest < count:
             raise RankproofError(
                 f"the service returned {shortest} different ids, {count} are needed; choose a smaller k"
             )
-        return torch.tensor(found, dtype=torch.int64, device=images.device)
+        return torch.tensor(different, dtype=torch.int64, device=images.device)
 
     def __call__(self, images: ImageSets, tracked: TrackedItems) -> Places:
         """Positions of the tracked items in each list."""
@@ -48,8 +48,8 @@ class ListOracle:
         excluded = None if tracked.excluded is None else tracked.excluded.repeat_interleave(count_each)
         lists = self._lists(images.flatten(0, 1), excluded)
         rows = [numbers + [-1] * (self._shown - len(numbers)) for numbers in lists]
-        found = torch.tensor(rows, dtype=torch.int64, device=images.device)
-        return places_in(found.view(*images.shape[:2], -1), tracked.ids[:, None])
+        results = torch.tensor(rows, dtype=torch.int64, device=images.device)
+        return places_in(results.view(*images.shape[:2], -1), tracked.ids[:, None])
 
     def name(self, number: int) -> Hashable:
         """The service's own id behind a number."""

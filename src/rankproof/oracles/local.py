@@ -110,6 +110,6 @@ class LocalOracle:
         places = z.new_full((len(z), len(tracked_items)), len(self.gallery), dtype=torch.int64)
         for number, column in enumerate(columns.tolist()):
             if column < len(items) and items[column] == tracked_items[number]:
-                own = distances[:, column, None]
-                places[:, number] = (distances < own).sum(1) + (distances[:, :column] == own).sum(1)
+                d = distances[:, column, None]
+                places[:, number] = (distances < d).sum(1) + (distances[:, :column] == d).sum(1)
         return places

@@ -105,7 +105,7 @@ class _EuclideanPairwise(torch.autograd.Function):
 
 def distance_by_name(name: str) -> Distance:
     """The distance a record or a command line names."""
-    known: dict[str, Distance] = {"cosine": Cosine(), "euclidean": Euclidean(), "sphere": Sphere()}
-    if name not in known:
-        raise ValueError(f"unknown distance {name!r}; known: {', '.join(known)}")
-    return known[name]
+    distances: dict[str, Distance] = {"cosine": Cosine(), "euclidean": Euclidean(), "sphere": Sphere()}
+    if name not in distances:
+        raise ValueError(f"unknown distance {name!r}; known: {', '.join(distances)}")
+    return distances[name]

@@ -5,7 +5,7 @@ different items tie, and a tie is a wrong rank. Products are taken in blocks, so
 pairs is ever held, and ranks are counted, never sorted for.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rankproof.errors import RankproofError
 from rankproof.ranking.ranker import Ranker
+from rankproof.types import ProgressCallback, no_progress
 
 BLOCK_ITEMS = 8192  # gallery items in one block of distances
 BLOCK_QUERIES = 512  # queries in one block of distances
@@ -41,7 +42,7 @@ class Gallery:
         ranker: Ranker,
         images: Tensor,
         labels: Tensor | None = None,
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        progress: ProgressCallback = no_progress,
     ) -> "Gallery":
         """Embed a database.
 
@@ -86,10 +87,10 @@ class Gallery:
             (b, min(top, n)) positions in the gallery; with `excluded` top must be below n.
         """
         if excluded is not None:
-            found = self.search(z, top + 1)
-            others = found != excluded[:, None]
+            ids = self.search(z, top + 1)
+            others = ids != excluded[:, None]
             others[:, -1] &= ~others.all(1)  # duplicates may have pushed the excluded item further back
-            return found[others].view(len(found), top)
+            return ids[others].view(len(ids), top)
         top = min(top, len(self))
         best = z.new_empty(len(z), 0, dtype=torch.float64)
         ids = torch.empty(len(z), 0, dtype=torch.int64, device=z.device)
@@ -125,11 +126,11 @@ class Gallery:
             (b, m) ranks, int64.
         """
         columns = chosen if excluded is None else torch.cat([chosen, excluded[:, None]], dim=1)
-        own = self._own_distances(z, columns)  # (b, m), or (b, m + 1) with the excluded item last
+        d = self._chosen_distances(z, columns)  # (b, m), or (b, m + 1) with the excluded item last
         ranks = torch.zeros_like(chosen)
         for rows, items, distances in self.blocks(z):
             for column in range(chosen.shape[1]):
-                threshold = own[rows, column, None]
+                threshold = d[rows, column, None]
                 nearer = distances < threshold
                 if ties == "order":
                     before = (
@@ -138,20 +139,20 @@ class Gallery:
                     nearer |= (distances == threshold) & before
                 ranks[rows, column] += nearer.sum(1)
         if excluded is not None:
-            counted = own[:, -1:] < own[:, :-1]
+            counted = d[:, -1:] < d[:, :-1]
             if ties == "order":
-                counted |= (own[:, -1:] == own[:, :-1]) & (excluded[:, None] < chosen)
+                counted |= (d[:, -1:] == d[:, :-1]) & (excluded[:, None] < chosen)
             ranks -= counted.to(ranks.dtype)
         return ranks
 
-    def _own_distances(self, z: Tensor, chosen: Tensor) -> Tensor:
+    def _chosen_distances(self, z: Tensor, chosen: Tensor) -> Tensor:
         """The distances (b, m) of the chosen items, to the bit the ones that `blocks` yields."""
-        own = torch.empty(chosen.shape, dtype=torch.float64, device=z.device)
+        d = torch.empty(chosen.shape, dtype=torch.float64, device=z.device)
         for rows, items, distances in self.blocks(z):
             inside = (chosen[rows] >= items.start) & (chosen[rows] < items.stop)
             local = (chosen[rows] - items.start).clamp(0, distances.shape[1] - 1)
-            own[rows] = torch.where(inside, distances.gather(1, local), own[rows])
-        return own
+            d[rows] = torch.where(inside, distances.gather(1, local), d[rows])
+        return d
 
     def rank_among(
         self, z: Tensor, queries: Tensor, *, given: Tensor | None = None, excluded: Tensor | None = None
@@ -170,10 +171,10 @@ class Gallery:
         """
         unique, inverse = queries.unique(return_inverse=True)
         anchors = (self.embeddings if given is None else given)[unique].double()
-        own = self.ranker.distance.between(anchors[inverse], z.double()[:, None])  # (b, w)
-        own -= ROUNDING * (1 + own.abs())  # the blocks round otherwise: an equally far copy must not count
+        d = self.ranker.distance.between(anchors[inverse], z.double()[:, None])  # (b, w)
+        d -= ROUNDING * (1 + d.abs())  # the blocks round otherwise: an equally far copy must not count
         flat, order = inverse.flatten().sort(stable=True)
-        thresholds = own.flatten()[order]  # grouped by query
+        thresholds = d.flatten()[order]  # grouped by query
         counts = torch.zeros_like(flat)
         for rows, _, distances in self.blocks(anchors):
             first = int(torch.searchsorted(flat, rows.start))
@@ -187,7 +188,7 @@ class Gallery:
         ranks = ranks.view(queries.shape)
         if excluded is not None:
             copies = self.embeddings[excluded].double()[:, None]
-            ranks -= (self.ranker.distance.between(anchors[inverse], copies) < own).to(ranks.dtype)
+            ranks -= (self.ranker.distance.between(anchors[inverse], copies) < d).to(ranks.dtype)
         return ranks
 
 

@@ -1,4 +1,4 @@
-"""Figures of fitness, one value per query; the mean belongs to whoever prints it."""
+"""Figures of merit, one value per query; the mean belongs to whoever prints it."""
 
 import math
 from collections.abc import Sequence
@@ -40,8 +40,8 @@ def recalls_at(gallery: Gallery, ks: Sequence[int]) -> Tensor:
         raise RankproofError(f"recall needs k of at least 1, got {min(ks)}")
     labels = known_labels(gallery)
     itself = torch.arange(len(gallery), device=labels.device)
-    found = gallery.search(gallery.embeddings, min(max(ks), len(gallery) - 1), excluded=itself)
-    same = labels[found] == labels[:, None]  # (n, largest k)
+    nearest = gallery.search(gallery.embeddings, min(max(ks), len(gallery) - 1), excluded=itself)
+    same = labels[nearest] == labels[:, None]  # (n, largest k)
     return torch.stack([same[:, :k].any(1) for k in ks], dim=1).to(torch.float32)
 
 
@@ -64,8 +64,8 @@ def hit(gallery: Gallery, z: Tensor, gallery_ids: Tensor) -> Tensor:
         (b,) 0 or 1, in double precision.
     """
     labels = known_labels(gallery)
-    found = gallery.search(z, 1, excluded=gallery_ids)[:, 0]
-    return (labels[found] == labels[gallery_ids]).double()
+    nearest = gallery.search(z, 1, excluded=gallery_ids)[:, 0]
+    return (labels[nearest] == labels[gallery_ids]).double()
 
 
 def normalised_rank(ranks: Tensor, size: int) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rankproof.errors import NotFiniteError, RankproofError
 from rankproof.ranking.distances import Distance, distance_by_name
+from rankproof.types import ProgressCallback, no_progress
 
 CHUNK = 500  # images in one pass; about the fastest on a CPU and small enough for any GPU
 PASS_VALUES = 2_500_000  # pixel values in one pass: more, and what a deep encoder remembers fills the memory
@@ -108,9 +109,7 @@ class Ranker:
                 f"the form it was made for? It says: {' '.join(str(error).split())[:SAID]}"
             ) from error
 
-    def embed_all(
-        self, images: Tensor, progress: Callable[[int, int], None] = lambda done, total: None
-    ) -> Tensor:
+    def embed_all(self, images: Tensor, progress: ProgressCallback = no_progress) -> Tensor:
         """Embeddings of many images in passes of `chunk`, without gradients.
 
         Args:

@@ -6,6 +6,7 @@ from html import escape
 from typing import NamedTuple
 
 from rankproof.report.colours import BAND, CHOSEN, INK, MUTED, RULE
+from rankproof.report.format import minus
 from rankproof.threat import format_eps
 
 Length = int | float
@@ -116,7 +117,7 @@ def query_svg(lines: Sequence[Line], *, label: str) -> str:
         style = f'stroke="{MUTED if tick == 0 else RULE}"'
         parts.append(f'<line x1="{LEFT}" x2="{end}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" {style}/>')
         if high - low <= 1 or tick in (low, high) or tick % 0.5 == 0:
-            at, text = f'x="{LEFT - 6}" y="{y(tick) + 3.5:.1f}"', _minus(f"{tick:g}")
+            at, text = f'x="{LEFT - 6}" y="{y(tick) + 3.5:.1f}"', minus(f"{tick:g}")
             parts.append(f'<text {at} text-anchor="end" fill="{MUTED}">{text}</text>')
     for power in range(int(last + 1e-9) + 1):
         at = f'x="{x(10**power):.1f}" y="{base + 15}"'
@@ -147,7 +148,7 @@ def _scale(points: Sequence[Point], metric: str) -> tuple[tuple[float, float], l
         case "tau":
             low = -1.0 if any(point.value < -0.05 for point in points) else 0.0
             middle = (1 + low) / 2
-            return (1.0, low), [(value, _minus(f"{value:g}")) for value in (1.0, middle, low)]
+            return (1.0, low), [(value, minus(f"{value:g}")) for value in (1.0, middle, low)]
         case _:
             top = _round_up(max((max(point.value, point.high or 0.0) for point in points), default=1.0))
             return (top, 0.0), [(value, f"{value:g}") for value in (top, top / 2, 0.0)]
@@ -172,7 +173,7 @@ def _x_axis(budgets: Sequence[float], audited: float, x: Callable[[float], float
 
 
 def _floats(point: Point) -> Point:
-    """The same point without an interval that is not finite."""
+    """The point without an interval that is not finite."""
     low, high = point.low, point.high
     if low is None or high is None or not math.isfinite(low + high):
         return Point(float(point.eps), float(point.value))
@@ -181,10 +182,6 @@ def _floats(point: Point) -> Point:
 
 def _same(eps: float, other: float) -> bool:
     return abs(eps - other) < 1e-6
-
-
-def _minus(number: str) -> str:
-    return number.replace("-", "−")
 
 
 def _round_up(value: float) -> float:

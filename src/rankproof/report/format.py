@@ -1,6 +1,7 @@
 """The figures of an attack as text, and one attack as a heading, a table and remarks for a terminal."""
 
 import math
+from collections.abc import Sequence
 
 from rich.markup import escape
 from rich.table import Table
@@ -9,8 +10,6 @@ from rankproof.attacks.summary import AttackSummary
 from rankproof.threat import format_eps
 
 NOTHING, PERCENT = "–", "\N{NO-BREAK SPACE}%"
-REFERENCE_METHODS = {"pgd": "plain PGD", "spsa": "SPSA"}
-"""The published methods that an audit compares its own with, as pages print them."""
 
 
 def number_text(value: float | None, places: int = 1) -> str:
@@ -18,7 +17,12 @@ def number_text(value: float | None, places: int = 1) -> str:
     if value is None or not math.isfinite(value):
         return NOTHING
     text = f"{value:,.{places}f}"
-    return text.removeprefix("-") if not text.strip("-0.,") else text.replace("-", "−")
+    return text.removeprefix("-") if not text.strip("-0.,") else minus(text)
+
+
+def minus(text: str) -> str:
+    """A number as text with a proper minus."""
+    return text.replace("-", "−")
 
 
 def decimals(attack: AttackSummary) -> int:
@@ -34,8 +38,14 @@ def figure_text(attack: AttackSummary, value: float | None) -> str:
 
 def interval_text(attack: AttackSummary) -> str:
     """The 95 % interval in brackets, empty where there is none."""
-    ends = attack.interval
-    return "" if ends is None else f"[{', '.join(number_text(end, decimals(attack)) for end in ends)}]"
+    return ends_text(attack.interval, decimals(attack))
+
+
+def ends_text(ends: Sequence[float | None] | None, places: int = 1) -> str:
+    """The ends of an interval in brackets, empty where there is none."""
+    if ends is None or None in ends:
+        return ""
+    return f"[{', '.join(number_text(end, places) for end in ends)}]"
 
 
 def half_width_text(attack: AttackSummary) -> str:

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from rankproof.attacks.summary import AttackSummary
 from rankproof.errors import RankproofError
 from rankproof.io import write_atomically
+from rankproof.methods.registry import published_titles
 from rankproof.report import format as texts
 from rankproof.report.curve import Line, Point, curve_svg, query_svg
 from rankproof.report.page import (
@@ -102,7 +103,7 @@ def _render(page: ReportPage, images: Sequence[bytes]) -> str:
         eps=format_eps,
         curve=_curve,
         queries=_queries,
-        published=texts.REFERENCE_METHODS,
+        published=published_titles(),
     )
     shown, record = rows(page), json_value(page.model_record)
     white = [row for row in shown if not row.attack.black_box]

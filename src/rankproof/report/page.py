@@ -11,9 +11,9 @@ from rich.table import Table
 from rankproof.attacks.summary import AttackSummary
 from rankproof.goals.base import first_results
 from rankproof.goals.registry import order_of
+from rankproof.methods.registry import published_titles
 from rankproof.report.format import (
     PERCENT,
-    REFERENCE_METHODS,
     figure_text,
     half_width_text,
     interval_text,
@@ -123,17 +123,21 @@ class Row:
 def rows(page: ReportPage) -> list[Row]:
     """One row per attack that was run at the audited budget, in the order of the papers."""
     shown = [attack for attack in page.cells if same_eps(attack.eps, page.eps)]
-    main = {_setting(attack) for attack in shown if attack.method not in REFERENCE_METHODS}
-    chosen = [a for a in shown if a.method not in REFERENCE_METHODS or _setting(a) not in main]
+    main = {_setting(attack) for attack in shown if not _is_published(attack)}
+    chosen = [a for a in shown if not _is_published(a) or _setting(a) not in main]
     return [_row(attack, page.cells) for attack in sorted(chosen, key=place)]
 
 
 def _row(attack: AttackSummary, attacks: Sequence[AttackSummary]) -> Row:
     alike = [other for other in attacks if _setting(other) == _setting(attack)]
     curve = sorted((other for other in alike if other.method == attack.method), key=lambda other: other.eps)
-    references = [a for a in alike if a.method in REFERENCE_METHODS and same_eps(a.eps, attack.eps)]
-    reference = references[0] if references and attack.method not in REFERENCE_METHODS else None
+    references = [a for a in alike if _is_published(a) and same_eps(a.eps, attack.eps)]
+    reference = references[0] if references and not _is_published(attack) else None
     return Row(attack=attack, reference=reference, curve=tuple(curve))
+
+
+def _is_published(attack: AttackSummary) -> bool:
+    return attack.method in published_titles()
 
 
 def _setting(attack: AttackSummary) -> tuple[object, ...]:

@@ -62,7 +62,7 @@ class _FigurePage:
     axes: Sequence[Any]
 
     def files(self) -> dict[str, bytes]:
-        """The same figure twice, by the ending of its file."""
+        """The figure as PNG and as SVG, by the ending of its file."""
         files = {}
         for ending, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
             stream = io.BytesIO()

@@ -14,6 +14,7 @@ from rankproof.goals.order import Reorder
 from rankproof.goals.registry import spec
 from rankproof.ranking.gallery import Gallery
 from rankproof.ranking.metrics import short_range_tau
+from rankproof.report.format import minus
 
 TOP = 6  # places shown from the first on
 AROUND = 1  # places shown on either side of a chosen item
@@ -140,7 +141,7 @@ def order_strip(
     with torch.no_grad(), gallery.ranker.frozen():
         both = gallery.ranker.as_input(torch.stack([original, adversarial]))
         places = gallery.rank_of(gallery.ranker.embed(both), targets.expand(2, -1), ties="order")
-    before, after = (f"{float(short_range_tau(row, visible)):.2f}".replace("-", "−") for row in places)
+    before, after = (minus(f"{float(short_range_tau(row, visible)):.2f}") for row in places)
     return Strip(
         goal=Reorder.SPEC.name,
         eps=eps,

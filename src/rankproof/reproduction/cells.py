@@ -8,7 +8,8 @@ from typing import Literal, cast
 from rankproof.errors import RankproofError
 from rankproof.goals import registry as goals
 from rankproof.goals.base import Goal
-from rankproof.methods import SPSA, Beta, Rand, ThompsonSampling
+from rankproof.goals.order import Reorder
+from rankproof.methods import SPSA, Beta, MomentumPGD, Rand, ThompsonSampling
 from rankproof.methods import registry as methods
 from rankproof.methods.black_box.base import BlackBoxMethod
 from rankproof.methods.black_box.nes import NES
@@ -44,7 +45,8 @@ Run = (
     Literal["white-box", "transfer", "universal", "black-box", "seconds", "src", "service"]
     | Literal["strip", "order-strip", "losses", "weights", "saved", "pipeline", "training"]
 )
-STRONG = "strong"  # the method that is our own search
+STRONG = MomentumPGD.name  # our own search with gradients
+ORDER = Reorder.SPEC.name
 BILINEAR = Subspace("bilinear", 7)
 VARIANTS: dict[str, tuple[BlackBoxMethod, Subspace | None, bool]] = {
     "none": (Rand(), None, False),  # one query allows no second, so any search will do
@@ -174,10 +176,11 @@ def cells_of(recipe: Recipe, *, trials: int | None = None) -> tuple[TableCell, .
     if len(names) != len(every) and not isinstance(recipe, ExperimentRecipe):
         raise RankproofError(f"{recipe.name}: two blocks print the same cell")
     # What several blocks of an experiment need is run once, with the most attacks any of them wants.
-    found = [names[name] for name in dict.fromkeys(cell.name for cell in every)]
+    chosen = [names[name] for name in dict.fromkeys(cell.name for cell in every)]
     if trials is not None:
-        found = [replace(cell, trials=_most(cell, trials)) for cell in found]
-    return tuple(found)
+        most = {"universal": min(trials, TARGETS)}
+        chosen = [replace(cell, trials=most.get(cell.run, trials)) for cell in chosen]
+    return tuple(chosen)
 
 
 def cells_of_block(recipe: Recipe, number: int) -> Iterator[TableCell]:
@@ -192,7 +195,7 @@ def cells_of_block(recipe: Recipe, number: int) -> Iterator[TableCell]:
 
 
 def strong_cells(cells: Sequence[TableCell]) -> tuple[TableCell, ...]:
-    """The same cells by our own search; those that have none are left out."""
+    """The cells with our own search as their method; those without one are left out."""
     return tuple(
         replace(cell, method=STRONG, name=f"{cell.name}-{STRONG}")
         for cell in cells
@@ -201,7 +204,7 @@ def strong_cells(cells: Sequence[TableCell]) -> tuple[TableCell, ...]:
 
 
 def by_published_schedule(recipe: Recipe, cells: Sequence[TableCell]) -> tuple[TableCell, ...]:
-    """The same cells, those of defended models under the names they have when trained as published."""
+    """The cells, those of defended models under the names they have when trained as published."""
     defended = {spec.name for spec in recipe.models if spec.defense != "none"}
     return tuple(
         replace(cell, name=f"{cell.name}-published-schedule") if defended & set(cell.models) else cell
@@ -219,13 +222,13 @@ def selected(cells: Sequence[TableCell], words: Sequence[str]) -> tuple[TableCel
     def fits(cell: TableCell, word: str) -> bool:
         return any(f"-{part}-" in f"-{cell.name}-" for part in word.split(","))
 
-    found = tuple(cell for cell in cells if all(fits(cell, word) for word in words))
-    if not found:
+    chosen = tuple(cell for cell in cells if all(fits(cell, word) for word in words))
+    if not chosen:
         if not cells:
             raise RankproofError("no cell of this table has a stronger search; leave --method out")
         examples = ", ".join(cell.name for cell in cells[:3])
         raise RankproofError(f"--cells {' '.join(words)}: no cell has such a name; there are {examples}, ...")
-    return found
+    return chosen
 
 
 def model_specs(recipe: Recipe) -> tuple[ModelSpec, ...]:
@@ -270,14 +273,10 @@ def search_of(method: str) -> tuple[BlackBoxMethod, Subspace | None, bool]:
     """A black-box search by its name, where it searches (None: its own rule), and whether on 8-bit images."""
     if method in VARIANTS:
         return VARIANTS[method]
-    found = methods.spec(method).build("tau", None)
-    if not isinstance(found, BlackBoxMethod):
+    search = methods.spec(method).build("tau", None)
+    if not isinstance(search, BlackBoxMethod):
         raise RankproofError(f"method {method!r} needs gradients; a black box has none")
-    return found, None, found.grid
-
-
-def _most(cell: TableCell, trials: int) -> int:
-    return min(trials, TARGETS) if cell.run == "universal" else trials
+    return search, None, search.grid
 
 
 def _of_block(recipe: Recipe, block: Block) -> Iterator[TableCell]:
@@ -326,10 +325,10 @@ def _attack(model: str, goal: str, count: int, eps: float, xi: float | None) -> 
 def _search(model: str, method: str, eps: float, k: int, visible: int | str, budget: int) -> TableCell:
     """A black-box order attack, named by what it is."""
     return TableCell(
-        name=_name(model, "oa", method, f"k{k}", f"N{visible}", eps_name(eps)),
+        name=_name(model, ORDER, method, f"k{k}", f"N{visible}", eps_name(eps)),
         run="black-box",
         model=model,
-        goal="oa",
+        goal=ORDER,
         eps=eps,
         letter="k",
         count=k,
@@ -348,13 +347,13 @@ def _grid_cells(recipe: Recipe, block: EpsBlock | XiBlock) -> Iterator[TableCell
     for row, (eps, xi, more) in enumerate(lines):
         for column, count in enumerate(block.columns):
             cell = _attack(block.model, block.goal, count, eps, xi)
-            kept = None if block.kept is None else block.kept[row][column]
+            sp_rank = None if block.kept is None else block.kept[row][column]
             yield replace(
                 cell,
                 name=_name(cell.name, more),
                 trials=_trials(recipe, count),
                 published_trials=trials,
-                figures=_pair("rank", block.published[row][column], "sp_rank", kept),
+                figures=_pair("rank", block.published[row][column], "sp_rank", sp_rank),
             )
 
 
@@ -389,7 +388,7 @@ def _order_cells(recipe: Recipe, block: OrderBlock) -> Iterator[TableCell]:
     for place in range(len(block.tau)):
         eps = block.eps[place if over_eps else 0]
         xi = block.xi[0 if over_eps else place]
-        cell = _attack(block.model, "oa", block.k, eps, xi)
+        cell = _attack(block.model, ORDER, block.k, eps, xi)
         name = cell.name if over_eps else _name(cell.name, f"xi{xi:g}")
         figures = _pair("tau", block.tau[place], "mean_rank", block.mean_rank[place])
         yield replace(cell, name=name, trials=recipe.trials, figures=figures)
@@ -415,7 +414,7 @@ def _service_cells(block: ServiceBlock) -> Iterator[TableCell]:
     names = ("mean", "stdev", "max", "min", "median")
     yield replace(
         _search(STAND_IN.name, block.method, block.eps, block.k, block.visible, block.budget),
-        name=_name("service", "oa", block.method, f"k{block.k}", eps_name(block.eps)),
+        name=_name("service", ORDER, block.method, f"k{block.k}", eps_name(block.eps)),
         run="service",
         grid=True,
         trials=block.trials,
@@ -431,7 +430,7 @@ def _drawn_cells(recipe: FigureRecipe, block: Block) -> Iterator[TableCell]:
             cell = _search(block.model, block.method, block.eps, block.k, block.visible, block.budget)
             yield replace(cell, run="order-strip", grid=True, trials=recipe.trials)
         case LossBlock():
-            cell = _attack(block.model, "oa", block.k, block.eps, block.xi)
+            cell = _attack(block.model, ORDER, block.k, block.eps, block.xi)
             name = _name(cell.name, f"xi{block.xi:g}")
             yield replace(cell, name=name, run="losses", trials=recipe.trials)
         case StripBlock():

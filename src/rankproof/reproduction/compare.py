@@ -1,4 +1,4 @@
-"""Measured figures beside printed ones: whether they agree, and what our own search comes to."""
+"""Measured figures beside printed ones: whether they agree, and how our own search compares."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -136,7 +136,7 @@ def own_search_in_words(tables: Iterable[tuple[TableRecipe, Sequence[Row]]], rec
     """How often it is at least as strong as the print, and as the published method, in sentences.
 
     Args:
-        tables: each with what came of the published method.
+        tables: each with its rows by the published method.
     """
     printed, paired = Counter[tuple[str, bool]](), Counter[str]()
     for recipe, published in tables:
@@ -147,23 +147,23 @@ def own_search_in_words(tables: Iterable[tuple[TableRecipe, Sequence[Row]]], rec
             for row in rows:
                 if row.figure.printed is not None and row.cell.eps:
                     printed[kind, _as_strong(row, row.figure.printed, ROUNDING[recipe.figure])] += 1
-            if (found := _paired(rows[0], by_published[cell])) is not None:
-                paired[found] += 1
+            if (comparison := _paired(rows[0], by_published[cell])) is not None:
+                paired[comparison] += 1
     return _against_print(printed) + _against_method(paired)
 
 
 def _by_cell(rows: Iterable[Row]) -> dict[str, list[Row]]:
     """The rows of each cell, by the name that the cell has with the published method."""
-    found: dict[str, list[Row]] = {}
+    groups: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(row.cell.name.removesuffix(f"-{STRONG}"), []).append(row)
-    return found
+        groups.setdefault(row.cell.name.removesuffix(f"-{STRONG}"), []).append(row)
+    return groups
 
 
 def _as_strong(row: Row, printed: float, rounding: float) -> bool:
-    own = row.measured(row.figure.name)
-    assert own is not None  # only rows with records are asked
-    gap = own[0] - printed
+    ours = row.measured(row.figure.name)
+    assert ours is not None  # all rows here have records
+    gap = ours[0] - printed
     return (gap if spec(row.cell.goal).larger_is_stronger else -gap) >= -rounding
 
 
@@ -174,10 +174,10 @@ def _paired(strong: Row, published: Row) -> str | None:
         return None
     name, n = strong.figure.name, min(ours.trials, theirs.trials)
     gap = torch.tensor(ours.values[name][:n]) - torch.tensor(theirs.values[name][:n])
-    found = mean_interval(gap if spec(strong.cell.goal).larger_is_stronger else -gap)
-    if found.low > 0:
+    gain = mean_interval(gap if spec(strong.cell.goal).larger_is_stronger else -gap)
+    if gain.low > 0:
         return "stronger"
-    return "weaker" if found.high < 0 else "level"
+    return "weaker" if gain.high < 0 else "level"
 
 
 def _made_for(record: Measurement) -> tuple[object, ...]:

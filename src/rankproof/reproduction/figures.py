@@ -1,8 +1,7 @@
-"""A figure that was run: what is kept of it as plain values, and the images drawn from these alone."""
+"""A figure as plain values, and the images that are drawn from these values alone."""
 
 import base64
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from rankproof.attacks.result import AttackResult
 from rankproof.goals.registry import spec
-from rankproof.io import write_atomically
+from rankproof.io import JsonObject, encode_png, write_atomically, write_json
 from rankproof.ranking import Gallery
 from rankproof.report.curve import Point
 from rankproof.report.panels import (
@@ -34,7 +33,6 @@ from rankproof.reproduction.cells import TableCell
 from rankproof.reproduction.compare import Mark
 from rankproof.reproduction.recipe import FigureRecipe, paper_name
 from rankproof.reproduction.records import Measurement, ModelFacts
-from rankproof.reproduction.schema import JsonObject
 from rankproof.threat import format_eps
 
 CELL_FACTS = ("run", "model", "goal", "eps", "letter", "count", "xi", "method", "visible", "budget")
@@ -54,7 +52,7 @@ class Drawing:
     Args:
         recipe: what is drawn.
         parts: each cell with its record, or with why it has none.
-        models: what is known of each model, by name; None for one without data.
+        models: facts of each model by name; None for one without data.
         command: what makes it again.
     """
 
@@ -78,7 +76,7 @@ class Drawing:
         return f"{len(self.parts)} parts: {', '.join([f'{len(self.parts) - len(marks)} drawn', *counts])}"
 
     def as_dict(self) -> JsonObject:
-        """Everything as plain values: what the images are drawn from."""
+        """The figure as a JSON object, from which its images are drawn."""
         return {
             "paper": self.recipe.paper,
             "part": self.recipe.part,
@@ -96,7 +94,7 @@ class Drawing:
     def save(self, folder: Path) -> Path:
         """Write figure.json, the images drawn from it, and figure.md that shows them."""
         content = self.as_dict()
-        write_atomically(folder / "figure.json", (json.dumps(content, allow_nan=False) + "\n").encode())
+        write_json(folder / "figure.json", content, allow_nan=False)
         images = draw(content)
         for name, image in images.items():
             write_atomically(folder / name, image)
@@ -117,11 +115,11 @@ class Drawing:
 
 
 def _made(part: Measurement | Mark) -> JsonObject:
-    """What a record has to draw; of a cell without one the reason."""
+    """The drawn values of a record; of a cell without one the reason."""
     if isinstance(part, str):
         return {"missing": part}
-    found = {name: getattr(part, name) for name in MEASURED_FACTS}
-    return {name: value for name, value in found.items() if value is not None}
+    values = {name: getattr(part, name) for name in MEASURED_FACTS}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _facts(model: ModelFacts) -> str:
@@ -164,14 +162,14 @@ def _curves(content: FigureJson, cells: Sequence[FigureJson]) -> list[CurvePanel
     """A panel for each goal, a line for each model."""
     panels = []
     for goal in dict.fromkeys(cell["goal"] for cell in cells):
-        own = [cell for cell in cells if cell["goal"] == goal]
+        of_goal = [cell for cell in cells if cell["goal"] == goal]
         metric = spec(goal).metric
         series = [
             Series(
                 _model(content, model),
-                [Point(cell["eps"], *cell["figures"][metric]) for cell in own if cell["model"] == model],
+                [Point(cell["eps"], *cell["figures"][metric]) for cell in of_goal if cell["model"] == model],
             )
-            for model in dict.fromkeys(cell["model"] for cell in own)
+            for model in dict.fromkeys(cell["model"] for cell in of_goal)
         ]
         panels.append(CurvePanel(spec(goal).title, UNITS[metric], metric == "rank", series))
     return panels
@@ -206,8 +204,8 @@ def _violins(content: FigureJson, cells: Sequence[FigureJson]) -> list[ViolinPan
 
 def attack_strips(result: AttackResult, gallery: Gallery, classes: tuple[str, ...]) -> list[Strip]:
     """Every attack of a result as a strip."""
-    found = [strip_of(result[[row]], gallery, classes) for row in range(len(result))]
-    return [strip for strip in found if strip is not None]
+    strips = [strip_of(result[[row]], gallery, classes) for row in range(len(result))]
+    return [strip for strip in strips if strip is not None]
 
 
 def best_order(
@@ -227,7 +225,7 @@ def best_order(
 
 
 def strip_values(strip: Strip) -> JsonObject:
-    """A strip as it is kept: images as PNG in base64, no larger than they are drawn."""
+    """A strip as plain values: images as PNG in base64, no larger than they are drawn."""
     return {
         **{name: getattr(strip, name) for name in ("goal", "eps", "wanted", "visible", "budget")},
         "original": _packed(strip.original, SIDES[0]),
@@ -244,7 +242,7 @@ def strip_values(strip: Strip) -> JsonObject:
 
 
 def strip_from(values: JsonObject) -> Strip:
-    """The strip that was kept."""
+    """The strip of the values that `strip_values` made."""
     images = {
         name: None if values[name] is None else _unpacked(values[name])
         for name in ("original", "adversarial", "query")
@@ -258,12 +256,7 @@ def strip_from(values: JsonObject) -> Strip:
 
 def _packed(image: Tensor, side: int) -> str:
     """An image (c, h, w) in [0, 1] as text."""
-    pixels = np.rint(255 * np.moveaxis(image.float().cpu().numpy(), 0, -1)).astype(np.uint8)
-    shrunk = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    shrunk.thumbnail((side, side))
-    stream = io.BytesIO()
-    shrunk.save(stream, format="png")
-    return base64.b64encode(stream.getvalue()).decode()
+    return base64.b64encode(encode_png((255 * image.float().cpu()).round().byte(), side)).decode()
 
 
 def _unpacked(text: str) -> Tensor:

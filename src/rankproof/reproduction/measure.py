@@ -14,12 +14,14 @@ from rankproof.attacks.result import AttackResult
 from rankproof.attacks.transfer import choose, transfer
 from rankproof.attacks.white_box import chunk_rows
 from rankproof.evaluation import accuracy, robustness_score
-from rankproof.goals import Goal, Reorder
+from rankproof.goals import Goal, MaxShift, Reorder
 from rankproof.goals.registry import parse
-from rankproof.methods.defaults import published, strong
+from rankproof.io import JsonObject
+from rankproof.methods import PGD
+from rankproof.methods import registry as methods
 from rankproof.oracles import LocalOracle
 from rankproof.ranking.metrics import short_range_tau
-from rankproof.reproduction.cells import TableCell, descent_of, goal_of, lowers, search_of
+from rankproof.reproduction.cells import STRONG, TableCell, descent_of, goal_of, lowers, search_of
 from rankproof.reproduction.figures import attack_strips, best_order, strip_values
 from rankproof.reproduction.protocols import (
     losses_over_steps,
@@ -29,8 +31,7 @@ from rankproof.reproduction.protocols import (
     universal_values,
     weight_spread,
 )
-from rankproof.reproduction.records import Interval, Measurement, mean_and_interval
-from rankproof.reproduction.schema import JsonObject
+from rankproof.reproduction.records import Interval, Measurement, mean_and_interval, means
 from rankproof.system import RetrievalSystem as System
 from rankproof.threat import Threat
 from rankproof.training.divergence import chance_recall
@@ -45,7 +46,7 @@ DEFENDED_EPS, DEFENDED_TRIALS = 0.3, 1000
 
 @dataclass(frozen=True, kw_only=True)
 class CellOutcome:
-    """What came of a cell.
+    """The figures of a cell that was run.
 
     Args:
         values: one value per attack by the name of the figure; per target of a universal cell.
@@ -187,20 +188,20 @@ class Bench:
         values = {result.metric: result.headline(), "before": result.headline(after=False)}
         for name in ("sp_rank", "mean_rank"):
             if name in result.after and not (name == "mean_rank" and bool(result.after[name].isnan().any())):
-                found = result.after[name]
-                values[name] = found.mean(1) if found.dim() == 2 else found
+                figure = result.after[name]
+                values[name] = figure.mean(1) if figure.dim() == 2 else figure
         if result.log is not None:
             values["queries"] = result.log.spent
-        kept = {name: rounded(each) for name, each in values.items()}
+        recorded = {name: rounded(each) for name, each in values.items()}
         return CellOutcome(
-            values=kept,
-            figures={name: mean_and_interval(each) for name, each in kept.items() if name != "queries"},
+            values=recorded,
+            figures=means(recorded),
             steps=result.steps,
             seconds=result.seconds,
             model_seconds=self._bare(source or target, goal_of(cell), result),
             gallery_size=result.gallery_size,
             device=result.device,
-            notes=(*result.notes, *target.notes, *_without_gradient(result)),
+            notes=(*result.notes, *target.notes, *filter(None, [result.gradient_note(tolerated=0.0)])),
             attacks={"": result},
             curve=None if result.log is None else result.log.curve(),
         )
@@ -212,7 +213,7 @@ class Bench:
         seconds = time.perf_counter() - begin
         return CellOutcome(
             values=shared.values,
-            figures={name: mean_and_interval(each) for name, each in shared.values.items()},
+            figures=means(shared.values),
             steps=shared.steps,
             seconds=seconds,
             model_seconds=cell.trials
@@ -258,7 +259,7 @@ class Bench:
         return replace(
             self._outcome(cell, target, parts[-1]),
             values=values,
-            figures={name: mean_and_interval(each) for name, each in values.items()},
+            figures=means(values),
             seconds=sum(part.seconds for part in parts),
             attacks={},
         )
@@ -269,41 +270,44 @@ class Bench:
         outcome = self._outcome(cell, target, result)
         figures = {"tau_before": result.tau_before, "tau": result.tau, "again": again}
         values = {name: rounded(each) for name, each in figures.items()}
-        return replace(
-            outcome, values=values, figures={name: mean_and_interval(each) for name, each in values.items()}
-        )
+        return replace(outcome, values=values, figures=means(values))
 
     def _trained(self, cell: TableCell, target: System) -> CellOutcome:
         """How well a trained model retrieves, and what attacks leave of it."""
         begin, gallery = time.perf_counter(), target.gallery
-        found: JsonObject = {
+        measured: JsonObject = {
             "failure": None,
             "chance": chance_recall(target.dataset.labels),
             "model": target.record,
             "accuracy": accuracy(gallery).as_dict(),
         }
         if cell.attacks:
-            found["attacks"] = [
-                self._defended(target, goal, how) for how in ("pgd", "strong") for goal in FOUR
+            measured["attacks"] = [
+                self._defended(target, goal, how) for how in (PGD.name, STRONG) for goal in FOUR
             ]
-            found["shift"] = self._defended(target, "shift", "pgd")
+            measured["shift"] = self._defended(target, MaxShift.SPEC.name, PGD.name)
         if cell.robustness:
             score = robustness_score(gallery, target.dataset.images, trials=cell.robustness)
-            found["robustness"] = score.as_dict()
+            measured["robustness"] = score.as_dict()
         return CellOutcome(
             seconds=time.perf_counter() - begin,
             gallery_size=len(gallery),
             device=gallery.ranker.device.type,
             notes=target.notes,
-            training=found,
+            training=measured,
         )
 
     def _defended(self, target: System, name: str, method: str) -> JsonObject:
         """One of the papers' attacks on a defended model, with the names of `rankproof attack --json`."""
         index, goal = target.draw(DEFENDED_TRIALS, self.seed), parse(name)
-        how = published(goal.metric) if method == "pgd" else strong(goal.metric)
-        images = target.dataset.take(index)
-        result = attack(target.gallery, images, goal, Threat(DEFENDED_EPS), method=how, gallery_ids=index)
+        result = attack(
+            target.gallery,
+            target.dataset.take(index),
+            goal,
+            Threat(DEFENDED_EPS),
+            method=methods.parse(method, goal.metric),
+            gallery_ids=index,
+        )
         summary = replace(result.summary, model=target.gallery.ranker.name, data=target.dataset.name)
         return summary.to_json()
 
@@ -343,11 +347,8 @@ class Bench:
         return CellOutcome(
             values={"seconds": times},
             figures={"seconds": mean_and_interval(times)},
-            steps=0,
             seconds=sum(times),
-            model_seconds=0.0,
             gallery_size=size,
-            device="cpu",
             notes=("of random places",),
         )
 
@@ -373,13 +374,13 @@ class Bench:
         """The losses of order attacks over their steps."""
         begin, index = time.perf_counter(), target.draw(cell.trials, self.seed)
         goal = Reorder(k=cell.count, xi=float(cell.xi or 0.0))
-        found = losses_over_steps(target, goal, cell.eps, index, self.seed, progress)
-        seconds, steps = time.perf_counter() - begin, found.total.shape[1] - 1
-        values = {"tau": rounded(found.tau), "mean_rank": rounded(found.mean_rank)}
-        curves = {"total": found.total, "keep": found.keep}
+        losses = losses_over_steps(target, goal, cell.eps, index, self.seed, progress)
+        seconds, steps = time.perf_counter() - begin, losses.total.shape[1] - 1
+        values = {"tau": rounded(losses.tau), "mean_rank": rounded(losses.mean_rank)}
+        curves = {"total": losses.total, "keep": losses.keep}
         return CellOutcome(
             values=values,
-            figures={name: mean_and_interval(each) for name, each in values.items()},
+            figures=means(values),
             steps=steps,
             seconds=seconds,
             model_seconds=steps * self._pass_seconds(target, goal, len(index)),
@@ -423,7 +424,7 @@ def shown(cell: TableCell, size: int) -> int | None:
 
 
 def _over_attacks(measured: CellOutcome) -> CellOutcome:
-    """Mean, deviation and extremes over the attacks, as the papers tell of a service."""
+    """Mean, deviation and extremes over the attacks, as the papers report of a service."""
     tau = torch.tensor(measured.values["tau"], dtype=torch.float64)
     single = {
         "stdev": float(tau.std()) if len(tau) > 1 else 0.0,
@@ -447,21 +448,10 @@ def _weighed(target: System) -> CellOutcome:
     """The weights of a model; no attack is run."""
     ranker = target.gallery.ranker
     return CellOutcome(
-        values={},
-        figures={},
-        steps=0,
-        seconds=0.0,
-        model_seconds=0.0,
         gallery_size=len(target.gallery),
         device=ranker.device.type,
-        notes=(),
         drawing={"layers": weight_spread(ranker.encoder)},
     )
-
-
-def _without_gradient(result: AttackResult) -> tuple[str, ...]:
-    blind = int(result.zero_gradient.sum())
-    return (f"{blind} of {len(result)} attacks never saw a usable gradient",) if blind else ()
 
 
 def joined(before: Measurement, more: CellOutcome) -> CellOutcome:
@@ -477,7 +467,7 @@ def joined(before: Measurement, more: CellOutcome) -> CellOutcome:
     return replace(
         more,
         values=values,
-        figures={name: mean_and_interval(each) for name, each in values.items() if name != "queries"},
+        figures=means(values),
         seconds=before.seconds + more.seconds,
         model_seconds=before.model_seconds + more.model_seconds,
         notes=tuple(dict.fromkeys((*before.notes, *more.notes))),
@@ -486,5 +476,5 @@ def joined(before: Measurement, more: CellOutcome) -> CellOutcome:
 
 
 def rounded(values: Tensor) -> list[float]:
-    """Values as they are kept."""
+    """Values as they are recorded."""
     return [round(value, DIGITS) for value in values.double().tolist()]

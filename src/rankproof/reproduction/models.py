@@ -11,12 +11,11 @@ from typing import Any
 from rankproof.data import Dataset, load
 from rankproof.data.load import EMBEDDED, find
 from rankproof.errors import RankproofError
-from rankproof.io import write_atomically
+from rankproof.io import JsonObject, write_atomically, write_json
 from rankproof.models import ARCHITECTURES, Preprocess, load_checkpoint, zoo_names
 from rankproof.models.checkpoint import RECORD, WEIGHTS
 from rankproof.reproduction.recipe import ModelSpec
 from rankproof.reproduction.records import ModelFacts
-from rankproof.reproduction.schema import JsonObject
 from rankproof.system import RetrievalSystem, Stage, SystemOptions, find_device, no_display, open_system
 from rankproof.training.divergence import TrainingFailedError
 from rankproof.training.options import Options, recipe_of
@@ -47,7 +46,7 @@ class Splits:
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """A model as far as it is known before it is trained.
+    """A model before it is trained.
 
     Args:
         spec: what the table says.
@@ -55,7 +54,7 @@ class Planned:
         splits: on what.
         key: of everything that goes into it; of a given checkpoint its weights.
         start: key of the model whose weights its training begins with.
-        given: a checkpoint that is taken as it is, where the user or the recipe named one.
+        checkpoint: a checkpoint that is taken as it is, where the user or the recipe named one.
         schedule, epochs: how it was or will be trained.
     """
 
@@ -64,7 +63,7 @@ class Planned:
     splits: Splits
     key: str = ""
     start: str | None = None
-    given: str | None = None
+    checkpoint: str | None = None
     schedule: str
     epochs: int
 
@@ -96,7 +95,7 @@ class Models:
         specs: what the table says of them.
         folder: where trained ones are kept, each below its key.
         paths: data sets by the recipe's name that lie elsewhere.
-        given: checkpoints by the recipe's name that are taken as they are.
+        checkpoints: checkpoints by the recipe's name that are taken as they are.
         root: folder that holds data sets by name.
         device: "auto", "cpu" or "cuda".
         published_schedule: train defended models as published and not by the fast schedule.
@@ -108,7 +107,7 @@ class Models:
     specs: Sequence[ModelSpec]
     folder: Path
     paths: Mapping[str, str] = field(default_factory=dict)
-    given: Mapping[str, str] = field(default_factory=dict)
+    checkpoints: Mapping[str, str] = field(default_factory=dict)
     root: Path | None = None
     device: str = "auto"
     published_schedule: bool = False
@@ -122,9 +121,11 @@ class Models:
     _zoo: dict[str, JsonObject] = field(default_factory=dict)
 
     def planned(self, name: str) -> Planned | None:
-        """What is known of a model; None where its data is not there."""
+        """The plan of a model; None where its data is not there."""
         if name not in self._planned:
-            if unknown := [each for each in self.given if each not in [spec.name for spec in self.specs]]:
+            if unknown := [
+                each for each in self.checkpoints if each not in [spec.name for spec in self.specs]
+            ]:
                 names = ", ".join(spec.name for spec in self.specs)
                 raise RankproofError(f"--model {unknown[0]}: the table has no such model; it has {names}")
             self._planned[name] = self._plan(next(spec for spec in self.specs if spec.name == name))
@@ -132,8 +133,8 @@ class Models:
 
     def source(self, planned: Planned) -> str | None:
         """Where a finished model is: "zoo:NAME" or a folder; None where it is yet to be trained."""
-        if planned.given is not None:
-            return planned.given
+        if planned.checkpoint is not None:
+            return planned.checkpoint
         if not self._zoo:
             names = [f"zoo:{name}" for name in zoo_names()]
             self._zoo.update({name: load_checkpoint(name).record for name in names})
@@ -151,7 +152,7 @@ class Models:
         return self._sources[planned.key]
 
     def failure(self, planned: Planned) -> str | None:
-        """Why a model cannot be had; None where it can or where nobody tried."""
+        """Why the training of a model failed; None where it did not."""
         file = self.folder / planned.key / FAILED
         return file.read_text().strip() if file.is_file() else None
 
@@ -177,7 +178,7 @@ class Models:
         return self._targets[name]
 
     def describe(self, planned: Planned) -> ModelFacts:
-        """What a record says of a model."""
+        """The facts of a model, as records hold them."""
         source = self.source(planned)
         record = {} if source is None else load_checkpoint(source).record
         return ModelFacts(
@@ -196,7 +197,7 @@ class Models:
         )
 
     def processor_seconds(self, planned: Planned) -> float | None:
-        """What the last sitting of a training took of a processor; None of models from elsewhere."""
+        """Processor time of the last run of a training; None for models from elsewhere."""
         file = self.folder / planned.key / TRAINED
         return float(json.loads(file.read_text())["processor_seconds"]) if file.is_file() else None
 
@@ -221,7 +222,7 @@ class Models:
         )
         content = json.dumps(planned.ingredients, sort_keys=True)
         planned = replace(planned, key=hashlib.sha256(content.encode()).hexdigest()[:KEY])
-        place = self.given.get(spec.name, spec.checkpoint)
+        place = self.checkpoints.get(spec.name, spec.checkpoint)
         return planned if place is None else _as_given(planned, place)
 
     def _options(self, spec: ModelSpec) -> Options:
@@ -241,19 +242,19 @@ class Models:
 
     def _data(self, spec: ModelSpec) -> Splits | None:
         """Both splits of a model's data; None where it is not there."""
-        known = (spec.data, _side(spec))
-        if known not in self._splits:
+        key = (spec.data, _side(spec))
+        if key not in self._splits:
             place = self._place(spec.data)
-            if place is None:
-                self._splits[known] = None
-            else:
-                found = []
-                for split in ("train", "test"):
-                    with self.stage(f"reading {spec.data}") as progress:
-                        found.append(load(place, split, size=known[1], root=self.root, progress=progress))
-                train, test = found
-                self._splits[known] = Splits(train=train, test=test, sha256=_digest(train, test))
-        return self._splits[known]
+            self._splits[key] = None if place is None else self._read(spec, place)
+        return self._splits[key]
+
+    def _read(self, spec: ModelSpec, place: str) -> Splits:
+        parts = []
+        for split in ("train", "test"):
+            with self.stage(f"reading {spec.data}") as progress:
+                parts.append(load(place, split, size=_side(spec), root=self.root, progress=progress))
+        train, test = parts
+        return Splits(train=train, test=test, sha256=_digest(train, test))
 
     def _place(self, name: str) -> str | None:
         """Where a data set is, as `load` takes it; None where nobody has it."""
@@ -271,7 +272,7 @@ class Models:
         place, spec, weights = self.folder / planned.key, planned.spec, None
         for start in self.beginnings(planned):
             weights = Path(self.source(start) or self._trained(start)) / WEIGHTS
-        write_atomically(place / INGREDIENTS, (json.dumps(planned.ingredients, indent=2) + "\n").encode())
+        write_json(place / INGREDIENTS, planned.ingredients, indent=2)
         run = Run(
             data=planned.splits.train,
             test=planned.splits.test,
@@ -292,8 +293,7 @@ class Models:
         except TrainingFailedError as error:
             write_atomically(place / FAILED, f"{error}\n".encode())
             raise
-        took = {"processor_seconds": time.process_time() - worked}
-        write_atomically(place / TRAINED, (json.dumps(took) + "\n").encode())
+        write_json(place / TRAINED, {"processor_seconds": time.process_time() - worked})
         return str(place)
 
 
@@ -313,7 +313,7 @@ def _as_given(planned: Planned, place: str) -> Planned:
     return replace(
         planned,
         key=str(record["sha256"])[:KEY],
-        given=place,
+        checkpoint=place,
         schedule=str(record.get("settings", {}).get("schedule", "own")),
         epochs=int(record.get("epochs_done", 0)),
     )
@@ -321,7 +321,7 @@ def _as_given(planned: Planned, place: str) -> Planned:
 
 def _origin(planned: Planned, source: str | None) -> str:
     """Where a model comes from, in a word."""
-    if planned.given is not None:
+    if planned.checkpoint is not None:
         return "given"
     return "zoo" if source is not None and source.startswith("zoo:") else "trained"
 
@@ -345,7 +345,7 @@ def _is_finished(place: Path, planned: Planned) -> bool:
 
 
 def _digest(*parts: Dataset) -> str:
-    """The content of data sets, whatever they are called."""
+    """The hash of the content of data sets."""
     return hashlib.sha256("/".join(part.sha256 for part in parts).encode()).hexdigest()
 
 

@@ -7,6 +7,7 @@ from itertools import groupby
 import torch
 
 from rankproof.attacks.cost import bare_seconds, query_seconds
+from rankproof.io import JsonObject
 from rankproof.methods.white_box.universal import Universal
 from rankproof.models import new_encoder
 from rankproof.parallel import Job
@@ -15,7 +16,6 @@ from rankproof.reproduction.cells import TableCell, descent_of, goal_of
 from rankproof.reproduction.models import Planned
 from rankproof.reproduction.protocols import SEEN_SHARE
 from rankproof.reproduction.records import Measurement
-from rankproof.reproduction.schema import JsonObject
 
 SAMPLE = 50  # images in the pass that is timed
 VERDICT_PASSES = 5  # choosing targets and taking the verdict cost about as much as so many passes
@@ -76,7 +76,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What is to be done, and how long it takes, roughly.
+    """The work of a run, with a rough estimate of its time.
 
     Args:
         trainings: models to train, by key.
@@ -109,7 +109,7 @@ class Estimate:
             yield Job(name=tasks[0].cell.name, what=Step(tasks=tasks), needs=needs)
 
     def lines(self) -> Iterator[str]:
-        """The same for people."""
+        """The estimate in words, a line each."""
         for training in self.trainings.values():
             yield f"train {training.model}: roughly {in_words(training.seconds)}"
         groups: dict[str, list[Task]] = {}
@@ -123,7 +123,7 @@ class Estimate:
         yield f"{counts}: roughly {in_words(self.seconds) if self.seconds else 'nothing'} in all"
 
     def as_dict(self) -> JsonObject:
-        """The same for programs."""
+        """The estimate as a JSON object."""
         return {
             "trainings": {each.model: each.seconds for each in self.trainings.values()},
             "cells": {task.cell.name: task.seconds for task in self.tasks},
@@ -144,7 +144,7 @@ def _together(tasks: Sequence[Task]) -> Iterator[tuple[Task, ...]]:
 
 @dataclass(frozen=True, kw_only=True)
 class PassTimes:
-    """Seconds for one image.
+    """Seconds of the passes of one image.
 
     Args:
         encoder: a forward and backward pass.

@@ -20,13 +20,12 @@ from rankproof.attacks.white_box import chunk_rows
 from rankproof.data.images import decode, peek
 from rankproof.goals import Goal, Reorder
 from rankproof.goals.base import AttackContext
-from rankproof.io import encode_png, write_atomically
+from rankproof.io import JsonObject, encode_png, write_atomically
 from rankproof.methods.defaults import published
 from rankproof.methods.white_box.universal import Universal
 from rankproof.oracles import ListOracle, Oracle, TrackedItems
 from rankproof.ranking.metrics import short_range_tau
 from rankproof.reproduction.cells import TableCell, goal_of, search_of
-from rankproof.reproduction.schema import JsonObject
 from rankproof.rng import generator
 from rankproof.system import RetrievalSystem
 from rankproof.threat import Threat
@@ -36,23 +35,20 @@ SEEN_SHARE, NEAREST_SHARE = 0.05, 0.01
 POINTS = 201  # at which a density is kept
 QUARTILES = (0.25, 0.5, 0.75)
 LAYERS = (nn.Conv2d, nn.Linear)
-JPEG, SEEN_SIDE = (
-    90,
-    64,
-)  # of a service: the quality of its files, and the side at which its encoder sees them
+JPEG, SEEN_SIDE = 90, 64  # of a service: the quality of its files, the side at which its encoder sees them
 UNLIMITED = "1000000"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
-    """What came of it.
+    """The figures of universal perturbations.
 
     Args:
         values: for each target the mean rank of the scored images: "seen_before", "seen", "unseen_before" and
             "unseen".
         images: how many a perturbation was made from.
         steps: evaluations of each of them.
-        notes: what is to be told.
+        notes: what a reader should know.
         attacks: on the seen and the unseen images of each target, by its number: "0-seen", "0-unseen".
     """
 
@@ -116,9 +112,9 @@ def universal_values(
 def _nearest(target: RetrievalSystem, item: int, positions: Tensor) -> Tensor:
     """Which of the images at `positions` (b,) are the 1 % nearest to an item."""
     gallery = target.gallery
-    own = gallery.embeddings[item][None].double()
-    others = gallery.embeddings[positions.to(own.device)].double()
-    distances = gallery.ranker.distance.pairwise(own, others)[0]  # (b,)
+    chosen = gallery.embeddings[item][None].double()
+    others = gallery.embeddings[positions.to(chosen.device)].double()
+    distances = gallery.ranker.distance.pairwise(chosen, others)[0]  # (b,)
     return distances.topk(_share(len(positions)), largest=False).indices.cpu()
 
 
@@ -132,7 +128,7 @@ def _rounded_mean(values: Tensor) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Losses:
-    """What the losses were.
+    """The losses of order attacks over their steps.
 
     Args:
         total: (b, s + 1) L_OA before each of s steps and after the last.
@@ -190,10 +186,10 @@ def _losses_of(target: RetrievalSystem, goal: Reorder, threat: Threat, index: Te
             seen.append((total, (total - order) / goal.xi))
             return evaluation
 
-        found = method.run(original, original, objective, threat, seed=seed, rng_keys=keys)
+        output = method.run(original, original, objective, threat, seed=seed, rng_keys=keys)
         with torch.no_grad():
-            objective(found.images)
-            metrics = bound.metrics(ranker.embed(found.images))
+            objective(output.images)
+            metrics = bound.metrics(ranker.embed(output.images))
     total, keep = (torch.stack(values, dim=1).double().cpu() for values in zip(*seen, strict=True))
     return Losses(total=total, keep=keep, tau=metrics["tau"].cpu(), mean_rank=metrics["mean_rank"].cpu())
 
@@ -236,8 +232,8 @@ def _density(values: np.ndarray, points: np.ndarray) -> np.ndarray:
     counts, edges = np.histogram(values, bins=10 * POINTS)
     middles = (edges[1:] + edges[:-1]) / 2
     kernels = np.exp(-0.5 * ((points[:, None] - middles) / width) ** 2)  # (points, bins)
-    found: np.ndarray = kernels @ counts / (len(values) * width * np.sqrt(2 * np.pi))
-    return found
+    density: np.ndarray = kernels @ counts / (len(values) * width * np.sqrt(2 * np.pi))
+    return density
 
 
 def saved_and_read(images: Images, folder: Path | None = None) -> Tensor:
@@ -290,7 +286,7 @@ def sent_again(cell: TableCell, target: RetrievalSystem, seed: int) -> tuple[Att
     """An attack over HTTP, and tau_S (b,) of the images it returned when they are sent anew.
 
     Args:
-        target: whose images are sent; its own ranking is not asked.
+        target: whose images are sent; its own ranking is not used.
     """
     from rankproof.wire import (
         RANKPROOF_SERVICE,

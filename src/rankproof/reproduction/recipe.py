@@ -9,6 +9,7 @@ from typing import Any
 
 from rankproof.config_table import Read, read_table
 from rankproof.errors import RankproofError
+from rankproof.io import JsonObject
 from rankproof.reproduction.schema import (
     DRAWINGS,
     EXPERIMENT_KINDS,
@@ -18,7 +19,6 @@ from rankproof.reproduction.schema import (
     TABLE_KINDS,
     ExperimentBlock,
     FigureBlock,
-    JsonObject,
     Kind,
     TableBlock,
     Typed,
@@ -110,30 +110,40 @@ class TableRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FigureRecipe:
-    """One figure, or several of a kind.
+class PartRecipe:
+    """What the recipes of figures and of our own experiments share.
 
     Args:
-        paper, part, title: which; `part` is such as "figure2".
-        drawing: what is drawn: curves over eps, strips, an order, losses or weights.
+        paper, part, title: which: paper and part are such as "eccv20" and "figure2", or "own" and its name.
         trials: T of a cell, for strips how many are drawn.
-        models, blocks: what is attacked how.
-        note: what else is to be told.
+        models: what is attacked.
     """
 
     paper: str
     part: str
     title: str
-    drawing: str
     trials: int
     models: tuple[ModelSpec, ...]
-    blocks: tuple[FigureBlock, ...]
-    note: str = ""
 
     @property
     def name(self) -> str:
-        """Such as "eccv20-figure2"."""
+        """Such as "eccv20-figure2" or "own-stronger"."""
         return f"{self.paper}-{self.part}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureRecipe(PartRecipe):
+    """One figure, or several of a kind.
+
+    Args:
+        drawing: what is drawn: curves over eps, strips, an order, losses or weights.
+        blocks: what is attacked how.
+        note: what else a reader should know.
+    """
+
+    drawing: str
+    blocks: tuple[FigureBlock, ...]
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,28 +165,16 @@ class Section:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExperimentRecipe:
-    """What is measured for ourselves; nothing is printed of it.
+class ExperimentRecipe(PartRecipe):
+    """An experiment of our own, without printed figures.
 
     Args:
-        paper, part, title: "own", its name and what it is.
-        trials: T of a cell.
-        models, blocks: what is attacked how.
+        blocks: what is attacked how.
         sections: how docs/results.md shows it.
     """
 
-    paper: str
-    part: str
-    title: str
-    trials: int
-    models: tuple[ModelSpec, ...]
     blocks: tuple[ExperimentBlock, ...]
     sections: tuple[Section, ...]
-
-    @property
-    def name(self) -> str:
-        """Such as "own-stronger"."""
-        return f"{self.paper}-{self.part}"
 
 
 Recipe = TableRecipe | FigureRecipe | ExperimentRecipe
@@ -238,9 +236,9 @@ def find_recipe(word: str, folder: Path | None) -> Path:
         RankproofError: there is none; the message names those that there are.
     """
     place = recipe_folder(folder)
-    known = known_recipes(place)
-    if word not in known:
-        names = ", ".join(known) or f"none in {place}"
+    words = known_recipes(place)
+    if word not in words:
+        names = ", ".join(words) or f"none in {place}"
         raise RankproofError(f"{word}: no such table or figure; known: {names}")
     return place / f"{word}.toml"
 
@@ -272,10 +270,9 @@ def _block(block: Mapping[str, Any], where: str, kinds: Mapping[str, Kind]) -> A
     if kind not in kinds:
         raise RankproofError(f"{where}: kind {kind!r} is unknown; known: {', '.join(kinds)}")
     build, needed, more = kinds[kind]
-    found = read_table(values, f"{where} ({kind})", needed, more)
-    found = {INSIDE.get(key, key): value for key, value in found.items()}
+    read = read_table(values, f"{where} ({kind})", needed, more)
     try:
-        return build(**found)
+        return build(**{INSIDE.get(key, key): value for key, value in read.items()})
     except RankproofError as error:
         raise RankproofError(f"{where} ({kind}): {error}") from None
 
@@ -286,9 +283,8 @@ def _check(recipe: Recipe, path: Path) -> None:
     if len(set(names)) != len(names):
         raise RankproofError(f"{path}: two models have the same name")
     for place, block in enumerate(recipe.blocks, 1):
-        asked = [getattr(block, "model", None), *getattr(block, "made_on", ())]
-        asked += getattr(block, "models", ())
-        for name in filter(None, (*asked, *getattr(block, "ranked_by", ()))):
+        several = [name for key in ("made_on", "models", "ranked_by") for name in getattr(block, key, ())]
+        for name in filter(None, (getattr(block, "model", None), *several)):
             if name not in names:
                 raise RankproofError(f"{path}, block {place}: model {name!r} is not among {names}")
     if isinstance(recipe, TableRecipe) and len(recipe.published_trials) not in (1, len(recipe.blocks)):
@@ -297,13 +293,13 @@ def _check(recipe: Recipe, path: Path) -> None:
 
 def training_options(value: Any) -> Options:
     """Options of `rankproof train` by their names."""
-    known = {each.name for each in fields(Options)}
-    if not isinstance(value, dict) or not value.keys() <= known:
-        raise RankproofError(f"expected a table with some of {', '.join(sorted(known))}, got {value!r}")
-    given: JsonObject = {
+    names = {each.name for each in fields(Options)}
+    if not isinstance(value, dict) or not value.keys() <= names:
+        raise RankproofError(f"expected a table with some of {', '.join(sorted(names))}, got {value!r}")
+    options: JsonObject = {
         name: tuple(each) if isinstance(each, list) else each for name, each in value.items()
     }
-    return Options(**given)
+    return Options(**options)
 
 
 HEAD: dict[str, Read] = {

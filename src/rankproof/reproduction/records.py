@@ -4,7 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -12,23 +12,22 @@ from typing import Any
 import torch
 
 from rankproof.errors import RankproofError
+from rankproof.io import JsonObject, read_json_lines
 from rankproof.ranking.metrics import mean_interval
 from rankproof.reproduction.cells import STRONG, TableCell, is_order
-from rankproof.reproduction.schema import JsonObject
 
 # One more whenever what a cell measures changes, so that no older record is taken for a new one.
 PROTOCOL, ORDER_BY_STRONG = 1, 2
 KEY, REFERENCE = "key", "measured_as"
 RECORDS = Path("records")
 
-Line = JsonObject  # of a file
 Interval = tuple[float, float | None, float | None]
 """A mean and its 95 % interval, None for the ends where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """What a record says of a model.
+    """The facts of a model in a record.
 
     Args:
         name: as the recipe calls it.
@@ -56,7 +55,7 @@ class ModelFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """What came of a cell, as it is recorded.
+    """The record of a measured cell.
 
     Args:
         cell: name of the cell.
@@ -113,20 +112,20 @@ class Measurement:
     wall_seconds: float | None = None
 
     @classmethod
-    def from_json(cls, line: Line) -> "Measurement":
-        """The measurement of a line; names that are not known are left out."""
-        known = {name: line[name] for name in _NAMES if name in line}
+    def from_json(cls, line: JsonObject) -> "Measurement":
+        """The measurement of a line; unknown names are ignored."""
+        values = {name: line[name] for name in _NAMES if name in line}
         return cls(
             **{
-                **known,
+                **values,
                 "figures": {name: tuple(ends) for name, ends in line.get("figures", {}).items()},
                 "models": tuple(ModelFacts(**model) for model in line.get("models", ())),
                 "notes": tuple(line.get("notes", ())),
             }
         )
 
-    def to_json(self) -> Line:
-        """The same as plain values; what it has none of is left out."""
+    def to_json(self) -> JsonObject:
+        """The line of the measurement; optional fields without a value are left out."""
         optional = ("drawing", "training", "curve", "wall_seconds", "exclude_self")
         values = {name: getattr(self, name) for name in _NAMES if getattr(self, name) or name not in optional}
         return {**values, "models": [asdict(model) for model in self.models]}
@@ -158,9 +157,14 @@ def identity(cell: TableCell, models: Mapping[str, Sequence[str]], seed: int) ->
 
 def mean_and_interval(values: Sequence[int | float]) -> Interval:
     """Mean and 95 % interval of one value for each attack."""
-    found = mean_interval(torch.tensor(values, dtype=torch.float64))
-    low, high = found.ends
-    return found.mean, low, high
+    center = mean_interval(torch.tensor(values, dtype=torch.float64))
+    low, high = center.ends
+    return center.mean, low, high
+
+
+def means(values: Mapping[str, Sequence[int | float]]) -> dict[str, Interval]:
+    """Mean and 95 % interval of each figure from its values; queries are counted, not averaged."""
+    return {name: mean_and_interval(each) for name, each in values.items() if name != "queries"}
 
 
 class CompletedCells:
@@ -175,8 +179,8 @@ class CompletedCells:
 
     def __init__(self, root: Path = RECORDS) -> None:
         self.root = root
-        self._files: dict[Path, tuple[tuple[int, int], dict[str, Line], list[Line]]] = {}
-        self._measured: tuple[list[list[Line]], dict[str, Line]] = [], {}
+        self._files: dict[Path, tuple[tuple[int, int], dict[str, JsonObject], list[JsonObject]]] = {}
+        self._measured: tuple[list[list[JsonObject]], dict[str, JsonObject]] = [], {}
 
     def find(self, part: str, cell: TableCell, same: str) -> Measurement | None:
         """The measurement of a cell with at least as many attacks, of this part or any other, or None."""
@@ -198,7 +202,7 @@ class CompletedCells:
         append_line(self._path(part), {KEY: measurement.cell, **measurement.to_json()})
 
     def refer(self, part: str, cell: TableCell, measurement: Measurement) -> None:
-        """Remember which measurement is a cell's, unless that is known already."""
+        """Record which measurement is a cell's, unless that is recorded already."""
         if self.recorded(part, cell.name) != measurement:
             reference = {"identity": measurement.identity, REFERENCE: measurement.cell}
             append_line(self._path(part), {KEY: cell.name, "cell": cell.name, **reference})
@@ -206,11 +210,11 @@ class CompletedCells:
     def _path(self, part: str) -> Path:
         return self.root / f"{part}.jsonl"
 
-    def _latest(self, part: str) -> dict[str, Line]:
+    def _latest(self, part: str) -> dict[str, JsonObject]:
         """The last line of each name."""
         return self._read(self._path(part))[0]
 
-    def _read(self, path: Path) -> tuple[dict[str, Line], list[Line]]:
+    def _read(self, path: Path) -> tuple[dict[str, JsonObject], list[JsonObject]]:
         """The last line of each name in a file, and all lines; it is read again only where it has changed."""
         try:
             status = path.stat()
@@ -218,25 +222,25 @@ class CompletedCells:
             return {}, []
         version = (status.st_size, status.st_mtime_ns)
         if path not in self._files or self._files[path][0] != version:
-            lines = list(read_lines(path))
+            lines = [line for line in read_json_lines(path) if KEY in line]
             self._files[path] = version, {line[KEY]: line for line in lines}, lines
         return self._files[path][1:]
 
-    def _by_identity(self) -> dict[str, Line]:
+    def _by_identity(self) -> dict[str, JsonObject]:
         """All measurements by identity, those with the most attacks."""
         files = [self._read(path)[1] for path in sorted(self.root.glob("*/*.jsonl"))]
         if [id(lines) for lines in files] != [id(lines) for lines in self._measured[0]]:
-            found: dict[str, Line] = {}
+            largest: dict[str, JsonObject] = {}
             for line in (line for lines in files for line in lines):
                 if _is_measured(line) and "identity" in line:
-                    other = found.get(line["identity"])
+                    other = largest.get(line["identity"])
                     if other is None or other["trials_asked"] < line["trials_asked"]:
-                        found[line["identity"]] = line
-            self._measured = files, found
+                        largest[line["identity"]] = line
+            self._measured = files, largest
         return self._measured[1]
 
 
-def append_line(path: Path, line: Line) -> None:
+def append_line(path: Path, line: JsonObject) -> None:
     """Append a line whole, whoever else appends; what a killed process left of a line is closed first."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -251,23 +255,12 @@ def append_line(path: Path, line: Line) -> None:
         raise RankproofError(f"{path}: cannot be written ({error.strerror})") from None
 
 
-def read_lines(path: Path) -> Iterator[Line]:
-    """The records of a file; a line that was not written to its end is left out."""
-    for line in path.read_bytes().splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and KEY in record:
-            yield record
-
-
-def read_benchmark(root: Path, name: str) -> Line | None:
+def read_benchmark(root: Path, name: str) -> JsonObject | None:
     """The record of a benchmark; None where it was not run yet."""
     path = root / "benchmarks" / f"{name}.json"
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def _is_measured(line: Line) -> bool:
+def _is_measured(line: JsonObject) -> bool:
     """Whether a line is a measurement and not only the name of one."""
     return REFERENCE not in line or "figures" in line

@@ -3,23 +3,23 @@
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
-from rankproof.io import write_atomically
+from rankproof.io import JsonObject, write_atomically
 from rankproof.ranking.metrics import mean_interval
 from rankproof.reproduction.cells import Figure, TableCell, is_order
 from rankproof.reproduction.compare import MARKS, Mark, Row
 from rankproof.reproduction.recipe import TableRecipe, paper_name
 from rankproof.reproduction.records import ModelFacts
-from rankproof.reproduction.schema import UNREADABLE, JsonObject, Typed
+from rankproof.reproduction.schema import UNREADABLE, Typed
 from rankproof.threat import format_eps
 
 NOT_RUN = "not run yet"
-TOLERANCE = {"rank": 3.0, "tau": 0.05}
 
 HEADER = ("attack", "eps", "figure", "published", "ours [95 %]", "T", "verdict")
 BESIDE = {"sp_rank": "C_SP", "before": "start", "mean_rank": "mR"}
@@ -68,8 +68,8 @@ def with_interval(value: float, ends: Sequence[float | None], metric: str = "ran
 
 def estimate(values: Sequence[int | float], sign: str = "") -> str:
     """Mean and 95 % interval of one value per attack."""
-    found = mean_interval(torch.tensor(values, dtype=torch.float64))
-    return f"{found.mean:{sign}.3f} [{found.low:{sign}.3f}, {found.high:{sign}.3f}]"
+    center = mean_interval(torch.tensor(values, dtype=torch.float64))
+    return f"{center.mean:{sign}.3f} [{center.low:{sign}.3f}, {center.high:{sign}.3f}]"
 
 
 def mean(values: Sequence[int | float]) -> float:
@@ -91,7 +91,7 @@ class Table:
     Args:
         recipe: what is printed.
         rows: every printed figure with ours.
-        models: what is known of each model, by name; None for one without data.
+        models: facts of each model by name; None for one without data.
         command: what makes it again.
     """
 
@@ -105,8 +105,8 @@ class Table:
     @property
     def counts(self) -> dict[Mark, int]:
         """How many figures have each mark; marks that none has are left out."""
-        found = {mark: sum(row.mark == mark for row in self.rows) for mark in MARKS}
-        return {mark: count for mark, count in found.items() if count}
+        counts = Counter(row.mark for row in self.rows)
+        return {mark: counts[mark] for mark in MARKS if counts[mark]}
 
     @property
     def summary(self) -> str:
@@ -159,7 +159,7 @@ class Table:
         return stream.getvalue()
 
     def as_dict(self) -> JsonObject:
-        """Everything as plain values."""
+        """The table as a JSON object."""
         records = [row.record for row in self.rows if row.record is not None]
         return {
             "paper": self.recipe.paper,
@@ -192,10 +192,10 @@ class Table:
         return [_facts_of(name, model, printed.get(name, "")) for name, model in self.models.items()]
 
     def _by_model(self) -> list[tuple[str, list[tuple[str, ...]]]]:
-        found: dict[str, list[tuple[str, ...]]] = {}
+        groups: dict[str, list[tuple[str, ...]]] = {}
         for row in self.rows:
-            found.setdefault(self._model(row), []).append(_words(row, self.recipe.figure))
-        return list(found.items())
+            groups.setdefault(self._model(row), []).append(_words(row, self.recipe.figure))
+        return list(groups.items())
 
     def _model(self, row: Row) -> str:
         """The model of a row, after the one its examples were made on, each with its schedule."""
@@ -209,7 +209,7 @@ class Table:
     def _line(self, row: Row) -> JsonObject:
         """A row of the CSV and JSON files."""
         cell, figure, record = row.cell, row.figure, row.record
-        own, beside = row.measured(figure.name), row.measured(figure.beside)
+        ours, beside = row.measured(figure.name), row.measured(figure.beside)
         return {
             "cell": cell.name,
             "model": self._model(row),
@@ -217,7 +217,7 @@ class Table:
             **{name: getattr(cell, name) for name in ("visible", "budget")},
             "figure": figure.name,
             "published": figure.printed,
-            **dict(zip(("ours", "low", "high"), own or (None,) * 3, strict=True)),
+            **dict(zip(("ours", "low", "high"), ours or (None,) * 3, strict=True)),
             "beside": figure.beside,
             "beside_published": figure.beside_printed,
             **dict(zip(("beside_ours", "beside_low", "beside_high"), beside or (None,) * 3, strict=True)),
@@ -230,11 +230,11 @@ class Table:
         }
 
     def _notes(self) -> list[str]:
-        """What is to be known of several cells, each once."""
+        """The notes of all cells, each once, and the time of the attacks."""
         records = {row.cell.name: row.record for row in self.rows if row.record is not None}
-        found = dict.fromkeys(note for record in records.values() for note in record.notes)
+        notes = dict.fromkeys(note for record in records.values() for note in record.notes)
         seconds = sum(record.seconds for record in records.values())
-        return [f"Note: {note}." for note in found] + [f"{seconds:,.0f} s of attacks in all."]
+        return [f"Note: {note}." for note in notes] + [f"{seconds:,.0f} s of attacks in all."]
 
 
 FACTS = ("data", "schedule", "epochs", "seed", "R@1 published", "R@1 ours", "from")
@@ -267,10 +267,10 @@ def _words(row: Row, metric: str) -> tuple[str, ...]:
     )
 
 
-def attack_words(cell: TableCell, *, knob: bool = True) -> str:
-    """Goal, knobs and method; `knob` says whether w, m or k is among them."""
+def attack_words(cell: TableCell, *, count: bool = True) -> str:
+    """Goal, parameters and method; `count` says whether w, m or k is among them."""
     parts = [cell.goal.upper() if is_order(cell.goal) else cell.goal]
-    if knob:
+    if count:
         parts.append(f"{cell.letter} = {cell.count}")
     if cell.xi is not None:
         parts.append(f"xi = {cell.xi:g}")
@@ -285,8 +285,8 @@ def eps_words(cell: TableCell) -> str:
 
 
 def _shown(row: Row, name: str, metric: str) -> str:
-    found = row.measured(name)
-    return "" if found is None else with_interval(found[0], found[1:], metric)
+    interval = row.measured(name)
+    return "" if interval is None else with_interval(interval[0], interval[1:], metric)
 
 
 def printed_words(value: float | None) -> str:
@@ -318,16 +318,16 @@ def grid(rows: Sequence[Row], metric: str) -> str:
             run.add(line)
     place = {line: number for number, line in enumerate(lines)}
     order = sorted(lines, key=lambda line: place.get(follows[line], place[line]))
-    kept = {line: lines[line] for line in order if line in run}
-    columns = dict.fromkeys(column for entries in kept.values() for column in entries)
-    body = [(*line, *(entries.get(column, "") for column in columns)) for line, entries in kept.items()]
+    shown = {line: lines[line] for line in order if line in run}
+    columns = dict.fromkeys(column for entries in shown.values() for column in entries)
+    body = [(*line, *(entries.get(column, "") for column in columns)) for line, entries in shown.items()]
     return table(("model", "attack", "eps", *columns), body)
 
 
 def _line(cell: TableCell) -> tuple[str, ...]:
     """Model, attack and eps of a line."""
     model = cell.model if cell.source is None else f"{cell.source} to"
-    return model, attack_words(cell, knob=False), eps_words(cell)
+    return model, attack_words(cell, count=False), eps_words(cell)
 
 
 def _column(row: Row) -> str:
@@ -343,6 +343,6 @@ def _column(row: Row) -> str:
 def _entry(row: Row, metric: str) -> str:
     """Ours, the printed figure and the sign of the verdict; C_SP and mR are in the records."""
     digits = "rank" if metric == "rank" else "tau"
-    own = row.measured(row.figure.name)
-    ours = "" if own is None else number(own[0], digits)
-    return " ".join(filter(None, (ours, f"({printed_words(row.figure.printed)})", SIGNS.get(row.mark, ""))))
+    ours = row.measured(row.figure.name)
+    text = "" if ours is None else number(ours[0], digits)
+    return " ".join(filter(None, (text, f"({printed_words(row.figure.printed)})", SIGNS.get(row.mark, ""))))

@@ -1,6 +1,5 @@
 """docs/results.md: the papers' tables and our own experiments, section by section, from records."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 from statistics import median, stdev
 
 from rankproof.goals.registry import order_of, spec
-from rankproof.io import write_atomically
+from rankproof.io import JsonObject, write_atomically, write_json
 from rankproof.reproduction.cells import (
     STRONG,
     TableCell,
@@ -39,7 +38,6 @@ from rankproof.reproduction.recipe import (
 from rankproof.reproduction.records import (
     CompletedCells,
     Interval,
-    Line,
     Measurement,
     mean_and_interval,
     read_benchmark,
@@ -47,6 +45,7 @@ from rankproof.reproduction.records import (
 from rankproof.reproduction.render import (
     LEGEND,
     NOT_RUN,
+    eps_words,
     estimate,
     grid,
     mean,
@@ -55,15 +54,15 @@ from rankproof.reproduction.render import (
     table,
     with_interval,
 )
-from rankproof.reproduction.schema import JsonObject, ServiceBlock
+from rankproof.reproduction.schema import METHODS, ServiceBlock
 from rankproof.threat import format_eps
 
 PAPERS = ("eccv20", "iccv21")
 EXPERIMENTS = ("baseline", "papers", "stronger", "black-box", "services", "training")
 COMPARED = ("agrees", "stronger", "weaker", "too few attacks")
-FIVE = ("rand", "beta", "pso", "nes", "spsa")  # the published methods, in the order of the paper
+OURS, REFERENCE = "auto", "spsa"  # the black-box searches that are compared everywhere
 TOLERANCE = {"rank": 3.0, "tau": 0.05}
-UNTOUCHED = {"ca+": "50.00", "ca-": "1 to 2.5", "qa+": "50.00", "qa-": "0.50", "oa": "0.000"}
+UNTOUCHED = {"ca-": "1 to 2.5", "qa-": "0.50"}  # ranks at eps = 0 of goals that choose among the nearest
 WANTED = (1.4, 0.1, 0.05)  # times SPSA's tau where that is above the second, else higher by the third
 NEAR = {"fashion-mnist": 2.0, "mnist": 0.7}  # how far R@1 may be from the printed one
 WEAKER = 6.0  # by how much a rank may be on the attacker's side of the printed one
@@ -76,8 +75,8 @@ class View:
 
     Args:
         cells: those of its blocks.
-        measured: what came of each, by name; None where it was not run yet.
-        records: all others.
+        measured: the measurement of each, by name; None where it was not run yet.
+        records: all records.
     """
 
     cells: Sequence[TableCell]
@@ -85,31 +84,31 @@ class View:
     records: CompletedCells
 
     def of(self, cell: TableCell) -> Measurement | None:
-        """What came of a cell."""
+        """The measurement of a cell."""
         return self.measured.get(cell.name)
 
     def present(self) -> list[tuple[TableCell, Measurement]]:
         """The cells that were run."""
-        return [(cell, found) for cell in self.cells if (found := self.of(cell)) is not None]
+        return [(cell, record) for cell in self.cells if (record := self.of(cell)) is not None]
 
     def like(self, cell: TableCell, method: str) -> Measurement | None:
-        """What came of the same attack by another method."""
+        """The measurement of the same attack by another method."""
         wanted = _same_attack(cell, method)
         return next((self.of(each) for each in self.cells if _same_attack(each, each.method) == wanted), None)
 
-    def benchmark(self, name: str) -> Line | None:
+    def benchmark(self, name: str) -> JsonObject | None:
         """The record of a benchmark."""
         return read_benchmark(self.records.root, name)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """What was measured for ourselves, whole or in part.
+    """An experiment of our own, whole or in part.
 
     Args:
         recipe: what is measured.
-        measured: each cell with what came of it; None where it was not run yet.
-        records: all others.
+        measured: the measurement of each cell by name; None where it was not run yet.
+        records: all records.
         command: what makes it again.
     """
 
@@ -122,7 +121,7 @@ class Experiment:
 
     @property
     def title(self) -> str:
-        """Of the recipe."""
+        """The title of the recipe."""
         return self.recipe.title
 
     @property
@@ -136,14 +135,13 @@ class Experiment:
         return [self._section(section) for section in self.recipe.sections]
 
     def as_dict(self) -> JsonObject:
-        """Everything as plain values."""
-        found = {name: None if each is None else each.to_json() for name, each in self.measured.items()}
-        return {"title": self.title, "measured": found, "command": self.command}
+        """The experiment as a JSON object."""
+        measured = {name: None if each is None else each.to_json() for name, each in self.measured.items()}
+        return {"title": self.title, "measured": measured, "command": self.command}
 
     def save(self, folder: Path) -> Path:
         """Write results.md and results.json."""
-        content = json.dumps(self.as_dict(), allow_nan=False) + "\n"
-        write_atomically(folder / "results.json", content.encode())
+        write_json(folder / "results.json", self.as_dict(), allow_nan=False)
         parts = [f"# {self.title}", *self.sections(), f"{self.summary}."]
         write_atomically(folder / self.page, ("\n\n".join(parts) + "\n").encode())
         return folder / self.page
@@ -151,7 +149,7 @@ class Experiment:
     def _section(self, section: Section) -> str:
         cells = {cell.name: cell for n in section.blocks for cell in cells_of_block(self.recipe, n - 1)}
         view = View(cells=list(cells.values()), measured=self.measured, records=self.records)
-        shown = VIEWS[section.view](view)
+        shown = "" if view.cells and not view.present() else VIEWS[section.view](view)
         command = section.command or f"rankproof reproduce {self.recipe.paper}/{self.recipe.part}"
         return _markdown(section.title, section.text, command, shown or f"{NOT_RUN.capitalize()}.")
 
@@ -171,15 +169,16 @@ def experiment(name: str, records: CompletedCells) -> Experiment:
     """What is recorded of one of our own experiments."""
     recipe = _recipe(f"own/{name}")
     assert isinstance(recipe, ExperimentRecipe)
-    found = {cell.name: records.recorded(f"own/{name}", cell.name) for cell in cells_of(recipe)}
-    return Experiment(recipe=recipe, measured=found, records=records)
+    measured = {cell.name: records.recorded(f"own/{name}", cell.name) for cell in cells_of(recipe)}
+    return Experiment(recipe=recipe, measured=measured, records=records)
 
 
 def headline(records: CompletedCells) -> str:
     """The small table of the README."""
     rows = []
     stronger = experiment("stronger", records)
-    for cell, weak, best in _pairs(_whole(stronger)):
+    view = View(cells=cells_of(stronger.recipe), measured=stronger.measured, records=records)
+    for cell, weak, best in _pairs(view):
         if is_order(cell.goal) and cell.count in (5, 10):
             before, what = "0", f"order of the top {cell.count} (tau)"
         elif cell.letter == "w" and cell.count == 1 and cell.eps > 0.02:
@@ -189,7 +188,7 @@ def headline(records: CompletedCells) -> str:
             continue
         figures = (number(each.figures[_metric(cell)][0], _metric(cell)) for each in (weak, best))
         after, strong = figures
-        rows.append((what, _eps(cell), before, after, f"**{strong}**"))
+        rows.append((what, eps_words(cell), before, after, f"**{strong}**"))
     return table(("attack on Fashion-MNIST", "eps", "untouched", "published PGD", "rankproof"), rows)
 
 
@@ -199,7 +198,7 @@ def headline(records: CompletedCells) -> str:
 def papers_sections(records: CompletedCells) -> Iterator[str]:
     """The sections about the papers' own tables."""
     run, rows = "rankproof reproduce PAPER/TABLE", _paper_rows(records)
-    some = any(row.record is not None for found in rows.values() for row in found)
+    some = any(row.record is not None for table_rows in rows.values() for row in table_rows)
     not_run = f"{NOT_RUN.capitalize()}."
     yield _markdown("The papers' tables", SUMMARY_TEXT, run, paper_summary(records))
     title = "The papers' tables, figure by figure"
@@ -209,16 +208,16 @@ def papers_sections(records: CompletedCells) -> Iterator[str]:
 
 
 def paper_summary(records: CompletedCells) -> str:
-    """A line for each table: how many printed figures have which mark; then what our own search came to."""
+    """A line for each table: how many printed figures have which mark; then our own search in words."""
     lines, total = [], Counter[str]()
-    found = _paper_rows(records)
-    for recipe, rows in found.items():
+    rows_of = _paper_rows(records)
+    for recipe, rows in rows_of.items():
         marks = Counter[str](row.mark for row in rows)
         total += marks
         lines.append((f"{paper_name(recipe.paper)}, {recipe.table}", *_counts(marks)))
     lines.append(("**all**", *_counts(total)))
     header = ("table", "figures", *MARKS, "agree, of those compared")
-    return table(header, lines) + own_search_in_words(found.items(), records)
+    return table(header, lines) + own_search_in_words(rows_of.items(), records)
 
 
 def paper_tables(records: CompletedCells) -> str:
@@ -269,21 +268,21 @@ def _paper_rows(records: CompletedCells, *papers: str) -> dict[TableRecipe, list
     return {recipe: recorded_rows(recipe, records) for recipe in recipes}
 
 
-def _counts(found: Counter[str]) -> tuple[str, ...]:
-    compared = sum(found[mark] for mark in COMPARED)
-    share = f"{100 * found['agrees'] / compared:.0f} %" if compared else ""
-    return (str(found.total()), *(str(found[mark] or "") for mark in MARKS), share)
+def _counts(marks: Counter[str]) -> tuple[str, ...]:
+    compared = sum(marks[mark] for mark in COMPARED)
+    share = f"{100 * marks['agrees'] / compared:.0f} %" if compared else ""
+    return (str(marks.total()), *(str(marks[mark] or "") for mark in MARKS), share)
 
 
 def _models(rows: Sequence[Row]) -> str:
     """The models that were measured, with their schedules."""
-    found = {}
+    models_by_name = {}
     records = [row.record for row in rows if row.record is not None]
     for model in (model for record in records for model in record.models):
         recall = "" if model.recall_at_1 is None else f", R@1 {model.recall_at_1:.1f}"
-        found[model.name] = f"{model.schedule} schedule, {model.epochs} epochs{recall}"
+        models_by_name[model.name] = f"{model.schedule} schedule, {model.epochs} epochs{recall}"
     trials = sorted({record.trials for record in records})
-    models = "; ".join(f"{name}: {model}" for name, model in found.items())
+    models = "; ".join(f"{name}: {model}" for name, model in models_by_name.items())
     return f"{models}. T = {', '.join(f'{count:,}' for count in trials)}."
 
 
@@ -296,15 +295,20 @@ def baseline(view: View) -> str:
     for cell, record in view.present():
         rank = record.figures.get("mean_rank")
         shown = "" if rank is None else f"{rank[0]:.4f}"
-        rows.append((_attack(cell), UNTOUCHED[cell.goal], _after(cell, record), shown, f"{record.trials:,}"))
+        rows.append((_attack(cell), _untouched(cell), _after(cell, record), shown, f"{record.trials:,}"))
     return _table(("eps = 0", "expected", "measured [95 %]", "mR", "T"), rows)
+
+
+def _untouched(cell: TableCell) -> str:
+    """The expected figure at eps = 0."""
+    return UNTOUCHED.get(cell.goal) or number(spec(cell.goal).clean_value, _metric(cell))
 
 
 def published(view: View) -> str:
     """Our figures beside the printed ones."""
     rows = []
     for cell, record in view.present():
-        printed = _printed(cell)
+        printed = _printed_figures()[cell.goal, cell.count, cell.eps]
         gap = record.figures[_metric(cell)][0] - printed[0]
         comparison = "agrees" if abs(gap) <= TOLERANCE[_metric(cell)] else "apart"
         beside = "" if "sp_rank" not in record.figures else f"C_SP {record.figures['sp_rank'][0]:.2f}"
@@ -312,7 +316,7 @@ def published(view: View) -> str:
             beside = f"mR {record.figures['mean_rank'][0]:.1f} (published {printed[1]:.1f})"
         difference = f"{gap:+.3f}" if is_order(cell.goal) else f"{gap:+.1f}"
         shown = (f"{printed[0]:g}", _after(cell, record), difference, comparison, beside)
-        rows.append((_attack(cell), _eps(cell), *shown))
+        rows.append((_attack(cell), eps_words(cell), *shown))
     if not rows:
         return ""
     agree = sum(row[5] == "agrees" for row in rows)
@@ -326,7 +330,7 @@ def stronger_order(view: View) -> str:
     for cell, weak, best in _pairs(view):
         tau, rank = ([each.figures[name][0] for each in (weak, best)] for name in ("tau", "mean_rank"))
         figures = (_after(cell, weak), _after(cell, best), f"{tau[1] / tau[0]:.2f}")
-        rows.append((_attack(cell), _eps(cell), *figures, *(f"{each:.1f}" for each in rank)))
+        rows.append((_attack(cell), eps_words(cell), *figures, *(f"{each:.1f}" for each in rank)))
     return _table(("attack", "eps", "PGD tau", "strong tau", "ratio", "PGD mR", "strong mR"), rows)
 
 
@@ -334,7 +338,7 @@ def stronger_ranks(view: View) -> str:
     """Candidate and query attacks: paired differences."""
     rows = []
     for cell, weak, best in _pairs(view):
-        row = [_attack(cell), _eps(cell)]
+        row = [_attack(cell), eps_words(cell)]
         for name in ("rank", "sp_rank"):
             row += [number(each.figures[name][0]) if name in each.figures else "" for each in (weak, best)]
             row.append(_paired(weak, best, name))
@@ -368,11 +372,11 @@ def _pairs(view: View) -> Iterator[tuple[TableCell, Measurement, Measurement]]:
 
 def _paired(weak: Measurement, best: Measurement, name: str) -> str:
     """Strong minus published over the attacks that both have; older records hold the difference alone."""
-    found: Interval | None = best.figures.get(f"{name}_difference")
+    difference: Interval | None = best.figures.get(f"{name}_difference")
     if name in weak.values and name in best.values:
         pairs = zip(best.values[name], weak.values[name], strict=False)
-        found = mean_and_interval([ours - theirs for ours, theirs in pairs])
-    return "" if found is None else f"{found[0]:+.3f} [{found[1]:+.3f}, {found[2]:+.3f}]"
+        difference = mean_and_interval([ours - theirs for ours, theirs in pairs])
+    return "" if difference is None else f"{difference[0]:+.3f} [{difference[1]:+.3f}, {difference[2]:+.3f}]"
 
 
 @cache
@@ -388,22 +392,18 @@ def _printed_figures() -> dict[tuple[str, int, float], tuple[float, float]]:
     }
 
 
-def _printed(cell: TableCell) -> tuple[float, float]:
-    return _printed_figures()[cell.goal, cell.count, cell.eps]
-
-
 # -- black box
 
 
 def black_box_table3(view: View) -> str:
     """ICCV table 3 with our figures beside the printed ones."""
-    rows = [row for row in _table3_rows(view.records) if row.cell.method in FIVE]
+    rows = [row for row in _table3_rows(view.records) if row.cell.method in METHODS]
     if not any(row.record for row in rows):
         return ""
     parts = [_by_method(rows)]
     for name, visible in (("N = ∞", "inf"), ("N = 50", 50), ("N = k", "k")):
         block = [row for row in rows if row.cell.visible == visible]
-        block.sort(key=lambda row: (*_place(row.cell), FIVE.index(row.cell.method)))
+        block.sort(key=lambda row: (*_place(row.cell), METHODS.index(row.cell.method)))
         parts += [f"### {name}", _beside(block)]
     return "\n\n".join(parts)
 
@@ -417,14 +417,14 @@ def _table3_rows(records: CompletedCells) -> list[Row]:
 def _by_method(rows: Sequence[Row]) -> str:
     """One line for each method over all its cells."""
     lines = []
-    for method in FIVE:
+    for method in METHODS:
         gaps, marks, inside = [], [], 0
         for row in (row for row in rows if row.cell.method == method):
             if row.record is None:
                 marks.append(NOT_RUN)
                 continue
-            paper, (found, low, high) = _print(row), mean_and_interval(row.record.values["tau"])
-            gaps.append(found - paper)
+            paper, (ours, low, high) = _print(row), mean_and_interval(row.record.values["tau"])
+            gaps.append(ours - paper)
             marks.append(nearness(gaps[-1], TOLERANCE["tau"]))
             inside += low is not None and high is not None and low <= paper <= high
         counts = [str(marks.count(mark)) for mark in ("agrees", "higher", "lower", NOT_RUN)]
@@ -456,8 +456,8 @@ def _beside(rows: Sequence[Row]) -> str:
 
 
 def _mean_rank(record: Measurement) -> float:
-    found = record.values.get("mean_rank")
-    return mean(found) if found else record.figures["mean_rank"][0]
+    ranks = record.values.get("mean_rank")
+    return mean(ranks) if ranks else record.figures["mean_rank"][0]
 
 
 def _print(row: Row) -> float:
@@ -468,16 +468,14 @@ def _print(row: Row) -> float:
 def against_spsa(view: View) -> str:
     """The default method beside SPSA in the cells that judge it."""
     rows = []
-    for cell in sorted(_of_method(view, "spsa"), key=lambda cell: (cell.eps, cell.count)):
-        best, other = view.like(cell, "auto"), view.of(cell)
+    for cell in sorted(_of_method(view, REFERENCE), key=lambda cell: (cell.eps, cell.count)):
+        best, other = view.like(cell, OURS), view.of(cell)
         budget = f"{cell.budget:,}"
         rows.append((_seen(cell), format_eps(cell.eps), budget, *_versus(best, other), _ratio(best, other)))
-    if not view.present():
-        return ""
     header = ("(k, N)", "eps", "Q", "T", "spsa [95 %]", "auto [95 %]", "difference [95 %]", "ratio")
     notes = [
         f"`{name}`: {note}."
-        for name in ("auto", "spsa")
+        for name in (OURS, REFERENCE)
         for note in dict.fromkeys(
             note for cell, record in view.present() if cell.method == name for note in record.notes
         )
@@ -487,14 +485,12 @@ def against_spsa(view: View) -> str:
 
 def against_five(view: View) -> str:
     """The default method beside the best of the published ones in every cell of ICCV table 3."""
-    if not view.present():
-        return ""
     theirs = {_same_attack(row.cell, row.cell.method): row.record for row in _table3_rows(view.records)}
     rows, compared, better, worse, above = [], 0, 0, 0, 0
     for cell in sorted(view.cells, key=_place):
         best = view.of(cell)
-        found = [(name, theirs.get(_same_attack(cell, name))) for name in FIVE]
-        others = [(name, record) for name, record in found if record is not None]
+        theirs_by_name = [(name, theirs.get(_same_attack(cell, name))) for name in METHODS]
+        others = [(name, record) for name, record in theirs_by_name if record is not None]
         name, other = _best(others, best)
         setting = (_seen(cell), format_eps(cell.eps), f"{len(others)} of 5", name)
         rows.append((*setting, *_versus(best, other)))
@@ -513,20 +509,20 @@ def against_five(view: View) -> str:
 def budgets(view: View) -> str:
     """What a budget buys."""
     rows = [
-        (f"{cell.budget:,}", *_versus(view.like(cell, "auto"), view.of(cell)))
-        for cell in sorted(_of_method(view, "spsa"), key=lambda cell: cell.budget or 0)
+        (f"{cell.budget:,}", *_versus(view.like(cell, OURS), view.of(cell)))
+        for cell in sorted(_of_method(view, REFERENCE), key=lambda cell: cell.budget or 0)
     ]
     header = ("Q", "T", "spsa [95 %]", "auto [95 %]", "difference [95 %]")
-    return table(header, rows) if view.present() else ""
+    return table(header, rows)
 
 
 def variants(view: View) -> str:
     """What helps the default method and what does not."""
     rows = []
     for cell, record in view.present():
-        whole = view.like(cell, "auto")
+        whole = view.like(cell, OURS)
         if whole is not None:
-            gap = "" if cell.method == "auto" else estimate(_differences(record, whole), "+")
+            gap = "" if cell.method == OURS else estimate(_differences(record, whole), "+")
             tau = record.values["tau"]
             setting = f"{_seen(cell)} at {format_eps(cell.eps)}"
             rows.append((setting, f"`{cell.method}`", str(len(tau)), estimate(tau), gap))
@@ -633,10 +629,8 @@ def _best(
 
 def service_tables(view: View) -> str:
     """Five figures of tau_S for each method and data set, beside the print."""
-    if not view.present():
-        return ""
     lines: list[tuple[int, float, tuple[str, ...]]] = [
-        (block.k, block.eps, ("printed, another service", "spsa", *_five(block)))
+        (block.k, block.eps, ("printed, another service", REFERENCE, *_five(block)))
         for number in (6, 7)
         for block in _recipe(f"iccv21/table{number}").blocks
         if isinstance(block, ServiceBlock)
@@ -707,9 +701,10 @@ def _as_wanted(view: View) -> str:
     """How much better the default method is, cell by cell."""
     ratio, enough, more = WANTED
     rows = []
-    for cell in _of_method(view, "auto"):
+    for cell in _of_method(view, OURS):
         other = next(
-            (view.of(each) for each in _of_method(view, "spsa") if _pair_of(each) == _pair_of(cell)), None
+            (view.of(each) for each in _of_method(view, REFERENCE) if _pair_of(each) == _pair_of(cell)),
+            None,
         )
         best = view.of(cell)
         if best is None or other is None:
@@ -736,27 +731,23 @@ def _pair_of(cell: TableCell) -> tuple[object, ...]:
 
 def vanilla(view: View) -> str:
     """The papers' undefended models beside the printed R@1."""
-    if not view.present():
-        return ""
     rows = []
     for cell in view.cells:
         data, letters = cell.model.rsplit("-", 1)
         record, paper = _training(view, cell), _printed_recall(data, letters)
-        found, gap, comparison = _recall(record), "", _state(record)
-        if found is not None and paper is not None:
-            gap = f"{found - paper:+.2f}"
-            comparison = comparison or nearness(found - paper, NEAR[data])
+        recall, gap, comparison = _recall(record), "", _state(record)
+        if recall is not None and paper is not None:
+            gap = f"{recall - paper:+.2f}"
+            comparison = comparison or nearness(recall - paper, NEAR[data])
         beside = ("" if paper is None else f"{paper:.1f}", gap, comparison)
         more = (number(record.get("accuracy", {}).get(figure)) for figure in ("map", "nmi"))
-        rows.append((letters.upper(), data, *_schedule(record), number(found), *beside, *more))
+        rows.append((letters.upper(), data, *_schedule(record), number(recall), *beside, *more))
     header = ("model", "data", "schedule", "epochs", "minutes", "R@1", "printed", "difference", "")
     return table((*header, "mAP", "NMI"), rows) + _failures(view)
 
 
 def defended(view: View) -> str:
     """The defended models and what attacks leave of them; a printed figure has a row of its own."""
-    if not view.present():
-        return ""
     models, attacks = [], []
     for data in MODEL_TABLES:
         cells = [cell for cell in view.cells if cell.model.startswith(f"{data}-")]
@@ -764,8 +755,8 @@ def defended(view: View) -> str:
         models.append(("CTD, printed", data, "published", "", "", recall, "", ""))
         for cell in cells:
             record = _training(view, cell)
-            found = (number(_recall(record)), _score(record), _state(record))
-            models.append((f"`{cell.model}`", data, *_schedule(record), *found))
+            figures = (number(_recall(record)), _score(record), _state(record))
+            models.append((f"`{cell.model}`", data, *_schedule(record), *figures))
         attacks += [(row[0], data, *row[1:]) for row in _defended_attacks(view, data, cells)]
     header = ("model", "data", "schedule", "epochs", "minutes", "R@1", "ERS [95 %]", "")
     header_attacks = ("model", "data", "schedule", "attack", "before", "PGD [95 %]", "strong [95 %]")
@@ -774,7 +765,7 @@ def defended(view: View) -> str:
 
 
 def _defended_attacks(view: View, data: str, cells: Sequence[TableCell]) -> Iterator[tuple[str, ...]]:
-    """Each printed attack, and below it what came of it on our models."""
+    """Each printed attack, and below it the same attack on our models."""
     printed = {
         (cell.goal, cell.eps): cell.figures[0].printed
         for cell in cells_of(_recipe(f"eccv20/{MODEL_TABLES[data][1]}"))
@@ -786,13 +777,13 @@ def _defended_attacks(view: View, data: str, cells: Sequence[TableCell]) -> Iter
         yield "CTD, printed", "published", named, f"{before:.1f}", f"{after:.1f}", "", "", ""
         for cell in cells:
             record, name = _training(view, cell), f"`{cell.model}`"
-            found = [
+            measured = [
                 each for each in record.get("attacks", ()) if each["goal"] in (goal, goal.removeprefix("sp-"))
             ]
-            if not found:
+            if not measured:
                 yield name, "", "", "", "", "", "", _state(record)
                 continue
-            weak, best = (next(each for each in found if each["method"] == how) for how in ("pgd", STRONG))
+            weak, best = (next(each for each in measured if each["method"] == how) for how in ("pgd", STRONG))
             gap = weak["after"] - after
             attacked = spec(weak["goal"])
             named = f"{attacked.title}, {attacked.letter} = {weak[attacked.letter]}"
@@ -806,9 +797,7 @@ def _defended_attacks(view: View, data: str, cells: Sequence[TableCell]) -> Iter
 
 def better(view: View) -> str:
     """Each defence over its seeds."""
-    if not view.present():
-        return ""
-    defenses: dict[str, list[tuple[str, Line]]] = {}
+    defenses: dict[str, list[tuple[str, JsonObject]]] = {}
     for cell in view.cells:
         defense, seed = cell.model.removeprefix("fashion-mnist-short-").rsplit("-seed", 1)
         defenses.setdefault(defense, []).append((seed, _training(view, cell)))
@@ -829,8 +818,6 @@ def better(view: View) -> str:
 
 def rejected(view: View) -> str:
     """What became of the defences that the paper rejected, epoch by epoch."""
-    if not view.present():
-        return ""
     rows, epochs = [], []
     for cell in view.cells:
         record, name = _training(view, cell), f"`{cell.model.removeprefix('fashion-mnist-')}`"
@@ -846,8 +833,6 @@ def rejected(view: View) -> str:
 
 def photographs(view: View) -> str:
     """Models of photographs."""
-    if not view.present():
-        return ""
     rows = []
     for cell in view.cells:
         data, _, defense = cell.model.partition("-64")
@@ -870,13 +855,13 @@ def training_speed(view: View) -> str:
     return table((f"an epoch of {record['pictures']:,} images", "seconds", "bare seconds", "ratio"), rows)
 
 
-def _training(view: View, cell: TableCell) -> Line:
+def _training(view: View, cell: TableCell) -> JsonObject:
     """What was measured of a trained model, by its names in the record; nothing where it was not run."""
-    found = view.of(cell)
-    return {} if found is None else found.training
+    record = view.of(cell)
+    return {} if record is None else record.training
 
 
-def _schedule(record: Line) -> tuple[str, str, str]:
+def _schedule(record: JsonObject) -> tuple[str, str, str]:
     """Schedule, epochs done and minutes."""
     model = record.get("model")
     if model is None:  # not even one epoch
@@ -885,20 +870,20 @@ def _schedule(record: Line) -> tuple[str, str, str]:
     return model["settings"]["schedule"], epochs, f"{model['seconds'] / 60:.1f}"
 
 
-def _recall(record: Line) -> float | None:
+def _recall(record: JsonObject) -> float | None:
     """R@1 of the checkpoint, None where there is none."""
-    found: float | None = record.get("accuracy", {}).get("recall_at_1")
-    return found
+    recall: float | None = record.get("accuracy", {}).get("recall_at_1")
+    return recall
 
 
-def _score(record: Line) -> str:
+def _score(record: JsonObject) -> str:
     """ERS with its interval."""
-    found = record.get("robustness")
-    return "" if found is None else with_interval(found["ers"], found["ci95"]["ers"])
+    score = record.get("robustness")
+    return "" if score is None else with_interval(score["ers"], score["ci95"]["ers"])
 
 
-def _state(record: Line) -> str:
-    """What there is to know before reading any figure."""
+def _state(record: JsonObject) -> str:
+    """Why there are no ordinary figures: not run, failed or collapsed; else empty."""
     if not record:
         return NOT_RUN
     if record["failure"]:
@@ -917,8 +902,8 @@ def _failures(view: View) -> str:
 def _printed_recall(data: str, model: str) -> float | None:
     """R@1 that ECCV 2020 prints of a model; None where it cannot be read."""
     specs = _recipe(f"eccv20/{MODEL_TABLES[data][0]}").models
-    found = next(spec.recall_at_1 for spec in specs if spec.name == model)
-    return found if isinstance(found, float) else None
+    recall = next(spec.recall_at_1 for spec in specs if spec.name == model)
+    return recall if isinstance(recall, float) else None
 
 
 def _mean(values: Sequence[float]) -> str:
@@ -937,10 +922,6 @@ def _recipe(word: str) -> Recipe:
     return read_recipe(find_recipe(word, None))
 
 
-def _whole(found: Experiment) -> View:
-    return View(cells=cells_of(found.recipe), measured=found.measured, records=found.records)
-
-
 def _markdown(title: str, text: str, command: str, shown: str) -> str:
     return f"## {title}\n\n{text}\n\n```\n{command}\n```\n\n{shown}"
 
@@ -957,11 +938,6 @@ def _metric(cell: TableCell) -> str:
 def _attack(cell: TableCell) -> str:
     """The goal and how many are chosen."""
     return f"{spec(cell.goal).title}, {cell.letter} = {cell.count}"
-
-
-def _eps(cell: TableCell) -> str:
-    """eps, for the order attack as n/255."""
-    return format_eps(cell.eps) if is_order(cell.goal) else f"{cell.eps:g}"
 
 
 def _after(cell: TableCell, record: Measurement) -> str:

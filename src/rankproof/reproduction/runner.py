@@ -40,21 +40,8 @@ from rankproof.system import Stage, find_device, no_display
 from rankproof.training.divergence import TrainingFailedError, chance_recall
 
 CELL_FIELDS = (
-    *(
-        "run",
-        "model",
-        "source",
-        "goal",
-        "eps",
-        "letter",
-        "count",
-        "xi",
-        "method",
-        "visible",
-        "budget",
-        "grid",
-    ),
-    "exclude_self",
+    *("run", "model", "source", "goal", "eps", "letter", "count", "xi", "method"),
+    *("visible", "budget", "grid", "exclude_self"),
 )
 MODELS, OUT = Path("runs/models"), Path("runs/reproduce")
 Made = Table | Drawing | Experiment
@@ -62,7 +49,7 @@ Made = Table | Drawing | Experiment
 
 @dataclass(frozen=True, kw_only=True)
 class ReproductionRequest:
-    """What is asked for.
+    """A recipe to run, and how.
 
     Args:
         word: paper and table or figure, such as "eccv20/table3".
@@ -76,7 +63,7 @@ class ReproductionRequest:
         published_schedule: train defended models as published.
         precision: "single" or "bf16", of the encoder's passes in a training.
         paths: data sets that lie elsewhere, by name.
-        given: checkpoints that are taken as they are, by the name of the model.
+        checkpoints: checkpoints that are taken as they are, by the name of the model.
         root: folder that holds data sets.
         records, models: where finished cells and trained models are kept.
         seed: of all attacks.
@@ -96,7 +83,7 @@ class ReproductionRequest:
     published_schedule: bool = False
     precision: str = "single"
     paths: Mapping[str, str] = field(default_factory=dict)
-    given: Mapping[str, str] = field(default_factory=dict)
+    checkpoints: Mapping[str, str] = field(default_factory=dict)
     root: Path | None = None
     records: Path = RECORDS
     models: Path = MODELS
@@ -108,7 +95,7 @@ class ReproductionRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """What came of a step.
+    """The outcome of a step.
 
     Args:
         measurements: of its cells, all of them on disk.
@@ -123,7 +110,7 @@ class Worker:
     """One process at work on a request.
 
     Args:
-        request: what is asked for.
+        request: what is run, and how.
         stage: given a name, opens a display of progress.
     """
 
@@ -137,7 +124,7 @@ class Worker:
             specs=model_specs(self.recipe),
             folder=request.models,
             paths=request.paths,
-            given=request.given,
+            checkpoints=request.checkpoints,
             root=request.root,
             device=request.device,
             published_schedule=request.published_schedule,
@@ -163,7 +150,7 @@ class Worker:
         return identity(cell, models, self.request.seed)
 
     def do(self, step: Step) -> Done:
-        """Train a model, or run cells; each is kept as soon as it is done."""
+        """Train a model, or run cells; each is recorded as soon as it is done."""
         try:
             if step.training is not None:
                 planned = self.models.planned(step.training.model)
@@ -174,7 +161,7 @@ class Worker:
             return Done(failure=str(error))
 
     def _measured(self, task: Task) -> Measurement:
-        """Run a cell and keep what came of it."""
+        """Run a cell and record its measurement."""
         plans = self.plans(task.cell)
         assert plans is not None
         begin = time.monotonic()
@@ -233,14 +220,16 @@ class Worker:
             notes=outcome.notes,
             versions=versions(),
             command=self.request.command,
-            values=_kept(cell, outcome.values),
+            values=_recorded_values(cell, outcome.values),
             drawing=outcome.drawing,
             training=training,
             curve=None if cell.figures else outcome.curve,
         )
 
 
-def _kept(cell: TableCell, values: Mapping[str, Sequence[int | float]]) -> dict[str, Sequence[int | float]]:
+def _recorded_values(
+    cell: TableCell, values: Mapping[str, Sequence[int | float]]
+) -> dict[str, Sequence[int | float]]:
     """The values of each attack behind the printed figures; all where none is printed.
 
     The start of an attack and what it did to C_SP are kept as means: the records of a table stay small.
@@ -255,10 +244,10 @@ def start_worker(request: ReproductionRequest) -> Callable[[Step], Done]:
 
 
 class Reproduction:
-    """One recipe in work.
+    """The run of one recipe.
 
     Args:
-        request: what is asked for.
+        request: what is run, and how.
         stage: given a name, opens a display of progress.
     """
 
@@ -314,7 +303,7 @@ class Reproduction:
         return self.made()
 
     def made(self) -> Made:
-        """The table or figure with what is on disk, written to the folder of the request."""
+        """The table, figure or experiment from the records, written to the folder of the request."""
         recipe, command = self.recipe, self.request.command
         made: Made
         if isinstance(recipe, TableRecipe):
@@ -326,30 +315,30 @@ class Reproduction:
             models = self._facts(row.record for row in rows if row.record is not None)
             made = Table(recipe=recipe, rows=rows, models=models, command=command)
         elif isinstance(recipe, ExperimentRecipe):
-            found = {cell.name: self._kept(cell) for cell in self.printed}
-            made = Experiment(recipe=recipe, measured=found, records=self.worker.records, command=command)
+            measured = {cell.name: self._recorded(cell) for cell in self.printed}
+            made = Experiment(recipe=recipe, measured=measured, records=self.worker.records, command=command)
         else:
-            parts = [(cell, self._kept(cell) or self._missing(cell)) for cell in self.printed]
+            parts = [(cell, self._recorded(cell) or self._missing(cell)) for cell in self.printed]
             models = self._facts(part for _, part in parts if not isinstance(part, str))
             made = Drawing(recipe=recipe, parts=parts, models=models, command=command)
         made.save(self.out)
         return made
 
     def _worked_off(self, jobs: Sequence[Job[Step]]) -> Generator[tuple[Job[Step], Done], None, None]:
-        """Every job with what came of it, done here or by some workers."""
+        """Every job with its outcome, done here or by several workers."""
         workers = min(self.request.workers, len(jobs))
         if workers < 2:
             return in_turn(jobs, self.worker.do)
         return side_by_side(jobs, partial(start_worker, self.request), workers)
 
     def _rows(self, recipe: TableRecipe, cell: TableCell) -> Iterator[Row]:
-        record = self._kept(cell)
+        record = self._recorded(cell)
         if record is None and cell.method == STRONG:
             return  # the published search is what must be run; ours is shown where it was
         for figure in cell.figures:
             yield row_of(cell, figure, record, recipe.tolerance, self._missing(cell))
 
-    def _kept(self, cell: TableCell) -> Measurement | None:
+    def _recorded(self, cell: TableCell) -> Measurement | None:
         """The record of a cell; one of fewer attacks than asked for is better than none."""
         plans = self.worker.plans(cell)
         if plans is None:
@@ -367,17 +356,17 @@ class Reproduction:
         return "training failed" if failed else "not run"
 
     def _facts(self, records: Iterable[Measurement]) -> dict[str, ModelFacts | None]:
-        """What is known of each model; of one that is not here what its cells recorded."""
+        """The facts of each model; for a model that is not here, those that its cells recorded."""
         models = self.worker.models
         plans = {name: models.planned(name) for cell in self.printed for name in cell.models}
         recorded = {model.key: model for record in records for model in record.models}
 
-        def known(name: str, planned: Planned) -> ModelFacts:
+        def facts_of(name: str, planned: Planned) -> ModelFacts:
             if models.source(planned) is None and planned.key in recorded:
                 return replace(recorded[planned.key], name=name)
             return models.describe(planned)
 
-        return {name: None if planned is None else known(name, planned) for name, planned in plans.items()}
+        return {name: None if planned is None else facts_of(name, planned) for name, planned in plans.items()}
 
     def _task(self, cell: TableCell, same: str, plans: tuple[Planned, Planned]) -> Task:
         target = plans[1]
@@ -386,10 +375,10 @@ class Reproduction:
         return Task(cell=cell, same=same, keys=keys, seconds=seconds)
 
     def _times_of(self, planned: Planned) -> PassTimes:
-        known = (planned.spec.arch, len(planned.splits.test))
-        if known not in self._times:
-            self._times[known] = pass_times(planned, find_device(self.request.device))
-        return self._times[known]
+        key = (planned.spec.arch, len(planned.splits.test))
+        if key not in self._times:
+            self._times[key] = pass_times(planned, find_device(self.request.device))
+        return self._times[key]
 
 
 def _figures_in_words(record: Measurement, cell: TableCell) -> str:
@@ -408,6 +397,6 @@ def _readable(printed: float | None) -> str:
 
 
 def _left(ahead: float, behind: float, took: float) -> str:
-    """The time left, if what is ahead goes as what is behind; both as they were estimated."""
+    """The time left, from the estimates of the work ahead and behind and the time taken so far."""
     seconds = ahead * took / max(behind, 1e-9)
     return f"about {seconds / 60:.0f} min left" if seconds > 100 else f"about {max(seconds, 0.0):.0f} s left"

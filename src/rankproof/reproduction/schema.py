@@ -14,12 +14,11 @@ from rankproof.threat import Threat, parse_eps
 
 UNREADABLE, NOT_PRINTED = "?", ""  # of a figure: not readable in print, not printed at all
 
-JsonObject = dict[str, Any]  # what a file holds
 Typed = float | str  # a figure, UNREADABLE or NOT_PRINTED
 Kind = tuple[Callable[..., Any], Mapping[str, Read], Mapping[str, Read]]
 """What a block becomes, the keys it must have, the keys it may have."""
 
-METHODS = ("rand", "beta", "pso", "nes", "spsa")  # the published black-box methods, in the order of the paper
+METHODS = tuple(name for name in methods.names("black-box") if methods.spec(name).published)
 DRAWINGS = ("curves", "strips", "order", "losses", "weights")
 
 Line = tuple[Typed, ...]
@@ -41,12 +40,12 @@ def text(value: Any) -> str:
     return value
 
 
-def one_of(known: Sequence[str]) -> Read:
+def one_of(choices: Sequence[str]) -> Read:
     """One of some words."""
 
     def read(value: Any) -> str:
-        if value not in known:
-            raise RankproofError(f"{value!r} is unknown; known: {', '.join(known)}")
+        if value not in choices:
+            raise RankproofError(f"{value!r} is unknown; known: {', '.join(choices)}")
         return str(value)
 
     return read
@@ -96,7 +95,7 @@ def level(value: Any) -> float:
 
 
 def typed(value: Any) -> Typed:
-    """A printed figure, or what stands for one."""
+    """A printed figure, UNREADABLE or NOT_PRINTED."""
     return str(value) if value in (UNREADABLE, NOT_PRINTED) else number(value)
 
 

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 import torch
 
 from rankproof.ranking import Ranker
-from rankproof.types import ProgressCallback
+from rankproof.types import ProgressCallback, no_progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -23,7 +23,7 @@ def batch_invariant_multiple(
     ranker: Ranker,
     shape: Sequence[int],
     max_batch: int,
-    progress: ProgressCallback = lambda done, total: None,
+    progress: ProgressCallback = no_progress,
 ) -> int:
     """The batch multiple for which an encoder is batch invariant, found by trying.
 

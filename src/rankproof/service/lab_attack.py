@@ -141,7 +141,7 @@ class LabAttack:
                 id=self.id,
                 state=state,
                 error=self.error if state == "failed" else None,
-                goal="oa",
+                goal=Reorder.SPEC.name,
                 method=automatic().name,
                 eps=settings.eps,
                 k=len(settings.wanted),

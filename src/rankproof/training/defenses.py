@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from rankproof.errors import RankproofError
+from rankproof.io import JsonObject
 from rankproof.ranking.ranker import Ranker
 from rankproof.training.inner_attack import InnerAttack, shifted
 from rankproof.training.losses import Loss, Triplet
-from rankproof.training.settings import RecipePart, Settings
+from rankproof.training.settings import RecipePart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,7 @@ class Defense(Protocol):
         """The loss of one step."""
         ...
 
-    def settings(self) -> Settings:
+    def settings(self) -> JsonObject:
         """All parameters, for the record."""
         ...
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from rankproof.data.dataset import Dataset
-from rankproof.data.images import ProgressCallback
 from rankproof.errors import NotFiniteError, RankproofError
 from rankproof.ranking.gallery import Gallery
 from rankproof.ranking.metrics import recall_at
@@ -27,6 +26,7 @@ from rankproof.training.losses import MetricLearningLoss
 from rankproof.training.recipe import Recipe
 from rankproof.training.samplers import Batch, check_classes
 from rankproof.training.state import State, collect, restore
+from rankproof.types import ProgressCallback, no_progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ class Training:
         self.history = [Epoch(**epoch) for epoch in state.metadata["history"]]
         self.previous_loss = state.metadata["before"]
 
-    def epoch(self, on_batch: ProgressCallback = lambda done, total: None) -> Epoch:
+    def epoch(self, on_batch: ProgressCallback = no_progress) -> Epoch:
         """Train for one more epoch.
 
         Args:
@@ -132,7 +132,7 @@ class Training:
     def run(
         self,
         *,
-        on_batch: ProgressCallback = lambda done, total: None,
+        on_batch: ProgressCallback = no_progress,
         on_epoch: Callable[[Epoch], None] = lambda epoch: None,
         time_limit: float | None = None,
     ) -> list[Epoch]:
@@ -260,7 +260,7 @@ def train(
     test: Dataset,
     recipe: Recipe,
     *,
-    on_batch: ProgressCallback = lambda done, total: None,
+    on_batch: ProgressCallback = no_progress,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     time_limit: float | None = None,
 ) -> list[Epoch]:

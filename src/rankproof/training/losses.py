@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from rankproof.errors import RankproofError
+from rankproof.io import JsonObject
 from rankproof.ranking.distances import Distance
 from rankproof.rng import generator
 from rankproof.training.global_rng import global_rng
-from rankproof.training.settings import RecipePart, Settings
+from rankproof.training.settings import RecipePart
 
 PML = "pml:"
 
@@ -42,7 +43,7 @@ class Loss(Protocol):
         """
         ...
 
-    def settings(self) -> Settings:
+    def settings(self) -> JsonObject:
         """All parameters, for the record."""
         ...
 
@@ -179,7 +180,7 @@ class MetricLearningLoss:
             ) from error
         return value
 
-    def settings(self) -> Settings:
+    def settings(self) -> JsonObject:
         """Names and arguments of loss and miner."""
         return {
             "name": self.name,
@@ -213,7 +214,7 @@ class MetricLearningLoss:
         return modules if self.miner is None else [*modules, ("miner", self.miner)]
 
 
-def _raw_distance(distance: str) -> dict[str, Any]:
+def _raw_distance(distance: str) -> dict[str, nn.Module]:
     """For raw Euclidean embeddings, the library's distance without its usual normalisation to unit length."""
     if distance != "euclidean":
         return {}
@@ -222,7 +223,7 @@ def _raw_distance(distance: str) -> dict[str, Any]:
     return {"distance": LpDistance(normalize_embeddings=False)}
 
 
-def _build(library: Any, name: str, options: dict[str, Any], defaults: dict[str, Any]) -> nn.Module:
+def _build(library: Any, name: str, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> nn.Module:
     """An object of a class of the library, from the options and those of the defaults that it takes."""
     cls = getattr(library, name, None)
     if not (inspect.isclass(cls) and issubclass(cls, nn.Module)):
@@ -235,12 +236,11 @@ def _build(library: Any, name: str, options: dict[str, Any], defaults: dict[str,
     accepted = [
         arg for init in inits if inspect.isfunction(init) for arg in inspect.signature(init).parameters
     ]
-    unknown = [option for option in options if option not in accepted]
-    if unknown:
+    if unknown := [option for option in options if option not in accepted]:
         names = ", ".join(dict.fromkeys(arg for arg in accepted if arg not in ("self", "args", "kwargs")))
         raise RankproofError(f"{PML}{name}: unknown option {unknown[0]!r}; its options are {names}")
     try:
-        built: nn.Module = cls(**{arg: value for arg, value in defaults.items() if arg in accepted} | options)
+        built: nn.Module = cls(**{arg: defaults[arg] for arg in defaults if arg in accepted} | dict(options))
     except (TypeError, ValueError, KeyError, AssertionError, NotImplementedError) as error:
         raise RankproofError(
             f"{PML}{name}: cannot be made with these options ({_first_line(error)})"

@@ -225,10 +225,10 @@ def _dimensions(arch: str, data: Dataset) -> int:
     return int(z.shape[1])
 
 
-def _parsed(option: str, given: Sequence[str]) -> dict[str, Any]:
+def _parsed(option: str, pairs: Sequence[str]) -> dict[str, object]:
     """The values of NAME=VALUE options: Python literals as such, anything else as text."""
-    values: dict[str, Any] = {}
-    for text in given:
+    values: dict[str, object] = {}
+    for text in pairs:
         name, equals, value = text.partition("=")
         if not equals or not name.isidentifier():
             raise RankproofError(f"--{option} {text}: expected NAME=VALUE, such as alpha=2")

@@ -8,12 +8,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from rankproof.errors import RankproofError
+from rankproof.io import JsonObject
 from rankproof.ranking.distances import distance_by_name
 from rankproof.training.defenses import Defense, EmbeddingShift, Undefended, require_triplet_loss
 from rankproof.training.inner_attack import eccv_inner_attack
 from rankproof.training.losses import Contrastive, Loss, Triplet
 from rankproof.training.samplers import FromSet, InBatch, Sampler
-from rankproof.training.settings import Settings
 
 Decay = Literal["constant", "cosine"]
 
@@ -102,7 +102,7 @@ class Recipe:
                 f"{self.sampler.name} makes pairs of its own; use balanced or in-batch"
             )
 
-    def settings(self) -> Settings:
+    def settings(self) -> JsonObject:
         """All of it as plain values, for the record."""
         return {
             "distance": self.distance,

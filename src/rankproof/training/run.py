@@ -8,15 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from rankproof.data.dataset import Dataset
-from rankproof.data.images import ProgressCallback
 from rankproof.errors import RankproofError
-from rankproof.io import versions, write_atomically
+from rankproof.io import JsonObject, versions, write_atomically
 from rankproof.models import new_encoder, save_checkpoint
 from rankproof.models.architectures import ARCHITECTURES
 from rankproof.models.checkpoint import RECORD
@@ -27,7 +25,7 @@ from rankproof.training.divergence import TrainingFailedError
 from rankproof.training.group import ALONE, Group
 from rankproof.training.loop import Epoch, Training, in_precision
 from rankproof.training.recipe import PUBLISHED_SIZE, Recipe
-from rankproof.training.settings import Settings
+from rankproof.types import ProgressCallback, no_progress
 
 LOG, EVENTS = "log.csv", "events"
 
@@ -68,7 +66,7 @@ def train_checkpoint(
     run: Run,
     *,
     group: Group = ALONE,
-    on_batch: ProgressCallback = lambda done, total: None,
+    on_batch: ProgressCallback = no_progress,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     say: Log = lambda line: None,
 ) -> list[Epoch]:
@@ -177,7 +175,7 @@ def _saved_state(run: Run, group: Group, say: Log) -> state.State | None:
     return saved
 
 
-def _identity(run: Run, group: Group) -> Settings:
+def _identity(run: Run, group: Group) -> JsonObject:
     """What must be the same for a training to be resumed, as plain values."""
     settings = run.recipe.settings()
     del settings["schedule"]
@@ -188,7 +186,7 @@ def _identity(run: Run, group: Group) -> Settings:
         for split in (run.data, run.test)
     }
     identity = {"arch": run.arch, **settings, **data, "processes": group.size}
-    plain: Settings = json.loads(json.dumps(identity))  # as they are read back
+    plain: JsonObject = json.loads(json.dumps(identity))  # as they are read back
     return plain
 
 
@@ -196,19 +194,19 @@ def _initial_weights(
     run: Run, encoder: nn.Module, start: state.State | None, say: Log
 ) -> InitialWeights | None:
     """Load the initial weights of a new training; returns those it began with, None for random ones."""
-    given: InitialWeights | None = None
+    named: InitialWeights | None = None
     if run.weights is not None and run.weights.is_file():
-        given = {"name": run.weights.name, "sha256": hashlib.sha256(run.weights.read_bytes()).hexdigest()}
+        named = {"name": run.weights.name, "sha256": hashlib.sha256(run.weights.read_bytes()).hexdigest()}
     if start is not None:
         initial: InitialWeights | None = start.metadata["weights"]
-        if given is not None and given != initial:
+        if named is not None and named != initial:
             raise RankproofError(
                 f"{run.weights}: the training in {run.out} did not begin with these; leave --weights out"
             )
         return initial
     if run.weights is not None:
         say(f"{run.weights}: {load_weights(encoder, run.weights).note}")
-    return given
+    return named
 
 
 def _remove_earlier_training(folder: Path) -> None:
@@ -230,7 +228,7 @@ def _save(run: Run, encoder: nn.Module, training: Training, initial: InitialWeig
     state.write(run.out, state.State(now.tensors, metadata))
 
 
-def _record(run: Run, history: list[Epoch], group: Group, initial: InitialWeights | None) -> dict[str, Any]:
+def _record(run: Run, history: list[Epoch], group: Group, initial: InitialWeights | None) -> JsonObject:
     """The content of model.json, but for the sha256."""
     architecture, last = ARCHITECTURES[run.arch], history[-1]
     statistics = {} if architecture.mean is None else {"mean": architecture.mean, "std": architecture.std}

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from rankproof.errors import RankproofError
+from rankproof.io import JsonObject
 from rankproof.training.global_rng import global_rng
-from rankproof.training.settings import RecipePart, Settings
+from rankproof.training.settings import RecipePart
 from rankproof.training.triplets import random_triplets
 
 S = TypeVar("S", bound="BatchSampler")
@@ -50,7 +51,7 @@ class Sampler(Protocol):
         """Number of batches in an epoch."""
         ...
 
-    def settings(self) -> Settings:
+    def settings(self) -> JsonObject:
         """All parameters, for the record."""
         ...
 
@@ -74,7 +75,7 @@ class BatchSampler(RecipePart):
         return -(-len(labels) // self.batch)
 
     def shared(self: S, processes: int) -> S:
-        """The same with batches of 1 / `processes` the size."""
+        """This sampler with batches of 1 / `processes` the size."""
         if self.batch % processes:
             raise RankproofError(
                 f"a batch of {self.batch} cannot be split evenly among {processes} processes; take a multiple"

@@ -1,10 +1,9 @@
 """What the parts of a recipe write about themselves into a checkpoint's record."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-Settings = dict[str, Any]
-"""Plain values by name, as they stand in model.json."""
+from rankproof.io import JsonObject
 
 
 @dataclass(frozen=True)
@@ -14,8 +13,8 @@ class RecipePart:
     name: ClassVar[str]
     """Used on the command line and in records."""
 
-    def settings(self) -> Settings:
+    def settings(self) -> JsonObject:
         """The name and every field; the fields of an inner attack come last, on the same level."""
         fields = asdict(self)
-        inner: Settings = fields.pop("inner", {})
+        inner: JsonObject = fields.pop("inner", {})
         return {"name": self.name, **fields, **inner}

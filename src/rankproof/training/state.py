@@ -4,14 +4,13 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from rankproof.errors import RankproofError
-from rankproof.io import write_atomically
+from rankproof.io import JsonObject, write_atomically, write_json
 from rankproof.models.weights import decode_safetensors
 from rankproof.training.losses import Loss
 
@@ -31,7 +30,7 @@ class State:
     """
 
     tensors: dict[str, Tensor]
-    metadata: dict[str, Any]
+    metadata: JsonObject
 
 
 def collect(encoder: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -64,7 +63,7 @@ def write(folder: Path, state: State) -> None:
     content = save(state.tensors)
     metadata = {**state.metadata, "sha256": _digest(state.metadata, content)}
     write_atomically(_tensor_file(place, number), content)
-    write_atomically(_metadata_file(place, number), (json.dumps(metadata, indent=2) + "\n").encode())
+    write_json(_metadata_file(place, number), metadata, indent=2)
     (place / UNFINISHED).unlink(missing_ok=True)
     for old in _numbers(place)[:-STATES_ON_DISK]:
         for file in (_metadata_file(place, old), _tensor_file(place, old)):

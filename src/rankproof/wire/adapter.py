@@ -12,6 +12,7 @@ from typing import Any
 
 from rankproof.config_table import Read, read_table
 from rankproof.errors import RankproofError
+from rankproof.io import JsonObject
 from rankproof.wire.json_path import parse_path, values_at
 
 FORMS = ("multipart", "raw", "json")
@@ -64,9 +65,9 @@ class Adapter:
     exhausted: tuple[str, ...] = ("quota",)
 
     def __post_init__(self) -> None:
-        for what, value, known in (("method", self.method, METHODS), ("as", self.form, FORMS)):
-            if value not in known:
-                raise RankproofError(f"{what}: {value!r} is unknown; known: {', '.join(known)}")
+        for what, value, choices in (("method", self.method, METHODS), ("as", self.form, FORMS)):
+            if value not in choices:
+                raise RankproofError(f"{what}: {value!r} is unknown; known: {', '.join(choices)}")
         if reserved := [name for name in self.headers if name.lower() in RESERVED_HEADERS]:
             raise RankproofError(f"headers: {reserved[0]} is set by rankproof itself; leave it out")
         parse_path(self.ids)
@@ -94,7 +95,7 @@ class Adapter:
         except RankproofError as error:
             raise RankproofError(f"{path}: {error}") from None
 
-    def request(self, png: bytes, secrets: Mapping[str, str]) -> dict[str, Any]:
+    def request(self, png: bytes, secrets: Mapping[str, str]) -> JsonObject:
         """The arguments for `httpx.Client.stream` that send a PNG.
 
         Args:
@@ -189,7 +190,7 @@ def _filled(text: str, secrets: Mapping[str, str]) -> str:
     return PLACEHOLDER.sub(secret, text)
 
 
-def _nested(fields: Mapping[str, Any], path: list[str], value: str) -> dict[str, Any]:
+def _nested(fields: Mapping[str, Any], path: list[str], value: str) -> JsonObject:
     """The fields with a value inserted at a path."""
     first, *rest = path
     if not rest:
@@ -201,10 +202,10 @@ def _nested(fields: Mapping[str, Any], path: list[str], value: str) -> dict[str,
 # -- readers: check one value of an adapter file
 
 
-def _read(table: Any, where: str, known: Mapping[str, Read]) -> dict[str, Any]:
+def _read(table: Any, where: str, readers: Mapping[str, Read]) -> JsonObject:
     if not isinstance(table, dict):
         raise RankproofError(f"{where}: expected a table")
-    return read_table(table, where, {}, known)
+    return read_table(table, where, {}, readers)
 
 
 def _text(value: Any) -> str:

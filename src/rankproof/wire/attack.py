@@ -1,12 +1,11 @@
 """The order attack on a running service: one image after the other, resumable, with one report for all."""
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -20,7 +19,7 @@ from rankproof.data.folder import IMAGE_SUFFIXES
 from rankproof.data.images import MAX_BYTES, decode, opened, peek
 from rankproof.errors import RankproofError
 from rankproof.goals import Reorder
-from rankproof.io import write_atomically
+from rankproof.io import JsonObject, write_atomically, write_json
 from rankproof.methods.black_box.base import BlackBoxMethod
 from rankproof.methods.black_box.search import SearchInterruptedError
 from rankproof.methods.black_box.subspace import Subspace
@@ -128,7 +127,7 @@ class ServiceResult:
     images: dict[str, bytes]
     strips: list[dict[str, object]]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The object that `rankproof attack-service --json` prints."""
         return self.summary.to_json() | {"service": self.service, "attacks": self.strips}
 
@@ -138,7 +137,7 @@ class ServiceResult:
             write_atomically(folder / name, png)
         self.result.save(folder)
         for name, value in ((STRIPS, self.strips), (SUMMARY, self.to_json())):
-            write_atomically(folder / name, f"{json.dumps(value, indent=2, allow_nan=False)}\n".encode())
+            write_json(folder / name, value, indent=2, allow_nan=False)
 
 
 def attack_service(

@@ -1,4 +1,4 @@
-"""What a black-box method is: it asks for points of its subspace and is told what was seen there.
+"""The interface of a black-box method: it proposes points of its subspace and learns from the feedback.
 
 A method is a frozen set of hyper-parameters. Its state is a value: tensors whose first dimension is the
 attack. Random numbers of a round come from the seed, the attack's key and the number of the round, which is
@@ -25,17 +25,17 @@ class AttackTensors:
     """Tensors whose first dimension is the attack."""
 
     def take(self: Same, rows: Tensor) -> Same:
-        """The same of some of the attacks."""
+        """The tensors of some of the attacks."""
         return replace(self, **{name: tensor[rows] for name, tensor in self.arrays().items()})
 
     def arrays(self) -> dict[str, Tensor]:
-        """All of it by name."""
+        """The tensors by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """What a method knows of some attacks.
+    """What a method knows of a batch of attacks.
 
     Args:
         low, high: (b, c, s, s) bounds of the latents, in changes of a pixel.
@@ -57,7 +57,7 @@ class Problem:
     k: int
 
     def take(self, rows: Tensor) -> "Problem":
-        """The same for some of the attacks."""
+        """The problem of some of the attacks."""
         return replace(self, low=self.low[rows], high=self.high[rows], rng_keys=self.rng_keys[rows])
 
     @property
@@ -119,7 +119,7 @@ class BlackBoxMethod(Protocol):
         ...
 
     def tell(
-        self, problem: Problem, state: Any, number: int, asked: Latents, feedback: Feedback
+        self, problem: Problem, state: Any, number: int, points: Latents, feedback: Feedback
     ) -> AttackTensors:
         """The state after round `number`."""
         ...

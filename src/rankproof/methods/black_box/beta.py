@@ -62,10 +62,10 @@ class Beta(BlackBoxMethod):
         return problem.eps * (2 * problem.draw(number, self.name, numbers) - 1)
 
     def tell(
-        self, problem: Problem, state: Shapes, number: int, asked: Latents, feedback: Feedback
+        self, problem: Problem, state: Shapes, number: int, points: Latents, feedback: Feedback
     ) -> Shapes:
-        """Score-function ascent, each draw weighted_mean with its own score."""
-        draws = ((asked / problem.eps + 1) / 2).clamp(EDGE, 1 - EDGE)
+        """Score-function ascent, each draw weighted by its own score."""
+        draws = ((points / problem.eps + 1) / 2).clamp(EDGE, 1 - EDGE)
         both = torch.digamma(state.a + state.b)
         score = feedback.score.to(draws)[:, :, None, None, None]
         rate = self.rate or (0.5 if problem.low[0].numel() <= SMALL else 3.0)

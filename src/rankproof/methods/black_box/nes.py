@@ -57,7 +57,7 @@ class NES(BlackBoxMethod):
         return problem.clip(state.latents[:, None] + torch.cat([probes, -probes], dim=1))
 
     def tell(
-        self, problem: Problem, state: AdamPosition, number: int, asked: Latents, feedback: Feedback
+        self, problem: Problem, state: AdamPosition, number: int, points: Latents, feedback: Feedback
     ) -> AdamPosition:
         """One step along the sign of the smoothed gradient."""
         gradient = weighted_mean(half_differences(feedback), self._probes(problem, number)) / (

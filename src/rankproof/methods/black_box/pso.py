@@ -62,7 +62,7 @@ class PSO(BlackBoxMethod):
         """Where the particles are."""
         return state.places
 
-    def tell(self, problem: Problem, state: Swarm, number: int, asked: Latents, feedback: Feedback) -> Swarm:
+    def tell(self, problem: Problem, state: Swarm, number: int, points: Latents, feedback: Feedback) -> Swarm:
         """Remember what is better, then move."""
         score = feedback.score.to(state.places)
         better = score > state.own_score

@@ -11,7 +11,7 @@ from rankproof.types import Feedback
 
 @dataclass(frozen=True)
 class Nothing(AttackTensors):
-    """Random search remembers nothing but how many attacks there are."""
+    """The state of random search, which learns nothing: only the number of attacks."""
 
     attacks: Tensor
 
@@ -40,7 +40,7 @@ class Rand(BlackBoxMethod):
         return problem.clip(problem.eps * problem.uniform(number, self.name, self.population))
 
     def tell(
-        self, problem: Problem, state: Nothing, number: int, asked: Latents, feedback: Feedback
+        self, problem: Problem, state: Nothing, number: int, points: Latents, feedback: Feedback
     ) -> Nothing:
         """Nothing to learn."""
         return state

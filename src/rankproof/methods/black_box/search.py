@@ -1,4 +1,4 @@
-"""The one loop that spends queries."""
+"""The search loop: the only place where queries are spent."""
 
 import math
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ PERFECT = 1 - 1e-9
 
 @dataclass(frozen=True)
 class SearchHistory(AttackTensors):
-    """What a search found so far.
+    """The best images and all scores of a search so far.
 
     Args:
         images: (b, c, h, w) the best images.
@@ -37,7 +37,7 @@ class SearchState:
     """A search between two rounds: all that is needed to go on.
 
     Args:
-        history: what was found.
+        history: images and scores so far.
         method_state: the method's own, of the attacks that still run.
         running: (a,) which attacks these are.
         number: the next round.
@@ -50,7 +50,7 @@ class SearchState:
 
 
 class SearchInterruptedError(RankproofError):
-    """The oracle failed in the middle of a search; `state` holds what was found before."""
+    """The oracle failed in the middle of a search; `state` is that of the last finished round."""
 
     def __init__(self, message: str, state: SearchState) -> None:
         super().__init__(message)
@@ -66,7 +66,7 @@ class Search:
         original: (b, c, h, w) centres of the threat sets.
         threat: what may be changed.
         subspace: where to search.
-        query: sends images and tells what was seen.
+        query: sends images and returns what was seen.
         rng_keys: (b,) names the random numbers of each attack.
         seed: all random numbers come from it.
         budget: Q, queries of each attack, the clean one included.
@@ -85,7 +85,7 @@ class Search:
     k: int
 
     def begin(self, clean: Feedback) -> SearchState:
-        """After the clean query, which `clean` (b, 1) tells of and which is paid for."""
+        """The state after the clean query, whose feedback is `clean` (b, 1) and which counts as spent."""
         count = len(self.original)
         scores = torch.full((count, self.budget), math.nan)
         scores[:, 0] = clean.score[:, 0]
@@ -103,21 +103,20 @@ class Search:
         """One round of all running attacks; the last round sends what the budget still allows."""
         running, history = state.running, state.history
         problem = self._problem.take(running)
-        asked = self.method.ask(problem, state.method_state, state.number)
         spent = int(history.spent[running[0]])
-        asked = asked[:, : self.budget - spent]
-        images = self._images(asked, running)
+        points = self.method.ask(problem, state.method_state, state.number)[:, : self.budget - spent]
+        images = self._images(points, running)
         try:
             feedback = self.query(images, running)
         except Exception as error:
             reached = f"after {spent} of {self.budget} queries"
             raise SearchInterruptedError(f"the search system failed {reached}: {error}", state) from error
         history = _extended(history, running, images, feedback, spent)
-        if spent + asked.shape[1] >= self.budget:
+        if spent + points.shape[1] >= self.budget:
             return SearchState(history, state.method_state, running[:0], state.number + 1)
-        learned = self.method.tell(problem, state.method_state, state.number, asked, feedback)
+        method_state = self.method.tell(problem, state.method_state, state.number, points, feedback)
         left = self._running(history.score[running])
-        return SearchState(history, learned.take(left), running[left], state.number + 1)
+        return SearchState(history, method_state.take(left), running[left], state.number + 1)
 
     @property
     def _image_shape(self) -> tuple[int, int, int]:
@@ -141,10 +140,10 @@ class Search:
             k=self.k,
         )
 
-    def _images(self, asked: Latents, running: Rows) -> Tensor:
+    def _images(self, points: Latents, running: Rows) -> Tensor:
         """The images (a, p, c, h, w) that are really sent."""
         original = self.original[running][:, None]
-        return self.threat.project(original + self.subspace.expand(asked, self._image_shape), original)
+        return self.threat.project(original + self.subspace.expand(points, self._image_shape), original)
 
     def _running(self, score: PerAttack) -> Tensor:
         """Those whose order is not perfect yet, unless nothing may be spent."""
@@ -158,14 +157,14 @@ def _extended(
 ) -> SearchHistory:
     """The history after a round; the first of equally good images is kept."""
     count = images.shape[1]
-    scores, best, kept, total = (
+    scores, best, best_images, total = (
         tensor.clone() for tensor in (history.scores, history.score, history.images, history.spent)
     )
     scores[running, spent : spent + count] = feedback.score.to(scores)
     value, place = feedback.score.to(best).max(1)
     better = value > best[running]
     best[running] = torch.where(better, value, best[running])
-    found = images[torch.arange(len(running)), place]
-    kept[running] = torch.where(better[:, None, None, None], found, kept[running])
+    candidates = images[torch.arange(len(running)), place]
+    best_images[running] = torch.where(better[:, None, None, None], candidates, best_images[running])
     total[running] += count
-    return SearchHistory(kept, best, total, scores)
+    return SearchHistory(best_images, best, total, scores)

@@ -49,7 +49,7 @@ class SPSA(BlackBoxMethod):
         return problem.clip(state.latents[:, None] + torch.cat([probes, -probes], dim=1))
 
     def tell(
-        self, problem: Problem, state: Position, number: int, asked: Latents, feedback: Feedback
+        self, problem: Problem, state: Position, number: int, points: Latents, feedback: Feedback
     ) -> Position:
         """One step along the sign of the gradient."""
         probes = problem.signs(number, self.name, self.pairs)

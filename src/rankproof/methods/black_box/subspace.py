@@ -72,13 +72,13 @@ def parse_subspace(text: str) -> Subspace:
     Raises:
         RankproofError: the text names no subspace.
     """
-    found = re.fullmatch(r"(full)|(blocks|bilinear|cosine):(\d+)", text)
-    if not found:
+    match = re.fullmatch(r"(full)|(blocks|bilinear|cosine):(\d+)", text)
+    if not match:
         raise RankproofError(f"subspace: {text!r} is unknown; write full, blocks:32, bilinear:7 or cosine:16")
-    if found[1]:
+    if match[1]:
         return Subspace("full")
     kinds: dict[str, Kind] = {"blocks": "blocks", "bilinear": "bilinear", "cosine": "cosine"}
-    return Subspace(kinds[found[2]], int(found[3]))
+    return Subspace(kinds[match[2]], int(match[3]))
 
 
 def _basis(kind: Kind, size: int, side: int, like: Tensor) -> Tensor:

@@ -115,13 +115,13 @@ class ThompsonSampling(BlackBoxMethod):
         return self.tell(problem, empty, 0, torch.zeros_like(problem.low)[:, None], clean)
 
     def tell(
-        self, problem: Problem, state: Belief, number: int, asked: Latents, feedback: Feedback
+        self, problem: Problem, state: Belief, number: int, points: Latents, feedback: Feedback
     ) -> Belief:
-        """Add what was feedback to the statistics."""
-        phi = self._waves(problem).features(asked)
+        """Add a round of queries to the statistics."""
+        phi = self._waves(problem).features(points)
         y = _scaled(feedback.places).to(phi)
         score, place = feedback.score.to(phi).max(1)
-        shares = asked.abs().amax((2, 3, 4)) / problem.eps
+        shares = points.abs().amax((2, 3, 4)) / problem.eps
         share = shares.gather(1, place[:, None])[:, 0].clamp(self.first, 1)
         better = score > state.best
         return Belief(
@@ -178,10 +178,10 @@ class ThompsonSampling(BlackBoxMethod):
 
     def _precision(self, state: Belief) -> tuple[Tensor, Tensor]:
         """phi^T phi with the prior added (b, f, f), and the deviation of the noise (b,)."""
-        feedback = state.gram[:, -1, -1, None]  # (b, 1) queries told of; the last feature is 1
-        variance = state.squares / feedback - (state.cross[:, -1] / feedback).square()  # (b, k)
+        count = state.gram[:, -1, -1, None]  # (b, 1) queries so far; the last feature is 1
+        variance = state.squares / count - (state.cross[:, -1] / count).square()  # (b, k)
         spread = variance.mean(1).clamp(min=LEAST_SPREAD)
-        length = state.gram.diagonal(dim1=1, dim2=2)[:, :-2].sum(1) / feedback[:, 0]  # mean |phi|^2
+        length = state.gram.diagonal(dim1=1, dim2=2)[:, :-2].sum(1) / count[:, 0]  # mean |phi|^2
         # The weights' prior variance is spread / |phi|^2: a typical change explains a typical spread.
         prior = self.noise * length.clamp(min=0.3)
         added = torch.full_like(state.gram[:, 0], FREE)

@@ -13,7 +13,7 @@ from rankproof.types import Images, Objective
 
 @dataclass(frozen=True)
 class MethodOutput:
-    """What a method came back with.
+    """The result of a method.
 
     Args:
         images: (b, c, h, w) the adversarial images.

@@ -106,6 +106,6 @@ class PGD:
             gradient, _ = ascend(objective, images)
             zero_gradient &= (gradient == 0).flatten(1).all(1)
             # The point moves freely in the ball; what is scored and returned lies on the threat's grid.
-            point = ball.project(point - schedule.step * gradient.sign(), original)
+            point = ball.project(point - schedule.step * gradient.sign(), original)  # ECCV eq. 6, ICCV eq. 3
             images = threat.project(point, original)
         return MethodOutput(images, schedule.steps, zero_gradient)

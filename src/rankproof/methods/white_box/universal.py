@@ -55,7 +55,7 @@ class Universal:
             moved = original + perturbation
             gradient, _ = ascend(objective, moved.clamp(0, 1))
             zero_gradient &= (gradient == 0).flatten(1).all(1)
-            felt = gradient * ((moved >= 0) & (moved <= 1))
-            step = self.step * felt.mean(0, keepdim=True).sign()
-            perturbation = threat.perturbation(perturbation - step)
+            inside = gradient * ((moved >= 0) & (moved <= 1))
+            step = self.step * inside.mean(0, keepdim=True).sign()
+            perturbation = threat.perturbation(perturbation - step)  # ECCV eq. 14
         return MethodOutput(threat.apply(perturbation, original), self.steps, zero_gradient, perturbation)
