@@ -157,7 +157,7 @@ def test_the_page_says_what_was_found_in_order(page):
     wanted = (
         "runs/mine on digits",
         "of the way from an untouched ranking",
-        "Tested was how runs/mine ranks the 1,797 images of digits",
+        "The audit measures how runs/mine ranks the 1,797 images of digits",
         "recall@1 97.8 %",
         "from the middle of the ranking (50.3 %) to 3.1 % [2.9, 3.4]",
         "so that it moves to 73.3 %",
@@ -332,15 +332,15 @@ def test_white_and_black_boxes_are_not_mixed_up():
     assert by_setting[10, 1000].reference.after == 0.19
     found = pages.conclusion(audit(cells=cells)).replace("\N{NO-BREAK SPACE}", " ")
     assert "the attacks went between 28 % (SP-QA−) and 94 % (CA+) of the way" in found
-    assert "sees only the first 50 results of each query went between 30 % (10 results) and 36 % (5" in found
+    assert "sees only the first 50 results of each query, went between 30 % (10 results) and 36 % (5" in found
     assert "Kendall tau of 0.81" in Page(report.render_html(audit(cells=cells))).text
 
 
 def test_a_black_box_alone_is_told_of_as_such():
     found = pages.conclusion(audit(cells=[seen()])).replace("\N{NO-BREAK SPACE}", " ")
     assert found == (
-        "With at most 4/255 per pixel somebody who sees only the first 50 results went 36 % (5 results) "
-        "of the way to all that the attacker wants."
+        "With at most 4/255 per pixel a black-box attacker who sees only the first 50 results went "
+        "36 % (5 results) of the way to all that the attacker wants."
     )
 
 

@@ -180,13 +180,13 @@ def conclusion(page: ReportPage) -> str:
         return f"No attack on the ranking was run at {format_eps(page.eps)}."
     start, goal = f"With at most {format_eps(page.eps)} per pixel ", "all that the attacker wants"
     if not white:
-        who = f"somebody who sees only {visible_text(black[0][1])}"
+        who = f"a black-box attacker who sees only {visible_text(black[0][1])}"
         return f"{start}{who} went {_span(black)} of the way to {goal}."
     text = f"{start}the attacks went {_span(white)} of the way from an untouched ranking to {goal}."
     if black:
         text += (
-            f" Somebody who does not know the model and sees only {visible_text(black[0][1])} "
-            f"of each query went {_span(black)} of the way to a chosen order of the top results."
+            f" A black-box attacker, who sees only {visible_text(black[0][1])} of each query, "
+            f"went {_span(black)} of the way to a chosen order of the top results."
         )
     return text
 
