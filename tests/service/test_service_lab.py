@@ -75,7 +75,9 @@ def test_an_attack_is_the_one_a_caller_could_make(lab, service, local, settings,
     )
     assert (result["state"], result["error"], result["k"], result["visible"]) == ("done", None, 5, 50)
     assert result["queries_spent"] == len(result["scores"]) == int(local_result.log.spent[0]) <= 60
-    assert result["scores"] == pytest.approx(local_result.log.scores[0, : int(local_result.log.spent[0])].tolist())
+    assert result["scores"] == pytest.approx(
+        local_result.log.scores[0, : int(local_result.log.spent[0])].tolist()
+    )
     assert (result["tau_before"], result["tau"]) == (
         float(local_result.tau_before[0]),
         float(local_result.tau[0]),

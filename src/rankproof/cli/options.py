@@ -244,8 +244,9 @@ class GoalArguments:
         values = {letter: getattr(self, letter) for letter in ("w", "m", "k", "g", "xi")}
         values["order"] = parse_order(self.order)
         given = {letter: value for letter, value in values.items() if value is not None}
-        with about_option():
-            known = registry.spec(self.goal).parameters
+        if self.goal not in (names := registry.names()):  # a distance-based form has a spec, but is no option
+            raise RankproofError(f"--goal {self.goal!r} is unknown; known: {', '.join(names)}")
+        known = registry.spec(self.goal).parameters
         if unknown := [letter for letter in given if letter not in known]:
             letters = ", ".join(f"--{letter}" for letter in known) or "none"
             raise RankproofError(f"--{unknown[0]} is no parameter of goal {self.goal}; it has: {letters}")
@@ -307,7 +308,10 @@ class BlackBoxArguments:
         """Where to search; None is the method's own choice."""
         from rankproof.methods.black_box.subspace import parse_subspace
 
-        return None if self.space is None or self.space == "auto" else parse_subspace(self.space)
+        try:
+            return None if self.space is None or self.space == "auto" else parse_subspace(self.space)
+        except RankproofError as error:
+            raise RankproofError(str(error).replace("subspace", "--space", 1)) from None
 
 
 @contextmanager
