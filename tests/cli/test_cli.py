@@ -157,6 +157,7 @@ def test_words_to_goals():
     ("word", "parameters", "message"),
     [
         ("ca", {}, "known: ca\\+, ca-, qa\\+"),
+        ("qa+-distance", {}, "--goal 'qa\\+-distance' is unknown; known: ca\\+, ca-, qa\\+"),
         ("qa+", {"w": 1}, "--w is no parameter of goal qa\\+; it has: --m"),
         ("shift", {"g": 5}, "it has: none"),
         ("oa", {"m": 5}, "it has: --k, --xi"),
@@ -587,8 +588,8 @@ def test_a_search_system_that_fails_is_one_line(model, monkeypatch):
         (["--visible", "inf", "--k", "798"], "k = 798 is larger than the gallery of 797 items"),
         (["--visible", "k", "--k", "797", "--own-copy", "drop"], "k = 797 is larger than the gallery of 796"),
         (["--visible", "k", "--m", "2"], "--m is no parameter of goal oa; it has: --k, --xi, --order"),
-        (["--budget", "9", "--space", "cube:3"], "space: 'cube:3' is unknown; write full, blocks:32"),
-        (["--budget", "9", "--space", "blocks:0"], "space: the side must be at least 1"),
+        (["--budget", "9", "--space", "cube:3"], "--space: 'cube:3' is unknown; write full, blocks:32"),
+        (["--budget", "9", "--space", "blocks:0"], "--space: the side must be at least 1, got 0"),
         (["--budget", "9", "--order", "0,1,2,3,5"], "order must be a permutation of 0 .. 4"),
         (["--budget", "9", "--order", "down"], "--order 'down' is no order; write places from 0"),
         (["--own-copy", "burn"], "--own-copy must be keep or drop, got 'burn'"),

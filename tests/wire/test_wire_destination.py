@@ -83,6 +83,7 @@ def test_addresses_to_listen_on_are_no_destination(host):
     [
         "127.0.0.1:8000/search",
         "ftp://127.0.0.1/",
+        "ftp://127.0.0.1:21/",
         "file:///etc/passwd",
         "http://",
         "http:///search",

@@ -246,8 +246,9 @@ class GoalArguments:
         values = {letter: getattr(self, letter) for letter in LETTERS}
         values["order"] = parse_order(self.order)
         chosen = {letter: value for letter, value in values.items() if value is not None}
-        with about_option():
-            allowed = registry.spec(self.goal).parameters
+        if self.goal not in (names := registry.names()):  # a distance-based form has a spec, but is no option
+            raise RankproofError(f"--goal {self.goal!r} is unknown; known: {', '.join(names)}")
+        allowed = registry.spec(self.goal).parameters
         if unknown := [letter for letter in chosen if letter not in allowed]:
             letters = ", ".join(f"--{letter}" for letter in allowed) or "none"
             raise RankproofError(f"--{unknown[0]} is no parameter of goal {self.goal}; it has: {letters}")
@@ -309,7 +310,10 @@ class BlackBoxArguments:
         """Where to search; None is the method's own choice."""
         from rankproof.methods.black_box.subspace import parse_subspace
 
-        return None if self.space is None or self.space == "auto" else parse_subspace(self.space)
+        try:
+            return None if self.space is None or self.space == "auto" else parse_subspace(self.space)
+        except RankproofError as error:  # names the parameter of Python
+            raise RankproofError(str(error).replace("subspace", "--space", 1)) from None
 
 
 @contextmanager

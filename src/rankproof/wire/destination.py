@@ -17,6 +17,7 @@ PRIVATE_NETWORKS: tuple[IPv4Network | IPv6Network, ...] = tuple(
     )
 )
 MAX_AUTHORISATION = 200  # characters of an authorisation
+PORTS = {"http": 80, "https": 443}
 
 Resolve = Callable[[str, int], list[Any]]
 
@@ -67,7 +68,7 @@ def _split(url: str) -> tuple[SplitResult, int]:
     """The parts of a URL and its port."""
     try:
         parts = urlsplit(url)
-        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+        port = (parts.port or PORTS[parts.scheme]) if parts.scheme in PORTS else None
     except ValueError as error:
         raise RankproofError(f"{url!r} is no URL ({error})") from None
     unsafe = any(letter.isspace() or letter == "\\" or not letter.isprintable() for letter in url)
