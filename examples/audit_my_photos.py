@@ -48,8 +48,7 @@ def main() -> None:
         trials=TRIALS,
         seed=SEED,
         data=photos.name,
-        data_note=photos.note,
-        classes=photos.classes,
+        options=rp.AuditOptions(data_note=photos.note, classes=photos.classes),
     )
     for flag in report.flags:
         print(f"flag: {flag.cell or 'the audit'}: {flag.text}")

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rankproof.attacks import attack
     from rankproof.attacks.result import AttackResult
     from rankproof.attacks.transfer import choose, on_unseen, transfer
-    from rankproof.audit import AuditResult, audit
+    from rankproof.audit import AuditOptions, AuditResult, audit
     from rankproof.data import load
     from rankproof.errors import RankproofError
     from rankproof.evaluation import accuracy, robustness_score
@@ -40,6 +40,7 @@ __all__ = [
     "SPSA",
     "AttackResult",
     "AttackSummary",
+    "AuditOptions",
     "AuditResult",
     "Beta",
     "BudgetedOracle",
@@ -85,7 +86,7 @@ _PUBLIC = {
     "attacks.result": ("AttackResult",),
     "attacks.summary": ("AttackSummary",),
     "attacks.transfer": ("choose", "on_unseen", "transfer"),
-    "audit": ("AuditResult", "audit"),
+    "audit": ("AuditOptions", "AuditResult", "audit"),
     "data": ("load",),
     "errors": ("RankproofError",),
     "evaluation": ("accuracy", "robustness_score"),

@@ -9,7 +9,7 @@ import torch
 
 from rankproof import Gallery, Threat, audit
 from rankproof.attacks.summary import AttackSummary
-from rankproof.audit import plan
+from rankproof.audit import AuditOptions, plan
 from rankproof.audit.diagnostics import check_curve
 from rankproof.audit.plan import standard_tasks
 from rankproof.goals import Goal, GoalSpec
@@ -84,7 +84,9 @@ def written(gallery, folder, *, trials, tasks=None):
     """The report of an audit, or of some tasks of it: its object and its page."""
     todo = plan(gallery, gallery.images, THREAT, trials=trials)
     todo = todo if tasks is None else replace(todo, tasks=tuple(filter(tasks, todo.tasks)))
-    result = audit(gallery, gallery.images, THREAT, gallery_ids=torch.arange(24), prepared=todo)
+    result = audit(
+        gallery, gallery.images, THREAT, gallery_ids=torch.arange(24), options=AuditOptions(prepared=todo)
+    )
     page = result.save(folder)
     return json.loads((folder / "report.json").read_text()), unescape(page.read_text())
 

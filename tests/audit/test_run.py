@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rankproof import Gallery, Ranker, RankproofError, Threat, attack, audit
-from rankproof.audit import plan
+from rankproof.audit import AuditOptions, plan
 from rankproof.audit.completed_tasks import stopped_trials
 from rankproof.goals import Reorder
 from rankproof.oracles import LocalOracle
@@ -31,8 +31,12 @@ def gallery(make):
 
 
 def run(gallery, **options):
-    options = {"gallery_ids": torch.arange(len(gallery)), "trials": 4, "model": "mine", **options}
-    return audit(gallery, gallery.images, THREAT, **options)
+    """An audit of all images; `options` are those of `audit` and of `AuditOptions`."""
+    front = {"gallery_ids": torch.arange(len(gallery)), "trials": 4}
+    names = {*front, "seed", "data"}
+    front |= {name: value for name, value in options.items() if name in names}
+    more = {name: value for name, value in options.items() if name not in names}
+    return audit(gallery, gallery.images, THREAT, **front, options=AuditOptions(**{"model": "mine", **more}))
 
 
 def figures(result):

@@ -22,7 +22,7 @@ from rankproof import (
     audit,
 )
 from rankproof.attacks.summary import AttackSummary
-from rankproof.audit import AuditResult, plan
+from rankproof.audit import AuditOptions, AuditResult, plan
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "schema"
 
@@ -82,7 +82,9 @@ def test_an_audit_is_what_its_schema_says(gallery, schemas, tmp_path):
     threat = Threat(8 / 255)
     todo = plan(gallery, gallery.images, threat, trials=2)
     todo = replace(todo, tasks=(*todo.tasks[:16:3], *todo.tasks[-2:]))
-    result = audit(gallery, gallery.images, threat, prepared=todo, model_record={"arch": "small"})
+    result = audit(
+        gallery, gallery.images, threat, options=AuditOptions(prepared=todo, model_record={"arch": "small"})
+    )
     result.save(tmp_path)
     saved = json.loads((tmp_path / "report.json").read_text())
     assert errors(schemas[1]["audit"], saved) == []

@@ -2,6 +2,6 @@
 
 from rankproof.audit.plan import AuditTask, Plan, plan
 from rankproof.audit.result import AuditResult
-from rankproof.audit.run import audit
+from rankproof.audit.run import AuditOptions, audit
 
-__all__ = ["AuditResult", "AuditTask", "Plan", "audit", "plan"]
+__all__ = ["AuditOptions", "AuditResult", "AuditTask", "Plan", "audit", "plan"]

@@ -42,6 +42,32 @@ ShareCallback = Callable[[float, float], None]
 """Called with the share done and 1."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class AuditOptions:
+    """How an audit runs, and what its report says of the model and the data.
+
+    Args:
+        time_limit: seconds; picks the trials instead of `trials`.
+        prepared: what `plan` returned, where it was called before.
+        journal: a file that finished figures are saved in; the same audit resumes from there.
+        progress: called with the share done and 1.
+        model, data_note, classes, command, model_record: what the report says of them.
+    """
+
+    time_limit: float | None = None
+    prepared: Plan | None = None
+    journal: Path | None = None
+    progress: ShareCallback = no_progress
+    model: str = ""
+    data_note: str = ""
+    classes: tuple[str, ...] = ()
+    command: str = ""
+    model_record: Mapping[str, Any] | None = None
+
+
+DEFAULTS = AuditOptions()
+
+
 def audit(
     gallery: Gallery,
     queries: Tensor,
@@ -49,17 +75,9 @@ def audit(
     *,
     gallery_ids: Tensor | None = None,
     trials: int | None = None,
-    time_limit: float | None = None,
-    prepared: Plan | None = None,
     seed: int = 0,
-    model: str = "",
     data: str = "images",
-    data_note: str = "",
-    classes: tuple[str, ...] = (),
-    command: str = "",
-    model_record: Mapping[str, Any] | None = None,
-    journal: Path | None = None,
-    progress: ShareCallback = no_progress,
+    options: AuditOptions = DEFAULTS,
 ) -> AuditResult:
     """Attack the ranking in every white-box way of the two papers and in a black box; check the figures.
 
@@ -70,16 +88,14 @@ def audit(
         gallery_ids: (b,) gallery positions of the images' own clean copies; None: they are not in it.
         trials: attacks for each headline figure, drawn from `queries` by `seed`; None is up to 1,000. A
             black-box figure gets a tenth of them, but at least 20.
-        time_limit: seconds; picks the trials instead.
-        prepared: what `plan` returned, where it was called before.
-        journal: a file that finished figures are kept in; an audit that is started again goes on from there.
-        model, data, data_note, classes, command, model_record: what the report says of them.
-        progress: called with the share done and 1.
+        seed: all choices and random numbers come from it.
+        data: what the report calls the images.
+        options: time limit, plan, journal, progress, and what else the report says.
     Returns:
         the whole audit; `save` writes the report.
     """
     _check_queries(gallery, queries, gallery_ids)
-    planned = prepared or plan(gallery, queries, threat, trials=trials, time_limit=time_limit)
+    planned = options.prepared or plan(gallery, queries, threat, trials=trials, time_limit=options.time_limit)
     chosen = draw(len(queries), planned.trials, seed)
     job = _Job(
         gallery=gallery,
@@ -88,13 +104,17 @@ def audit(
         threat=threat,
         seed=seed,
         plan=planned,
-        model=model or gallery.ranker.name,
+        model=options.model or gallery.ranker.name,
         data=data,
-        classes=classes,
+        classes=options.classes,
     )
-    result = _run(job, journal, progress)
-    command = command or result.command
-    return replace(result, data_note=data_note, command=command, model_record=model_record)
+    result = _run(job, options.journal, options.progress)
+    return replace(
+        result,
+        data_note=options.data_note,
+        command=options.command or result.command,
+        model_record=options.model_record,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,8 +66,8 @@ def audit(
         at_least_one("trials", trials)
         limit = duration(time)
         writable(out)
+        from rankproof.audit import AuditOptions, plan
         from rankproof.audit import audit as run
-        from rankproof.audit import plan
         from rankproof.audit.completed_tasks import stopped_trials
         from rankproof.report.page import audit_table, grouped
         from rankproof.threat import Threat, parse_eps
@@ -93,16 +93,18 @@ def audit(
                 images,
                 threat,
                 gallery_ids=target.positions,
-                prepared=todo,
                 seed=seed,
-                model=system.model,
                 data=system.data_name,
-                data_note=target.dataset.note,
-                classes=target.dataset.classes,
-                command=as_typed(),
-                model_record=target.record,
-                journal=out / JOURNAL,
-                progress=tell,
+                options=AuditOptions(
+                    prepared=todo,
+                    journal=out / JOURNAL,
+                    progress=tell,
+                    model=system.model,
+                    data_note=target.dataset.note,
+                    classes=target.dataset.classes,
+                    command=as_typed(),
+                    model_record=target.record,
+                ),
             )
         page = result.save(out)
         if as_json:
