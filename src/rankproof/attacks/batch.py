@@ -161,7 +161,7 @@ def _checked_ids(
 
 
 def _checked_queries(gallery: Gallery | None, queries: Tensor) -> Tensor:
-    """Given queries as the gallery's own embeddings are: prepared for the distance, in its precision."""
+    """Given queries in the precision of the gallery's own embeddings."""
     if gallery is None:
         raise RankproofError(ONLY_CANDIDATES)
     width = gallery.embeddings.shape[1]
@@ -171,4 +171,4 @@ def _checked_queries(gallery: Gallery | None, queries: Tensor) -> Tensor:
         )
     if not bool(torch.isfinite(queries).all()):
         raise RankproofError("queries: the embeddings contain NaN or infinite values")
-    return gallery.ranker.distance.prepare(queries.detach().to(gallery.embeddings))
+    return queries.detach().to(gallery.embeddings)

@@ -94,7 +94,7 @@ def mutual_information(gallery: Gallery, seed: int = 0) -> float:
         knn_func=_no_search,
         kmeans_func=lambda z, count: clusters(z, count, seed),
     )
-    return float(calculator.get_accuracy(gallery.embeddings, classes)["NMI"])
+    return float(calculator.get_accuracy(gallery.ranker.distance.prepare(gallery.embeddings), classes)["NMI"])
 
 
 def clusters(z: Tensor, count: int, seed: int) -> Tensor:

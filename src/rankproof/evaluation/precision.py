@@ -1,14 +1,14 @@
 """Average precision of every item's leave-one-out ranking, without keeping a ranking of all pairs.
 
-Only the places of the items of a query's own class matter. The distances are sorted as bare values, which is
-far quicker than sorting items, and a binary search finds the places. Where another item is exactly as far,
-values cannot tell which comes first, and that query's ranking is sorted with its items.
+Only the places of the items of a query's own class matter. The squared lengths are sorted as bare values,
+which is far quicker than sorting items, and a binary search finds the places. Where another item is as far up
+to rounding, they cannot tell which comes first, and that query's ranking is sorted exactly.
 """
 
 import math
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rankproof.ranking.gallery import Gallery
@@ -38,12 +38,15 @@ def average_precisions(gallery: Gallery, progress: ProgressCallback = no_progres
     labels, size = known_labels(gallery), len(gallery)
     parts = []
     for items in torch.arange(size, device=labels.device).split(max(1, VALUES // size)):
-        distances = torch.empty(len(items), size, dtype=torch.float64, device=labels.device)
-        for rows, columns, block in gallery.blocks(gallery.embeddings[items]):
-            distances[rows, columns] = block
-        distances.scatter_(1, items[:, None], math.inf)  # the item itself stands last and matches nothing
+        z = gallery.embeddings[items]
+        squared, margin = gallery.quick_lengths(z)
+        squared.scatter_(1, items[:, None], math.inf)  # the item itself stands last and matches nothing
         wanted = (labels[items, None] == labels).scatter_(1, items[:, None], False)
-        parts.append(_precisions(_matches(distances, wanted)))
+        matches, unsure = _matches(squared, wanted, 2 * margin)
+        if len(unsure):
+            squared = gallery.refined(z[unsure], squared[unsure], margin[unsure])
+            matches[unsure] = wanted[unsure].gather(1, squared.sort(dim=1, stable=True).indices)
+        parts.append(_precisions(matches))
         progress(int(items[-1]) + 1, size)
     return torch.cat(parts)
 
@@ -56,20 +59,21 @@ def _precisions(matches: Bool[Tensor, "b n"]) -> Float[Tensor, "b 2"]:
     return torch.stack([precision.sum(1), (precision * (places <= size)).sum(1)], dim=1) / size
 
 
-def _matches(distances: Float[Tensor, "b n"], wanted: Bool[Tensor, "b n"]) -> Bool[Tensor, "b n"]:
-    """Which places of each ranking hold a wanted item."""
+def _matches(
+    squared: Float[Tensor, "b n"], wanted: Bool[Tensor, "b n"], slack: Float[Tensor, "b 1"]
+) -> tuple[Bool[Tensor, "b n"], Int[Tensor, " u"]]:
+    """Which places of each ranking hold a wanted item, and the rankings in which that is not certain.
+
+    Args:
+        slack: how much two squared lengths must differ for their order to be certain.
+    """
     rows, columns = wanted.nonzero(as_tuple=True)
     slots = (wanted.cumsum(1) - 1)[rows, columns]
-    to_class = distances.new_full(
-        (len(wanted), max(1, int(wanted.sum(1).max()))), math.inf
-    )  # (b, most wanted)
-    to_class[rows, slots] = distances[rows, columns]
-    ordered = sort_rows(distances.clone())
-    places, after = (torch.searchsorted(ordered, to_class, right=right) for right in (False, True))
+    to_class = squared.new_full((len(wanted), max(1, int(wanted.sum(1).max()))), math.inf)  # (b, most wanted)
+    to_class[rows, slots] = squared[rows, columns]
+    ordered = sort_rows(squared.clone())
+    places = torch.searchsorted(ordered, to_class - slack)
+    after = torch.searchsorted(ordered, to_class + slack, right=True)
     matches = torch.zeros_like(wanted)
     matches[rows, places[rows, slots]] = True
-    unsure = ((after - places > 1) & to_class.isfinite()).any(1)
-    if bool(unsure.any()):
-        order = distances[unsure].sort(dim=1, stable=True).indices
-        matches[unsure] = wanted[unsure].gather(1, order)
-    return matches
+    return matches, ((after - places > 1) & to_class.isfinite()).any(1).nonzero()[:, 0]

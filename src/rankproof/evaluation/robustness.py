@@ -229,7 +229,7 @@ def _check(gallery: Gallery, images: Tensor, trials: int) -> None:
 def _notes(gallery: Gallery, lost: int) -> list[str]:
     """What a reader of the score should know."""
     notes = []
-    if bool(((gallery.embeddings.norm(dim=1) - 1).abs() > UNIT).any()):
+    if bool(((gallery.ranker.distance.prepare(gallery.embeddings).norm(dim=1) - 1).abs() > UNIT).any()):
         notes.append(
             "ERS assumes distances on the unit sphere, which this ranker's are not: cos and shift are taken "
             "after scaling to unit length, and each term is clipped to [0, 100]"

@@ -164,7 +164,7 @@ class BoundCandidate:
         self.targets: Ids = queries if context.queries is None else self.preserved  # no item was chosen
         gallery = context.gallery
         embeddings = gallery.embeddings if context.queries is None else context.queries
-        self._anchors = embeddings[queries]  # (b, w, d)
+        self._anchors = gallery.prepare(embeddings[queries])  # (b, w, d)
         # A query that several attacks share is sorted once; `_row` and `_slot` (b * w) say where each asks.
         unique, inverse = queries.unique(return_inverse=True)
         self._row, self._slot = inverse.flatten(), _places_in_group(inverse.flatten())
@@ -175,7 +175,8 @@ class BoundCandidate:
     def evaluate(self, z: Embeddings, penalty_weight: Tensor | None = None) -> Evaluation:
         """Loss; fitness: the mean share of the gallery behind (CA+) or ahead of (CA-) the candidate."""
         size = self.context.size
-        d = self.context.gallery.ranker.distance.between(self._anchors, z[:, None])  # (b, w) of d(q, c)
+        gallery = self.context.gallery
+        d = gallery.between(self._anchors, gallery.prepare(z)[:, None])  # (b, w) of d(q, c)
         active, sums = self._active(d.detach())
         hinges = self.direction * (active * d - sums) / size  # ECCV eq. 4 and 7
         loss = (self.direction * d if self.form == "distance" else hinges).mean(1)  # ECCV eq. 16 and 17

@@ -21,6 +21,7 @@ from rankproof.rng import integers
 from rankproof.types import Embeddings, Evaluation, Ids, Rows
 
 TOP = 4  # results in sight
+ROWS = 10_000_000  # squared lengths held at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,17 +171,18 @@ class BoundAnchor:
         self.context = context
         self.targets: Ids = targets
         self.preserved: Ids = targets[:, :0]
-        self._anchors = context.gallery.embeddings[targets[:, 0]]  # (b, d)
+        self._anchors = context.gallery.prepared[targets[:, 0]]  # (b, d)
 
     def evaluate(self, z: Embeddings, penalty_weight: Tensor | None = None) -> Evaluation:
         """Loss: the distance to the target; fitness: minus that distance."""
-        left = self.context.gallery.ranker.distance.between(z, self._anchors)
+        gallery = self.context.gallery
+        left = gallery.between(gallery.prepare(z), self._anchors)
         return Evaluation(left, -left.detach())
 
     def metrics(self, z: Embeddings) -> dict[str, Tensor]:
         """The distance to the target."""
-        left = self.context.gallery.ranker.distance.between(z.double(), self._anchors.double())
-        return {"distance": left}
+        gallery = self.context.gallery
+        return {"distance": gallery.exact_between(z, gallery.embeddings[self.targets[:, 0]])}
 
 
 class BoundNearestOther(BoundAnchor):
@@ -204,11 +206,12 @@ class BoundMisrank:
         self.context, self._gallery_ids = context, gallery_ids
         self.targets: Ids = targets
         self.preserved: Ids = targets[:, :0]
-        self._anchors = context.gallery.embeddings[targets]  # (b, 2, d)
+        self._anchors = context.gallery.prepared[targets]  # (b, 2, d)
 
     def evaluate(self, z: Embeddings, penalty_weight: Tensor | None = None) -> Evaluation:
         """Loss: the hinge; fitness: how much nearer the negative is than the positive."""
-        negative, positive = self.context.gallery.ranker.distance.between(z[:, None], self._anchors).unbind(1)
+        gallery = self.context.gallery
+        negative, positive = gallery.between(gallery.prepare(z)[:, None], self._anchors).unbind(1)
         behind = negative - positive
         return Evaluation(behind.relu(), -behind.detach())
 
@@ -234,7 +237,7 @@ class BoundTop(BoundQuery):
 def outermost(context: AttackContext, gallery_ids: Rows, *, same_class: bool, farthest: bool = False) -> Rows:
     """The nearest, or farthest, item of each clean image's own class, or of any other class.
 
-    Distances are taken in double precision, block by block; the image's own clean copy does not count.
+    The image's own clean copy does not count; of equally far items the first in the gallery is taken.
 
     Args:
         gallery_ids: (b,) gallery positions of the images.
@@ -245,17 +248,15 @@ def outermost(context: AttackContext, gallery_ids: Rows, *, same_class: bool, fa
     Raises:
         RankproofError: an image has no such item.
     """
-    labels = known_labels(context.gallery)
-    best = context.clean.new_full((len(gallery_ids),), math.inf, dtype=torch.float64)
+    gallery, labels = context.gallery, known_labels(context.gallery)
+    items = torch.arange(len(gallery), device=labels.device)
     positions = torch.full_like(gallery_ids, -1)
-    for rows, items, distances in context.gallery.blocks(context.clean):
-        fits = (labels[gallery_ids[rows], None] == labels[items]) == same_class  # (rows, items)
-        fits &= gallery_ids[rows, None] != torch.arange(items.start, items.stop, device=fits.device)
-        signed = (-distances if farthest else distances).masked_fill(~fits, math.inf)
-        near, columns = signed.min(1)
-        better = near < best[rows]
-        best[rows] = torch.where(better, near, best[rows])
-        positions[rows] = torch.where(better, columns + items.start, positions[rows])
+    for rows in torch.arange(len(gallery_ids), device=labels.device).split(max(1, ROWS // len(gallery))):
+        own = gallery_ids[rows, None]
+        fits = ((labels[own] == labels) == same_class) & (own != items)  # (rows, n)
+        squared = gallery.squared_lengths(context.clean[rows])
+        signed = (-squared if farthest else squared).masked_fill(~fits, math.inf)
+        positions[rows] = signed.argmin(1).where(fits.any(1), -1)  # the first of equal ones
     if bool((positions < 0).any()):
         item = int(gallery_ids[positions < 0][0])
         kind = "another item of its class" if same_class else "an item of another class"

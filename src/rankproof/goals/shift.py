@@ -44,16 +44,16 @@ class BoundShift:
     stationary = True
 
     def __init__(self, context: AttackContext) -> None:
-        self.context = context
+        self.context, self._gallery = context, context.gallery
+        self._clean = context.gallery.prepare(context.clean)
         self.targets: Ids = context.clean.new_empty(len(context.clean), 0).long()
         self.preserved: Ids = self.targets
 
     def evaluate(self, z: Embeddings, penalty_weight: Tensor | None = None) -> Evaluation:
         """Loss: minus the distance moved; fitness: that distance."""
-        moved = self.context.gallery.ranker.distance.between(z, self.context.clean)
+        moved = self._gallery.between(self._gallery.prepare(z), self._clean)
         return Evaluation(-moved, moved.detach())
 
     def metrics(self, z: Embeddings) -> dict[str, Tensor]:
         """The distance moved."""
-        distance = self.context.gallery.ranker.distance
-        return {"shift": distance.between(z.double(), self.context.clean.double())}
+        return {"shift": self._gallery.exact_between(z, self.context.clean)}

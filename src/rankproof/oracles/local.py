@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rankproof.errors import RankproofError
 from rankproof.oracles.base import TrackedItems
-from rankproof.ranking.distances import Cosine, Euclidean
+from rankproof.ranking.distances import LengthDistance
 from rankproof.ranking.gallery import Gallery
 from rankproof.types import Ids, Images, ImageSets, Places
 
@@ -20,7 +20,7 @@ SLACK = 3e-3  # of single-precision distances that only decide which items are l
 class LocalOracle:
     """A gallery behind a curtain: positions among its first N results.
 
-    Positions are counted in double precision, equal distances in gallery order. Only items that can stand
+    Positions are exact, equal distances in gallery order. Only items that can stand
     before a tracked one are counted: with all images of an attack within r of their mean embedding m, an
     item x comes before c for none of them where |m - x| > max d(q, c) + r (triangle inequality).
 
@@ -47,13 +47,10 @@ class LocalOracle:
         """Positions of the tracked items, at most `visible`."""
         z = self._embed(images.flatten(0, 1)).view(*images.shape[:2], -1)  # (b, p, d)
         tracked = tracked.to(z.device)
-        places = self._pruned(z, tracked) if self._is_metric else self._counted(z, tracked)
+        by_length = isinstance(self.gallery.ranker.distance, LengthDistance)
+        places = self._pruned(z, tracked) if by_length else self._counted(z, tracked)
         places = places if self.visible is None else places.clamp(max=self.visible)
         return places.to(images.device)
-
-    @property
-    def _is_metric(self) -> bool:
-        return isinstance(self.gallery.ranker.distance, Cosine | Euclidean)
 
     def _embed(self, images: Images) -> Tensor:
         ranker = self.gallery.ranker
@@ -71,8 +68,9 @@ class LocalOracle:
         return places.view(*z.shape[:2], -1)
 
     def _pruned(self, z: Tensor, tracked: TrackedItems) -> Tensor:
-        """Positions by comparing with the items that can matter; both distances grow with |a - b|."""
-        database = self.gallery.embeddings
+        """Positions by comparing with the items that can matter: the distance grows with |a - b|."""
+        database, embeddings = self.gallery.prepared, z
+        z = self.gallery.prepare(z)
         centres = z.mean(1)  # (b, d)
         radii = (z - centres[:, None]).norm(dim=2).amax(1)  # (b,)
         far = self._lengths(centres)  # (b, n)
@@ -84,32 +82,30 @@ class LocalOracle:
             # The first N for any of the images lie within the N-th length from the centre plus twice r.
             places = min(len(database), self.visible + (tracked.excluded is not None))
             limits = torch.minimum(limits, far.topk(places, dim=1, largest=False).values[:, -1] + 2 * radii)
-        near = far <= (limits * (1 + SLACK) + SLACK * z.norm(dim=2).amax(1))[:, None]
+        # Lengths that single precision cannot hold are no reason to leave an item out.
+        near = ~(far > (limits * (1 + SLACK) + SLACK * z.norm(dim=2).amax(1))[:, None])
         excluded = tracked.excluded.tolist() if tracked.excluded is not None else [None] * len(z)
         return torch.stack([
             self._exact(rows, ids, mask.nonzero()[:, 0], skip)
-            for rows, ids, mask, skip in zip(z, tracked.ids, near, excluded, strict=True)
+            for rows, ids, mask, skip in zip(embeddings, tracked.ids, near, excluded, strict=True)
         ])  # fmt: skip
 
     @cached_property
     def _squares(self) -> Tensor:
-        """(n,) squared lengths of the gallery's embeddings."""
-        return self.gallery.embeddings.square().sum(1)
+        """(n,) squared lengths of the gallery's prepared embeddings."""
+        return self.gallery.prepared.square().sum(1)
 
     def _lengths(self, centres: Tensor) -> Tensor:
         """(b, n) lengths |m - x| from points (b, d), in single precision."""
-        squares = torch.addmm(self._squares, centres, self.gallery.embeddings.t(), alpha=-2)
+        squares = torch.addmm(self._squares, centres, self.gallery.prepared.t(), alpha=-2)
         return squares.add_(centres.square().sum(1)[:, None]).clamp_(min=0).sqrt_()
 
     def _exact(self, z: Tensor, tracked_items: Tensor, items: Tensor, excluded: int | None) -> Tensor:
         """Positions (p, k) for the images of one attack (p, d) among some items; n where not among them."""
         items = items if excluded is None else items[items != excluded]
-        block = self.gallery.embeddings[items].double()
-        distances = self.gallery.ranker.distance.pairwise(z.double(), block)  # (p, m)
-        columns = torch.searchsorted(items, tracked_items)
+        seen = torch.isin(tracked_items, items)  # (k,)
         places = z.new_full((len(z), len(tracked_items)), len(self.gallery), dtype=torch.int64)
-        for number, column in enumerate(columns.tolist()):
-            if column < len(items) and items[column] == tracked_items[number]:
-                d = distances[:, column, None]
-                places[:, number] = (distances < d).sum(1) + (distances[:, :column] == d).sum(1)
+        if bool(seen.any()):
+            chosen = tracked_items[seen].expand(len(z), -1)
+            places[:, seen] = self.gallery.rank_of(z, chosen, ties="order", among=items)
         return places

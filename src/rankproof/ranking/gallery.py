@@ -1,23 +1,30 @@
 """A gallery: the embeddings of a whole database, and where items stand in its rankings.
 
-Verdicts are taken in double precision: 32-bit cosine distances of near neighbours are so coarse that
-different items tie, and a tie is a wrong rank. Products are taken in blocks, so that no matrix of all
-pairs is ever held, and ranks are counted, never sorted for.
+Ranks are those of exact arithmetic on the embeddings, whatever their scale and however near to each other
+they lie: `rankproof.ranking.exact` decides what double precision leaves open. Products are taken in blocks,
+so that no matrix of all pairs is ever held, and ranks are counted, never sorted for.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from rankproof.errors import RankproofError
+from rankproof.ranking.distances import LengthDistance
+from rankproof.ranking.exact import PAIR_VALUES, Frame, LengthFrame, Points, exact_distances, frame_of
 from rankproof.ranking.ranker import Ranker
+from rankproof.ranking.sorting import sort_rows
 from rankproof.types import ProgressCallback, no_progress
 
 BLOCK_ITEMS = 8192  # gallery items in one block of distances
 BLOCK_QUERIES = 512  # queries in one block of distances
-ROUNDING = 1e-10  # of double-precision distances computed in two ways
+SPARE = 8  # items a search keeps beyond those asked for, to see whether the order of the last is certain
+WHOLE_VALUES = 10_000_000  # squared lengths of whole rows held at once
+KEPT_VALUES = 50_000_000  # embedding values up to which a gallery keeps its points in double precision
+NARROW = 1 / 64  # spread of the embeddings around their centre, relative to its length
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,7 @@ class Gallery:
 
     Args:
         ranker: how images become embeddings, and the distance between them.
-        embeddings: (n, d) prepared embeddings of all items.
+        embeddings: (n, d) embeddings of all items, as the encoder returned them.
         labels: (n,) class of each item, where known.
         images: (n, c, h, w) the items themselves, for reports; never used to rank.
     """
@@ -60,22 +67,126 @@ class Gallery:
     def __len__(self) -> int:
         return len(self.embeddings)
 
-    def distances(self, z: Tensor) -> Tensor:
-        """All distances from embeddings (b, d) to the whole gallery, (b, n), in the gallery's precision."""
-        return self.ranker.distance.pairwise(z, self.embeddings)
+    # -- what attacks go by: differentiable, in the gallery's precision ------------------------------
 
-    def blocks(self, z: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
-        """The distances from (b, d) to the gallery in double precision, block by block.
+    @cached_property
+    def frame(self) -> Frame:
+        """How the embeddings are compared in double precision."""
+        return frame_of(self.embeddings, self.ranker.distance)
+
+    @cached_property
+    def prepared(self) -> Tensor:
+        """(n, d) all embeddings as `prepare` returns them."""
+        return self.prepare(self.embeddings)
+
+    def prepare(self, z: Tensor) -> Tensor:
+        """Embeddings (..., d) as attacks compare them: scaled as the distance asks, and moved if narrow.
+
+        Where all embeddings lie close together, single precision would lose their distances. There they are
+        taken from the gallery's centre, which changes no distance.
+        """
+        prepared = self.ranker.distance.prepare(z)
+        return prepared if self._centre is None else prepared - self._centre
+
+    @cached_property
+    def _centre(self) -> Tensor | None:
+        """(d,) the centre from which embeddings are taken in a narrow gallery, else None."""
+        frame = self.frame
+        if not isinstance(frame, LengthFrame) or frame.spread >= NARROW * float(frame.centre.norm()):
+            return None
+        return (frame.centre / frame.scale).to(self.embeddings)
+
+    def distances(self, z: Tensor) -> Tensor:
+        """All distances from embeddings (b, d) to the whole gallery, (b, n)."""
+        distance, prepared = self.ranker.distance, self.prepare(z)
+        if self._centre is None or not isinstance(distance, LengthDistance):
+            return distance.pairwise(prepared, self.prepared)
+        return distance.near_pairwise(prepared, self.prepared)
+
+    def between(self, a: Tensor, b: Tensor) -> Tensor:
+        """Distances along the last dimension of embeddings that `prepare` returned: (..., d) to (...)."""
+        distance = self.ranker.distance
+        if self._centre is None or not isinstance(distance, LengthDistance):
+            return distance.between(a, b)
+        return distance.near_between(a, b)
+
+    # -- what figures are taken from: double precision, and exact where that leaves the order open ----
+
+    def exact_between(self, a: Tensor, b: Tensor) -> Tensor:
+        """(p,) distances between pairs of embeddings (p, d), exact to the last digits of double precision."""
+        return exact_distances(self.ranker.distance, a, b)
+
+    @cached_property
+    def _kept_points(self) -> Points | None:
+        """All items in the frame, where they are few enough to be kept."""
+        return self.frame.points(self.embeddings) if self.embeddings.numel() <= KEPT_VALUES else None
+
+    def _points(self, items: slice | Tensor) -> Points:
+        """Some items in the frame."""
+        kept = self._kept_points
+        return self.frame.points(self.embeddings[items]) if kept is None else kept[items]
+
+    def blocks(self, points: Points) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Quick squared lengths from points of the frame (b, d) to the gallery, block by block.
 
         Yields:
-            the rows of `z`, the gallery items, and their distances.
+            the rows of the points, the gallery items, and their squared lengths (rows, items).
         """
         for first in range(0, len(self), BLOCK_ITEMS):
             items = slice(first, min(first + BLOCK_ITEMS, len(self)))
-            block = self.embeddings[items].double()
-            for start in range(0, len(z), BLOCK_QUERIES):
-                rows = slice(start, min(start + BLOCK_QUERIES, len(z)))
-                yield rows, items, self.ranker.distance.pairwise(z[rows].double(), block)
+            block = self._points(items)
+            for start in range(0, len(points), BLOCK_QUERIES):
+                rows = slice(start, min(start + BLOCK_QUERIES, len(points)))
+                yield rows, items, self.frame.squared(points[rows], block)
+
+    @cached_property
+    def _groups(self) -> Tensor:
+        """(n,) a number for each item; items with equal embeddings have the same."""
+        bits = self.embeddings.contiguous().view(torch.uint8)
+        random = torch.Generator().manual_seed(0)
+        factors = torch.randint(-(2**63), 2**63 - 1, (bits.shape[1],), generator=random).to(bits.device)
+        # Sums of products modulo 2^64: unequal embeddings collide once in 2^64 pairs.
+        sums = torch.cat([(part * factors).sum(1) for part in bits.split(BLOCK_ITEMS)])
+        return sums.unique(return_inverse=True)[1]
+
+    def _exact(self, z: Tensor, rows: Tensor, items: Tensor) -> Tensor:
+        """(p,) exact squared lengths from rows of `z` (b, d) to items; equal items are computed once."""
+        keys, inverse = (rows * len(self) + self._groups[items]).unique(return_inverse=True)
+        pair = torch.empty_like(keys).scatter_(0, inverse, torch.arange(len(rows), device=rows.device))
+        return self.frame.exact(z[rows[pair]], self.embeddings[items[pair]])[inverse]
+
+    def refined(self, z: Tensor, squared: Tensor, margin: Tensor, items: Tensor | None = None) -> Tensor:
+        """Squared lengths (b, c) in exact order: those that lie too near to others are replaced.
+
+        Args:
+            z: (b, d) the embeddings they are taken from.
+            squared: (b, c) quick squared lengths.
+            margin: (b, 1) their largest error.
+            items: (b, c) the items they belong to; None for the whole gallery.
+        """
+        ordered = sort_rows(squared.clone())
+        touched = (ordered[:, 1:] - ordered[:, :-1] <= 2 * margin).any(1).nonzero()[:, 0]
+        if not len(touched):
+            return squared
+        ordered, places = squared[touched].sort(dim=1)
+        close = ordered[:, 1:] - ordered[:, :-1] <= 2 * margin[touched]
+        none = torch.zeros_like(close[:, :1])
+        rows, columns = (torch.cat([close, none], 1) | torch.cat([none, close], 1)).nonzero(as_tuple=True)
+        rows, columns = touched[rows], places[rows, columns]
+        exact = self._exact(z, rows, columns if items is None else items[rows, columns])
+        return squared.index_put((rows, columns), exact)
+
+    def quick_lengths(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared lengths (b, n) from embeddings (b, d) to the gallery, and their largest error (b, 1)."""
+        points = self.frame.points(z)
+        squared = torch.empty(len(z), len(self), dtype=torch.float64, device=z.device)
+        for rows, items, block in self.blocks(points):
+            squared[rows, items] = block
+        return squared, self.frame.margin(points)
+
+    def squared_lengths(self, z: Tensor) -> Tensor:
+        """(b, n) squared lengths from embeddings (b, d) to the whole gallery, in exact order."""
+        return self.refined(z, *self.quick_lengths(z))
 
     def search(self, z: Tensor, top: int, *, excluded: Tensor | None = None) -> Tensor:
         """The nearest items, nearest first; equal distances in gallery order.
@@ -92,25 +203,44 @@ class Gallery:
             others[:, -1] &= ~others.all(1)  # duplicates may have pushed the excluded item further back
             return ids[others].view(len(ids), top)
         top = min(top, len(self))
-        best = z.new_empty(len(z), 0, dtype=torch.float64)
-        ids = torch.empty(len(z), 0, dtype=torch.int64, device=z.device)
-        for first in range(0, len(self), BLOCK_ITEMS):
-            parts = list(self._nearest_in_block(z, first, top))
-            best = torch.cat([best, torch.cat([d for d, _ in parts])], dim=1)
-            ids = torch.cat([ids, torch.cat([i for _, i in parts])], dim=1)
-            order = best.sort(dim=1, stable=True).indices[:, :top]
-            best, ids = best.gather(1, order), ids.gather(1, order)
-        return ids
+        points = self.frame.points(z)
+        margin = self.frame.margin(points)
+        squared, ids = self._nearest(points, min(top + SPARE, len(self)))
+        last, beyond = squared[:, top - 1 : top], squared[:, -1:]
+        order = self.refined(z, squared, margin, ids).sort(dim=1, stable=True).indices[:, :top]
+        found = ids.gather(1, order)
+        if squared.shape[1] < len(self):
+            # An item that was not kept is at least as far as the last one that was.
+            unsure = (beyond - last <= 2 * margin)[:, 0].nonzero()[:, 0]
+            for rows in unsure.split(max(1, WHOLE_VALUES // len(self))):
+                found[rows] = self.squared_lengths(z[rows]).sort(dim=1, stable=True).indices[:, :top]
+        return found
 
-    def _nearest_in_block(self, z: Tensor, first: int, top: int) -> Iterator[tuple[Tensor, Tensor]]:
-        block = self.embeddings[first : first + BLOCK_ITEMS].double()
-        for rows in z.split(BLOCK_QUERIES):
-            distances = self.ranker.distance.pairwise(rows.double(), block)
-            near, ids = _stable_smallest(distances, min(top, distances.shape[1]))
-            yield near, ids + first
+    def _nearest(self, points: Points, count: int) -> tuple[Tensor, Tensor]:
+        """The smallest `count` quick squared lengths of each row and their items, equal ones by position."""
+        squared = points.squares.new_empty(len(points), 0)
+        ids = torch.empty(len(points), 0, dtype=torch.int64, device=squared.device)
+        parts: list[tuple[Tensor, Tensor]] = []
+        for rows, items, block in self.blocks(points):
+            near, columns = block.topk(min(count, block.shape[1]), dim=1, largest=False)
+            parts.append((near, columns + items.start))
+            if rows.stop == len(points):
+                squared = torch.cat([squared, torch.cat([near for near, _ in parts])], dim=1)
+                ids, parts = torch.cat([ids, torch.cat([numbers for _, numbers in parts])], dim=1), []
+                squared, columns = squared.topk(min(count, squared.shape[1]), dim=1, largest=False)
+                ids = ids.gather(1, columns)
+        ids, columns = ids.sort(dim=1)
+        squared, columns = squared.gather(1, columns).sort(dim=1, stable=True)
+        return squared, ids.gather(1, columns)
 
     def rank_of(
-        self, z: Tensor, chosen: Tensor, *, ties: str = "strict", excluded: Tensor | None = None
+        self,
+        z: Tensor,
+        chosen: Tensor,
+        *,
+        ties: str = "strict",
+        excluded: Tensor | None = None,
+        among: Tensor | None = None,
     ) -> Tensor:
         """Where the chosen items stand in the ranking of each query, counted from 0.
 
@@ -122,37 +252,34 @@ class Gallery:
             ties: "strict" counts strictly nearer items; "order" also those equally far that come before
                 `c` in the gallery, which is its place in the returned list.
             excluded: (b,) items that do not count, such as the query's own clean copy; None counts all.
+            among: (k,) the only items that count, in gallery order; None counts all.
         Returns:
             (b, m) ranks, int64.
         """
-        columns = chosen if excluded is None else torch.cat([chosen, excluded[:, None]], dim=1)
-        d = self._chosen_distances(z, columns)  # (b, m), or (b, m + 1) with the excluded item last
-        ranks = torch.zeros_like(chosen)
-        for rows, items, distances in self.blocks(z):
-            for column in range(chosen.shape[1]):
-                threshold = d[rows, column, None]
-                nearer = distances < threshold
-                if ties == "order":
-                    before = (
-                        torch.arange(items.start, items.stop, device=z.device) < chosen[rows, column, None]
+        ranks, rows = torch.zeros_like(chosen), torch.arange(len(z), device=z.device)
+        points = self.frame.points(z)
+        own = rows.repeat_interleave(chosen.shape[1])
+        limits = self._lengths(points, own, lambda part: self._points(chosen.flatten()[part]))
+        limits, slack = limits.view(chosen.shape), 2 * self.frame.margin(points)
+        positions = torch.arange(len(self), device=z.device) if among is None else among
+        for ids in positions.split(BLOCK_ITEMS):
+            block = self._points(ids if among is not None else slice(int(ids[0]), int(ids[-1]) + 1))
+            for part in rows.split(BLOCK_QUERIES):
+                squared = self.frame.squared(points[part], block)
+                if excluded is not None:
+                    _leave_out(squared, ids, excluded[part])
+                for column, items in enumerate(chosen[part].unbind(1)):
+                    present = _find(ids, items)[1]
+                    limit = _Limit(
+                        squared=limits[part, column, None],
+                        slack=slack[part],
+                        anchors=z[part],
+                        chosen=self.embeddings[items],
+                        present=present if excluded is None else present & (items != excluded[part]),
+                        first=items if ties == "order" else None,
                     )
-                    nearer |= (distances == threshold) & before
-                ranks[rows, column] += nearer.sum(1)
-        if excluded is not None:
-            counted = d[:, -1:] < d[:, :-1]
-            if ties == "order":
-                counted |= (d[:, -1:] == d[:, :-1]) & (excluded[:, None] < chosen)
-            ranks -= counted.to(ranks.dtype)
+                    ranks[part, column] += self._nearer(squared, ids, limit)
         return ranks
-
-    def _chosen_distances(self, z: Tensor, chosen: Tensor) -> Tensor:
-        """The distances (b, m) of the chosen items, to the bit the ones that `blocks` yields."""
-        d = torch.empty(chosen.shape, dtype=torch.float64, device=z.device)
-        for rows, items, distances in self.blocks(z):
-            inside = (chosen[rows] >= items.start) & (chosen[rows] < items.stop)
-            local = (chosen[rows] - items.start).clamp(0, distances.shape[1] - 1)
-            d[rows] = torch.where(inside, distances.gather(1, local), d[rows])
-        return d
 
     def rank_among(
         self, z: Tensor, queries: Tensor, *, given: Tensor | None = None, excluded: Tensor | None = None
@@ -170,40 +297,83 @@ class Gallery:
             (b, w) ranks, int64.
         """
         unique, inverse = queries.unique(return_inverse=True)
-        anchors = (self.embeddings if given is None else given)[unique].double()
-        d = self.ranker.distance.between(anchors[inverse], z.double()[:, None])  # (b, w)
-        d -= ROUNDING * (1 + d.abs())  # the blocks round otherwise: an equally far copy must not count
-        flat, order = inverse.flatten().sort(stable=True)
-        thresholds = d.flatten()[order]  # grouped by query
-        counts = torch.zeros_like(flat)
-        for rows, _, distances in self.blocks(anchors):
-            first = int(torch.searchsorted(flat, rows.start))
-            last = int(torch.searchsorted(flat, rows.stop))
-            for part in range(first, last, BLOCK_QUERIES):
-                group = slice(part, min(part + BLOCK_QUERIES, last))
-                nearer = distances[flat[group] - rows.start] < thresholds[group, None]
-                counts[group] += nearer.sum(1)
-        ranks = torch.empty_like(counts)
-        ranks[order] = counts
-        ranks = ranks.view(queries.shape)
-        if excluded is not None:
-            copies = self.embeddings[excluded].double()[:, None]
-            ranks -= (self.ranker.distance.between(anchors[inverse], copies) < d).to(ranks.dtype)
-        return ranks
+        anchors = (self.embeddings if given is None else given)[unique]
+        # One slot for each query of each candidate (b * w), grouped by query.
+        query, order = inverse.flatten().sort(stable=True)
+        candidate = order // queries.shape[1]
+        points, ends = self.frame.points(anchors), self.frame.points(z)
+        limits = self._lengths(points, query, lambda part: ends[candidate[part]])[:, None]
+        slack = 2 * self.frame.margin(points, ends)
+        counts = torch.zeros_like(query)
+        for rows, items, squared in self.blocks(points):
+            ids = torch.arange(items.start, items.stop, device=z.device)
+            first = int(torch.searchsorted(query, rows.start))
+            last = int(torch.searchsorted(query, rows.stop))
+            for start in range(first, last, BLOCK_QUERIES):
+                slots = slice(start, min(start + BLOCK_QUERIES, last))
+                asked, moved = query[slots], candidate[slots]
+                there = squared[asked - rows.start]
+                if excluded is not None:
+                    _leave_out(there, ids, excluded[moved])
+                limit = _Limit(
+                    squared=limits[slots], slack=slack[asked], anchors=anchors[asked], chosen=z[moved]
+                )
+                counts[slots] += self._nearer(there, ids, limit)
+        return torch.empty_like(counts).scatter_(0, order, counts).view(queries.shape)
+
+    def _lengths(self, points: Points, rows: Tensor, ends: Callable[[slice], Points]) -> Tensor:
+        """(p,) quick squared lengths from the points at some rows (p,), each to its own end."""
+        size = max(1, PAIR_VALUES // points.vectors.shape[1])
+        parts = [slice(start, start + size) for start in range(0, len(rows), size)]
+        return torch.cat([self.frame.squared_to(points[rows[part]], ends(part)) for part in parts])
+
+    def _nearer(self, squared: Tensor, ids: Tensor, limit: "_Limit") -> Tensor:
+        """(g,) how many of some items (k,) stand before the chosen one of each row."""
+        certain = squared < limit.squared - limit.slack
+        possible = squared <= limit.squared + limit.slack
+        count = certain.sum(1)
+        open_rows = (possible.sum(1) - count != limit.present).nonzero()[:, 0]
+        if not len(open_rows):
+            return count
+        anchors = limit.anchors[open_rows]
+        rows, columns = (possible[open_rows] & ~certain[open_rows]).nonzero(as_tuple=True)
+        here = self.frame.exact(anchors, limit.chosen[open_rows])[rows]
+        there = self._exact(anchors, rows, ids[columns])
+        before = there < here
+        if limit.first is not None:
+            before |= (there == here) & (ids[columns] < limit.first[open_rows][rows])
+        return count.index_add(0, open_rows[rows], before.to(count.dtype))
 
 
-def _stable_smallest(distances: Tensor, top: int) -> tuple[Tensor, Tensor]:
-    """The `top` smallest of each row, smallest first, equal ones in their order; values and columns."""
-    spare = min(top + 8, distances.shape[1])
-    near, columns = distances.topk(spare, dim=1, largest=False)
-    columns, order = columns.sort(dim=1)
-    near, order = near.gather(1, order).sort(dim=1, stable=True)
-    columns = columns.gather(1, order)
-    # A tie that reaches past the spare columns could have left out an earlier item: sort those rows whole.
-    unsure = (
-        near[:, top - 1] == near[:, -1] if spare < distances.shape[1] else torch.zeros(0, dtype=torch.bool)
-    )
-    if bool(unsure.any()):
-        whole = distances[unsure].sort(dim=1, stable=True)
-        near[unsure], columns[unsure] = whole.values[:, :spare], whole.indices[:, :spare]
-    return near[:, :top], columns[:, :top]
+@dataclass(frozen=True, kw_only=True)
+class _Limit:
+    """What items are compared with in g rankings.
+
+    Args:
+        squared: (g, 1) quick squared length from each query to the chosen item.
+        slack: (g, 1) how much two quick squared lengths must differ for their order to be certain.
+        anchors: (g, d) embeddings of the queries.
+        chosen: (g, d) embeddings of the chosen items.
+        present: (g,) whether the chosen item is itself among those that are compared with it.
+        first: (g,) the position from which on equally far items do not count; None: none of them counts.
+    """
+
+    squared: Tensor
+    slack: Tensor
+    anchors: Tensor
+    chosen: Tensor
+    present: Tensor | int = 0
+    first: Tensor | None = None
+
+
+def _find(ids: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    """Where some items (b,) stand among ascending ids (k,), and whether they do."""
+    columns = torch.searchsorted(ids, items).clamp(max=len(ids) - 1)
+    return columns, ids[columns] == items
+
+
+def _leave_out(squared: Tensor, ids: Tensor, excluded: Tensor) -> None:
+    """Make the excluded item of each row infinitely far, in place."""
+    columns, present = _find(ids, excluded)
+    rows = present.nonzero()[:, 0]
+    squared[rows, columns[rows]] = torch.inf

@@ -71,7 +71,7 @@ class Ranker:
         Args:
             images: (b, c, h, w) in [0, 1].
         Returns:
-            (b, d) embeddings, prepared for the distance.
+            (b, d) embeddings as the encoder returns them.
         Raises:
             RankproofError: the encoder does not take such images, or returns something that is no finite
                 (b, d) embedding.
@@ -86,7 +86,11 @@ class Ranker:
             raise NotFiniteError(
                 f"{self.name}: the encoder returns NaN or infinite embeddings; check its weights"
             )
-        return self.distance.prepare(z)
+        return z
+
+    def embed_prepared(self, images: Tensor) -> Tensor:
+        """`embed`, prepared for the distance: what losses compare."""
+        return self.distance.prepare(self.embed(images))
 
     def encode(self, images: Tensor) -> Any:
         """What the encoder gives for images (b, c, h, w) in [0, 1]; not checked and not prepared."""

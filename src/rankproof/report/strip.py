@@ -95,17 +95,17 @@ def strip_of(result: AttackResult, gallery: Gallery, classes: tuple[str, ...] = 
     if goal.family == "candidate":
         item = int(result.targets[0, 0])
         query = items.image(item)
-        distances = _distances(gallery, gallery.embeddings[item, None])  # (n,)
+        order = _order(gallery, gallery.embeddings[item, None])
         # The ranks of the result itself: embedded again, a candidate may change places with its clean copy.
         ranks = [
             round(float(figures["rank"][0, 0]) * len(gallery) / 100)
             for figures in (result.before, result.after)
         ]
-        before, after = (items.with_candidate(distances, ranks[i], ends[i], attacked=i == 1) for i in (0, 1))
+        before, after = (items.with_candidate(order, ranks[i], ends[i], attacked=i == 1) for i in (0, 1))
     else:
         with torch.no_grad(), gallery.ranker.frozen():
             z = gallery.ranker.embed(torch.stack([original, adversarial]))
-        before, after = (items.ranking(_distances(gallery, z[i, None]), result.targets[0]) for i in (0, 1))
+        before, after = (items.ranking(_order(gallery, z[i, None]), result.targets[0]) for i in (0, 1))
     return Strip(
         goal=result.goal,
         eps=result.eps,
@@ -177,20 +177,16 @@ class _Items:
             label = self.classes[int(self.gallery.labels[position])]
         return Tile(image=self.image(position), rank=rank, label=label, chosen=chosen)
 
-    def ranking(self, distances: Tensor, chosen: Tensor) -> tuple[Tile, ...]:
-        """The first places of a ranking and the chosen items with their neighbours."""
-        order = distances.argsort(stable=True)
+    def ranking(self, order: Tensor, chosen: Tensor) -> tuple[Tile, ...]:
+        """The first places of a ranking (n,) and the chosen items with their neighbours."""
         places = torch.empty_like(order)
         places[order] = torch.arange(len(order), device=order.device)
         wanted = {int(item) for item in chosen}
         shown = _window([int(places[item]) for item in wanted], len(order))
         return tuple(self.tile(int(order[rank]), rank, chosen=int(order[rank]) in wanted) for rank in shown)
 
-    def with_candidate(
-        self, distances: Tensor, rank: int, image: Tensor, *, attacked: bool
-    ) -> tuple[Tile, ...]:
-        """The ranking of a query with the candidate put in at its rank; its clean copy stays."""
-        order = distances.argsort(stable=True)
+    def with_candidate(self, order: Tensor, rank: int, image: Tensor, *, attacked: bool) -> tuple[Tile, ...]:
+        """The ranking (n,) of a query with the candidate put in at its rank; its clean copy stays."""
         tiles = []
         for place in _window([rank], len(order) + 1):
             if place == rank:
@@ -211,9 +207,9 @@ class _Items:
         )
 
 
-def _distances(gallery: Gallery, z: Tensor) -> Tensor:
-    """The distances (n,) of one embedding (1, d) in double precision, as the figures are computed."""
-    return torch.cat([distances[0] for _, _, distances in gallery.blocks(z)])
+def _order(gallery: Gallery, z: Tensor) -> Tensor:
+    """(n,) all items, the nearest to one embedding (1, d) first, as the figures are computed."""
+    return gallery.search(z, len(gallery))[0]
 
 
 def _window(places: list[int], size: int) -> list[int]:

@@ -112,9 +112,8 @@ def universal_values(
 def _nearest(target: RetrievalSystem, item: int, positions: Tensor) -> Tensor:
     """Which of the images at `positions` (b,) are the 1 % nearest to an item."""
     gallery = target.gallery
-    chosen = gallery.embeddings[item][None].double()
-    others = gallery.embeddings[positions.to(chosen.device)].double()
-    distances = gallery.ranker.distance.pairwise(chosen, others)[0]  # (b,)
+    others = gallery.embeddings[positions.to(gallery.embeddings.device)]
+    distances = gallery.exact_between(gallery.embeddings[item].expand_as(others), others)  # (b,)
     return distances.topk(_share(len(positions)), largest=False).indices.cpu()
 
 

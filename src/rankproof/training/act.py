@@ -31,7 +31,7 @@ class AntiCollapse(TripletDefense):
     def __call__(self, step: StepInput) -> StepOutput:
         """The triplet loss of clean anchors with perturbed positives and negatives."""
         distance = step.ranker.distance
-        z = step.ranker.embed_all(step.images)
+        z = distance.prepare(step.ranker.embed_all(step.images))
         anchor, positive, negative = mine_triplets(z, step.labels, distance, self.mining, step.rng).unbind(1)
 
         def separation(z: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ class AntiCollapse(TripletDefense):
             return distance.between(p, n).repeat(2) / 2  # (2 t,): half of each distance to either image
 
         attacked = step.perturb(self.inner, step.images[torch.cat([positive, negative])], separation)
-        z = step.ranker.embed(torch.cat([step.images[anchor], attacked]))  # (3 t, d)
+        z = step.ranker.embed_prepared(torch.cat([step.images[anchor], attacked]))  # (3 t, d)
         a, p, n = z.chunk(3)
         loss = self.triplet_loss(step, a, p, n)
         return StepOutput(loss, z, loss.detach())

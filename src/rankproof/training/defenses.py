@@ -99,7 +99,7 @@ class Undefended(RecipePart):
 
     def __call__(self, step: StepInput) -> StepOutput:
         """The loss of the clean batch."""
-        z = step.ranker.embed(step.images)
+        z = step.ranker.embed_prepared(step.images)
         return StepOutput(step.mean_loss(z), z)
 
 
@@ -120,7 +120,7 @@ class EmbeddingShift(RecipePart):
 
     def __call__(self, step: StepInput) -> StepOutput:
         """The loss of the shifted batch."""
-        z = step.ranker.embed(step.shift(self.inner))
+        z = step.ranker.embed_prepared(step.shift(self.inner))
         return StepOutput(step.mean_loss(z), z)  # eq. 13
 
 
@@ -148,7 +148,7 @@ class WholeBatch(RecipePart):
         def negative_loss(z: Tensor) -> Tensor:
             return -step.mean_loss(z).expand(len(z))
 
-        z = step.ranker.embed(step.perturb(self.inner, step.images, negative_loss))
+        z = step.ranker.embed_prepared(step.perturb(self.inner, step.images, negative_loss))
         return StepOutput(step.mean_loss(z), z)
 
 
@@ -172,7 +172,7 @@ class Suppress(RecipePart):
     def __call__(self, step: StepInput) -> StepOutput:
         """Both terms, with gradients through the clean and the shifted embeddings."""
         images = step.shift(self.inner)
-        z, moved = step.ranker.embed(torch.cat([step.images, images])).chunk(2)  # (b, d) each
+        z, moved = step.ranker.embed_prepared(torch.cat([step.images, images])).chunk(2)  # (b, d) each
         shift = step.ranker.distance.between(moved, z)  # (b,)
         triplets = step.triplets if len(step.triplets) else torch.arange(len(z))[:, None]
         total = shift[triplets.to(shift.device)].sum(1).mean()
@@ -200,9 +200,9 @@ class SingleStep(RecipePart):
         """The mixture of both losses."""
         images = step.images.detach().clone().requires_grad_(True)
         with step.ranker.frozen():
-            (gradient,) = torch.autograd.grad(step.mean_loss(step.ranker.embed(images)), images)
+            (gradient,) = torch.autograd.grad(step.mean_loss(step.ranker.embed_prepared(images)), images)
         moved = (step.images + self.eps * step.eps_scale * gradient.sign()).clamp(0, 1)
-        clean, attacked = step.ranker.embed(torch.cat([step.images, moved])).chunk(2)  # (b, d) each
+        clean, attacked = step.ranker.embed_prepared(torch.cat([step.images, moved])).chunk(2)  # (b, d) each
         loss = self.share * step.mean_loss(clean) + (1 - self.share) * step.mean_loss(attacked)  # eq. 20, 21
         return StepOutput(loss, attacked)
 
@@ -237,13 +237,14 @@ class MinMax(TripletDefense):
         """The loss of triplets with attacked anchors."""
         ranker, distance, loss = step.ranker, step.ranker.distance, require_triplet_loss(step.loss, self.name)
         anchors = step.triplets[:, 0]
-        _, positive, negative = ranker.embed_all(step.images)[step.triplets].unbind(1)  # (t, d) each
+        z = distance.prepare(ranker.embed_all(step.images))
+        _, positive, negative = z[step.triplets].unbind(1)  # (t, d) each
 
         def negative_loss(z: Tensor) -> Tensor:
             return -loss.of(distance.between(z, positive), distance.between(z, negative))
 
         attacked = step.perturb(self.inner, step.images[anchors], negative_loss)
-        z = ranker.embed(torch.cat([step.images, attacked]))  # (b + t, d)
+        z = ranker.embed_prepared(torch.cat([step.images, attacked]))  # (b + t, d)
         clean, anchor = z[: len(step.images)], z[len(step.images) :]
         _, positive, negative = clean[step.triplets].unbind(1)
         return StepOutput(self.triplet_loss(step, anchor, positive, negative), z)  # eq. 19

@@ -36,7 +36,7 @@ class Hardness(TripletDefense):
     def __call__(self, step: StepInput) -> StepOutput:
         """The triplet loss of the hardened triplets plus the intra-class term."""
         distance, margin = step.ranker.distance, require_triplet_loss(step.loss, self.name).margin
-        z = step.ranker.embed_all(step.images)
+        z = distance.prepare(step.ranker.embed_all(step.images))
         triplets = mine_triplets(z, step.labels, distance, self.mining, step.rng)  # (t, 3)
         previous = margin if step.previous_loss is None else step.previous_loss
         target = -min(max(previous, 0.0), margin)  # H_target
@@ -49,7 +49,7 @@ class Hardness(TripletDefense):
         # Images of all anchors, then of all positives, then of all negatives: (3 t, c, h, w).
         attacked = step.perturb(self.inner, step.images[triplets.t().flatten()], gap)
         clean = step.images[triplets[:, :2].t().flatten()]  # (2 t, c, h, w)
-        z = step.ranker.embed(torch.cat([attacked, clean]))  # (5 t, d)
+        z = step.ranker.embed_prepared(torch.cat([attacked, clean]))  # (5 t, d)
         a, p, n, clean_a, clean_p = z.chunk(5)
         loss = self.triplet_loss(step, a, p, n)
         intra = (distance.between(clean_a, a) - distance.between(clean_a, clean_p)).relu().mean()

@@ -63,7 +63,7 @@ class InnerAttack:
         initial = images + noise * min(self.start, threat.eps)
 
         def objective(images: Tensor, penalty_weight: Tensor | None = None) -> Evaluation:
-            value = loss(ranker.embed(images))
+            value = loss(ranker.embed_prepared(images))
             return Evaluation(value, -value.detach())
 
         method = PGD(steps=self.steps, step=self.step * eps_scale)
@@ -76,7 +76,7 @@ def shifted(
     inner: InnerAttack, ranker: Ranker, images: Tensor, *, rng: torch.Generator, eps_scale: float = 1.0
 ) -> Tensor:
     """Images (b, c, h, w) perturbed for maximal embedding shift: max over r of d(x + r, x) (ECCV 3.3)."""
-    clean = ranker.embed_all(images)
+    clean = ranker.distance.prepare(ranker.embed_all(images))
     return inner.minimize(
         ranker, images, lambda z: -ranker.distance.between(z, clean), rng=rng, eps_scale=eps_scale
     )

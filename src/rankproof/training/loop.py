@@ -284,7 +284,8 @@ def train(
 def measure(ranker: Ranker, test: Dataset) -> tuple[float, float]:
     """R@1 (%) on a data set, leave-one-out, and the spread of its embeddings."""
     gallery = Gallery.build(ranker, test.images, test.labels)
-    return 100 * float(recall_at(gallery, 1).mean()), spread(gallery.embeddings)
+    prepared = ranker.distance.prepare(gallery.embeddings)
+    return 100 * float(recall_at(gallery, 1).mean()), spread(prepared)
 
 
 def _advice(recipe: Recipe) -> str:

@@ -1,0 +1,298 @@
+"""Squared lengths between embeddings: quickly with a bound on the error, or as exact arithmetic rounds them.
+
+Every distance here grows with the length |a - b| of two embeddings, scaled to unit length or not. So ranks
+are decided by squared lengths alone. A matrix product in double precision gives all of them at once with an
+error that is known in advance; only pairs that this error leaves undecided are computed again, in pairs of
+doubles (Dekker 1971; about 32 digits), and rounded once. What is compared then are the squared lengths of
+exact arithmetic on the embeddings as the encoder returned them, to the nearest double.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rankproof.ranking.distances import Distance, LengthDistance, to_one
+
+ROUNDOFF = 2.0**-53  # the relative error of one operation in double precision
+SPLITTER = 2.0**27 + 1  # cuts a double into two halves whose products are exact
+PAIR_VALUES = 2_000_000  # embedding values of the pairs that are compared exactly at once
+SAMPLE, SHARE = 64, 2.0**-40  # of any other distance: items that show its size, and its error relative to it
+BLOCK = 8192  # embeddings at once while the frame is measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class Points:
+    """Embeddings in double precision, where quick squared lengths are taken.
+
+    Args:
+        vectors: (b, d) scaled, and moved by the centre of their frame.
+        squares: (b,) their squared lengths.
+        zeros: (b,) what an embedding of length 0 adds to each of its squared lengths, or None.
+    """
+
+    vectors: Tensor
+    squares: Tensor
+    zeros: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def __getitem__(self, rows: slice | Tensor) -> "Points":
+        """The points at some rows."""
+        zeros = None if self.zeros is None else self.zeros[rows]
+        return Points(vectors=self.vectors[rows], squares=self.squares[rows], zeros=zeros)
+
+
+class Frame(ABC):
+    """How the embeddings of a gallery are compared in double precision: quickly, or exactly.
+
+    What is compared are squared lengths, or anything else that orders pairs as the distance does.
+    """
+
+    @abstractmethod
+    def points(self, z: Tensor) -> Points:
+        """Embeddings (b, d) as they are compared quickly."""
+
+    @abstractmethod
+    def margin(self, points: Points, others: Points | None = None) -> Tensor:
+        """(b, 1) the largest error of what is compared quickly.
+
+        Args:
+            others: what the points are compared with besides the gallery.
+        """
+
+    @abstractmethod
+    def squared(self, a: Points, b: Points) -> Tensor:
+        """(m, n) quick values, each within the margin of the exact one."""
+
+    @abstractmethod
+    def squared_to(self, a: Points, b: Points) -> Tensor:
+        """(p,) quick values of pairs of points, each within the margin of the exact one."""
+
+    @abstractmethod
+    def exact(self, a: Tensor, b: Tensor) -> Tensor:
+        """(p,) exact values of pairs of embeddings (p, d)."""
+
+
+def frame_of(embeddings: Tensor, distance: Distance) -> Frame:
+    """How the embeddings (n, d) of a gallery are compared."""
+    if isinstance(distance, LengthDistance):
+        return LengthFrame.of(embeddings, distance)
+    return OtherFrame(distance=distance, sample=distance.prepare(embeddings[:SAMPLE].double()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherFrame(Frame):
+    """Any distance, as its own `pairwise` and `between` compute it in double precision.
+
+    Args:
+        distance: by which embeddings are compared.
+        sample: (k, d) prepared embeddings that show how large distances are.
+    """
+
+    distance: Distance
+    sample: Tensor
+
+    def points(self, z: Tensor) -> Points:
+        """Prepared embeddings."""
+        vectors = self.distance.prepare(z.double())
+        return Points(
+            vectors=vectors, squares=self.distance.pairwise(vectors, self.sample).abs().amax(1), zeros=None
+        )
+
+    def margin(self, points: Points, others: Points | None = None) -> Tensor:
+        """(b, 1) a share of the largest distance to the sample."""
+        return SHARE * points.squares[:, None]
+
+    def squared(self, a: Points, b: Points) -> Tensor:
+        """(m, n) distances by `pairwise`."""
+        return self.distance.pairwise(a.vectors, b.vectors)
+
+    def squared_to(self, a: Points, b: Points) -> Tensor:
+        """(p,) distances by `between`."""
+        return self.distance.between(a.vectors, b.vectors)
+
+    def exact(self, a: Tensor, b: Tensor) -> Tensor:
+        """(p,) distances by `between`."""
+        return self.distance.between(self.distance.prepare(a.double()), self.distance.prepare(b.double()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LengthFrame(Frame):
+    """Where the embeddings of a gallery lie: from a common centre, double precision reaches further.
+
+    Args:
+        distance: by which they are compared.
+        scale: a power of 2 they are multiplied by, which is exact; 1 where each is scaled to unit length.
+        centre: (d,) near the mean of the scaled embeddings, in double precision.
+        radius: no scaled embedding of the gallery is farther from the centre.
+        spread: root of the mean squared length from the centre.
+    """
+
+    distance: LengthDistance
+    scale: float
+    centre: Tensor
+    radius: float
+    spread: float
+
+    @classmethod
+    def of(cls, embeddings: Tensor, distance: LengthDistance) -> "LengthFrame":
+        """The frame of a gallery's embeddings (n, d)."""
+        scale = _common_scale(distance, *embeddings.split(BLOCK))
+        parts = [_scaled(part, distance, scale).sum(0) for part in embeddings.split(BLOCK)]
+        # Rounded to single precision, so that it is the embedding itself where all are equal.
+        centre = (torch.stack(parts).sum(0) / len(embeddings)).float().double()
+        squares = torch.cat(
+            [(_scaled(part, distance, scale) - centre).square().sum(1) for part in embeddings.split(BLOCK)]
+        )
+        radius, spread = float(squares.max().sqrt()), float(squares.mean().sqrt())
+        return cls(distance=distance, scale=scale, centre=centre, radius=radius, spread=spread)
+
+    def points(self, z: Tensor) -> Points:
+        """Embeddings (b, d) in this frame."""
+        scaled = _scaled(z, self.distance, self.scale)
+        zeros = None
+        if self.distance.zero_adds and bool((empty := (scaled == 0).all(1)).any()):
+            zeros = empty.double() * self.distance.zero_adds
+        vectors = scaled - self.centre
+        return Points(vectors=vectors, squares=vectors.square().sum(1), zeros=zeros)
+
+    def margin(self, points: Points, others: Points | None = None) -> Tensor:
+        """(b, 1) the largest error of quick squared lengths from points (b, d).
+
+        With L >= |q'| + |x'|, u the unit roundoff and v the error of a scaled embedding: rounding the d
+        products and the differences gives at most (d + 8) u L^2, and moving both ends by v 4 v L + 4 v^2.
+
+        Args:
+            others: what the points are compared with besides the gallery.
+        """
+        dimensions = points.vectors.shape[1]
+        reach = self.radius if others is None else max(self.radius, float(others.squares.max().sqrt()))
+        length = points.squares.sqrt()[:, None] + reach  # L
+        unit = (dimensions / 2 + 4) * ROUNDOFF if self.distance.unit else 0.0  # v
+        return 1.01 * (dimensions + 8) * ROUNDOFF * length.square() + 4 * unit * length + 4 * unit**2
+
+    def squared(self, a: Points, b: Points) -> Tensor:
+        """(m, n) quick squared lengths, each within the margin of the exact one."""
+        squares = torch.addmm(b.squares, a.vectors, b.vectors.t(), alpha=-2)
+        squares = squares.add_(a.squares[:, None])
+        for zeros in (None if a.zeros is None else a.zeros[:, None], b.zeros):
+            if zeros is not None:
+                squares = squares.add_(zeros)
+        return squares
+
+    def squared_to(self, a: Points, b: Points) -> Tensor:
+        """(p,) quick squared lengths of pairs of points, each within the margin of the exact one."""
+        squares = (a.vectors - b.vectors).square().sum(1)
+        for zeros in (a.zeros, b.zeros):
+            if zeros is not None:
+                squares = squares.add_(zeros)
+        return squares
+
+    def exact(self, a: Tensor, b: Tensor) -> Tensor:
+        """(p,) squared lengths of pairs of embeddings (p, d), of exact arithmetic and rounded once."""
+        size = max(1, PAIR_VALUES // max(1, a.shape[1]))
+        parts = [self._exact(*pair) for pair in zip(a.split(size), b.split(size), strict=True)]
+        return torch.cat(parts) if parts else a.new_empty(0, dtype=torch.float64)
+
+    def _exact(self, a: Tensor, b: Tensor) -> Tensor:
+        if self.distance.unit:
+            (a_high, a_low), (b_high, b_low) = _unit_pair(a), _unit_pair(b)
+            high, low = _two_sum(a_high, -b_high)
+            low = low + (a_low - b_low)
+        else:
+            high, low = _two_sum(
+                _scaled(a, self.distance, self.scale), -_scaled(b, self.distance, self.scale)
+            )
+        product, rest = _two_product(high, high)
+        total = _pair_sum(product, rest + 2 * high * low)[0]
+        if self.distance.zero_adds:
+            empty = (a == 0).all(1).double() + (b == 0).all(1).double()
+            total = total + self.distance.zero_adds * empty
+        return total
+
+    def value(self, squared: Tensor) -> Tensor:
+        """The distances that belong to squared lengths in this frame."""
+        return self.distance.from_squared(squared.clamp(min=0)) / self.scale
+
+
+def exact_distances(distance: Distance, a: Tensor, b: Tensor) -> Tensor:
+    """(p,) distances between pairs of embeddings (p, d), to the last digits of double precision."""
+    if not isinstance(distance, LengthDistance):
+        return distance.between(distance.prepare(a.double()), distance.prepare(b.double()))
+    scale = _common_scale(distance, a, b)
+    frame = LengthFrame(distance=distance, scale=scale, centre=a.new_empty(0), radius=0.0, spread=0.0)
+    return frame.value(frame.exact(a, b))
+
+
+def _common_scale(distance: LengthDistance, *parts: Tensor) -> float:
+    """The power of 2 that brings the largest of all values to between 0.5 and 1; 1 for unit lengths."""
+    largest = [float(part.abs().max()) for part in parts if part.numel() and not distance.unit]
+    return float(to_one(torch.tensor([max(largest)], dtype=torch.float64))) if largest else 1.0
+
+
+def _scaled(z: Tensor, distance: LengthDistance, scale: float) -> Tensor:
+    """Embeddings in double precision, scaled to unit length or by a power of 2."""
+    z = z.double()
+    if not distance.unit:
+        return z * scale
+    z = z * to_one(z)
+    length = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
+    return z / length.masked_fill_(length == 0, 1)
+
+
+def _unit_pair(z: Tensor) -> tuple[Tensor, Tensor]:
+    """z / |z| as a pair of doubles each, (b, d)."""
+    z = z.double()
+    z = z * to_one(z)
+    high, low = _pair_sum(*_two_product(z, z))  # |z|^2
+    empty = high == 0
+    root = 1 / high.masked_fill(empty, 1).sqrt()
+    # One step of Newton's iteration for 1 / sqrt(s): r (1 + (1 - s r^2) / 2)
+    square, rest = _two_product(root, root)
+    product, more = _two_product(high, square)
+    residual = (1 - product) - (more + high * rest + low * square)
+    correction = (root * residual / 2).masked_fill_(empty, 0)[:, None]
+    head, tail = _two_product(z, root.masked_fill_(empty, 0)[:, None])
+    return _fast_two_sum(head, tail + z * correction)
+
+
+def _pair_sum(high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum over the last dimension of pairs of doubles (b, d), as a pair (b,)."""
+    while (size := high.shape[-1]) > 1:
+        half = size // 2
+        total, rest = _two_sum(high[..., :half], high[..., half : 2 * half])
+        total, rest = _fast_two_sum(total, rest + (low[..., :half] + low[..., half : 2 * half]))
+        if size % 2:
+            total, rest = torch.cat([total, high[..., -1:]], -1), torch.cat([rest, low[..., -1:]], -1)
+        high, low = total, rest
+    high, low = _fast_two_sum(high, low)
+    return (high[..., 0], low[..., 0]) if high.shape[-1] else (high.sum(-1), low.sum(-1))
+
+
+def _two_sum(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """a + b rounded, and the rounding error exactly."""
+    total = a + b
+    other = total - a
+    return total, (a - (total - other)) + (b - other)
+
+
+def _fast_two_sum(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """`_two_sum` where |a| >= |b|."""
+    total = a + b
+    return total, b - (total - a)
+
+
+def _two_product(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """a b rounded, and the rounding error exactly."""
+    product = a * b
+    a_high, b_high = _high_half(a), _high_half(b)
+    a_low, b_low = a - a_high, b - b_high
+    return product, ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
+
+
+def _high_half(a: Tensor) -> Tensor:
+    large = SPLITTER * a
+    return large - (large - a)
