@@ -4,13 +4,14 @@ import sys
 import numpy as np
 import pytest
 import torch
+from exact_helpers import rational_distances
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rankproof import Gallery, RankproofError
 from rankproof.ranking import gallery as rooms
 
-distances = pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+distances = pytest.mark.parametrize("distance", ["cosine", "euclidean", "sphere"])
 cases = given(
     n=st.integers(2, 25),
     b=st.integers(1, 6),
@@ -36,14 +37,6 @@ def whole(make, distance, n, b, levels, seed):
     return make.raw(distance, embeddings.double()), z.double()
 
 
-def naive_distances(distance, a, b):
-    """Between the rows of two arrays, pair by pair; "cosine" is 1 - <a, b> as the rows are given."""
-    a, b = np.asarray(a), np.asarray(b)
-    if distance == "cosine":
-        return np.array([[1 - sum(x * y) for y in b] for x in a])
-    return np.array([[np.sqrt(sum((x - y) ** 2)) for y in b] for x in a])
-
-
 def pick(make, high, rows, columns, seed):
     return torch.randint(high, (rows, columns), generator=make.random(seed + 1))
 
@@ -53,7 +46,7 @@ def pick(make, high, rows, columns, seed):
 def test_strict_rank_counts_the_strictly_nearer(make, distance, n, b, m, levels, seed):
     gallery, z = whole(make, distance, n, b, levels, seed)
     chosen = pick(make, n, b, m, seed)
-    far = naive_distances(distance, z, gallery.embeddings)
+    far = rational_distances(distance, z, gallery.embeddings)
     expected = [[sum(far[i] < far[i, c]) for c in chosen[i]] for i in range(b)]
     assert gallery.rank_of(z, chosen).tolist() == expected
 
@@ -73,7 +66,7 @@ def test_order_rank_is_the_place_in_the_returned_list(make, distance, n, b, m, l
 def test_a_dropped_item_does_not_count(make, distance, n, b, m, levels, seed):
     gallery, z = whole(make, distance, n, b, levels, seed)
     chosen, dropped = pick(make, n, b, m, seed), pick(make, n, b, 1, seed + 1)[:, 0]
-    far = naive_distances(distance, z, gallery.embeddings)
+    far = rational_distances(distance, z, gallery.embeddings)
     expected = [
         [sum(far[i, x] < far[i, c] for x in range(n) if x != dropped[i]) for c in chosen[i]] for i in range(b)
     ]
@@ -92,7 +85,7 @@ def test_an_equally_far_dropped_item_does_not_count_in_the_returned_list(make):
 @cases
 def test_search_is_a_stable_sort(make, distance, n, b, m, levels, seed):
     gallery, z = whole(make, distance, n, b, levels, seed)
-    far = naive_distances(distance, z, gallery.embeddings)
+    far = rational_distances(distance, z, gallery.embeddings)
     expected = np.argsort(far, axis=1, kind="stable")
     for top in (1, m, n, n + 3):
         assert gallery.search(z, top).tolist() == expected[:, :top].tolist()
@@ -110,8 +103,8 @@ def test_search_finds_the_first_of_more_equals_than_it_keeps_spare(make):
 def test_rank_among_counts_the_strictly_nearer_to_each_query(make, distance, n, b, m, levels, seed):
     gallery, z = whole(make, distance, n, b, levels, seed)
     queries = pick(make, n, b, m, seed)
-    far = naive_distances(distance, gallery.embeddings, gallery.embeddings)
-    own = naive_distances(distance, gallery.embeddings, z)
+    far = rational_distances(distance, gallery.embeddings, gallery.embeddings)
+    own = rational_distances(distance, gallery.embeddings, z)
     expected = [[sum(far[q] < own[q, i]) for q in queries[i]] for i in range(b)]
     assert gallery.rank_among(z, queries).tolist() == expected
 
@@ -121,8 +114,8 @@ def test_rank_among_counts_the_strictly_nearer_to_each_query(make, distance, n, 
 def test_rank_among_leaves_a_dropped_item_out(make, distance, n, b, m, levels, seed):
     gallery, z = whole(make, distance, n, b, levels, seed)
     queries, dropped = pick(make, n, b, m, seed), pick(make, n, b, 1, seed + 1)[:, 0]
-    far = naive_distances(distance, gallery.embeddings, gallery.embeddings)
-    own = naive_distances(distance, gallery.embeddings, z)
+    far = rational_distances(distance, gallery.embeddings, gallery.embeddings)
+    own = rational_distances(distance, gallery.embeddings, z)
     expected = [
         [sum(far[q, x] < own[q, i] for x in range(n) if x != dropped[i]) for q in queries[i]]
         for i in range(b)

@@ -206,18 +206,18 @@ class Gallery:
         points = self.frame.points(z)
         margin = self.frame.margin(points)
         squared, ids = self._nearest(points, min(top + SPARE, len(self)))
-        last, beyond = squared[:, top - 1 : top], squared[:, -1:]
         order = self.refined(z, squared, margin, ids).sort(dim=1, stable=True).indices[:, :top]
         found = ids.gather(1, order)
         if squared.shape[1] < len(self):
-            # An item that was not kept is at least as far as the last one that was.
-            unsure = (beyond - last <= 2 * margin)[:, 0].nonzero()[:, 0]
+            # An item that was not kept is at least as far as the farthest one that was.
+            last = squared.kthvalue(top, dim=1).values
+            unsure = (squared.amax(1) - last <= 2 * margin[:, 0]).nonzero()[:, 0]
             for rows in unsure.split(max(1, WHOLE_VALUES // len(self))):
                 found[rows] = self.squared_lengths(z[rows]).sort(dim=1, stable=True).indices[:, :top]
         return found
 
     def _nearest(self, points: Points, count: int) -> tuple[Tensor, Tensor]:
-        """The smallest `count` quick squared lengths of each row and their items, equal ones by position."""
+        """The smallest `count` quick squared lengths of each row and their items, in gallery order."""
         squared = points.squares.new_empty(len(points), 0)
         ids = torch.empty(len(points), 0, dtype=torch.int64, device=squared.device)
         parts: list[tuple[Tensor, Tensor]] = []
@@ -230,8 +230,7 @@ class Gallery:
                 squared, columns = squared.topk(min(count, squared.shape[1]), dim=1, largest=False)
                 ids = ids.gather(1, columns)
         ids, columns = ids.sort(dim=1)
-        squared, columns = squared.gather(1, columns).sort(dim=1, stable=True)
-        return squared, ids.gather(1, columns)
+        return squared.gather(1, columns), ids
 
     def rank_of(
         self,
@@ -368,7 +367,7 @@ class _Limit:
 
 def _find(ids: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
     """Where some items (b,) stand among ascending ids (k,), and whether they do."""
-    columns = torch.searchsorted(ids, items).clamp(max=len(ids) - 1)
+    columns = torch.searchsorted(ids, items.contiguous()).clamp(max=len(ids) - 1)
     return columns, ids[columns] == items
 
 
