@@ -44,7 +44,7 @@ def test_losses_gradients_and_ranks_of_given_queries(make, distance, goal, form)
         queries=queries, exclude_self=True,
     )  # fmt: skip
     bound = goal(w=3, form=form).bind(scene)
-    z = gallery.ranker.distance.prepare(raw)
+    z = raw
     sign = 1 if goal is CandidateRaise else -1
     losses, ranks = [], []
     for i in range(4):
@@ -161,10 +161,11 @@ def test_a_picture_rises_for_texts(clip, make):
     queries = text_queries(source, ["red shoe", "green cup"])
     result = attack(gallery, pictures[:3], CandidateRaise(w=2), Threat(8 / 255), queries=queries)
     assert result.rank_after.mean() < result.rank_before.mean()
-    z = torch.nn.functional.normalize(queries, dim=1).double() @ gallery.embeddings.double().T
+    unit = torch.nn.functional.normalize
+    z = unit(queries, dim=1).double() @ unit(gallery.embeddings.double(), dim=1).T
     with torch.no_grad():
-        own = gallery.ranker.embed(result.adversarial).double()
-    ranks = (z[None] > (torch.nn.functional.normalize(queries, dim=1).double() @ own.T).T[:, :, None]).sum(2)
+        own = unit(gallery.ranker.embed(result.adversarial).double(), dim=1)
+    ranks = (z[None] > (unit(queries, dim=1).double() @ own.T).T[:, :, None]).sum(2)
     torch.testing.assert_close(ranks * 5.0, result.rank_after, check_dtype=False)
 
 

@@ -57,8 +57,9 @@ def order_attack(oracle, pictures, goal=GOAL, threat=THREAT, count=COUNT, **opti
 
 def lists(gallery, images, count, excluded=None):
     # The first results of every image, by sorting.
-    z = gallery.ranker.embed_all(images).double()
-    far = gallery.ranker.distance.pairwise(z, gallery.embeddings.double())
+    prepare = gallery.ranker.distance.prepare
+    z = prepare(gallery.ranker.embed_all(images).double())
+    far = gallery.ranker.distance.pairwise(z, prepare(gallery.embeddings.double()))
     found = []
     for row, distances in enumerate(far.tolist()):
         order = sorted(range(len(gallery)), key=lambda item: (distances[item], item))

@@ -63,11 +63,13 @@ def test_a_transfer_is_ranked_in_the_other_models_own_embedding(models, data):
     result = attack(models[0], data.take(index), goal, Threat(EPS), method=PGD(steps=8), gallery_ids=index)
     moved = transfer(result, models[1], goal)
     other = models[1]
-    z = other.ranker.embed_all(result.adversarial).double()
+    unit = other.ranker.distance.prepare
+    z = unit(other.ranker.embed_all(result.adversarial).double())
+    items = unit(other.embeddings.double())
     ranks = []
     for row, query in enumerate(result.targets[:, 0].tolist()):
-        d = 1 - other.embeddings.double() @ other.embeddings[query].double()
-        ranks.append(100 / 300 * int((d < 1 - z[row] @ other.embeddings[query].double()).sum()))
+        d = 1 - items @ items[query]
+        ranks.append(100 / 300 * int((d < 1 - z[row] @ items[query]).sum()))
     assert moved.rank_after[:, 0].tolist() == pytest.approx(ranks, abs=0.4)
     # Made for the one, it helps with the other, but less.
     assert result.mean.mean < moved.mean.mean < moved.headline(after=False).mean()
@@ -129,11 +131,11 @@ def test_the_shared_step_is_the_sign_of_the_mean_gradient(models, data):
         targets=target.expand(30, -1),
     )
     total = torch.zeros(1, 8, 8)
-    query, whole = gallery.embeddings[11], gallery.embeddings
+    query, whole = gallery.prepared[11], gallery.prepared
     with gallery.ranker.frozen():
         for image in data.take(seen):
             x = image[None].clone().requires_grad_(True)
-            z = gallery.ranker.embed(x)[0]
+            z = gallery.ranker.embed_prepared(x)[0]
             hinges = ((1 - query @ z) - (1 - whole @ query)).clamp(min=0).mean()
             total += torch.autograd.grad(hinges, x)[0][0]
     sure = total.abs() > 1e-6

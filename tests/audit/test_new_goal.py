@@ -26,16 +26,16 @@ class BoundCentre:
     stationary = False
 
     def __init__(self, context):
-        self.between = context.gallery.ranker.distance.between
+        self.gallery = context.gallery
         self.centre = context.gallery.embeddings.mean(0, keepdim=True).expand_as(context.clean)
         self.targets = self.preserved = torch.empty(len(context.clean), 0, dtype=torch.int64)
 
     def evaluate(self, z, penalty_weight=None):
-        away = self.between(z, self.centre)
+        away = self.gallery.between(self.gallery.prepare(z), self.gallery.prepare(self.centre))
         return Evaluation(away, -away.detach())
 
     def metrics(self, z):
-        return {"centre": self.between(z.double(), self.centre.double())}
+        return {"centre": self.gallery.exact_between(z, self.centre)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,7 +38,7 @@ def grouped(make, n=60, classes=5, spread=0.1, dtype=torch.float64):
 
 def ranking(gallery, i):
     """All others of item i, nearest first, equal ones in gallery order: whether each is of its class."""
-    far = gallery.distances(gallery.embeddings).numpy()[i]
+    far = gallery.squared_lengths(gallery.embeddings).numpy()[i]
     others = sorted((far[j], j) for j in range(len(gallery)) if j != i)
     return [bool(gallery.labels[j] == gallery.labels[i]) for _, j in others]
 

@@ -92,8 +92,7 @@ def test_every_term_is_that_of_its_own_attack(digits, scored):
 
 def rankings(gallery, result, index):
     """For each attacked image all others, nearest first."""
-    z = gallery.ranker.embed_all(result.adversarial).double()
-    far = gallery.ranker.distance.pairwise(z, gallery.embeddings.double())
+    far = gallery.squared_lengths(gallery.ranker.embed_all(result.adversarial))
     for row, own in zip(far, index.tolist(), strict=True):
         yield own, [x for x in row.argsort(stable=True).tolist() if x != own]
 
@@ -104,7 +103,7 @@ def naive_recall(gallery, result, index):
 
 
 def naive_kept(gallery, result, index):
-    far = gallery.ranker.distance.pairwise(gallery.embeddings.double(), gallery.embeddings.double())
+    far = gallery.squared_lengths(gallery.embeddings)
     kept = []
     for own, order in rankings(gallery, result, index):
         nearest = next(x for x in far[own].argsort(stable=True).tolist() if x != own)

@@ -75,7 +75,7 @@ class World:
 
     @property
     def z(self):
-        return self.gallery.ranker.distance.prepare(self.raw)
+        return self.raw
 
     def from_image(self, i):
         """The distances of attacked image i to the whole gallery."""

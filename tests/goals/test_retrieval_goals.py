@@ -57,7 +57,7 @@ class World:
 
     @property
     def z(self):
-        return self.context.gallery.ranker.distance.prepare(self.raw)
+        return self.raw
 
     def others(self, i, rows, fits=lambda label, own: True):
         """(distance, item) of every other item that fits, for row i of embeddings, nearest first."""

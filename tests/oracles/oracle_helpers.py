@@ -16,8 +16,9 @@ def brute_force(gallery, images, ids, visible, excluded=None):
     # Sort the whole gallery for every image and look each item up.
     found = []
     for row, pictures in enumerate(images):
-        z = gallery.ranker.embed_all(pictures).double()
-        far = gallery.ranker.distance.pairwise(z, gallery.embeddings.double())
+        prepare = gallery.ranker.distance.prepare
+        z = prepare(gallery.ranker.embed_all(pictures).double())
+        far = gallery.ranker.distance.pairwise(z, prepare(gallery.embeddings.double()))
         for distances in far.tolist():
             order = sorted(range(len(gallery)), key=lambda item: (distances[item], item))
             order = [item for item in order if excluded is None or item != excluded[row]]

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def rational_distances(distance, a, b):
-    """(m, n) an array of rational numbers that order the rows of `b` for each row of `a` as the distance does.
+    """(m, n) rational numbers that order the rows of `b` for each row of `a` as the distance does.
 
     Euclidean: |a - b|^2. Unit lengths: minus cos |cos| |a|^2 = -<a, b> |<a, b>| / |b|^2, which has no root.
     """

@@ -108,8 +108,10 @@ def test_passes_of_any_size_give_the_same_embeddings(make):
     )
 
 
-def test_cosine_embeddings_have_unit_length(make):
-    lengths = make.ranker("cosine").embed_all(make.images(5)).norm(dim=1)
+def test_embeddings_are_those_of_the_encoder_and_prepared_cosine_ones_have_unit_length(make):
+    ranker, images = make.ranker("cosine"), make.images(5)
+    assert torch.equal(ranker.embed_all(images), ranker.encoder(images))
+    lengths = ranker.embed_prepared(images).norm(dim=1)
     torch.testing.assert_close(lengths, torch.ones(5, dtype=torch.float64))
 
 

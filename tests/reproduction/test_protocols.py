@@ -17,9 +17,9 @@ every_visible = pytest.mark.parametrize("visible", [4, 12, None], ids=["N = k", 
 
 def taus(gallery, images, targets, visible):
     # tau_S of what a user would see, one attack and one pair at a time.
-    far = gallery.ranker.distance.pairwise(
-        gallery.ranker.embed_all(images).double(), gallery.embeddings.double()
-    )
+    prepare = gallery.ranker.distance.prepare
+    z = prepare(gallery.ranker.embed_all(images).double())
+    far = gallery.ranker.distance.pairwise(z, prepare(gallery.embeddings.double()))
     found = []
     for distances, wanted in zip(far.tolist(), targets.tolist(), strict=True):
         order = sorted(range(len(gallery)), key=lambda item, row=distances: (row[item], item))

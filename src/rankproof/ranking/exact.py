@@ -97,7 +97,7 @@ class OtherFrame(Frame):
 
     def points(self, z: Tensor) -> Points:
         """Prepared embeddings."""
-        vectors = self.distance.prepare(z.double())
+        vectors = self.distance.prepare(z.detach().double())
         return Points(
             vectors=vectors, squares=self.distance.pairwise(vectors, self.sample).abs().amax(1), zeros=None
         )
@@ -235,7 +235,7 @@ def _common_scale(distance: LengthDistance, *parts: Tensor) -> float:
 
 def _scaled(z: Tensor, distance: LengthDistance, scale: float) -> Tensor:
     """Embeddings in double precision, scaled to unit length or by a power of 2."""
-    z = z.double()
+    z = z.detach().double()
     if not distance.unit:
         return z * scale
     z = z * to_one(z)

@@ -24,6 +24,7 @@ BLOCK_QUERIES = 512  # queries in one block of distances
 SPARE = 8  # items a search keeps beyond those asked for, to see whether the order of the last is certain
 WHOLE_VALUES = 10_000_000  # squared lengths of whole rows held at once
 KEPT_VALUES = 50_000_000  # embedding values up to which a gallery keeps its points in double precision
+EQUAL = 2.0**-44  # relative difference of squared lengths to an item that was embedded again
 NARROW = 1 / 64  # spread of the embeddings around their centre, relative to its length
 
 
@@ -287,6 +288,9 @@ class Gallery:
 
         rank(q, c~) = #{x in X: d(q, x) < d(q, c~)}
 
+        The clean copy of an unmoved candidate is as far as the candidate, although it was embedded in another
+        batch: squared lengths that differ by less than 2^-44 of their size are equal here.
+
         Args:
             z: (b, d) embeddings of the candidates.
             queries: (b, w) positions of the queries in the gallery, or in `given`.
@@ -302,7 +306,7 @@ class Gallery:
         candidate = order // queries.shape[1]
         points, ends = self.frame.points(anchors), self.frame.points(z)
         limits = self._lengths(points, query, lambda part: ends[candidate[part]])[:, None]
-        slack = 2 * self.frame.margin(points, ends)
+        slack = 2 * self.frame.margin(points, ends)[query] + EQUAL * limits
         counts = torch.zeros_like(query)
         for rows, items, squared in self.blocks(points):
             ids = torch.arange(items.start, items.stop, device=z.device)
@@ -315,7 +319,11 @@ class Gallery:
                 if excluded is not None:
                     _leave_out(there, ids, excluded[moved])
                 limit = _Limit(
-                    squared=limits[slots], slack=slack[asked], anchors=anchors[asked], chosen=z[moved]
+                    squared=limits[slots],
+                    slack=slack[slots],
+                    anchors=anchors[asked],
+                    chosen=z[moved],
+                    equal=EQUAL,
                 )
                 counts[slots] += self._nearer(there, ids, limit)
         return torch.empty_like(counts).scatter_(0, order, counts).view(queries.shape)
@@ -338,7 +346,7 @@ class Gallery:
         rows, columns = (possible[open_rows] & ~certain[open_rows]).nonzero(as_tuple=True)
         here = self.frame.exact(anchors, limit.chosen[open_rows])[rows]
         there = self._exact(anchors, rows, ids[columns])
-        before = there < here
+        before = there < here * (1 - limit.equal)
         if limit.first is not None:
             before |= (there == here) & (ids[columns] < limit.first[open_rows][rows])
         return count.index_add(0, open_rows[rows], before.to(count.dtype))
@@ -355,6 +363,7 @@ class _Limit:
         chosen: (g, d) embeddings of the chosen items.
         present: (g,) whether the chosen item is itself among those that are compared with it.
         first: (g,) the position from which on equally far items do not count; None: none of them counts.
+        equal: squared lengths that differ by less, relative to their size, are equal.
     """
 
     squared: Tensor
@@ -363,6 +372,7 @@ class _Limit:
     chosen: Tensor
     present: Tensor | int = 0
     first: Tensor | None = None
+    equal: float = 0.0
 
 
 def _find(ids: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
