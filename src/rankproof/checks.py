@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rankproof.errors import RankproofError
-from rankproof.types import ImagesLike, IntegersLike
+from rankproof.types import IntegersLike
 
 CHANNELS = (1, 3)
 MOST_CHANNELS = 4  # more where channels are wanted is a height
@@ -21,7 +21,7 @@ LEVEL = 1 / 255  # one level of an 8-bit image
 OVERSHOOT = 0.2  # how far resizing by a cubic goes beyond the values of an image
 
 
-def check_images(what: str, images: ImagesLike, *, count: int | None = None) -> Tensor:
+def check_images(what: str, images: object, *, count: int | None = None) -> Tensor:
     """Images as a tensor (b, c, h, w) of floats in [0, 1] or 8-bit integers.
 
     Args:
@@ -101,7 +101,7 @@ def check_labels(what: str, labels: IntegersLike, count: int) -> Tensor:
     return _integers(what, labels, (count,), wanted, mask="give labels.long() where two classes are meant")
 
 
-def check_embeddings(what: str, embeddings: ImagesLike, width: int | None = None) -> Tensor:
+def check_embeddings(what: str, embeddings: object, width: int | None = None) -> Tensor:
     """Embeddings as a tensor (n, d) of finite floats, without a graph.
 
     Args:

@@ -76,9 +76,10 @@ def check_integer(name: str, value: object, allowed: Range = ANY) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise RankproofError(f"{name} must be an integer, got {_shown(value)}")
-    if value not in allowed:
-        raise RankproofError(f"{name} must be {allowed}, got {value}")
-    return int(value)
+    number = int(value)
+    if number not in allowed:
+        raise RankproofError(f"{name} must be {allowed}, got {number}")
+    return number
 
 
 def check_number(name: str, value: object, allowed: Range = ANY) -> int | float:
@@ -89,11 +90,12 @@ def check_number(name: str, value: object, allowed: Range = ANY) -> int | float:
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise RankproofError(f"{name} must be a number, got {_shown(value)}")
-    if value not in allowed:
-        raise RankproofError(f"{name} must be {allowed}, got {value}")
-    if not math.isfinite(value):
-        raise RankproofError(f"{name} must be a finite number, got {value}")
-    return value if type(value) is int else float(value)
+    number = int(value) if isinstance(value, Integral) else float(value)
+    if (allowed is ANY or number in allowed) and not math.isfinite(number):
+        raise RankproofError(f"{name} must be a finite number, got {number}")
+    if number not in allowed:
+        raise RankproofError(f"{name} must be {allowed}, got {number}")
+    return number
 
 
 def check_flag(name: str, value: object) -> bool:
@@ -112,9 +114,10 @@ def check_parameters(values: object) -> None:
     Raises:
         RankproofError: a field holds something else; the message names the field.
     """
-    if not is_dataclass(values):
+    kind: Any = type(values)
+    if not is_dataclass(kind):
         return
-    for name, check in _checks(type(values)).items():
+    for name, check in _checks(kind).items():
         given = getattr(values, name)
         if (checked := check(name, given)) is not given:
             object.__setattr__(values, name, checked)
@@ -131,7 +134,7 @@ Check = Callable[[str, Any], Any]
 
 
 @cache
-def _checks(kind: type) -> dict[str, Check]:
+def _checks(kind: Any) -> dict[str, Check]:
     """The check of each field of a dataclass that has one."""
     names = [field.name for field in fields(kind)]
     try:

@@ -115,9 +115,10 @@ class AttackResult:
     def __len__(self) -> int:
         return len(self.original)
 
-    def __getitem__(self, rows: Tensor | Sequence[int] | slice) -> "AttackResult":
-        """The attacks at some rows."""
+    def __getitem__(self, rows: Tensor | Sequence[int] | slice | int) -> "AttackResult":
+        """The attacks at some rows, given as positions, as a mask or as a slice; one row is a result, too."""
         chosen = torch.arange(len(self))[rows if isinstance(rows, slice) else torch.as_tensor(rows).cpu()]
+        chosen = chosen.reshape(-1)
 
         def part(values: Tensor) -> Tensor:
             return values[chosen.to(values.device)]

@@ -7,11 +7,13 @@ from torch import Tensor
 
 from rankproof.attacks.batch import AttackBatch, make_batch
 from rankproof.attacks.result import AttackResult
+from rankproof.checks import check_ids, check_images
 from rankproof.errors import RankproofError
 from rankproof.goals.base import BoundGoal, Goal
+from rankproof.parameters import check_integer
 from rankproof.ranking.gallery import Gallery
 from rankproof.threat import Threat
-from rankproof.types import Ids, Images, Kept
+from rankproof.types import Ids, ImagesLike, IntegersLike, Kept
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,10 @@ class Chosen:
 
 def choose(
     gallery: Gallery,
-    images: Images,
+    images: ImagesLike,
     goal: Goal,
     *,
-    gallery_ids: Tensor | None = None,
+    gallery_ids: IntegersLike | None = None,
     seed: int = 0,
     exclude_self: bool = False,
 ) -> Chosen:
@@ -44,7 +46,7 @@ def choose(
         seed, exclude_self: as for `rankproof.attack`.
     """
     batch = make_batch(gallery, images, gallery_ids=gallery_ids, exclude_self=exclude_self)
-    bound, _ = _bound(gallery, batch, goal, seed)
+    bound, _ = _bound(gallery, batch, goal, check_integer("seed", seed))
     return Chosen(bound.targets.cpu(), bound.preserved.cpu())
 
 
@@ -75,9 +77,9 @@ def on_unseen(
     result: AttackResult,
     gallery: Gallery,
     goal: Goal,
-    images: Images,
+    images: ImagesLike,
     *,
-    gallery_ids: Tensor | None = None,
+    gallery_ids: IntegersLike | None = None,
     exclude_self: bool = False,
 ) -> AttackResult:
     """A shared perturbation on images it was not made from (ECCV section 5.2).
@@ -97,9 +99,11 @@ def on_unseen(
     first = result.targets[:1]
     if not bool((result.targets == first).all()):
         raise RankproofError("on_unseen: the seen images had different targets; give all of them the same")
-    count = len(images)
     threat = Threat(result.eps, shared=True)
-    images = gallery.ranker.as_input(images)
+    images = gallery.ranker.as_input(check_images("images", images))
+    count = len(images)
+    if gallery_ids is not None:
+        gallery_ids = check_ids("gallery_ids", gallery_ids, (count,), len(gallery))
     other = replace(
         result,
         original=images,

@@ -25,15 +25,17 @@ from rankproof.audit.diagnostics import (
 )
 from rankproof.audit.plan import AuditTask, Plan, plan
 from rankproof.audit.result import AuditResult
+from rankproof.checks import check_ids, check_images
 from rankproof.errors import RankproofError
 from rankproof.io import versions
+from rankproof.parameters import check_integer
 from rankproof.ranking.gallery import Gallery
 from rankproof.ranking.metrics import recall_at
 from rankproof.report.page import Flag
 from rankproof.report.strip import Strip, order_strip, strip_of
 from rankproof.rng import draw
 from rankproof.threat import Threat, format_eps
-from rankproof.types import ProgressCallback, no_progress
+from rankproof.types import ImagesLike, IntegersLike, ProgressCallback, no_progress
 
 WHITE_BOX_METHODS = "the strong method", "plain PGD"
 BLACK_BOX_METHODS = "the search of this audit", "SPSA"
@@ -70,10 +72,10 @@ DEFAULTS = AuditOptions()
 
 def audit(
     gallery: Gallery,
-    queries: Tensor,
+    queries: ImagesLike,
     threat: Threat,
     *,
-    gallery_ids: Tensor | None = None,
+    gallery_ids: IntegersLike | None = None,
     trials: int | None = None,
     seed: int = 0,
     data: str = "images",
@@ -94,13 +96,18 @@ def audit(
     Returns:
         the whole audit; `save` writes the report.
     """
-    _check_queries(gallery, queries, gallery_ids)
+    queries = check_images("queries", queries)
+    ids = (
+        None if gallery_ids is None else check_ids("gallery_ids", gallery_ids, (len(queries),), len(gallery))
+    )
+    seed = check_integer("seed", seed)
+    _check_names(gallery, options.classes)
     planned = options.prepared or plan(gallery, queries, threat, trials=trials, time_limit=options.time_limit)
     chosen = draw(len(queries), planned.trials, seed)
     job = _Job(
         gallery=gallery,
         images=gallery.ranker.as_input(queries[chosen]),
-        gallery_ids=None if gallery_ids is None else gallery_ids[chosen],
+        gallery_ids=None if ids is None else ids[chosen],
         threat=threat,
         seed=seed,
         plan=planned,
@@ -211,17 +218,13 @@ def _run_task(job: _Job, task: AuditTask, progress: ProgressCallback) -> Complet
     )
 
 
-def _check_queries(gallery: Gallery, queries: Tensor, gallery_ids: Tensor | None) -> None:
-    if queries.dim() != 4 or len(queries) == 0:
-        raise RankproofError(f"queries: expected a batch (b, c, h, w) of images, got {tuple(queries.shape)}")
-    if gallery_ids is None:
+def _check_names(gallery: Gallery, classes: tuple[str, ...]) -> None:
+    """Raise unless every label has a name, where the report is to name the classes."""
+    if gallery.labels is None or not classes:
         return
-    if gallery_ids.shape != (len(queries),):
-        raise RankproofError(
-            f"gallery_ids: expected {len(queries)} gallery positions, got {tuple(gallery_ids.shape)}"
-        )
-    if not 0 <= int(gallery_ids.min()) <= int(gallery_ids.max()) < len(gallery):
-        raise RankproofError(f"gallery_ids: expected gallery positions in 0 .. {len(gallery) - 1}")
+    low, high = int(gallery.labels.min()), int(gallery.labels.max())
+    if low < 0 or high >= len(classes):
+        raise RankproofError(f"classes: {len(classes)} names, but the gallery's labels are {low} .. {high}")
 
 
 # -- examples --------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rankproof.errors import RankproofError
 from rankproof.oracles.base import TrackedItems
+from rankproof.parameters import check_integer
 from rankproof.ranking.distances import Cosine, Euclidean
 from rankproof.ranking.gallery import Gallery
 from rankproof.types import Ids, Images, ImageSets, Places
@@ -33,7 +34,10 @@ class LocalOracle:
     visible: int | None = None
 
     def __post_init__(self) -> None:
-        if self.visible is not None and not 1 <= self.visible <= len(self.gallery):
+        if self.visible is None:
+            return
+        object.__setattr__(self, "visible", check_integer("visible", self.visible))
+        if not 1 <= self.visible <= len(self.gallery):
             raise RankproofError(
                 f"visible must be between 1 and the gallery's {len(self.gallery)} items, got {self.visible}"
             )

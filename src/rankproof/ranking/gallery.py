@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rankproof.checks import check_embeddings, check_images, check_labels, check_not_black
 from rankproof.errors import RankproofError
 from rankproof.ranking.ranker import Ranker
-from rankproof.types import ProgressCallback, no_progress
+from rankproof.types import ImagesLike, IntegersLike, ProgressCallback, no_progress
 
 BLOCK_ITEMS = 8192  # gallery items in one block of distances
 BLOCK_QUERIES = 512  # queries in one block of distances
@@ -36,25 +37,37 @@ class Gallery:
     labels: Tensor | None = None
     images: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        checked: dict[str, Tensor] = {"embeddings": check_embeddings("embeddings", self.embeddings)}
+        if self.labels is not None:
+            checked["labels"] = check_labels("labels", self.labels, len(self.embeddings))
+        if self.images is not None:
+            checked["images"] = check_images("images", self.images, count=len(self.embeddings))
+        for name, values in checked.items():
+            object.__setattr__(self, name, values)
+
     @classmethod
     def build(
         cls,
         ranker: Ranker,
-        images: Tensor,
-        labels: Tensor | None = None,
+        images: ImagesLike,
+        labels: IntegersLike | None = None,
         progress: ProgressCallback = no_progress,
     ) -> "Gallery":
         """Embed a database.
 
         Args:
             images: (n, c, h, w) floats in [0, 1] or 8-bit values.
-            labels: (n,) class of each item.
+            labels: (n,) class of each item, as integers; a list will do.
             progress: called with images embedded and images in all.
+        Raises:
+            RankproofError: the images or labels are something else, or are fewer than two.
         """
+        images = check_images("images", images)
         if len(images) < 2:
             raise RankproofError(f"a gallery needs at least 2 items, this one has {len(images)}")
-        if labels is not None and len(labels) != len(images):
-            raise RankproofError(f"{len(images)} gallery images but {len(labels)} labels")
+        check_not_black("images", images)
+        labels = None if labels is None else check_labels("labels", labels, len(images))
         return cls(ranker, ranker.embed_all(images, progress), labels, images)
 
     def __len__(self) -> int:
