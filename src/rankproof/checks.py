@@ -6,13 +6,13 @@ found, and what to do.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rankproof.errors import RankproofError
-from rankproof.types import IntegersLike
 
 CHANNELS = (1, 3)
 MOST_CHANNELS = 4  # more where channels are wanted is a height
@@ -32,8 +32,8 @@ def check_images(what: str, images: object, *, count: int | None = None) -> Tens
     """
     if not isinstance(images, Tensor | np.ndarray):
         found = type(images).__name__
-        raise RankproofError(f"{what}: expected a tensor (b, c, h, w), got {found}; stack the images to one")
-    images = _as_tensor(what, images)
+        raise RankproofError(f"{what}: expected a tensor or array (b, c, h, w) of all images, got {found}")
+    images = _as_tensor(what, images).detach()
     shape = tuple(images.shape)
     if images.dim() != 4 or 0 in shape:
         raise RankproofError(
@@ -71,7 +71,7 @@ def check_not_black(what: str, images: Tensor) -> None:
         )
 
 
-def check_ids(what: str, ids: IntegersLike, shape: tuple[int | None, ...], size: int | None = None) -> Tensor:
+def check_ids(what: str, ids: object, shape: tuple[int | None, ...], size: int | None = None) -> Tensor:
     """Positions of items as an int64 tensor.
 
     Args:
@@ -91,13 +91,24 @@ def check_ids(what: str, ids: IntegersLike, shape: tuple[int | None, ...], size:
     return values
 
 
-def check_labels(what: str, labels: IntegersLike, count: int) -> Tensor:
+def check_kind(what: str, value: object, kind: Any, such_as: str) -> None:
+    """Raise unless a value is of a class, or one of several: a name, a number, the class itself are not."""
+    if isinstance(value, type) or not isinstance(value, kind):
+        found = " ".join(repr(value).split())
+        raise RankproofError(f"{what}: expected a {what} such as {such_as}, got {found:.60}")
+
+
+def check_labels(what: str, labels: object, count: int) -> Tensor:
     """The class of each of `count` items as an int64 tensor (n,); any integers tell classes apart.
 
     Raises:
         RankproofError: they are something else: one-hot rows, scores, a mask, names, too many or too few.
     """
     wanted = f"expected one integer for each of {count} items"
+    if not isinstance(labels, Tensor) and _as_array(what, labels).dtype.kind in "US":
+        raise RankproofError(
+            f"{what}: {wanted}, got names; numpy.unique(names, return_inverse=True)[1] numbers them"
+        )
     return _integers(what, labels, (count,), wanted, mask="give labels.long() where two classes are meant")
 
 
@@ -123,9 +134,7 @@ def check_embeddings(what: str, embeddings: object, width: int | None = None) ->
     return values
 
 
-def _integers(
-    what: str, given: IntegersLike, shape: tuple[int | None, ...], wanted: str, *, mask: str
-) -> Tensor:
+def _integers(what: str, given: object, shape: tuple[int | None, ...], wanted: str, *, mask: str) -> Tensor:
     """What is given as integers of a shape; `wanted` and `mask` are what an error says."""
     values = _as_tensor(what, given)
     found = tuple(values.shape)
@@ -137,10 +146,7 @@ def _integers(
     if not fits:
         raise RankproofError(f"{what}: {wanted}, got {found}{_ids_hint(found, shape)}")
     if values.is_floating_point() or values.is_complex():
-        example = (
-            f" ({values.flatten()[0].item():g})" if values.is_floating_point() and values.numel() else ""
-        )
-        raise RankproofError(f"{what}: {wanted}, got {_dtype(values)}{example}; give integers")
+        raise RankproofError(f"{what}: {wanted}, got {_dtype(values)} such as {values.flatten()[0].item():g}")
     return values.detach().to(torch.int64)
 
 
@@ -148,22 +154,22 @@ def _as_tensor(what: str, values: object) -> Tensor:
     """A tensor as it is, anything else by way of NumPy."""
     if isinstance(values, Tensor):
         return values
+    array = _as_array(what, values)
+    if array.dtype.kind in "USO":
+        kind = "objects of Python" if array.dtype.kind == "O" else "text"
+        raise RankproofError(f"{what}: expected numbers, got an array of {kind}")
+    # Torch shares the memory: it wants the machine's own byte order and something that can be written.
     try:
-        array = np.asarray(values)
-        if array.dtype.kind in "USO":
-            raise RankproofError(
-                f"{what}: expected numbers, got {_first(array)}; number the classes first, such as by "
-                "numpy.unique(names, return_inverse=True)[1]"
-            )
-        # Torch shares the memory: it wants the machine's own byte order and something that can be written.
         return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise RankproofError(f"{what}: no array of numbers ({' '.join(str(error).split())})") from None
+    except TypeError:
+        raise RankproofError(f"{what}: expected numbers, got an array of {array.dtype}") from None
 
 
-def _first(array: np.ndarray) -> str:
-    """The first element of an array of objects, for a message."""
-    return repr(array.flat[0])[:40] if array.size else "objects"
+def _as_array(what: str, values: object) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError, RuntimeError):
+        raise RankproofError(f"{what}: expected an array of numbers, got rows of unequal length") from None
 
 
 def _extremes(values: Tensor) -> tuple[float, float]:
@@ -176,15 +182,13 @@ def _extremes(values: Tensor) -> tuple[float, float]:
 def _pixel_fault(images: Tensor) -> str:
     """What is wrong with the values of images and what to do; empty where nothing is."""
     if not images.is_floating_point():
-        to_do = (
-            "images.float()" if images.dtype == torch.bool else "images.to(torch.uint8) if they end at 255"
-        )
-        return f"got {_dtype(images)}; give {to_do}"
+        to_do = "give images.float()" if images.dtype == torch.bool else "values up to 255 as torch.uint8"
+        return f"got {_dtype(images)}; {to_do}"
     low, high = _extremes(images)
     if low >= 0 and high <= 1:
         return ""
-    if math.isnan(low) or math.isnan(high):
-        return "got NaN"
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "got NaN or infinite values"
     found = f"got {low:.3g} .. {high:.3g}"
     if low >= -OVERSHOOT and high <= 1 + OVERSHOOT:
         return f"{found}: resized? give images.clamp(0, 1)"

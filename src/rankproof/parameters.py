@@ -115,7 +115,7 @@ def check_parameters(values: object) -> None:
         RankproofError: a field holds something else; the message names the field.
     """
     kind: Any = type(values)
-    if not is_dataclass(kind):
+    if isinstance(values, type) or not is_dataclass(values):
         return
     for name, check in _checks(kind).items():
         given = getattr(values, name)

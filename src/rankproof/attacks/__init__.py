@@ -7,6 +7,7 @@ from rankproof.attacks.batch import AttackBatch, make_batch
 from rankproof.attacks.black_box import NO_OPTIONS, SearchOptions, gallery_of
 from rankproof.attacks.result import AttackResult
 from rankproof.attacks.summary import AttackSummary
+from rankproof.checks import check_kind
 from rankproof.errors import RankproofError
 from rankproof.goals.base import Goal
 from rankproof.methods.black_box.base import BlackBoxMethod
@@ -16,7 +17,7 @@ from rankproof.methods.white_box.base import Method
 from rankproof.methods.white_box.universal import Universal
 from rankproof.oracles import Oracle
 from rankproof.parameters import check_integer, check_parameters
-from rankproof.ranking.gallery import Gallery
+from rankproof.ranking.gallery import GALLERY, Gallery
 from rankproof.threat import Threat
 from rankproof.types import ImagesLike, IntegersLike, ProgressCallback, no_progress
 
@@ -101,13 +102,12 @@ def attack_batch(
         search: budget, subspace and folder of a black-box search; a white box has none.
     """
     for what, value, kind, such_as in (
-        ("target", target, Gallery | Oracle, "Gallery.build(ranker, images)"),
+        ("target", target, Gallery | Oracle, GALLERY),
         ("goal", goal, Goal, "QueryRaise(m=4)"),
         ("threat", threat, Threat, "Threat(8 / 255)"),
         ("method", method, Method | BlackBoxMethod | None, "PGD()"),
     ):
-        if isinstance(value, type) or not isinstance(value, kind):
-            raise RankproofError(f"{what}: expected a {what} such as {such_as}, got {value!r:.60}")
+        check_kind(what, value, kind, such_as)
         check_parameters(value)
     seed = check_integer("seed", seed)
     if isinstance(target, Gallery):

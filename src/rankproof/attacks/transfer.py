@@ -7,11 +7,11 @@ from torch import Tensor
 
 from rankproof.attacks.batch import AttackBatch, make_batch
 from rankproof.attacks.result import AttackResult
-from rankproof.checks import check_ids, check_images
+from rankproof.checks import check_ids, check_images, check_kind
 from rankproof.errors import RankproofError
 from rankproof.goals.base import BoundGoal, Goal
-from rankproof.parameters import check_integer
-from rankproof.ranking.gallery import Gallery
+from rankproof.parameters import check_flag, check_integer
+from rankproof.ranking.gallery import GALLERY, Gallery
 from rankproof.threat import Threat
 from rankproof.types import Ids, ImagesLike, IntegersLike, Kept
 
@@ -45,6 +45,7 @@ def choose(
         gallery_ids: (b,) gallery positions of their own clean copies, or None.
         seed, exclude_self: as for `rankproof.attack`.
     """
+    _check_kinds(gallery, goal)
     batch = make_batch(gallery, images, gallery_ids=gallery_ids, exclude_self=exclude_self)
     bound, _ = _bound(gallery, batch, goal, check_integer("seed", seed))
     return Chosen(bound.targets.cpu(), bound.preserved.cpu())
@@ -65,6 +66,7 @@ def transfer(
     Raises:
         RankproofError: the galleries differ in size, or the goal is another one.
     """
+    _check_kinds(gallery, goal)
     if len(gallery) != result.gallery_size:
         raise RankproofError(
             f"transfer: the gallery has {len(gallery)} items, the attacked one had {result.gallery_size}; "
@@ -94,6 +96,7 @@ def on_unseen(
     Raises:
         RankproofError: the attack was not universal.
     """
+    _check_kinds(gallery, goal)
     if result.perturbation is None:
         raise RankproofError("on_unseen needs a universal attack: attack with Threat(eps, shared=True)")
     first = result.targets[:1]
@@ -116,10 +119,16 @@ def on_unseen(
     return _ranked(other, gallery, goal, exclude_self, "images the perturbation was not made from")
 
 
+def _check_kinds(gallery: Gallery, goal: Goal) -> None:
+    check_kind("gallery", gallery, Gallery, GALLERY)
+    check_kind("goal", goal, Goal, "QueryRaise(m=4)")
+
+
 def _ranked(
     result: AttackResult, gallery: Gallery, goal: Goal, exclude_self: bool, note: str
 ) -> AttackResult:
     """The figures of a result's images in a gallery."""
+    check_flag("exclude_self", exclude_self)
     if goal.spec.name != result.goal:
         raise RankproofError(f"the attack was {result.goal}, not {goal.spec.name}; give the same goal")
     device = gallery.embeddings.device

@@ -25,11 +25,11 @@ from rankproof.audit.diagnostics import (
 )
 from rankproof.audit.plan import AuditTask, Plan, plan
 from rankproof.audit.result import AuditResult
-from rankproof.checks import check_ids, check_images
+from rankproof.checks import check_ids, check_images, check_kind
 from rankproof.errors import RankproofError
 from rankproof.io import versions
 from rankproof.parameters import check_integer
-from rankproof.ranking.gallery import Gallery
+from rankproof.ranking.gallery import GALLERY, Gallery
 from rankproof.ranking.metrics import recall_at
 from rankproof.report.page import Flag
 from rankproof.report.strip import Strip, order_strip, strip_of
@@ -96,6 +96,8 @@ def audit(
     Returns:
         the whole audit; `save` writes the report.
     """
+    check_kind("gallery", gallery, Gallery, GALLERY)
+    check_kind("threat", threat, Threat, "Threat(8 / 255)")
     queries = check_images("queries", queries)
     ids = (
         None if gallery_ids is None else check_ids("gallery_ids", gallery_ids, (len(queries),), len(gallery))

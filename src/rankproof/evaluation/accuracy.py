@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rankproof.checks import check_kind
 from rankproof.evaluation.precision import average_precisions
 from rankproof.io import JsonObject
 from rankproof.parameters import Range, check_integer
-from rankproof.ranking.gallery import Gallery
+from rankproof.ranking.gallery import GALLERY, Gallery
 from rankproof.ranking.metrics import MeanInterval, known_labels, mean_interval, recalls_at
 from rankproof.types import ProgressCallback, no_progress
 
@@ -63,6 +64,7 @@ def accuracy(gallery: Gallery, seed: int = 0, *, progress: ProgressCallback = no
     Raises:
         RankproofError: the gallery has no labels.
     """
+    check_kind("gallery", gallery, Gallery, GALLERY)
     labels, seed = known_labels(gallery), check_integer("seed", seed, SEEDS)
     recalls = 100 * recalls_at(gallery, KS).double().cpu()
     precisions = 100 * average_precisions(gallery, progress).cpu()

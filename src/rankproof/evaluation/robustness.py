@@ -10,14 +10,14 @@ from torch import Tensor
 from rankproof.attacks import AttackBatch, attack_batch
 from rankproof.attacks.batch import make_batch
 from rankproof.audit.diagnostics import check_attack, check_gallery
-from rankproof.checks import check_images
+from rankproof.checks import check_images, check_kind
 from rankproof.errors import RankproofError
 from rankproof.evaluation.terms import ERS_TERMS, GOALS, SHIFT, TERMS, AttackRun
 from rankproof.io import JsonObject
 from rankproof.methods import PGD
 from rankproof.methods.white_box.base import Method
 from rankproof.parameters import AT_LEAST_ONE, check_integer
-from rankproof.ranking.gallery import Gallery
+from rankproof.ranking.gallery import GALLERY, Gallery
 from rankproof.ranking.metrics import MeanInterval, known_labels, mean_interval
 from rankproof.report.page import Flag
 from rankproof.rng import draw
@@ -27,6 +27,7 @@ from rankproof.types import ImagesLike, ProgressCallback, no_progress
 TRIALS = 1000
 PUBLISHED = PGD(steps=32, step=3 / 255)
 SMALL_SIDE, SMALL_EPS, LARGE_EPS = 32, 77 / 255, 8 / 255
+HALF_LEVEL = 0.5 / 255  # the same image, kept as floats and as 8-bit values
 UNIT = 1e-3  # how far the length of an embedding may be from 1 on the unit sphere
 
 
@@ -149,6 +150,7 @@ def robustness_score(
         RankproofError: no labels, images that are not the gallery's, or fewer than one trial.
     """
     begin = time.perf_counter()
+    check_kind("gallery", gallery, Gallery, GALLERY)
     images = check_images("images", images, count=len(gallery))
     trials, seed = check_integer("trials", trials, AT_LEAST_ONE), check_integer("seed", seed)
     if len(known_labels(gallery).unique()) < 2:
@@ -159,6 +161,7 @@ def robustness_score(
         raise RankproofError("every image drawn is alone in its class; ERS needs two images of a class")
     threat = Threat(default_eps(images) if eps is None else eps)
     batch = make_batch(gallery, images[ids], gallery_ids=ids)
+    _check_order(gallery, batch.images, ids)
     outcome = _attack_all(gallery, batch, threat, method, seed, progress)
     return replace(
         outcome,
@@ -218,6 +221,21 @@ def has_company(gallery: Gallery) -> Tensor:
     _, classes, counts = known_labels(gallery).unique(return_inverse=True, return_counts=True)
     company: Tensor = (counts > 1)[classes].cpu()
     return company
+
+
+def _check_order(gallery: Gallery, images: Tensor, ids: Tensor) -> None:
+    """Raise where an image is not that of its place in the gallery, if the gallery has its images.
+
+    Args:
+        images: (b, c, h, w) images, as the encoder takes them.
+        ids: (b,) their places.
+    """
+    if gallery.images is None:
+        return
+    theirs = gallery.ranker.as_input(gallery.images[ids.to(gallery.images.device)])
+    ours = gallery.ranker.as_input(images)
+    if theirs.shape != ours.shape or float((theirs - ours).abs().max()) > HALF_LEVEL:
+        raise RankproofError("images: they are not the gallery's own; give those, in the gallery's order")
 
 
 def _notes(gallery: Gallery, lost: int) -> list[str]:

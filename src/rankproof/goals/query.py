@@ -331,6 +331,8 @@ class BoundQuery:
         chosen, preserved = [p for p in terms if not p.keeps], [p for p in terms if p.keeps]
         if len(chosen) != 1 or len(preserved) > 1:
             raise RankproofError("a query attack is one QueryRaise or QueryLower and at most one Preserve")
+        if not chosen[0].weight > 0:
+            raise RankproofError("the weight of what is raised or lowered must be above 0")
         self.context = context
         self.terms = (*chosen, *preserved)
         self.targets: Ids = chosen[0].ids

@@ -6,11 +6,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from rankproof.checks import check_kind
 from rankproof.errors import RankproofError
 from rankproof.oracles.base import TrackedItems
 from rankproof.parameters import check_integer
 from rankproof.ranking.distances import Cosine, Euclidean
-from rankproof.ranking.gallery import Gallery
+from rankproof.ranking.gallery import GALLERY, Gallery
 from rankproof.types import Ids, Images, ImageSets, Places
 
 PASS = 200  # images in one forward pass: their activations still fit the caches of a processor
@@ -34,6 +35,7 @@ class LocalOracle:
     visible: int | None = None
 
     def __post_init__(self) -> None:
+        check_kind("gallery", self.gallery, Gallery, GALLERY)
         if self.visible is None:
             return
         object.__setattr__(self, "visible", check_integer("visible", self.visible))

@@ -18,6 +18,7 @@ from rankproof.types import ImagesLike, IntegersLike, ProgressCallback, no_progr
 
 BLOCK_ITEMS = 8192  # gallery items in one block of distances
 BLOCK_QUERIES = 512  # queries in one block of distances
+GALLERY = "Gallery.build(ranker, images)"  # what a message gives as an example
 ROUNDING = 1e-10  # of double-precision distances computed in two ways
 
 
