@@ -28,7 +28,7 @@ from rankproof.audit.result import AuditResult
 from rankproof.checks import check_ids, check_images, check_kind
 from rankproof.errors import RankproofError
 from rankproof.io import versions
-from rankproof.parameters import check_integer
+from rankproof.parameters import Checked, Weight, check_integer
 from rankproof.ranking.gallery import GALLERY, Gallery
 from rankproof.ranking.metrics import recall_at
 from rankproof.report.page import Flag
@@ -45,7 +45,7 @@ ShareCallback = Callable[[float, float], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditOptions:
+class AuditOptions(Checked):
     """How an audit runs, and what its report says of the model and the data.
 
     Args:
@@ -56,7 +56,7 @@ class AuditOptions:
         model, data_note, classes, command, model_record: what the report says of them.
     """
 
-    time_limit: float | None = None
+    time_limit: Weight | None = None
     prepared: Plan | None = None
     journal: Path | None = None
     progress: ShareCallback = no_progress
