@@ -39,6 +39,7 @@ from rankproof import (
 )
 from rankproof.attacks import SearchOptions
 from rankproof.audit import plan
+from rankproof.data.dataset import Dataset
 from rankproof.goals import registry
 from rankproof.goals.base import Goal
 from rankproof.methods import Subspace
@@ -419,6 +420,26 @@ def test_choices_flags_and_pairs_are_checked_too(build, message):
 
 def test_an_order_may_be_a_list():
     assert Reorder(k=3, order=[2, 0, 1]) == Reorder(k=3, order=(2, 0, 1))
+
+
+@pytest.mark.parametrize("split", ["data", "test"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": torch.rand(8, 1, 4, 4)}, r"images: a data set holds 8-bit integers, got torch\.float32"),
+        ({"images": torch.rand(8, 1, 4, 4) * 255}, r"images: values must be floats in \[0, 1\]"),
+        ({"images": torch.zeros(8, 4, 4, dtype=torch.uint8)}, "images: expected a batch"),
+        ({"labels": torch.eye(4)[torch.arange(8) % 4]}, "labels: .* one-hot"),
+        ({"labels": torch.arange(7)}, "labels: expected one integer for each of 8 items"),
+    ],
+)
+def test_a_training_refuses_a_data_set_of_something_else(world, split, change, message):
+    recipe = training.Recipe(loss=training.Triplet(margin=0.2), sampler=training.InBatch(batch=4))
+    images, labels = torch.zeros(8, 1, 4, 4, dtype=torch.uint8), torch.arange(8) % 4
+    fine = Dataset(images=images, labels=labels, classes=tuple("abcd"), name="d", split=split, note="")
+    splits = {"data": fine, "test": fine} | {split: replace(fine, **change)}
+    with pytest.raises(RankproofError, match=rf"^{split}\.{message}"):
+        training.train(world.ranker, **splits, recipe=recipe)
 
 
 # -- a user's own ------------------------------------------------------------------------------------------

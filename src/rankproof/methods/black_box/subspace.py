@@ -69,11 +69,13 @@ def parse_subspace(text: str) -> Subspace:
     Raises:
         RankproofError: the text names no subspace.
     """
-    match = re.fullmatch(r"(full)|(blocks|bilinear|cosine):(\d+)", text)
+    match = re.fullmatch(r"(full)|(blocks|bilinear|cosine):(\d{1,9})", text)
     if not match:
         raise RankproofError(f"subspace: {text!r} is unknown; write full, blocks:32, bilinear:7 or cosine:16")
     if match[1]:
         return Subspace("full")
+    if int(match[3]) < 1:
+        raise RankproofError(f"subspace: the side must be at least 1, got {int(match[3])}")
     kinds: dict[str, Kind] = {"blocks": "blocks", "bilinear": "bilinear", "cosine": "cosine"}
     return Subspace(kinds[match[2]], int(match[3]))
 
