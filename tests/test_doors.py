@@ -37,13 +37,14 @@ from rankproof import (
     training,
     transfer,
 )
-from rankproof.attacks import SearchOptions
+from rankproof.attacks import AttackBatch, SearchOptions, attack_batch
 from rankproof.audit import plan
 from rankproof.data.dataset import Dataset
 from rankproof.goals import registry
 from rankproof.goals.base import Goal
 from rankproof.methods import Subspace
 from rankproof.methods.white_box.base import MethodOutput
+from rankproof.oracles import TrackedItems
 from rankproof.ranking.metrics import recall_at, recalls_at
 from rankproof.training.inner_attack import InnerAttack
 from rankproof.wire.rate_limit import RateLimit
@@ -79,6 +80,10 @@ class World:
         images = self.images[:3] if images is None else images
         return attack(self.gallery, images, goal, THREAT, method=ONE_STEP, **options)
 
+    def attack_batch(self, images, target=None, goal=MaxShift(), ids=None):  # noqa: B008
+        batch = AttackBatch(images=images, rng_keys=torch.arange(len(images)), gallery_ids=ids)
+        return attack_batch(target or self.gallery, batch, goal, THREAT)
+
     def search(self, oracle=None, images=None, **options):
         images = self.images[:2] if images is None else images
         return attack(oracle or self.oracle, images, Reorder(k=3), THREAT, **{"budget": 3, **options})
@@ -108,6 +113,8 @@ IMAGES = {
     "attack(images)": lambda w, v: w.attack(images=v),
     "attack(images), black box": lambda w, v: w.search(images=v),
     "attack(images), service": lambda w, v: w.search(w.service(), v),
+    "attack_batch(images)": lambda w, v: w.attack_batch(v),
+    "attack_batch(images), black box": lambda w, v: w.attack_batch(v, LocalOracle(w.gallery), Reorder(k=3)),
     "audit(queries)": lambda w, v: audit(w.gallery, v, THREAT, trials=1),
     "plan(images)": lambda w, v: plan(w.gallery, v, THREAT, trials=1),
     "choose(images)": lambda w, v: choose(w.gallery, v, QueryRaise()),
@@ -135,6 +142,7 @@ IDS = {
     "attack(gallery_ids)": lambda w, v: w.attack(gallery_ids=v),
     "attack(gallery_ids), black box": lambda w, v: w.search(images=w.images[:3], gallery_ids=v),
     "attack(gallery_ids), service": lambda w, v: w.search(w.service(), w.images[:3], gallery_ids=v),
+    "attack_batch(gallery_ids)": lambda w, v: w.attack_batch(w.images[:3], ids=v),
     "audit(gallery_ids)": lambda w, v: audit(w.gallery, w.images[:3], THREAT, trials=1, gallery_ids=v),
     "choose(gallery_ids)": lambda w, v: choose(w.gallery, w.images[:3], QueryRaise(), gallery_ids=v),
     "on_unseen(gallery_ids)": lambda w, v: w.unseen(gallery_ids=v),
@@ -569,6 +577,20 @@ def test_rows_that_are_no_positions_are_refused(world):
 def test_a_service_that_answers_with_something_else_is_an_error(world, answers, message):
     with pytest.raises(RankproofError, match=message):
         world.search(ListOracle(answers, 5))
+
+
+def test_a_batch_of_8_bit_values_is_for_make_batch(world):
+    with pytest.raises(RankproofError, match="images: a batch holds floats"):
+        world.attack_batch((world.images * 255).byte())
+
+
+def test_a_list_that_faiss_filled_up_is_shorter(world):
+    filled = ListOracle(lambda images: np.array([[7, 3, 9, 1, -1, -1]] * len(images)), 6)
+    short = ListOracle(lambda images: [[7, 3, 9, 1]] * len(images), 6)
+    images, nothing = world.images[:2], TrackedItems(torch.arange(2), torch.empty(2, 0, dtype=torch.int64))
+    assert torch.equal(filled.top(images, 4, nothing), short.top(images, 4, nothing))
+    with pytest.raises(RankproofError, match="4 different ids, 5 are needed"):
+        filled.top(images, 5, nothing)
 
 
 def test_what_is_weighed_with_nothing_cannot_be_sought(world):

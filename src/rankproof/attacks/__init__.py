@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from rankproof.attacks import black_box, white_box
-from rankproof.attacks.batch import AttackBatch, make_batch
+from rankproof.attacks.batch import AttackBatch, checked_batch, make_batch
 from rankproof.attacks.black_box import NO_OPTIONS, SearchOptions, gallery_of
 from rankproof.attacks.result import AttackResult
 from rankproof.attacks.summary import AttackSummary
@@ -110,6 +110,7 @@ def attack_batch(
         check_kind(what, value, kind, such_as)
         check_parameters(value)
     seed = check_integer("seed", seed)
+    batch = checked_batch(batch, len(target) if isinstance(target, Gallery) else None)
     if isinstance(target, Gallery):
         descent = method or (Universal() if threat.shared else published(goal.metric))
         if isinstance(descent, BlackBoxMethod):

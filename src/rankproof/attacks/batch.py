@@ -123,6 +123,19 @@ def make_batch(
     )
 
 
+def checked_batch(batch: AttackBatch, size: int | None) -> AttackBatch:
+    """A batch that somebody made without `make_batch`, its images and positions checked.
+
+    Args:
+        size: |X|; None where it is not known, as behind a service.
+    """
+    images, ids = check_images("images", batch.images), batch.gallery_ids
+    if images.dtype == torch.uint8:
+        raise RankproofError("images: a batch holds floats in [0, 1], got 8-bit integers; use make_batch")
+    ids = None if ids is None else check_ids("gallery_ids", ids, (len(batch),), size)
+    return replace(batch, images=images, gallery_ids=ids)
+
+
 def check_queries(goal: Goal, batch: AttackBatch) -> None:
     """Raise unless given queries are for a goal that takes any, and nothing else chooses them."""
     if batch.queries is None:

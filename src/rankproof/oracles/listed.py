@@ -13,6 +13,7 @@ from rankproof.parameters import check_integer
 from rankproof.ranking.metrics import places_in
 from rankproof.types import Ids, Images, ImageSets, Places, Rows
 
+NO_RESULT = -1  # FAISS fills a list with it where it finds no more
 SearchFn = Callable[[Images], Sequence[Sequence[Hashable]] | Tensor]
 
 
@@ -21,7 +22,8 @@ class ListOracle:
     """Any function that returns lists of ids, such as a search service, as an oracle.
 
     Args:
-        search: images (n, c, h, w) to one list of ids each, nearest first; ids of any hashable kind.
+        search: images (n, c, h, w) to one list of ids each, nearest first; ids of any hashable kind. -1,
+            which FAISS returns where it finds no more, is left out.
         visible: N, how many results it shows; longer lists are cut, shorter ones are taken as they are.
     """
 
@@ -75,7 +77,7 @@ class ListOracle:
         rows = [answer.tolist() if isinstance(answer, Tensor | np.ndarray) else answer for answer in answers]
         for row in rows:
             _check_ids(row)
-        lists = [[self.number(name) for name in row] for row in rows]
+        lists = [[self.number(name) for name in row if name != NO_RESULT] for row in rows]
         if excluded is not None:
             skipped = zip(lists, excluded.tolist(), strict=True)
             lists = [[number for number in numbers if number != skip] for numbers, skip in skipped]
