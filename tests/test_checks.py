@@ -68,7 +68,9 @@ def test_a_graph_behind_the_images_is_left_behind():
             (GREY - 0.9) / 0.2,
             r"got -2 \.\. -2: already normalised\? give .* and mean= and std=",
         ),
-        (GREY + 0.53, r"got 1\.03 \.\. 1\.03: resized\? give images\.clamp\(0, 1\)"),
+        (GREY + 0.53, r"got 1\.03 \.\. 1\.03: rounded or resized\? give images\.clamp\(0, 1\)"),
+        (GREY - 0.5 - 3e-8, r"got -3e-08 .*: rounded or resized\?"),  # mean and std undone
+        ((GREY - 127.5) / 128, r"got -0\.992 .*: already normalised\?"),  # statistics of 0 .. 255
         (GREY * math.nan, "got NaN"),
         (GREY * math.inf, "got NaN or infinite values"),
         (GREY.long(), "got int64; values up to 255 as torch.uint8"),

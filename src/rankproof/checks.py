@@ -18,7 +18,7 @@ CHANNELS = (1, 3)
 MOST_CHANNELS = 4  # more where channels are wanted is a height
 BLOCK = 2**24  # values that are looked at together
 LEVEL = 1 / 255  # one level of an 8-bit image
-OVERSHOOT = 0.2  # how far resizing by a cubic goes beyond the values of an image
+OVERSHOOT = 0.2  # how far rounding, and resizing by a cubic, go beyond the values of an image
 
 
 def check_images(what: str, images: object, *, count: int | None = None) -> Tensor:
@@ -191,7 +191,7 @@ def _pixel_fault(images: Tensor) -> str:
         return "got NaN or infinite values"
     found = f"got {low:.3g} .. {high:.3g}"
     if low >= -OVERSHOOT and high <= 1 + OVERSHOOT:
-        return f"{found}: resized? give images.clamp(0, 1)"
+        return f"{found}: rounded or resized? give images.clamp(0, 1)"
     if low < 0:
         return f"{found}: already normalised? give pixels in [0, 1], and mean= and std= to the Ranker"
     whole = 255 if high <= 255 else 65535
