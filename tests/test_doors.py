@@ -579,6 +579,13 @@ def test_a_service_that_answers_with_something_else_is_an_error(world, answers, 
         world.search(ListOracle(answers, 5))
 
 
+def test_folders_and_files_may_be_text(world, tmp_path):
+    first = world.search(search_folder=str(tmp_path / "search"))
+    assert list((tmp_path / "search").iterdir())
+    assert torch.equal(world.search(search_folder=tmp_path / "search").adversarial, first.adversarial)
+    assert AuditOptions(journal=str(tmp_path / "audit.jsonl")).journal
+
+
 def test_a_batch_of_8_bit_values_is_for_make_batch(world):
     with pytest.raises(RankproofError, match="images: a batch holds floats"):
         world.attack_batch((world.images * 255).byte())

@@ -39,7 +39,7 @@ def attack(
     preserved: IntegersLike | None = None,
     queries: ImagesLike | None = None,
     exclude_self: bool = False,
-    search_folder: Path | None = None,
+    search_folder: str | Path | None = None,
     progress: ProgressCallback = no_progress,
 ) -> AttackResult:
     """Attack each image once and measure what became of the ranking.
@@ -79,7 +79,8 @@ def attack(
         queries=queries,
         exclude_self=exclude_self,
     )
-    options = SearchOptions(budget=budget, subspace=subspace, folder=search_folder)
+    folder = None if search_folder is None else Path(search_folder)
+    options = SearchOptions(budget=budget, subspace=subspace, folder=folder)
     return attack_batch(
         target, batch, goal, threat, method=method, search=options, seed=seed, progress=progress
     )

@@ -58,7 +58,7 @@ class AuditOptions(Checked):
 
     time_limit: Weight | None = None
     prepared: Plan | None = None
-    journal: Path | None = None
+    journal: str | Path | None = None
     progress: ShareCallback = no_progress
     model: str = ""
     data_note: str = ""
@@ -117,7 +117,8 @@ def audit(
         data=data,
         classes=options.classes,
     )
-    result = _run(job, options.journal, options.progress)
+    journal = None if options.journal is None else Path(options.journal)
+    result = _run(job, journal, options.progress)
     return replace(
         result,
         data_note=options.data_note,
