@@ -98,7 +98,7 @@ def test_queries_that_do_not_fit(gallery, pictures):
     fine = torch.ones(2, 5)
     refused(r"queries: 2 are given, but w = 1; make the goal with w=2", fine, CandidateRaise())
     refused(r"queries: 2 are given, but w = 3", fine, CandidateLower(w=3))
-    refused(r"expected embeddings \(w, 5\) as the gallery's, got \(2, 4\)", torch.ones(2, 4))
+    refused(r"expected embeddings \(n, 5\), got \(2, 4\)", torch.ones(2, 4))
     refused(r"expected embeddings", torch.ones(5))
     refused(r"expected embeddings", torch.ones(0, 5))
     refused(r"NaN or infinite", fine * float("nan"))

@@ -2,18 +2,23 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from rankproof.errors import RankproofError, ThreatViolationError
+from rankproof.parameters import Checked, Range
 
 LEVELS = 255
 TOLERANCE = 1e-6  # rounding of 32-bit pixels; anything beyond is a violation
 
+Eps = Annotated[float, Range(low=0.0, high=1.0, text="between 0 and 1 (such as 8/255 or 0.03)")]
+"""Largest change of a pixel."""
+
 
 @dataclass(frozen=True)
-class Threat:
+class Threat(Checked):
     """An L-infinity ball around an image within [0, 1] (ECCV eq. 2).
 
     Gamma = { r : |r|_inf <= eps;  x + r in [0, 1] }
@@ -24,13 +29,9 @@ class Threat:
         shared: one perturbation for all images (universal) instead of one each.
     """
 
-    eps: float
+    eps: Eps
     grid: bool = False
     shared: bool = False
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.eps) and 0 <= self.eps <= 1):
-            raise RankproofError(f"eps must be between 0 and 1 (such as 8/255 or 0.03), got {self.eps}")
 
     def start(self, images: Tensor) -> Tensor:
         """The images the ball is drawn around: put on the 8-bit grid first where the threat asks for it."""

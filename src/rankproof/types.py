@@ -1,11 +1,18 @@
 """Shapes of the tensors that travel between the rooms, written once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
+
+ImagesLike = Tensor | np.ndarray
+"""Images as a user gives them: (b, c, h, w) floats in [0, 1] or 8-bit integers; `checks` looks at them."""
+
+IntegersLike = Tensor | np.ndarray | Sequence[Any]
+"""Positions or labels as a user gives them: integers of any type, also as lists."""
 
 Images = Float[Tensor, "b c h w"]
 """Images with values in [0, 1]."""

@@ -106,7 +106,7 @@ def same(one, other):
         (61, None, "k = 61 is larger than the gallery of 60 items"),
         (61, 60, "k = 61 results cannot be ordered where only N = 60 are visible"),
         (1, 5, "k must be at least 2, got 1: one item has no order"),
-        (0, None, "k must be at least 2, got 0"),
+        (0, None, "k must be at least 1, got 0"),
     ],
 )
 def test_a_k_that_does_not_fit_is_refused_before_anything_is_sent(
@@ -129,7 +129,7 @@ def test_an_excluded_copy_is_no_result_to_be_ordered(cosine_gallery, pictures, v
 
 @pytest.mark.parametrize("budget", [0, -1])
 def test_a_budget_below_one_is_refused(cosine_gallery, pictures, budget):
-    with pytest.raises(RankproofError, match=f"budget must be at least 1 query, got {budget}"):
+    with pytest.raises(RankproofError, match=f"budget must be at least 1, got {budget}"):
         order_attack(LocalOracle(cosine_gallery, SHOWN), pictures, budget=budget)
 
 
@@ -142,13 +142,19 @@ def test_an_order_that_is_no_permutation_is_refused(order):
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        (torch.arange(20).view(4, 5), "targets: expected 5 rows, one each"),
-        (torch.arange(20), "targets: expected 5 rows, one each"),
-        (torch.arange(15).view(5, 3), r"targets: expected ids of shape \(5, 4\), got \(5, 3\)"),
-        (torch.arange(25).view(5, 5), r"targets: expected ids of shape \(5, 4\), got \(5, 5\)"),
+        (torch.arange(20).view(4, 5), "targets: expected 5 rows of gallery positions"),
+        (torch.arange(20), "targets: expected 5 rows of gallery positions"),
+        (
+            torch.arange(15).view(5, 3),
+            r"targets: expected 5 x 4 gallery positions .*got \(5, 3\)",
+        ),
+        (
+            torch.arange(25).view(5, 5),
+            r"targets: expected 5 x 4 gallery positions .*got \(5, 5\)",
+        ),
         (torch.tensor([[0, 1, 2, 3]] * 4 + [[4, 9, 7, 4]]), "targets: an item is named twice"),
-        (torch.tensor([[0, 1, 2, 3]] * 4 + [[4, 9, 7, 60]]), r"targets: positions must lie in 0 \.\. 59"),
-        (torch.tensor([[0, 1, 2, 3]] * 4 + [[4, 9, 7, -1]]), r"targets: positions must lie in 0 \.\. 59"),
+        (torch.tensor([[0, 1, 2, 3]] * 4 + [[4, 9, 7, 60]]), r"in 0 \.\. 59, got 0 \.\. 60"),
+        (torch.tensor([[0, 1, 2, 3]] * 4 + [[4, 9, 7, -1]]), r"in 0 \.\. 59, got -1 \.\. 9"),
     ],
 )
 def test_explicit_targets_that_do_not_fit_are_refused(cosine_gallery, pictures, targets, message):

@@ -297,7 +297,7 @@ def test_a_torn_journal_loses_only_the_torn_line(gallery, whole, attacks, tmp_pa
         ({"gallery_ids": torch.arange(5)}, "gallery_ids: expected 24 gallery positions"),
         (
             {"gallery_ids": torch.arange(24) + 1, "trials": 24},
-            "gallery_ids: expected gallery positions in 0 .. 23",
+            "gallery_ids: expected 24 gallery positions in 0 .. 23, got 1 .. 24",
         ),
     ],
 )

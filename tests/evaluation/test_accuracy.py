@@ -128,7 +128,7 @@ def test_several_recalls_are_one_search(make, monkeypatch):
 
 
 def test_a_recall_at_nothing_is_refused(make):
-    with pytest.raises(RankproofError, match="k of at least 1, got 0"):
+    with pytest.raises(RankproofError, match="k must be at least 1, got 0"):
         recalls_at(labelled(make, "cosine", 30, 3, 4, 0), [4, 0])
 
 

@@ -223,7 +223,7 @@ def test_the_papers_settings():
     assert eccv_inner_attack(224) == InnerAttack(eps=0.06, steps=20, step=0.006)
     assert (act_hm_inner_attack(28).eps, act_hm_inner_attack(28).steps) == (77 / 255, 32)
     assert act_hm_inner_attack(224).eps == 8 / 255
-    with pytest.raises(RankproofError, match="at least 1 inner step"):
+    with pytest.raises(RankproofError, match="steps must be at least 1, got 0"):
         InnerAttack(eps=0.1, steps=0, step=0.1)
 
 

@@ -326,7 +326,7 @@ def test_an_adapter_may_name_the_place(serve, service, photos):
         (("--method", "best"), "--method 'best' is unknown"),
         (("--visible", "inf"), "--visible inf: a running service shows no whole ranking"),
         (("--concurrency", "0"), "--concurrency must be at least 1"),
-        (("--per-second", "0"), "calls per second must be above 0"),
+        (("--per-second", "0"), "per_second must be above 0"),
         (("--cap", "0"), "--cap must be at least 1"),
         (("--key-env", "NOT_THERE"), "--key-env NOT_THERE: there is no such variable"),
         (("--key-file", "nowhere"), "nowhere: No such file or directory"),

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-from torch import Tensor
-
 from rankproof.attacks import black_box, white_box
-from rankproof.attacks.batch import AttackBatch, make_batch
+from rankproof.attacks.batch import AttackBatch, checked_batch, make_batch
 from rankproof.attacks.black_box import NO_OPTIONS, SearchOptions, gallery_of
 from rankproof.attacks.result import AttackResult
 from rankproof.attacks.summary import AttackSummary
+from rankproof.checks import check_kind
 from rankproof.errors import RankproofError
 from rankproof.goals.base import Goal
 from rankproof.methods.black_box.base import BlackBoxMethod
@@ -17,16 +16,17 @@ from rankproof.methods.defaults import automatic, published
 from rankproof.methods.white_box.base import Method
 from rankproof.methods.white_box.universal import Universal
 from rankproof.oracles import Oracle
-from rankproof.ranking.gallery import Gallery
+from rankproof.parameters import check_integer, check_parameters
+from rankproof.ranking.gallery import GALLERY, Gallery
 from rankproof.threat import Threat
-from rankproof.types import ProgressCallback, no_progress
+from rankproof.types import ImagesLike, IntegersLike, ProgressCallback, no_progress
 
 __all__ = ["AttackBatch", "AttackResult", "AttackSummary", "SearchOptions", "attack", "attack_batch"]
 
 
 def attack(
     target: Gallery | Oracle,
-    images: Tensor,
+    images: ImagesLike,
     goal: Goal,
     threat: Threat,
     *,
@@ -34,12 +34,12 @@ def attack(
     budget: int | None = None,
     subspace: Subspace | None = None,
     seed: int = 0,
-    gallery_ids: Tensor | None = None,
-    targets: Tensor | None = None,
-    preserved: Tensor | None = None,
-    queries: Tensor | None = None,
+    gallery_ids: IntegersLike | None = None,
+    targets: IntegersLike | None = None,
+    preserved: IntegersLike | None = None,
+    queries: ImagesLike | None = None,
     exclude_self: bool = False,
-    search_folder: Path | None = None,
+    search_folder: str | Path | None = None,
     progress: ProgressCallback = no_progress,
 ) -> AttackResult:
     """Attack each image once and measure what became of the ranking.
@@ -47,7 +47,8 @@ def attack(
     Args:
         target: what is attacked. A gallery gives the attacker everything (white box), an `Oracle` only the
             places of some items among the first N (black box).
-        images: (b, c, h, w) images to perturb, in [0, 1]: candidates for CA, queries for QA and OA.
+        images: (b, c, h, w) images to perturb, in [0, 1] or as 8-bit integers: candidates for CA, queries for
+            QA and OA.
         goal: what is wanted, such as `QueryRaise(m=4) + 1.0 * Preserve(g=5)`.
         threat: what may be changed.
         method: how to search; None is the published PGD with the steps of the goal's own paper for a gallery,
@@ -56,6 +57,7 @@ def attack(
         subspace: where a black-box method searches; None is the method's own rule.
         seed: all choices and random numbers come from it; attack i depends on nothing else in the batch.
         gallery_ids: (b,) positions of the images' own clean copies; None: they are not in the gallery.
+            Positions are integers, as a tensor, an array or lists.
         targets: (b, m) explicitly chosen items, not the published choice; for `Reorder` in wanted order.
         preserved: (b, g) explicitly chosen items to keep in place.
         queries: (w, d) embeddings that CA+ and CA- take as their queries instead of gallery items, for every
@@ -77,7 +79,8 @@ def attack(
         queries=queries,
         exclude_self=exclude_self,
     )
-    options = SearchOptions(budget=budget, subspace=subspace, folder=search_folder)
+    folder = None if search_folder is None else Path(search_folder)
+    options = SearchOptions(budget=budget, subspace=subspace, folder=folder)
     return attack_batch(
         target, batch, goal, threat, method=method, search=options, seed=seed, progress=progress
     )
@@ -99,6 +102,16 @@ def attack_batch(
     Args:
         search: budget, subspace and folder of a black-box search; a white box has none.
     """
+    for what, value, kind, such_as in (
+        ("target", target, Gallery | Oracle, GALLERY),
+        ("goal", goal, Goal, "QueryRaise(m=4)"),
+        ("threat", threat, Threat, "Threat(8 / 255)"),
+        ("method", method, Method | BlackBoxMethod | None, "PGD()"),
+    ):
+        check_kind(what, value, kind, such_as)
+        check_parameters(value)
+    seed = check_integer("seed", seed)
+    batch = checked_batch(batch, len(target) if isinstance(target, Gallery) else None)
     if isinstance(target, Gallery):
         descent = method or (Universal() if threat.shared else published(goal.metric))
         if isinstance(descent, BlackBoxMethod):

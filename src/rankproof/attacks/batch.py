@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rankproof.checks import check_embeddings, check_ids, check_images
 from rankproof.errors import RankproofError
 from rankproof.goals.base import AttackContext, BoundGoal, Goal
 from rankproof.goals.candidate import CandidateGoal
+from rankproof.parameters import check_flag
 from rankproof.ranking.gallery import Gallery
-from rankproof.types import Embeddings, Ids, Images, Kept, Queries, Rows
+from rankproof.types import Embeddings, Ids, Images, ImagesLike, IntegersLike, Kept, Queries, Rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +85,12 @@ class AttackBatch:
 
 def make_batch(
     gallery: Gallery | None,
-    images: Tensor,
+    images: ImagesLike,
     *,
-    gallery_ids: Tensor | None = None,
-    targets: Tensor | None = None,
-    preserved: Tensor | None = None,
-    queries: Tensor | None = None,
+    gallery_ids: IntegersLike | None = None,
+    targets: IntegersLike | None = None,
+    preserved: IntegersLike | None = None,
+    queries: ImagesLike | None = None,
     exclude_self: bool = False,
 ) -> AttackBatch:
     """A batch from what a user gives, checked.
@@ -100,20 +102,38 @@ def make_batch(
     Raises:
         RankproofError: an argument does not fit; the message names it.
     """
-    images = _checked_images(gallery, images)
-    ids = _checked_ids(gallery, images, gallery_ids, exclude_self)
-    for what, chosen in (("targets", targets), ("preserved", preserved)):
-        if chosen is not None and (chosen.dim() != 2 or len(chosen) != len(images)):
-            raise RankproofError(f"{what}: expected {len(images)} rows, one each, got {tuple(chosen.shape)}")
+    images = check_images("images", images)
+    count, size = len(images), None if gallery is None else len(gallery)  # a service has any ids
+    if images.dtype == torch.uint8:
+        images = images / 255 if gallery is None else gallery.ranker.as_input(images)
+    if check_flag("exclude_self", exclude_self) and gallery_ids is None:
+        raise RankproofError("exclude_self=True needs gallery_ids=, the gallery positions of the images")
+    ids = None
+    if gallery_ids is not None:
+        ids = check_ids("gallery_ids", gallery_ids, (count,), size)
+        ids = ids if gallery is None else ids.to(gallery.embeddings.device)
     return AttackBatch(
         images=images,
-        rng_keys=torch.arange(len(images)) if ids is None else ids,
+        rng_keys=torch.arange(count) if ids is None else ids,
         gallery_ids=ids,
-        targets=targets,
-        preserved=preserved,
+        targets=None if targets is None else check_ids("targets", targets, (count, None), size),
+        preserved=None if preserved is None else check_ids("preserved", preserved, (count, None), size),
         queries=None if queries is None else _checked_queries(gallery, queries),
         exclude_self=exclude_self,
     )
+
+
+def checked_batch(batch: AttackBatch, size: int | None) -> AttackBatch:
+    """A batch that somebody made without `make_batch`, its images and positions checked.
+
+    Args:
+        size: |X|; None where it is not known, as behind a service.
+    """
+    images, ids = check_images("images", batch.images), batch.gallery_ids
+    if images.dtype == torch.uint8:
+        raise RankproofError("images: a batch holds floats in [0, 1], got 8-bit integers; use make_batch")
+    ids = None if ids is None else check_ids("gallery_ids", ids, (len(batch),), size)
+    return replace(batch, images=images, gallery_ids=ids)
 
 
 def check_queries(goal: Goal, batch: AttackBatch) -> None:
@@ -129,46 +149,9 @@ def check_queries(goal: Goal, batch: AttackBatch) -> None:
 ONLY_CANDIDATES = "queries: only CandidateRaise and CandidateLower on a gallery take any; leave out"
 
 
-def _checked_images(gallery: Gallery | None, images: Tensor) -> Tensor:
-    if images.dim() != 4 or len(images) == 0:
-        raise RankproofError(
-            f"images: expected a batch (b, c, h, w) with at least one image, got {tuple(images.shape)}"
-        )
-    if images.dtype != torch.uint8:
-        if not images.is_floating_point() or not bool(((images >= 0) & (images <= 1)).all()):
-            raise RankproofError("images: values must be floats in [0, 1] (or 8-bit integers)")
-        return images
-    return images / 255 if gallery is None else gallery.ranker.as_input(images)
-
-
-def _checked_ids(
-    gallery: Gallery | None, images: Tensor, ids: Tensor | None, exclude_self: bool
-) -> Tensor | None:
-    if ids is None:
-        if exclude_self:
-            raise RankproofError("exclude_self=True needs gallery_ids=, the gallery positions of the images")
-        return None
-    fits = ids.shape == (len(images),)
-    if gallery is None:  # the ids of a service may be anything
-        if not fits:
-            raise RankproofError(f"gallery_ids: expected {len(images)} ids, got {tuple(ids.shape)}")
-        return ids.to(dtype=torch.int64)
-    if not fits or int(ids.min()) < 0 or int(ids.max()) >= len(gallery):
-        raise RankproofError(
-            f"gallery_ids: expected {len(images)} gallery positions in 0 .. {len(gallery) - 1}"
-        )
-    return ids.to(device=gallery.embeddings.device, dtype=torch.int64)
-
-
-def _checked_queries(gallery: Gallery | None, queries: Tensor) -> Tensor:
+def _checked_queries(gallery: Gallery | None, queries: ImagesLike) -> Tensor:
     """Given queries in the precision of the gallery's own embeddings."""
     if gallery is None:
         raise RankproofError(ONLY_CANDIDATES)
-    width = gallery.embeddings.shape[1]
-    if queries.dim() != 2 or len(queries) == 0 or queries.shape[1] != width:
-        raise RankproofError(
-            f"queries: expected embeddings (w, {width}) as the gallery's, got {tuple(queries.shape)}"
-        )
-    if not bool(torch.isfinite(queries).all()):
-        raise RankproofError("queries: the embeddings contain NaN or infinite values")
-    return queries.detach().to(gallery.embeddings)
+    queries = check_embeddings("queries", queries, gallery.embeddings.shape[1])
+    return queries.to(gallery.embeddings)

@@ -14,6 +14,7 @@ from torch import Tensor
 from rankproof.attacks.batch import ONLY_CANDIDATES, AttackBatch
 from rankproof.attacks.result import AttackResult, QueryLog
 from rankproof.attacks.search_state import WRITE_EVERY, SearchStateFile
+from rankproof.checks import check_ids
 from rankproof.errors import RankproofError
 from rankproof.goals.base import Goal
 from rankproof.goals.order import Reorder
@@ -21,6 +22,7 @@ from rankproof.methods.black_box.base import BlackBoxMethod
 from rankproof.methods.black_box.search import Search, SearchHistory
 from rankproof.methods.black_box.subspace import Subspace
 from rankproof.oracles import BudgetedOracle, Cached, LocalOracle, Oracle, TrackedItems
+from rankproof.parameters import Checked, Count, Weight
 from rankproof.ranking.gallery import Gallery
 from rankproof.threat import Threat
 from rankproof.types import Feedback, Ids, ImageSets, ProgressCallback, Rows
@@ -31,7 +33,7 @@ MEMORY = 100_000_000  # pixels of all images of a round
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchOptions:
+class SearchOptions(Checked):
     """What only a black-box attack has.
 
     Args:
@@ -41,10 +43,10 @@ class SearchOptions:
         every: seconds between two writings of it.
     """
 
-    budget: int | None = None
+    budget: Count | None = None
     subspace: Subspace | None = None
     folder: Path | None = None
-    every: float = WRITE_EVERY
+    every: Weight = WRITE_EVERY
 
     def check_unused(self) -> None:
         """Raise where a white-box attack is given one of them."""
@@ -261,14 +263,10 @@ def _checked(oracle: Oracle, batch: AttackBatch, goal: Goal, threat: Threat) -> 
 
 def _check_targets(gallery: Gallery | None, batch: AttackBatch, targets: Ids, k: int) -> None:
     """Raise unless there are k different items for each attack, all of which can appear."""
-    expected = (len(batch), k)
-    if tuple(targets.shape) != expected:
-        raise RankproofError(f"targets: expected ids of shape {expected}, got {tuple(targets.shape)}")
+    check_ids("targets", targets, (len(batch), k), None if gallery is None else len(gallery))
     ordered = targets.sort(dim=1).values
     if bool((ordered[:, 1:] == ordered[:, :-1]).any()):
         raise RankproofError("targets: an item is named twice in a wanted order; each may stand there once")
-    if gallery is not None and (int(targets.min()) < 0 or int(targets.max()) >= len(gallery)):
-        raise RankproofError(f"targets: positions must lie in 0 .. {len(gallery) - 1}")
     excluded = batch.excluded
     if excluded is not None and bool((targets.to(excluded.device) == excluded[:, None]).any()):
         raise RankproofError(

@@ -115,9 +115,12 @@ class AttackResult:
     def __len__(self) -> int:
         return len(self.original)
 
-    def __getitem__(self, rows: Tensor | Sequence[int] | slice) -> "AttackResult":
-        """The attacks at some rows."""
-        chosen = torch.arange(len(self))[rows if isinstance(rows, slice) else torch.as_tensor(rows).cpu()]
+    def __getitem__(self, rows: Tensor | Sequence[int] | slice | int) -> "AttackResult":
+        """The attacks at some rows, given as positions, as a mask or as a slice; one row is a result, too."""
+        wanted = rows if isinstance(rows, slice) else torch.as_tensor(rows).cpu()
+        if isinstance(wanted, Tensor) and wanted.is_floating_point() and wanted.numel():
+            raise RankproofError("rows of a result are positions, a mask or a slice, got floats")
+        chosen = torch.arange(len(self))[wanted].reshape(-1)
 
         def part(values: Tensor) -> Tensor:
             return values[chosen.to(values.device)]

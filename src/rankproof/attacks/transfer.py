@@ -7,11 +7,13 @@ from torch import Tensor
 
 from rankproof.attacks.batch import AttackBatch, make_batch
 from rankproof.attacks.result import AttackResult
+from rankproof.checks import check_ids, check_images, check_kind
 from rankproof.errors import RankproofError
 from rankproof.goals.base import BoundGoal, Goal
-from rankproof.ranking.gallery import Gallery
+from rankproof.parameters import check_flag, check_integer
+from rankproof.ranking.gallery import GALLERY, Gallery
 from rankproof.threat import Threat
-from rankproof.types import Ids, Images, Kept
+from rankproof.types import Ids, ImagesLike, IntegersLike, Kept
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,10 @@ class Chosen:
 
 def choose(
     gallery: Gallery,
-    images: Images,
+    images: ImagesLike,
     goal: Goal,
     *,
-    gallery_ids: Tensor | None = None,
+    gallery_ids: IntegersLike | None = None,
     seed: int = 0,
     exclude_self: bool = False,
 ) -> Chosen:
@@ -43,8 +45,9 @@ def choose(
         gallery_ids: (b,) gallery positions of their own clean copies, or None.
         seed, exclude_self: as for `rankproof.attack`.
     """
+    _check_kinds(gallery, goal)
     batch = make_batch(gallery, images, gallery_ids=gallery_ids, exclude_self=exclude_self)
-    bound, _ = _bound(gallery, batch, goal, seed)
+    bound, _ = _bound(gallery, batch, goal, check_integer("seed", seed))
     return Chosen(bound.targets.cpu(), bound.preserved.cpu())
 
 
@@ -63,6 +66,7 @@ def transfer(
     Raises:
         RankproofError: the galleries differ in size, or the goal is another one.
     """
+    _check_kinds(gallery, goal)
     if len(gallery) != result.gallery_size:
         raise RankproofError(
             f"transfer: the gallery has {len(gallery)} items, the attacked one had {result.gallery_size}; "
@@ -75,9 +79,9 @@ def on_unseen(
     result: AttackResult,
     gallery: Gallery,
     goal: Goal,
-    images: Images,
+    images: ImagesLike,
     *,
-    gallery_ids: Tensor | None = None,
+    gallery_ids: IntegersLike | None = None,
     exclude_self: bool = False,
 ) -> AttackResult:
     """A shared perturbation on images it was not made from (ECCV section 5.2).
@@ -92,14 +96,17 @@ def on_unseen(
     Raises:
         RankproofError: the attack was not universal.
     """
+    _check_kinds(gallery, goal)
     if result.perturbation is None:
         raise RankproofError("on_unseen needs a universal attack: attack with Threat(eps, shared=True)")
     first = result.targets[:1]
     if not bool((result.targets == first).all()):
         raise RankproofError("on_unseen: the seen images had different targets; give all of them the same")
-    count = len(images)
     threat = Threat(result.eps, shared=True)
-    images = gallery.ranker.as_input(images)
+    images = gallery.ranker.as_input(check_images("images", images))
+    count = len(images)
+    if gallery_ids is not None:
+        gallery_ids = check_ids("gallery_ids", gallery_ids, (count,), len(gallery))
     other = replace(
         result,
         original=images,
@@ -112,10 +119,16 @@ def on_unseen(
     return _ranked(other, gallery, goal, exclude_self, "images the perturbation was not made from")
 
 
+def _check_kinds(gallery: Gallery, goal: Goal) -> None:
+    check_kind("gallery", gallery, Gallery, GALLERY)
+    check_kind("goal", goal, Goal, "QueryRaise(m=4)")
+
+
 def _ranked(
     result: AttackResult, gallery: Gallery, goal: Goal, exclude_self: bool, note: str
 ) -> AttackResult:
     """The figures of a result's images in a gallery."""
+    check_flag("exclude_self", exclude_self)
     if goal.spec.name != result.goal:
         raise RankproofError(f"the attack was {result.goal}, not {goal.spec.name}; give the same goal")
     device = gallery.embeddings.device

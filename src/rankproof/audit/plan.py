@@ -10,6 +10,7 @@ import torch
 from rankproof.attacks import attack
 from rankproof.attacks.black_box import BUDGET
 from rankproof.attacks.cost import bare_seconds
+from rankproof.checks import check_images
 from rankproof.errors import RankproofError
 from rankproof.goals import Goal, Reorder
 from rankproof.goals.order import VISIBLE
@@ -19,8 +20,10 @@ from rankproof.methods.black_box.base import BlackBoxMethod
 from rankproof.methods.defaults import automatic, published, strong
 from rankproof.methods.white_box.base import Method
 from rankproof.oracles import LocalOracle
+from rankproof.parameters import AT_LEAST_ONE, Range, check_integer, check_number
 from rankproof.ranking.gallery import Gallery
 from rankproof.threat import Threat, format_eps
+from rankproof.types import ImagesLike
 
 CURVE = tuple(level / 255 for level in (0, 1, 2, 4, 8, 16))
 CURVE_SHARE = 5  # a point of a curve gets one attack for every five of a headline figure
@@ -163,7 +166,7 @@ def black_box_tasks(size: int, threat: Threat, trials: int) -> Iterator[AuditTas
 
 def plan(
     gallery: Gallery,
-    images: torch.Tensor,
+    images: ImagesLike,
     threat: Threat,
     *,
     trials: int | None = None,
@@ -180,8 +183,11 @@ def plan(
     """
     if trials is not None and time_limit is not None:
         raise RankproofError("give --trials or --time, not both")
-    if trials is not None and trials < 1:
-        raise RankproofError(f"trials must be at least 1, got {trials}")
+    if trials is not None:
+        trials = check_integer("trials", trials, AT_LEAST_ONE)
+    if time_limit is not None:
+        check_number("time_limit", time_limit, Range(low=0.0))
+    images = check_images("images", images)
     timing = Timing(
         evaluation=_seconds_per_evaluation(gallery, images),
         query=_seconds_per_query(gallery, images, threat),

@@ -25,15 +25,17 @@ from rankproof.audit.diagnostics import (
 )
 from rankproof.audit.plan import AuditTask, Plan, plan
 from rankproof.audit.result import AuditResult
+from rankproof.checks import check_ids, check_images, check_kind
 from rankproof.errors import RankproofError
 from rankproof.io import versions
-from rankproof.ranking.gallery import Gallery
+from rankproof.parameters import Checked, Weight, check_integer
+from rankproof.ranking.gallery import GALLERY, Gallery
 from rankproof.ranking.metrics import recall_at
 from rankproof.report.page import Flag
 from rankproof.report.strip import Strip, order_strip, strip_of
 from rankproof.rng import draw
 from rankproof.threat import Threat, format_eps
-from rankproof.types import ProgressCallback, no_progress
+from rankproof.types import ImagesLike, IntegersLike, ProgressCallback, no_progress
 
 WHITE_BOX_METHODS = "the strong method", "plain PGD"
 BLACK_BOX_METHODS = "the search of this audit", "SPSA"
@@ -43,7 +45,7 @@ ShareCallback = Callable[[float, float], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditOptions:
+class AuditOptions(Checked):
     """How an audit runs, and what its report says of the model and the data.
 
     Args:
@@ -54,9 +56,9 @@ class AuditOptions:
         model, data_note, classes, command, model_record: what the report says of them.
     """
 
-    time_limit: float | None = None
+    time_limit: Weight | None = None
     prepared: Plan | None = None
-    journal: Path | None = None
+    journal: str | Path | None = None
     progress: ShareCallback = no_progress
     model: str = ""
     data_note: str = ""
@@ -70,10 +72,10 @@ DEFAULTS = AuditOptions()
 
 def audit(
     gallery: Gallery,
-    queries: Tensor,
+    queries: ImagesLike,
     threat: Threat,
     *,
-    gallery_ids: Tensor | None = None,
+    gallery_ids: IntegersLike | None = None,
     trials: int | None = None,
     seed: int = 0,
     data: str = "images",
@@ -94,13 +96,20 @@ def audit(
     Returns:
         the whole audit; `save` writes the report.
     """
-    _check_queries(gallery, queries, gallery_ids)
+    check_kind("gallery", gallery, Gallery, GALLERY)
+    check_kind("threat", threat, Threat, "Threat(8 / 255)")
+    queries = check_images("queries", queries)
+    ids = (
+        None if gallery_ids is None else check_ids("gallery_ids", gallery_ids, (len(queries),), len(gallery))
+    )
+    seed = check_integer("seed", seed)
+    _check_names(gallery, options.classes)
     planned = options.prepared or plan(gallery, queries, threat, trials=trials, time_limit=options.time_limit)
     chosen = draw(len(queries), planned.trials, seed)
     job = _Job(
         gallery=gallery,
         images=gallery.ranker.as_input(queries[chosen]),
-        gallery_ids=None if gallery_ids is None else gallery_ids[chosen],
+        gallery_ids=None if ids is None else ids[chosen],
         threat=threat,
         seed=seed,
         plan=planned,
@@ -108,7 +117,8 @@ def audit(
         data=data,
         classes=options.classes,
     )
-    result = _run(job, options.journal, options.progress)
+    journal = None if options.journal is None else Path(options.journal)
+    result = _run(job, journal, options.progress)
     return replace(
         result,
         data_note=options.data_note,
@@ -211,17 +221,13 @@ def _run_task(job: _Job, task: AuditTask, progress: ProgressCallback) -> Complet
     )
 
 
-def _check_queries(gallery: Gallery, queries: Tensor, gallery_ids: Tensor | None) -> None:
-    if queries.dim() != 4 or len(queries) == 0:
-        raise RankproofError(f"queries: expected a batch (b, c, h, w) of images, got {tuple(queries.shape)}")
-    if gallery_ids is None:
+def _check_names(gallery: Gallery, classes: tuple[str, ...]) -> None:
+    """Raise unless every label has a name, where the report is to name the classes."""
+    if gallery.labels is None or not classes:
         return
-    if gallery_ids.shape != (len(queries),):
-        raise RankproofError(
-            f"gallery_ids: expected {len(queries)} gallery positions, got {tuple(gallery_ids.shape)}"
-        )
-    if not 0 <= int(gallery_ids.min()) <= int(gallery_ids.max()) < len(gallery):
-        raise RankproofError(f"gallery_ids: expected gallery positions in 0 .. {len(gallery) - 1}")
+    low, high = int(gallery.labels.min()), int(gallery.labels.max())
+    if low < 0 or high >= len(classes):
+        raise RankproofError(f"classes: {len(classes)} names, but the gallery's labels are {low} .. {high}")
 
 
 # -- examples --------------------------------------------------------------------------------------

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rankproof.checks import check_kind
 from rankproof.evaluation.precision import average_precisions
 from rankproof.io import JsonObject
-from rankproof.ranking.gallery import Gallery
+from rankproof.parameters import Range, check_integer
+from rankproof.ranking.gallery import GALLERY, Gallery
 from rankproof.ranking.metrics import MeanInterval, known_labels, mean_interval, recalls_at
 from rankproof.types import ProgressCallback, no_progress
 
+SEEDS = Range(low=0.0, high=2.0**32 - 1)  # of scikit-learn
 KS = (1, 2, 4, 8)
 RESTARTS = 3  # k-means runs, of which the tightest counts
 MANY, ROUNDS = 1000, 20  # above so many clusters one short run from random items: more would take hours
@@ -56,12 +59,13 @@ def accuracy(gallery: Gallery, seed: int = 0, *, progress: ProgressCallback = no
 
     Args:
         gallery: embeddings with labels.
-        seed: of the clusters.
+        seed: of the clusters, 0 or more.
         progress: called with queries done and queries in all.
     Raises:
         RankproofError: the gallery has no labels.
     """
-    labels = known_labels(gallery)
+    check_kind("gallery", gallery, Gallery, GALLERY)
+    labels, seed = known_labels(gallery), check_integer("seed", seed, SEEDS)
     recalls = 100 * recalls_at(gallery, KS).double().cpu()
     precisions = 100 * average_precisions(gallery, progress).cpu()
     values = {f"recall_at_{k}": recalls[:, column] for column, k in enumerate(KS)}
@@ -106,6 +110,7 @@ def clusters(z: Tensor, count: int, seed: int) -> Tensor:
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
+    seed = check_integer("seed", seed, SEEDS)
     means = KMeans(count, n_init=RESTARTS, random_state=seed)
     if count > MANY:
         means.set_params(init="random", n_init=1, max_iter=ROUNDS)

@@ -10,21 +10,24 @@ from torch import Tensor
 from rankproof.attacks import AttackBatch, attack_batch
 from rankproof.attacks.batch import make_batch
 from rankproof.audit.diagnostics import check_attack, check_gallery
+from rankproof.checks import check_images, check_kind
 from rankproof.errors import RankproofError
 from rankproof.evaluation.terms import ERS_TERMS, GOALS, SHIFT, TERMS, AttackRun
 from rankproof.io import JsonObject
 from rankproof.methods import PGD
 from rankproof.methods.white_box.base import Method
-from rankproof.ranking.gallery import Gallery
+from rankproof.parameters import AT_LEAST_ONE, check_integer
+from rankproof.ranking.gallery import GALLERY, Gallery
 from rankproof.ranking.metrics import MeanInterval, known_labels, mean_interval
 from rankproof.report.page import Flag
 from rankproof.rng import draw
 from rankproof.threat import Threat
-from rankproof.types import ProgressCallback, no_progress
+from rankproof.types import ImagesLike, ProgressCallback, no_progress
 
 TRIALS = 1000
 PUBLISHED = PGD(steps=32, step=3 / 255)
 SMALL_SIDE, SMALL_EPS, LARGE_EPS = 32, 77 / 255, 8 / 255
+HALF_LEVEL = 0.5 / 255  # the same image, kept as floats and as 8-bit values
 UNIT = 1e-3  # how far the length of an embedding may be from 1 on the unit sphere
 
 
@@ -110,7 +113,7 @@ class Robustness:
 
 def robustness_score(
     gallery: Gallery,
-    images: Tensor,
+    images: ImagesLike,
     *,
     eps: float | None = None,
     trials: int = TRIALS,
@@ -147,13 +150,18 @@ def robustness_score(
         RankproofError: no labels, images that are not the gallery's, or fewer than one trial.
     """
     begin = time.perf_counter()
-    _check(gallery, images, trials)
+    check_kind("gallery", gallery, Gallery, GALLERY)
+    images = check_images("images", images, count=len(gallery))
+    trials, seed = check_integer("trials", trials, AT_LEAST_ONE), check_integer("seed", seed)
+    if len(known_labels(gallery).unique()) < 2:
+        raise RankproofError("all items are of one class; ERS needs a gallery of several")
     drawn = draw(len(gallery), trials, seed)
     ids = drawn[has_company(gallery)[drawn]]
     if len(ids) == 0:
         raise RankproofError("every image drawn is alone in its class; ERS needs two images of a class")
-    threat = Threat(default_eps(images) if eps is None else float(eps))
+    threat = Threat(default_eps(images) if eps is None else eps)
     batch = make_batch(gallery, images[ids], gallery_ids=ids)
+    _check_order(gallery, batch.images, ids)
     outcome = _attack_all(gallery, batch, threat, method, seed, progress)
     return replace(
         outcome,
@@ -215,15 +223,19 @@ def has_company(gallery: Gallery) -> Tensor:
     return company
 
 
-def _check(gallery: Gallery, images: Tensor, trials: int) -> None:
-    if images.dim() != 4 or len(images) != len(gallery):
-        raise RankproofError(
-            f"images: expected the gallery's {len(gallery)} as (n, c, h, w), got {tuple(images.shape)}"
-        )
-    if trials < 1:
-        raise RankproofError(f"trials must be at least 1, got {trials}")
-    if len(known_labels(gallery).unique()) < 2:
-        raise RankproofError("all items are of one class; ERS needs a gallery of several")
+def _check_order(gallery: Gallery, images: Tensor, ids: Tensor) -> None:
+    """Raise where an image is not that of its place in the gallery, if the gallery has its images.
+
+    Args:
+        images: (b, c, h, w) images, as the encoder takes them.
+        ids: (b,) their places.
+    """
+    if gallery.images is None:
+        return
+    theirs = gallery.ranker.as_input(gallery.images[ids.to(gallery.images.device)])
+    ours = gallery.ranker.as_input(images)
+    if theirs.shape != ours.shape or float((theirs - ours).abs().max()) > HALF_LEVEL:
+        raise RankproofError("images: they are not the gallery's own; give those, in the gallery's order")
 
 
 def _notes(gallery: Gallery, lost: int) -> list[str]:

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 
+from rankproof.checks import check_ids
 from rankproof.errors import RankproofError
+from rankproof.parameters import Checked
 from rankproof.ranking.gallery import Gallery
 from rankproof.types import Embeddings, Evaluation, Ids, Kept, Queries, Rows
 
@@ -130,12 +131,7 @@ class AttackContext:
 
     def explicit(self, what: str, ids: Ids, columns: int) -> Ids:
         """Explicitly chosen items, checked against the batch, the gallery and the goal."""
-        expected = (len(self.clean), columns)
-        if tuple(ids.shape) != expected:
-            raise RankproofError(f"{what}: expected positions of shape {expected}, got {tuple(ids.shape)}")
-        if int(ids.min()) < 0 or int(ids.max()) >= self.size:
-            raise RankproofError(f"{what}: positions must lie in 0 .. {self.size - 1}")
-        return ids.to(device=self.clean.device, dtype=torch.int64)
+        return check_ids(what, ids, (len(self.clean), columns), self.size).to(self.clean.device)
 
 
 @runtime_checkable
@@ -174,8 +170,11 @@ class BoundGoal(Protocol):
         ...
 
 
-class Goal:
-    """Base of all goals: a subclass is a frozen dataclass with a `SPEC` and a `bind`."""
+class Goal(Checked):
+    """Base of all goals: a subclass is a frozen dataclass with a `SPEC` and a `bind`.
+
+    Its parameters are checked against the types of its fields (`rankproof.parameters`).
+    """
 
     SPEC: ClassVar[GoalSpec]
     whole_gallery: ClassVar[bool] = True

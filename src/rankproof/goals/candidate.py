@@ -27,6 +27,7 @@ from rankproof.goals.selection import (
     pool_size,
     uniform,
 )
+from rankproof.parameters import Count
 from rankproof.ranking.metrics import normalised_rank
 from rankproof.ranking.sorting import sort_rows
 from rankproof.types import Embeddings, Evaluation, Ids
@@ -38,7 +39,7 @@ Form = Literal["inequality", "distance"]
 class CandidateGoal(Goal):
     """A goal about the ranks of a perturbed candidate in the rankings of w queries."""
 
-    w: int = 1
+    w: Count = 1
     form: Form = "inequality"
 
     direction: ClassVar[int]

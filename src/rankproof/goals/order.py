@@ -18,6 +18,7 @@ from rankproof.goals.base import (
     reordered,
 )
 from rankproof.goals.hinge import RAISE, gallery_hinge
+from rankproof.parameters import Count, Weight, check_integer
 from rankproof.ranking.metrics import kendall_tau, normalised_rank, short_range_tau
 from rankproof.rng import permutations
 from rankproof.types import Embeddings, Evaluation, Ids, Places, Scores
@@ -57,10 +58,10 @@ class Reorder(Goal):
             is max(50, 4 k).
     """
 
-    k: int = 5
-    xi: float = 10.0
+    k: Count = 5
+    xi: Weight = 10.0
     order: tuple[int, ...] | None = None
-    sight: int | None = None
+    sight: Count | None = None
 
     SPEC = GoalSpec(
         name="oa",
@@ -85,7 +86,11 @@ class Reorder(Goal):
     )
 
     def __post_init__(self) -> None:
-        if self.order is not None and sorted(self.order) != list(range(self.k)):
+        super().__post_init__()
+        if self.order is None:
+            return
+        object.__setattr__(self, "order", tuple(check_integer("order", place) for place in self.order))
+        if sorted(self.order) != list(range(self.k)):
             raise RankproofError(f"order must be a permutation of 0 .. {self.k - 1}, got {list(self.order)}")
 
     def bind(self, context: AttackContext) -> BoundGoal:

@@ -28,6 +28,7 @@ from rankproof.goals.selection import (
     pool_size,
     uniform,
 )
+from rankproof.parameters import Count, Range, check_number
 from rankproof.ranking.metrics import normalised_rank
 from rankproof.types import Embeddings, Evaluation, Ids
 
@@ -37,6 +38,7 @@ Form = Literal["inequality", "distance"]
 # each unit of xi. Beside QA- the first places lost are cheap and further ones cost more and more.
 PRICE_BESIDE_RAISE = 1.5
 PRICE_BESIDE_LOWER = 0.018
+NOT_NEGATIVE = Range(low=0.0)  # weights
 SEVERE_SHARE = 0.02  # share of the gallery at which a place lost beside QA- counts double
 
 
@@ -82,7 +84,7 @@ class QueryGoal(Goal):
         return QuerySum(self.weighted(1.0) + other.weighted(1.0))
 
     def __rmul__(self, weight: float) -> "QuerySum":
-        return QuerySum(self.weighted(float(weight)))
+        return QuerySum(self.weighted(float(check_number("xi", weight, NOT_NEGATIVE))))
 
     def bind(self, context: AttackContext) -> "BoundQuery":
         """The goal alone, as a sum of one term."""
@@ -93,7 +95,7 @@ class QueryGoal(Goal):
 class ChosenItems(QueryGoal):
     """A goal about the ranks of m chosen candidates in the ranking of a perturbed query."""
 
-    m: int = 1
+    m: Count = 1
     form: Form = "inequality"
 
     direction: ClassVar[int]
@@ -214,7 +216,7 @@ class Preserve(QueryGoal):
         form: "inequality", or "distance" for mean d(q, c).
     """
 
-    g: int = 5
+    g: Count = 5
     form: Form = "inequality"
 
     SPEC = GoalSpec(
@@ -247,6 +249,10 @@ class QuerySum(QueryGoal):
     """
 
     terms: tuple[tuple[float, QueryGoal], ...]
+
+    def __post_init__(self) -> None:
+        for weight, _ in self.terms:
+            check_number("xi", weight, NOT_NEGATIVE)
 
     @property
     def spec(self) -> GoalSpec:
@@ -325,6 +331,8 @@ class BoundQuery:
         chosen, preserved = [p for p in terms if not p.keeps], [p for p in terms if p.keeps]
         if len(chosen) != 1 or len(preserved) > 1:
             raise RankproofError("a query attack is one QueryRaise or QueryLower and at most one Preserve")
+        if not chosen[0].weight > 0:
+            raise RankproofError("the weight of what is raised or lowered must be above 0")
         self.context = context
         self.terms = (*chosen, *preserved)
         self.targets: Ids = chosen[0].ids

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rankproof.errors import RankproofError
 from rankproof.oracles.base import Oracle, TrackedItems
+from rankproof.parameters import check_integer
 from rankproof.types import Ids, Images, ImageSets, Places
 
 
@@ -30,6 +31,7 @@ class BudgetedOracle:
     spent: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.budget = check_integer("budget", self.budget)
         if self.budget < 1:
             raise RankproofError(f"budget must be at least 1 query, got {self.budget}")
 

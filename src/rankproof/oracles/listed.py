@@ -3,14 +3,17 @@
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from rankproof.errors import RankproofError
 from rankproof.oracles.base import TrackedItems
+from rankproof.parameters import check_integer
 from rankproof.ranking.metrics import places_in
 from rankproof.types import Ids, Images, ImageSets, Places, Rows
 
+NO_RESULT = -1  # FAISS fills a list with it where it finds no more
 SearchFn = Callable[[Images], Sequence[Sequence[Hashable]] | Tensor]
 
 
@@ -19,7 +22,8 @@ class ListOracle:
     """Any function that returns lists of ids, such as a search service, as an oracle.
 
     Args:
-        search: images (n, c, h, w) to one list of ids each, nearest first; ids of any hashable kind.
+        search: images (n, c, h, w) to one list of ids each, nearest first; ids of any hashable kind. -1,
+            which FAISS returns where it finds no more, is left out.
         visible: N, how many results it shows; longer lists are cut, shorter ones are taken as they are.
     """
 
@@ -28,7 +32,7 @@ class ListOracle:
     _numbers: dict[Hashable, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.visible is None or self.visible < 1:
+        if self.visible is None or (check_integer("visible", self.visible)) < 1:
             raise RankproofError(f"visible: a service shows at least 1 result, got {self.visible}")
 
     def top(self, images: Images, count: int, tracked: TrackedItems) -> Ids:
@@ -70,9 +74,21 @@ class ListOracle:
         if len(answers) != len(images):
             raise RankproofError(f"the service answered {len(answers)} of {len(images)} images")
         # The items of a tensor hash by identity: as numbers of Python equal ids are equal.
-        rows = (answer.tolist() if isinstance(answer, Tensor) else answer for answer in answers)
-        lists = [[self.number(name) for name in row] for row in rows]
+        rows = [answer.tolist() if isinstance(answer, Tensor | np.ndarray) else answer for answer in answers]
+        for row in rows:
+            _check_ids(row)
+        lists = [[self.number(name) for name in row if name != NO_RESULT] for row in rows]
         if excluded is not None:
             skipped = zip(lists, excluded.tolist(), strict=True)
             lists = [[number for number in numbers if number != skip] for numbers, skip in skipped]
         return [numbers[: self._shown] for numbers in lists]
+
+
+def _check_ids(row: object) -> None:
+    """Raise where an answer has no order, is one text, or holds floats, as distances beside the ids are."""
+    if isinstance(row, str | bytes) or not isinstance(row, Sequence):
+        raise RankproofError(f"the service returned a {type(row).__name__}, not a list of ids, for an image")
+    if row and isinstance(row[0], float):
+        raise RankproofError(
+            f"the service returned floats such as {row[0]:g} as ids; are these its distances?"
+        )

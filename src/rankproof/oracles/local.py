@@ -6,10 +6,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from rankproof.checks import check_kind
 from rankproof.errors import RankproofError
 from rankproof.oracles.base import TrackedItems
+from rankproof.parameters import check_integer
 from rankproof.ranking.distances import LengthDistance
-from rankproof.ranking.gallery import Gallery
+from rankproof.ranking.gallery import GALLERY, Gallery
 from rankproof.types import Ids, Images, ImageSets, Places
 
 PASS = 200  # images in one forward pass: their activations still fit the caches of a processor
@@ -33,7 +35,11 @@ class LocalOracle:
     visible: int | None = None
 
     def __post_init__(self) -> None:
-        if self.visible is not None and not 1 <= self.visible <= len(self.gallery):
+        check_kind("gallery", self.gallery, Gallery, GALLERY)
+        if self.visible is None:
+            return
+        object.__setattr__(self, "visible", check_integer("visible", self.visible))
+        if not 1 <= self.visible <= len(self.gallery):
             raise RankproofError(
                 f"visible must be between 1 and the gallery's {len(self.gallery)} items, got {self.visible}"
             )

@@ -12,12 +12,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from rankproof.checks import check_embeddings, check_images, check_labels, check_not_black
 from rankproof.errors import RankproofError
 from rankproof.ranking.distances import LengthDistance
 from rankproof.ranking.exact import PAIR_VALUES, Frame, LengthFrame, Points, exact_distances, frame_of
 from rankproof.ranking.ranker import Ranker
 from rankproof.ranking.sorting import sort_rows
-from rankproof.types import ProgressCallback, no_progress
+from rankproof.types import ImagesLike, IntegersLike, ProgressCallback, no_progress
 
 BLOCK_ITEMS = 8192  # gallery items in one block of distances
 BLOCK_QUERIES = 512  # queries in one block of distances
@@ -25,6 +26,7 @@ SPARE = 8  # items a search keeps beyond those asked for, to see whether the ord
 WHOLE_VALUES = 10_000_000  # squared lengths of whole rows held at once
 KEPT_VALUES = 50_000_000  # embedding values up to which a gallery keeps its points in double precision
 EQUAL = 2.0**-44  # relative difference of squared lengths to an item that was embedded again
+GALLERY = "Gallery.build(ranker, images)"  # what a message gives as an example
 NARROW = 1 / 64  # spread of the embeddings around their centre, relative to its length
 
 
@@ -44,25 +46,37 @@ class Gallery:
     labels: Tensor | None = None
     images: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        checked: dict[str, Tensor] = {"embeddings": check_embeddings("embeddings", self.embeddings)}
+        if self.labels is not None:
+            checked["labels"] = check_labels("labels", self.labels, len(self.embeddings))
+        if self.images is not None:
+            checked["images"] = check_images("images", self.images, count=len(self.embeddings))
+        for name, values in checked.items():
+            object.__setattr__(self, name, values)
+
     @classmethod
     def build(
         cls,
         ranker: Ranker,
-        images: Tensor,
-        labels: Tensor | None = None,
+        images: ImagesLike,
+        labels: IntegersLike | None = None,
         progress: ProgressCallback = no_progress,
     ) -> "Gallery":
         """Embed a database.
 
         Args:
             images: (n, c, h, w) floats in [0, 1] or 8-bit values.
-            labels: (n,) class of each item.
+            labels: (n,) class of each item, as integers; a list will do.
             progress: called with images embedded and images in all.
+        Raises:
+            RankproofError: the images or labels are something else, or are fewer than two.
         """
+        images = check_images("images", images)
         if len(images) < 2:
             raise RankproofError(f"a gallery needs at least 2 items, this one has {len(images)}")
-        if labels is not None and len(labels) != len(images):
-            raise RankproofError(f"{len(images)} gallery images but {len(labels)} labels")
+        check_not_black("images", images)
+        labels = None if labels is None else check_labels("labels", labels, len(images))
         return cls(ranker, ranker.embed_all(images, progress), labels, images)
 
     def __len__(self) -> int:

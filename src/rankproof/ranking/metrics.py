@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rankproof.errors import RankproofError
+from rankproof.parameters import AT_LEAST_ONE, check_integer
 from rankproof.ranking.gallery import Gallery
 
 
@@ -36,8 +37,9 @@ def recalls_at(gallery: Gallery, ks: Sequence[int]) -> Tensor:
     Raises:
         RankproofError: the gallery has no labels, or a k is below 1.
     """
-    if min(ks) < 1:
-        raise RankproofError(f"recall needs k of at least 1, got {min(ks)}")
+    ks = [check_integer("k", k, AT_LEAST_ONE) for k in ks]
+    if not ks:
+        raise RankproofError("recall needs a k, such as 1")
     labels = known_labels(gallery)
     itself = torch.arange(len(gallery), device=labels.device)
     nearest = gallery.search(gallery.embeddings, min(max(ks), len(gallery) - 1), excluded=itself)

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from rankproof.errors import RankproofError
 from rankproof.io import JsonObject
+from rankproof.parameters import Share, Weight
 from rankproof.ranking.ranker import Ranker
+from rankproof.threat import Eps
 from rankproof.training.inner_attack import InnerAttack, shifted
 from rankproof.training.losses import Loss, Triplet
 from rankproof.training.settings import RecipePart
@@ -164,7 +166,7 @@ class Suppress(RecipePart):
     """
 
     inner: InnerAttack
-    weight: float = 1.0
+    weight: Weight = 1.0
 
     name = "suppress"
     of_triplets: ClassVar[bool] = False
@@ -190,8 +192,8 @@ class SingleStep(RecipePart):
         share: of the clean loss.
     """
 
-    eps: float
-    share: float = 0.5
+    eps: Eps
+    share: Share = 0.5
 
     name = "single-step"
     of_triplets: ClassVar[bool] = False

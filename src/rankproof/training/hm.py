@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rankproof.parameters import Weight
 from rankproof.training.defenses import StepInput, StepOutput, TripletDefense, require_triplet_loss
 from rankproof.training.inner_attack import InnerAttack
 from rankproof.training.triplets import Mining, mine_triplets
@@ -28,7 +29,7 @@ class Hardness(TripletDefense):
     """
 
     inner: InnerAttack
-    intra: float = 0.5
+    intra: Weight = 0.5
     mining: Mining = "softhard"
 
     name = "hm"

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rankproof.errors import RankproofError
 from rankproof.methods import PGD
+from rankproof.parameters import Checked, Count, Share
 from rankproof.ranking.ranker import Ranker
-from rankproof.threat import Threat
+from rankproof.threat import Eps, Threat
 from rankproof.types import Evaluation
 
 SMALL_IMAGE = 32  # pixels a side up to which the papers' settings for 28x28 images apply
 
 
 @dataclass(frozen=True, kw_only=True)
-class InnerAttack:
+class InnerAttack(Checked):
     """PGD from a random start near the clean images.
 
     The encoder is in eval mode while it runs, so that the running statistics of batch norms do not change.
@@ -29,15 +29,10 @@ class InnerAttack:
             gradient is zero at the clean image.
     """
 
-    eps: float
-    steps: int
-    step: float
-    start: float = 1 / 255
-
-    def __post_init__(self) -> None:
-        Threat(self.eps)
-        if self.steps < 1:
-            raise RankproofError(f"a defence needs at least 1 inner step, got {self.steps}")
+    eps: Eps
+    steps: Count
+    step: Share
+    start: Share = 1 / 255
 
     def minimize(
         self,

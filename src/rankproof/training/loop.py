@@ -12,8 +12,10 @@ from shutil import which
 import torch
 from torch import Tensor, nn
 
+from rankproof.checks import check_images, check_labels
 from rankproof.data.dataset import Dataset
 from rankproof.errors import NotFiniteError, RankproofError
+from rankproof.parameters import Range, check_number
 from rankproof.ranking.gallery import Gallery
 from rankproof.ranking.metrics import recall_at
 from rankproof.ranking.ranker import Ranker
@@ -64,6 +66,8 @@ class Training:
     def __init__(
         self, ranker: Ranker, data: Dataset, test: Dataset, recipe: Recipe, *, group: Group = ALONE
     ) -> None:
+        _check_split("data", data)
+        _check_split("test", test)
         self.sampler = recipe.sampler.shared(group.size)
         check_classes(data.labels, data.classes, self.sampler)
         self.ranker, self.data, self.test, self.recipe, self.group = ranker, data, test, recipe, group
@@ -147,6 +151,8 @@ class Training:
         Raises:
             TrainingFailedError: the training diverged or collapsed.
         """
+        if time_limit is not None:
+            check_number("time_limit", time_limit, Range(low=0.0))
         while len(self.history) < self.recipe.epochs and not self._exceeds(time_limit):
             on_epoch(self.epoch(on_batch))
         self.ranker.encoder.eval()
@@ -286,6 +292,14 @@ def measure(ranker: Ranker, test: Dataset) -> tuple[float, float]:
     gallery = Gallery.build(ranker, test.images, test.labels)
     prepared = ranker.distance.prepare(gallery.embeddings)
     return 100 * float(recall_at(gallery, 1).mean()), spread(prepared)
+
+
+def _check_split(what: str, split: Dataset) -> None:
+    """Raise unless a split is as a data set is: 8-bit values, divided by 255 later, and a class for each."""
+    images = check_images(f"{what}.images", split.images)
+    check_labels(f"{what}.labels", split.labels, len(images))
+    if images.dtype != torch.uint8:
+        raise RankproofError(f"{what}.images: a data set holds 8-bit integers, got {images.dtype}")
 
 
 def _advice(recipe: Recipe) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rankproof.errors import RankproofError
 from rankproof.io import JsonObject
+from rankproof.parameters import Weight
 from rankproof.ranking.distances import Distance
 from rankproof.rng import generator
 from rankproof.training.global_rng import global_rng
@@ -68,7 +69,7 @@ class MarginLoss(RecipePart):
         margin: how much farther than the same class other classes should be.
     """
 
-    margin: float
+    margin: Weight
 
     def parameters(self) -> list[nn.Parameter]:
         """None."""

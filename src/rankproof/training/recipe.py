@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from rankproof.errors import RankproofError
 from rankproof.io import JsonObject
+from rankproof.parameters import Checked, Count, Length, Positive, Weight
 from rankproof.ranking.distances import distance_by_name
 from rankproof.training.defenses import Defense, EmbeddingShift, Undefended, require_triplet_loss
 from rankproof.training.inner_attack import eccv_inner_attack
@@ -26,7 +27,7 @@ WEIGHT_DECAY = 1e-7
 
 
 @dataclass(frozen=True, kw_only=True)
-class Augment:
+class Augment(Checked):
     """Random shifts and mirroring, drawn for each image.
 
     Args:
@@ -34,7 +35,7 @@ class Augment:
         flip: mirror images left to right with probability 1/2.
     """
 
-    pad: int = 0
+    pad: Length = 0
     flip: bool = False
 
     def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
@@ -55,7 +56,7 @@ class Augment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Checked):
     """How to train.
 
     Args:
@@ -78,22 +79,21 @@ class Recipe:
     distance: str = "cosine"
     defense: Defense = field(default_factory=Undefended)
     augment: Augment = field(default_factory=Augment)
-    epochs: int = EPOCHS
-    learning_rate: float = LEARNING_RATE
-    weight_decay: float = WEIGHT_DECAY
+    epochs: Count = EPOCHS
+    learning_rate: Positive = LEARNING_RATE
+    weight_decay: Weight = WEIGHT_DECAY
     decay: Decay = "constant"
-    warm_up: float = 0.0
+    warm_up: Weight = 0.0
     precision: Literal["single", "bf16"] = "single"
     seed: int = 0
     schedule: Literal["published", "fast", "own"] = "own"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         try:
             distance_by_name(self.distance)
         except ValueError as error:
             raise RankproofError(str(error)) from None
-        if self.epochs < 1 or not self.learning_rate > 0:
-            raise RankproofError("epochs must be at least 1 and the learning rate above 0")
         if self.defense.of_triplets:
             require_triplet_loss(self.loss, self.defense.name)
         if self.defense.name in ("act", "hm") and isinstance(self.sampler, FromSet):

@@ -19,6 +19,7 @@ from rankproof.models import new_encoder, save_checkpoint
 from rankproof.models.architectures import ARCHITECTURES
 from rankproof.models.checkpoint import RECORD
 from rankproof.models.weights import load_weights
+from rankproof.parameters import Checked, Weight
 from rankproof.ranking.ranker import Ranker, pass_size
 from rankproof.training import state
 from rankproof.training.divergence import TrainingFailedError
@@ -35,7 +36,7 @@ InitialWeights = dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class Run(Checked):
     """A training run and the folder it is written to.
 
     Args:
@@ -59,7 +60,7 @@ class Run:
     resume: bool = False
     half: bool = False
     device: str = "cpu"
-    time_limit: float | None = None
+    time_limit: Weight | None = None
 
 
 def train_checkpoint(

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rankproof.errors import RankproofError
 from rankproof.io import JsonObject
+from rankproof.parameters import Count
 from rankproof.training.global_rng import global_rng
 from rankproof.training.settings import RecipePart
 from rankproof.training.triplets import random_triplets
@@ -68,7 +69,7 @@ class BatchSampler(RecipePart):
         batch: images, or triplets, in one batch.
     """
 
-    batch: int
+    batch: Count
 
     def count(self, labels: Tensor) -> int:
         """Number of batches in an epoch; the last one may be smaller."""
@@ -148,11 +149,12 @@ class Balanced(BatchSampler):
         per_class: images of each class in a batch.
     """
 
-    per_class: int = 2
+    per_class: Count = 2
 
     name = "balanced"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.per_class < 2 or self.batch % self.per_class:
             raise RankproofError(
                 f"balanced: a batch of {self.batch} cannot hold {self.per_class} images of each class; "

@@ -4,10 +4,11 @@ from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 from rankproof.io import JsonObject
+from rankproof.parameters import Checked
 
 
 @dataclass(frozen=True)
-class RecipePart:
+class RecipePart(Checked):
     """Base of the losses, samplers and defences that are plain values."""
 
     name: ClassVar[str]

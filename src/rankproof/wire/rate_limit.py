@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from threading import Event, Lock
 
-from rankproof.errors import RankproofError
+from rankproof.parameters import Checked, Count, Positive, Weight
 from rankproof.wire.errors import StoppedError
 
 CONCURRENCY = 4  # calls in flight
@@ -19,7 +19,7 @@ Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RateLimit:
+class RateLimit(Checked):
     """Request rate, timeout and retries of a client.
 
     Args:
@@ -30,19 +30,12 @@ class RateLimit:
         first_wait, longest_wait: bounds of the exponential backoff, in seconds; half of each wait is jitter.
     """
 
-    concurrency: int = CONCURRENCY
-    per_second: float | None = None
-    timeout: float = 30.0
-    tries: int = 12
-    first_wait: float = 0.5
-    longest_wait: float = 60.0
-
-    def __post_init__(self) -> None:
-        for name in ("concurrency", "tries"):
-            if getattr(self, name) < 1:
-                raise RankproofError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.per_second is not None and not 0 < self.per_second < float("inf"):
-            raise RankproofError(f"calls per second must be above 0, got {self.per_second}")
+    concurrency: Count = CONCURRENCY
+    per_second: Positive | None = None
+    timeout: Positive = 30.0
+    tries: Count = 12
+    first_wait: Weight = 0.5
+    longest_wait: Weight = 60.0
 
     def backoff(self, tries: int, rng: random.Random) -> float:
         """Seconds to wait after a number of failed tries."""

@@ -260,5 +260,5 @@ def test_with_fewer_latents_everything_is_drawn_there(bench, method):
     ],
 )
 def test_numbers_must_be_positive(method, name, value):
-    with pytest.raises(RankproofError, match=f"{name} must be above 0, got {value}"):
+    with pytest.raises(RankproofError, match=rf"{name} must be (above|at least|in) .*, got {value}"):
         replace(method, **{name: value})

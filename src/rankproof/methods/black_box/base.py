@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
-from rankproof.errors import RankproofError
 from rankproof.methods.black_box.subspace import Latents, Subspace, published_subspace
 from rankproof.rng import generator
 from rankproof.types import Feedback, Rows
@@ -123,10 +122,3 @@ class BlackBoxMethod(Protocol):
     ) -> AttackTensors:
         """The state after round `number`."""
         ...
-
-
-def check_positive(**values: int | float) -> None:
-    """Raise unless every value is above 0; the message names it."""
-    for name, value in values.items():
-        if not value > 0:
-            raise RankproofError(f"{name} must be above 0, got {value}")

@@ -6,8 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankproof.methods.black_box.base import AttackTensors, BlackBoxMethod, Problem, check_positive
+from rankproof.errors import RankproofError
+from rankproof.methods.black_box.base import AttackTensors, BlackBoxMethod, Problem
 from rankproof.methods.black_box.subspace import SMALL, Latents
+from rankproof.parameters import Checked, Count, Positive
 from rankproof.types import Feedback
 
 EDGE = 1e-6  # draws this close to 0 or 1 have no usable logarithm in single precision
@@ -22,7 +24,7 @@ class Shapes(AttackTensors):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Beta(BlackBoxMethod):
+class Beta(Checked, BlackBoxMethod):
     """Beta attack: r = eps (2 s - 1) with s ~ Beta(a, b) per variable, and ascent on a and b.
 
     a <- a + rate * mean over draws of clamp( tau * d log p(s; a, b) / da, +-5 ), and b alike
@@ -34,16 +36,18 @@ class Beta(BlackBoxMethod):
         lowest, highest: range of the shapes.
     """
 
-    population: int = 50
-    rate: float | None = None
-    bound: float = 5.0
-    lowest: float = 1e-7
-    highest: float = 1e3
+    population: Count = 50
+    rate: Positive | None = None
+    bound: Positive = 5.0
+    lowest: Positive = 1e-7
+    highest: Positive = 1e3
 
     name = "beta"
 
     def __post_init__(self) -> None:
-        check_positive(population=self.population, bound=self.bound, lowest=self.lowest)
+        super().__post_init__()
+        if self.lowest > self.highest:
+            raise RankproofError(f"lowest must not be above highest, got {self.lowest} and {self.highest}")
 
     def begin(self, problem: Problem, clean: Feedback) -> Shapes:
         """The uniform distribution."""

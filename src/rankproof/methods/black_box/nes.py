@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from rankproof.errors import RankproofError
-from rankproof.methods.black_box.base import BlackBoxMethod, Problem, check_positive
+from rankproof.methods.black_box.base import BlackBoxMethod, Problem
 from rankproof.methods.black_box.spsa import Position, half_differences, weighted_mean
 from rankproof.methods.black_box.subspace import Latents
+from rankproof.parameters import Checked, Count, Positive, PositiveShare, Range, check_number
 from rankproof.types import Feedback
 
 
@@ -20,8 +21,11 @@ class AdamPosition(Position):
     second: Tensor
 
 
+KEPT = Range(low=0.0, high=1.0, below=True)
+
+
 @dataclass(frozen=True, kw_only=True)
-class NES(BlackBoxMethod):
+class NES(Checked, BlackBoxMethod):
     """Natural evolution strategy: the gradient from antithetic normal probes, through Adam, then its sign.
 
     g = 1/(2n) sum over i of [ tau(v + p_i) - tau(v - p_i) ] p_i / sigma^2,  p_i = clamp(sigma N(0, 1), +-eps)
@@ -34,16 +38,16 @@ class NES(BlackBoxMethod):
         decay: how much of the first and second moment is kept.
     """
 
-    pairs: int = 25
-    sigma: float = 2.0
-    step: float = 2 / 255
+    pairs: Count = 25
+    sigma: Positive = 2.0
+    step: PositiveShare = 2 / 255
     decay: tuple[float, float] = (0.9, 0.999)
 
     name = "nes"
 
     def __post_init__(self) -> None:
-        check_positive(pairs=self.pairs, sigma=self.sigma, step=self.step)
-        if not all(0 <= decay < 1 for decay in self.decay):
+        super().__post_init__()
+        if len(self.decay) != 2 or not all(check_number("decay", value) in KEPT for value in self.decay):
             raise RankproofError(f"decay: both must be in [0, 1), got {self.decay}")
 
     def begin(self, problem: Problem, clean: Feedback) -> AdamPosition:

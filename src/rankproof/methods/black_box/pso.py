@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rankproof.methods.black_box.base import AttackTensors, BlackBoxMethod, Problem, check_positive
+from rankproof.methods.black_box.base import AttackTensors, BlackBoxMethod, Problem
 from rankproof.methods.black_box.subspace import Latents
+from rankproof.parameters import Checked, Count, Positive, Weight
 from rankproof.types import Feedback
 
 
@@ -29,7 +30,7 @@ class Swarm(AttackTensors):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PSO(BlackBoxMethod):
+class PSO(Checked, BlackBoxMethod):
     """Particle swarm: each particle keeps its speed and is drawn to its own best and to the best of all.
 
     u <- inertia u + pull_own rho_1 (own - v) + pull_best rho_2 (best - v),  rho ~ U(0, 1);  v <- clip(v + u)
@@ -40,15 +41,12 @@ class PSO(BlackBoxMethod):
         pull_own, pull_best: weights of the two pulls.
     """
 
-    particles: int = 40
-    inertia: float = 1.10
-    pull_own: float = 0.57
-    pull_best: float = 0.44
+    particles: Count = 40
+    inertia: Positive = 1.10
+    pull_own: Weight = 0.57
+    pull_best: Weight = 0.44
 
     name = "pso"
-
-    def __post_init__(self) -> None:
-        check_positive(particles=self.particles, inertia=self.inertia)
 
     def begin(self, problem: Problem, clean: Feedback) -> Swarm:
         """Anywhere in the ball, with speeds of up to its width; the clean image is the best so far."""

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from rankproof.methods.black_box.base import AttackTensors, BlackBoxMethod, Problem, check_positive
+from rankproof.methods.black_box.base import AttackTensors, BlackBoxMethod, Problem
 from rankproof.methods.black_box.subspace import Latents
+from rankproof.parameters import Checked, Count
 from rankproof.types import Feedback
 
 
@@ -17,19 +18,16 @@ class Nothing(AttackTensors):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rand(BlackBoxMethod):
+class Rand(Checked, BlackBoxMethod):
     """Random search: every round draws r ~ U(-eps, eps) per variable.
 
     Args:
         population: draws in a round.
     """
 
-    population: int = 50
+    population: Count = 50
 
     name = "rand"
-
-    def __post_init__(self) -> None:
-        check_positive(population=self.population)
 
     def begin(self, problem: Problem, clean: Feedback) -> Nothing:
         """Nothing to remember."""

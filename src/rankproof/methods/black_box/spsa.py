@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rankproof.methods.black_box.base import AttackTensors, BlackBoxMethod, Problem, check_positive
+from rankproof.methods.black_box.base import AttackTensors, BlackBoxMethod, Problem
 from rankproof.methods.black_box.subspace import Latents
+from rankproof.parameters import Checked, Count, PositiveShare
 from rankproof.types import Feedback
 
 
@@ -18,7 +19,7 @@ class Position(AttackTensors):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SPSA(BlackBoxMethod):
+class SPSA(Checked, BlackBoxMethod):
     """Simultaneous perturbation: the gradient from antithetic pairs of random signs.
 
     g = 1/n sum over i of [ tau(v + sigma d_i) - tau(v - sigma d_i) ] / (2 sigma) d_i,  d_i in {-1, 1}
@@ -30,14 +31,11 @@ class SPSA(BlackBoxMethod):
         step: length of a move, in [0, 1].
     """
 
-    pairs: int = 25
-    sigma: float = 2 / 255
-    step: float = 2 / 255
+    pairs: Count = 25
+    sigma: PositiveShare = 2 / 255
+    step: PositiveShare = 2 / 255
 
     name = "spsa"
-
-    def __post_init__(self) -> None:
-        check_positive(pairs=self.pairs, sigma=self.sigma, step=self.step)
 
     def begin(self, problem: Problem, clean: Feedback) -> Position:
         """At the clean image."""

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rankproof.errors import RankproofError
+from rankproof.parameters import Checked, Count
 
 Kind = Literal["full", "blocks", "bilinear", "cosine"]
 SMALL = 1000  # values of an image up to which the papers search every pixel
@@ -20,7 +21,7 @@ Latents = Float[Tensor, "b p c s t"]
 
 
 @dataclass(frozen=True)
-class Subspace:
+class Subspace(Checked):
     """Changes of an image, described by fewer numbers: r = U v U^T for each channel.
 
     Args:
@@ -30,11 +31,7 @@ class Subspace:
     """
 
     kind: Kind
-    side: int = PUBLISHED_SIDE
-
-    def __post_init__(self) -> None:
-        if self.side < 1:
-            raise RankproofError(f"subspace: the side must be at least 1, got {self.side}")
+    side: Count = PUBLISHED_SIDE
 
     @property
     def name(self) -> str:
@@ -72,11 +69,13 @@ def parse_subspace(text: str) -> Subspace:
     Raises:
         RankproofError: the text names no subspace.
     """
-    match = re.fullmatch(r"(full)|(blocks|bilinear|cosine):(\d+)", text)
+    match = re.fullmatch(r"(full)|(blocks|bilinear|cosine):(\d{1,9})", text)
     if not match:
         raise RankproofError(f"subspace: {text!r} is unknown; write full, blocks:32, bilinear:7 or cosine:16")
     if match[1]:
         return Subspace("full")
+    if int(match[3]) < 1:
+        raise RankproofError(f"subspace: the side must be at least 1, got {int(match[3])}")
     kinds: dict[str, Kind] = {"blocks": "blocks", "bilinear": "bilinear", "cosine": "cosine"}
     return Subspace(kinds[match[2]], int(match[3]))
 

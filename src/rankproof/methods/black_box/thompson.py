@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rankproof.errors import RankproofError
-from rankproof.methods.black_box.base import AttackTensors, BlackBoxMethod, Problem, check_positive
+from rankproof.methods.black_box.base import AttackTensors, BlackBoxMethod, Problem
 from rankproof.methods.black_box.subspace import Latents, frequencies
+from rankproof.parameters import Checked, Count, Momentum, Positive, Weight
 from rankproof.types import Feedback
 
 Features = Float[Tensor, "b p f"]
@@ -50,7 +50,7 @@ class Belief(AttackTensors):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ThompsonSampling(BlackBoxMethod):
+class ThompsonSampling(Checked, BlackBoxMethod):
     """Thompson sampling with a Bayesian linear model of the places of the chosen items.
 
     y_c(r) = w_c . phi(r) + e,   y = place^(1/2),   phi(r) = ( a_f DCT(r / eps)_f, mean (r / eps)^2, 1 )
@@ -78,27 +78,19 @@ class ThompsonSampling(BlackBoxMethod):
         wander: how far a quarter of the amplitudes spreads around the best one's, in powers of 2.
     """
 
-    population: int | None = None
-    side: int | None = None
-    smooth: float = 3.0
-    decay: float = 1.5
-    noise: float = 0.15
-    steps: int = 16
-    momentum: float = 0.8
-    temperature: float = 0.6
-    first: float = 0.1
-    wander: float = 0.25
+    population: Count | None = None
+    side: Count | None = None
+    smooth: Positive = 3.0
+    decay: Weight = 1.5
+    noise: Positive = 0.15
+    steps: Count = 16
+    momentum: Momentum = 0.8
+    temperature: Positive = 0.6
+    first: Weight = 0.1
+    wander: Weight = 0.25
 
     name = "thompson"
     grid = True
-
-    def __post_init__(self) -> None:
-        check_positive(smooth=self.smooth, noise=self.noise, steps=self.steps, temperature=self.temperature)
-        for name, value in (("population", self.population), ("side", self.side)):
-            if value is not None and value < 1:
-                raise RankproofError(f"{name} must be at least 1, got {value}")
-        if not 0 <= self.momentum < 1:
-            raise RankproofError(f"momentum must be in [0, 1), got {self.momentum}")
 
     def begin(self, problem: Problem, clean: Feedback) -> Belief:
         """What the clean image tells."""

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 import torch
 
-from rankproof.errors import RankproofError
 from rankproof.methods.white_box.base import MethodOutput
 from rankproof.methods.white_box.pgd import PGD, Rule, ascend
+from rankproof.parameters import Checked, Count, Momentum, Positive, PositiveShare, Share, Weight
 from rankproof.threat import Threat
 from rankproof.types import Evaluation, Images, Objective, PerAttack
 
 
 @dataclass(frozen=True, kw_only=True)
-class MomentumPGD:
+class MomentumPGD(Checked):
     """Sign steps on momentum with a step that decays to near 0; the best iterate is returned.
 
     g_t = grad L(x_t) / mean |grad L(x_t)|        v_t = mu v_{t-1} + g_t
@@ -38,24 +38,16 @@ class MomentumPGD:
         tighten, relax: factors on it after an evaluation that violates the constraint, or keeps it.
     """
 
-    steps: int | None = None
+    steps: Count | None = None
     rule: Rule = "eccv20"
-    momentum: float = 0.75
-    longest: float = 1.0
-    last: float = 0.05
-    penalty_weight: float = 2.0
-    tighten: float = 1.5
-    relax: float = 0.8
+    momentum: Momentum = 0.75
+    longest: PositiveShare = 1.0
+    last: Share = 0.05
+    penalty_weight: Weight = 2.0
+    tighten: Positive = 1.5
+    relax: Positive = 0.8
 
     name = "strong"
-
-    def __post_init__(self) -> None:
-        if self.steps is not None and self.steps < 1:
-            raise RankproofError(f"steps must be at least 1, got {self.steps}")
-        if not 0 <= self.momentum < 1:
-            raise RankproofError(f"momentum must be in [0, 1), got {self.momentum}")
-        if not 0 < self.longest <= 1:
-            raise RankproofError(f"longest must be in (0, 1], got {self.longest}")
 
     def passes(self, eps: float) -> int:
         """As many as the published descent."""

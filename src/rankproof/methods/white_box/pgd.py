@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rankproof.errors import RankproofError
 from rankproof.methods.white_box.base import MethodOutput
+from rankproof.parameters import Checked, Count, Share
 from rankproof.threat import Threat
 from rankproof.types import Evaluation, Images, Objective, PerAttack
 
@@ -58,7 +58,7 @@ def ascend(
 
 
 @dataclass(frozen=True, kw_only=True)
-class PGD:
+class PGD(Checked):
     """Sign steps of one size, projected; the last iterate is returned (ECCV eq. 6, ICCV eq. 3).
 
     x_{t+1} = Clip_Gamma( x_t - alpha sign(grad L(x_t)) )
@@ -69,15 +69,11 @@ class PGD:
         rule: "eccv20" or "iccv21", the two papers' choices of steps and alpha.
     """
 
-    steps: int | None = None
-    step: float | None = None
+    steps: Count | None = None
+    step: Share | None = None
     rule: Rule = "eccv20"
 
     name = "pgd"
-
-    def __post_init__(self) -> None:
-        if self.steps is not None and self.steps < 1:
-            raise RankproofError(f"steps must be at least 1, got {self.steps}")
 
     def schedule(self, eps: float) -> Schedule:
         """Steps and step size at a budget."""

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 import torch
 
-from rankproof.errors import RankproofError
 from rankproof.methods.white_box.base import MethodOutput
 from rankproof.methods.white_box.pgd import ascend
+from rankproof.parameters import Checked, Count, PositiveShare
 from rankproof.threat import Threat
 from rankproof.types import Images, Objective
 
 
 @dataclass(frozen=True, kw_only=True)
-class Universal:
+class Universal(Checked):
     """Sign steps on the mean loss of all images, from no perturbation at all (ECCV eq. 14).
 
     r <- clip( r - step sign( mean over images of the gradient of L(clip(x + r)) ), +-eps )
@@ -22,17 +22,13 @@ class Universal:
 
     Args:
         steps: forward and gradient evaluations of every image.
-        step: step size in [0, 1].
+        step: step size in (0, 1].
     """
 
-    steps: int = 100
-    step: float = 2 / 255
+    steps: Count = 100
+    step: PositiveShare = 2 / 255
 
     name = "universal"
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise RankproofError(f"steps must be at least 1, got {self.steps}")
 
     def passes(self, eps: float) -> int:
         """One per step."""
