@@ -142,7 +142,7 @@ def test_integers_to_255_in_32_bits_do_not_become_black(form):
 
 
 def test_integers_to_255_in_16_bits_do_not_become_black():
-    with pytest.raises(RankproofError, match="16 bits but no value above 255 of 65535, which is black"):
+    with pytest.raises(RankproofError, match="16 bits but no value above 255, which is black"):
         values(png([[0, 255]], 16, 0))
     assert values(png([[0, 256]], 16, 0)) == [0, 1]
     assert values(png([[0, 0]], 16, 0)) == [0, 0]
@@ -152,7 +152,9 @@ def test_grey_tiffs_that_pillow_misreads_are_refused():
     negative = tiff(np.array([[0, 0xFFFF]], "<u2"), photometric=0)
     twelve = tiff(np.array([[0x00, 0x0F, 0xFF]], np.uint8), bits=12)
     for raw in (negative, twelve):
-        with pytest.raises(RankproofError, match="cannot be read right; save it as PNG"):
+        with pytest.raises(
+            RankproofError, match=r"a grey TIFF of 1[26] bits or with 0 for white; save it as PNG"
+        ):
             values(raw)
 
 

@@ -5,53 +5,13 @@ from importlib import import_module
 from PIL import features
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-OPENED_SUFFIXES = frozenset(
-    [
-        ".png",
-        ".apng",
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".mpo",
-        ".webp",
-        ".bmp",
-        ".dib",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".avif",
-        ".heic",
-        ".heif",
-        ".hif",
-    ]
-)
-# Images that no format above can hold; listed with the others, so that an error names them.
-OTHER_SUFFIXES = frozenset(
-    [
-        ".jxl",
-        ".jp2",
-        ".j2k",
-        ".jpx",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".pfm",
-        ".tga",
-        ".qoi",
-        ".psd",
-        ".dng",
-        ".cr2",
-        ".cr3",
-        ".nef",
-        ".arw",
-        ".exr",
-        ".hdr",
-        ".svg",
-    ]
-)
-IMAGE_SUFFIXES = OPENED_SUFFIXES | OTHER_SUFFIXES
+COMMON = {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+CONTAINED = {".avif", ".heic", ".heif", ".hif"}
+# No format above can hold these; they are listed with the others, so that an error names them.
+NOT_READ = {".jxl", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".qoi", ".psd", ".exr", ".hdr"}
+RAW = {".dng", ".cr2", ".cr3", ".nef", ".arw"}
+IMAGE_SUFFIXES = frozenset(COMMON | CONTAINED | NOT_READ | RAW)
+"""Endings, in lower case, of what looks like an image; whether it is one is found when it is opened."""
 
 SIGNATURES = {
     b"\xff\x0a": "JPEG XL",
@@ -75,9 +35,8 @@ def formats_for(raw: bytes) -> tuple[str, ...]:
     brand = _brand(raw)
     if brand in AVIF_BRANDS and _has_avif():
         return ("AVIF",)
-    if brand in HEIF_BRANDS and (_has_heif() or _has_avif()):
-        # An AVIF file may carry the brand mif1 of the container.
-        return (*(("HEIF",) if _has_heif() else ()), *(("AVIF",) if _has_avif() else ()))
+    if brand in HEIF_BRANDS and _has_heif():
+        return ("HEIF",)
     return FORMATS
 
 

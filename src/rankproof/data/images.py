@@ -139,27 +139,23 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _check_range(image: Image.Image, raw: bytes, file: str) -> None:
     """Raise where it is not known which value is black and which is white; correct what Pillow misreads."""
+    advice = "scale it to 0..255 and save it with 8 bits"
     if image.mode in ("I", "F"):
         kind = "32-bit floats" if image.mode == "F" else "integers of 32 bits or with a sign"
-        raise RankproofError(
-            f"{file}: holds {kind}, whose range is unknown; scale it to 0..255 and save 8 bits"
-        )
+        raise RankproofError(f"{file}: holds {kind}, whose range is unknown; {advice}")
     if image.format == "TIFF":
         tags = vars(image)["tag_v2"]
-        deep = image.mode in DEEP_MODES
+        bits = tags.get(BITS_PER_SAMPLE, (1,))[0]
         if SIGNED in tags.get(SAMPLE_FORMAT, ()):
-            raise RankproofError(f"{file}: holds values with a sign; scale it to 0..255 and save 8 bits")
-        if deep and (tags.get(PHOTOMETRIC) == WHITE_IS_ZERO or tags.get(BITS_PER_SAMPLE) != (16,)):
-            raise RankproofError(
-                f"{file}: a grey TIFF of {tags.get(BITS_PER_SAMPLE, (1,))[0]} bits, or with 0 for white, cannot be "
-                f"read right; save it as PNG"
-            )
+            raise RankproofError(f"{file}: holds values with a sign; {advice}")
+        if image.mode in DEEP_MODES and (tags.get(PHOTOMETRIC) == WHITE_IS_ZERO or bits != 16):
+            raise RankproofError(f"{file}: a grey TIFF of {bits} bits or with 0 for white; save it as PNG")
     if image.format == "PNG" and "transparency" in image.info:
-        if (raw[PNG_DEPTH], raw[PNG_KIND]) == (16, 2):  # Pillow drops the lower bits, which the key needs
+        depth, kind = raw[PNG_DEPTH], raw[PNG_KIND]
+        if (depth, kind) == (16, 2):  # Pillow drops the lower bits, which the key needs
             raise RankproofError(f"{file}: has 16 bits and a transparent colour; save it with 8 bits")
-        most = 2 ** raw[PNG_DEPTH] - 1
-        key = image.info["transparency"]
-        if raw[PNG_KIND] == 0 and raw[PNG_DEPTH] in (2, 4) and key <= most:  # the pixels are scaled to 8 bits
+        key, most = image.info["transparency"], 2**depth - 1
+        if kind == 0 and depth in (2, 4) and key <= most:  # the pixels are scaled to 8 bits, the key is not
             image.info["transparency"] = key * 255 // most
 
 
@@ -181,7 +177,7 @@ def _eight_bit(image: Image.Image, file: str) -> Image.Image:
     deep = np.asarray(image).astype(np.int64)
     if 0 < deep.max() < 256:
         raise RankproofError(
-            f"{file}: has 16 bits but no value above {deep.max()} of 65535, which is black; save it with 8 bits"
+            f"{file}: has 16 bits but no value above {deep.max()}, which is black; save it with 8 bits"
         )
     clear = deep == image.info["transparency"] if "transparency" in image.info else False
     return Image.fromarray(np.where(clear, 255, deep >> 8).astype(np.uint8))
