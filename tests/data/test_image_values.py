@@ -40,14 +40,21 @@ def png(rows, depth, kind, *chunks):
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
-def tiff(pixels, *, order="<", bits=None, photometric=1, sample_format=1):
+def tiff(pixels, *, order="<", bits=None, photometric=1, sample_format=1, subfile=0):
     """A TIFF with one strip of the pixels (h, w) or (h, w, c), stored as they are."""
     height, width = pixels.shape[:2]
     samples = pixels.shape[2] if pixels.ndim == 3 else 1
     bits = pixels.dtype.itemsize * 8 if bits is None else bits
     width = width * 8 // bits if bits == 12 else width
     data, at = pixels.tobytes(), 512
-    tags = [(256, [width]), (257, [height]), (258, [bits] * samples), (259, [1]), (262, [photometric])]
+    tags = [
+        (254, [subfile]),
+        (256, [width]),
+        (257, [height]),
+        (258, [bits] * samples),
+        (259, [1]),
+        (262, [photometric]),
+    ]
     tags += [
         (273, [at]),
         (277, [samples]),
@@ -156,6 +163,11 @@ def test_grey_tiffs_that_pillow_misreads_are_refused():
             RankproofError, match=r"a grey TIFF of 1[26] bits or with 0 for white; save it as PNG"
         ):
             values(raw)
+
+
+def test_the_preview_in_a_camera_raw_file_is_not_taken_for_the_image():
+    with pytest.raises(RankproofError, match="opens with a reduced preview"):
+        values(tiff(np.array([[0, 255]], np.uint8), subfile=1))
 
 
 def test_eight_bit_tiffs_with_0_for_white_are_read():
@@ -277,6 +289,12 @@ def test_avif_is_opened_where_pillow_can(monkeypatch):
 
 def heic():
     return struct.pack(">I", 24) + b"ftypheic" + b"\0\0\0\0" + b"mif1heic" + bytes(40)
+
+
+def test_avif_under_the_brand_of_any_image_is_opened():
+    raw = saved(Image.new("RGB", (16, 16), (200, 30, 90)), "AVIF", quality=100)
+    assert raw[8:12] == b"avif"
+    assert np.abs(np.array(values(raw[:8] + b"mif1" + raw[12:])[0]) - [200, 30, 90]).max() <= 3
 
 
 def test_heic_says_what_to_install(monkeypatch):

@@ -61,7 +61,10 @@ def why_not_opened(raw: bytes) -> str:
 
 def _brand(raw: bytes) -> bytes:
     """The brand of an ISO media file, such as AVIF and HEIC; empty for another file."""
-    return raw[8:12] if raw[4:8] == b"ftyp" else b""
+    if raw[4:8] != b"ftyp":
+        return b""
+    brands = raw[8 : int.from_bytes(raw[:4], "big")]  # mif1 is any image: another brand says which
+    return b"avif" if brands[:4] in (b"mif1", b"msf1") and b"avif" in brands else brands[:4]
 
 
 def _has_avif() -> bool:

@@ -25,8 +25,8 @@ PNG_DEPTH, PNG_KIND = (
     24,
     25,
 )  # where a PNG says how many bits a value has, and whether it is grey (0) or RGB (2)
-BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
-WHITE_IS_ZERO, SIGNED = 0, 2
+SUBFILE, BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 254, 258, 262, 339  # tags of TIFF
+REDUCED, WHITE_IS_ZERO, SIGNED = 1, 0, 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +146,8 @@ def _check_range(image: Image.Image, raw: bytes, file: str) -> None:
     if image.format == "TIFF":
         tags = vars(image)["tag_v2"]
         bits = tags.get(BITS_PER_SAMPLE, (1,))[0]
+        if tags.get(SUBFILE, 0) & REDUCED:  # camera raw files open with their preview
+            raise RankproofError(f"{file}: opens with a reduced preview of the image; save it as PNG")
         if SIGNED in tags.get(SAMPLE_FORMAT, ()):
             raise RankproofError(f"{file}: holds values with a sign; {advice}")
         if image.mode in DEEP_MODES and (tags.get(PHOTOMETRIC) == WHITE_IS_ZERO or bits != 16):
