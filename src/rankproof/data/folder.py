@@ -65,7 +65,8 @@ def list_tree(top: Tree, name: str, read: Callable[[str], bytes]) -> ImageList:
     if not part.images:
         layout = f"{name}/CLASS/IMAGE.jpg"
         raise RankproofError(
-            f"{top.where}: no images found; put them into one sub-folder per class: {layout}"
+            f"{top.where}: no images found; put them into one sub-folder per class: {layout}, or list "
+            f"them in metadata.csv"
         )
     kind = "folder of classes" if part.classes else "folder of images without classes"
     return _image_list(kind, name, [part], read)
