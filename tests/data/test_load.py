@@ -72,7 +72,7 @@ def test_images_without_classes_are_an_unlabelled_gallery(make, tmp_path):
     assert whole.head(2).labels is None
     assert len(whole.sha256) == 64
     with pytest.raises(RankproofError, match="test split: its images have no classes, which are needed here"):
-        _ = whole.known_labels
+        whole.require_labels()
     train, test = (load(tmp_path / "flat", split, split_by="items") for split in ("train", "test"))
     assert (len(train), len(test)) == (2, 3)
     assert not set(train.files) & set(test.files)

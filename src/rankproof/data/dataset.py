@@ -45,8 +45,7 @@ class Dataset:
         """All images as (n, c, h, w) floats in [0, 1]; for large data sets use `take`."""
         return self.images.float() / 255
 
-    @property
-    def known_labels(self) -> Tensor:
+    def require_labels(self) -> Tensor:
         """The labels of a data set that must have some.
 
         Raises:

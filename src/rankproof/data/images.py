@@ -141,8 +141,8 @@ def _check_range(image: Image.Image, raw: bytes, file: str) -> None:
     """Raise where it is not known which value is black and which is white; correct what Pillow misreads."""
     advice = "scale it to 0..255 and save it with 8 bits"
     if image.mode in ("I", "F"):
-        kind = "32-bit floats" if image.mode == "F" else "integers of 32 bits or with a sign"
-        raise RankproofError(f"{file}: holds {kind}, whose range is unknown; {advice}")
+        what = "32-bit floats" if image.mode == "F" else "integers of 32 bits or with a sign"
+        raise RankproofError(f"{file}: holds {what}, whose range is unknown; {advice}")
     if image.format == "TIFF":
         tags = vars(image)["tag_v2"]
         bits = tags.get(BITS_PER_SAMPLE, (1,))[0]

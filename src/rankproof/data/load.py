@@ -72,7 +72,7 @@ def load(
     if split_by != "auto":
         raise RankproofError(f"{path or EMBEDDED}: comes with its own split; leave --divide at auto")
     dataset = _load_digits(split) if place is None else load_idx(place, split)
-    require_two_classes(dataset.labels.tolist(), f"{dataset.name}, {split} split")
+    require_two_classes(dataset.require_labels().tolist(), f"{dataset.name}, {split} split")
     if wanted is None or tuple(dataset.images.shape[2:]) == wanted:
         return dataset
     note = f"{dataset.note}; {resized_note(wanted)}"

@@ -43,12 +43,12 @@ def average_precisions(gallery: Gallery, progress: ProgressCallback = no_progres
             distances[rows, columns] = block
         distances.scatter_(1, items[:, None], math.inf)  # the item itself stands last and matches nothing
         wanted = (labels[items, None] == labels).scatter_(1, items[:, None], False)
-        parts.append(_precisions(_matches(distances, wanted)))
+        parts.append(precisions_of(matches_in_order(distances, wanted)))
         progress(int(items[-1]) + 1, size)
     return torch.cat(parts)
 
 
-def _precisions(matches: Bool[Tensor, "b n"]) -> Float[Tensor, "b 2"]:
+def precisions_of(matches: Bool[Tensor, "b n"]) -> Float[Tensor, "b 2"]:
     """AP and AP@R of rankings, given which places match."""
     size = matches.sum(1, keepdim=True).clamp(min=1)  # R
     places = torch.arange(1, matches.shape[1] + 1, device=matches.device)
@@ -56,7 +56,7 @@ def _precisions(matches: Bool[Tensor, "b n"]) -> Float[Tensor, "b 2"]:
     return torch.stack([precision.sum(1), (precision * (places <= size)).sum(1)], dim=1) / size
 
 
-def _matches(distances: Float[Tensor, "b n"], wanted: Bool[Tensor, "b n"]) -> Bool[Tensor, "b n"]:
+def matches_in_order(distances: Float[Tensor, "b n"], wanted: Bool[Tensor, "b n"]) -> Bool[Tensor, "b n"]:
     """Which places of each ranking hold a wanted item."""
     rows, columns = wanted.nonzero(as_tuple=True)
     slots = (wanted.cumsum(1) - 1)[rows, columns]
