@@ -20,10 +20,10 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise RankproofError(f"{path}: cannot be read ({error.strerror}); check that it is there") from None
+        raise RankproofError(f"{path}: {error.strerror}; check the path") from None
     except (ValueError, RecursionError) as error:  # also of a number with too many digits
         reason = " ".join(str(error).split())
-        raise RankproofError(f"{path}: no TOML ({reason}); save it as TOML in UTF-8") from None
+        raise RankproofError(f"{path}: cannot be read as TOML ({reason}); correct it, in UTF-8") from None
 
 
 def read_table(
