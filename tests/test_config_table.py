@@ -23,7 +23,9 @@ def test_toml_is_read_with_and_without_a_byte_order_mark(tmp_path, raw):
 )
 def test_what_is_no_toml_is_one_line(tmp_path, raw):
     (tmp_path / "x.toml").write_bytes(raw)
-    with pytest.raises(RankproofError, match=r"x\.toml: cannot be read as TOML \(.*\); correct it, in UTF-8$") as error:
+    with pytest.raises(
+        RankproofError, match=r"x\.toml: cannot be read as TOML \(.*\); correct it, in UTF-8$"
+    ) as error:
         read_toml(tmp_path / "x.toml")
     assert "\n" not in str(error.value)
 

@@ -216,6 +216,14 @@ def test_attacks_start_from_the_queries(model, market):
     assert any("attacks start from its queries" in note for note in found["notes"])
 
 
+def test_queries_have_no_own_copy_to_drop(model, market):
+    refused = call(
+        "attack", "--goal", "qa+", "--eps", "8/255", "--model", model, "--data", market, "--own-copy", "drop"
+    )
+    assert refused.exit_code == 2
+    assert "--own-copy drop: the images attacked are no gallery items" in refused.stderr
+
+
 @pytest.mark.slow
 def test_audits_start_from_the_queries(model, market, tmp_path):
     settings = ("--eps", "8/255", "--trials", 2, "--out", tmp_path / "a", "--json")

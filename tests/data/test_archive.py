@@ -49,6 +49,16 @@ def test_reads_the_table(place, make):
         assert listing.read("p/3.png") == make.encoded(make.flat(3))
 
 
+def test_images_of_a_zip_that_the_table_does_not_list_are_counted(make, tmp_path):
+    files = {
+        "metadata.csv": "path,class_id\np/1.png,a\np/2.png,b\n",
+        **images(make),
+        "__MACOSX/p/._1.png": "x",
+    }
+    with open_archive(make.zip(tmp_path / "x.zip", files)) as listing:
+        assert listing.remarks == ("3 images that metadata.csv does not list left out",)
+
+
 def test_needs_only_path_and_class(place, make):
     table = "\ufeffpath,class_id\np/1.png,b\np/2.png,a\n"
     with open_archive(place({"metadata.csv": table, **images(make)})) as listing:

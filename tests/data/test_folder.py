@@ -108,7 +108,7 @@ def test_a_flat_folder_is_a_gallery_without_classes(make, tmp_path):
     (tmp_path / "empty").mkdir()
     images, listing = listed(tmp_path)
     assert images == {"1.png": (None, None), "2.JPG": (None, None)}
-    assert (listing.classes, listing.kind) == ({}, "folder of images without classes")
+    assert (listing.classes, listing.kind) == ({}, "folder of images")
     assert listing.remarks == ("left out: empty",)
 
 
@@ -124,6 +124,21 @@ def test_images_directly_in_train_and_test_have_no_classes(make, tmp_path):
     assert listing.classes == {}
 
 
+def test_train_and_test_may_begin_with_capitals(make, tmp_path):
+    make.tree(
+        tmp_path / "a", {"Train/a/1.png": "x", "Train/b/1.png": "x", "Test/a/2.png": "x", "Val/a/3.png": "x"}
+    )
+    images, listing = listed(tmp_path / "a")
+    assert [given for _, given in images.values()] == ["train", "train", "test", "train"]
+    assert listing.remarks == ("1 images of val/ belong to train",)
+
+
+@pytest.mark.parametrize("name", ["trains", "trainers", "test tubes", "indexes", "images", "data"])
+def test_other_names_are_classes(make, tmp_path, name):
+    make.tree(tmp_path, {f"{name}/1.png": "x", "test/2.png": "x"})
+    assert tuple(list_folder(tmp_path).classes) == tuple(sorted([name, "test"]))
+
+
 def test_only_one_of_train_and_test_may_have_classes(make, tmp_path):
     make.tree(tmp_path, {"train/a/1.png": "x", "train/b/1.png": "x", "test/2.png": "x", "val/3.png": "x"})
     images, listing = listed(tmp_path)
@@ -132,7 +147,18 @@ def test_only_one_of_train_and_test_may_have_classes(make, tmp_path):
     assert listing.remarks == ("left out: val",)
 
 
-@pytest.mark.parametrize("names", [("query", "gallery"), ("train", "val"), ("test",), ("index", "queries")])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("query", "gallery"),
+        ("train", "val"),
+        ("test",),
+        ("index", "queries"),
+        ("train_images", "test_images"),
+        ("Query", "Gallery"),
+        ("valid", "test-set"),
+    ],
+)
 def test_parts_of_a_data_set_are_no_classes(make, tmp_path, names):
     make.tree(tmp_path, {f"{name}/{number}.png": "x" for name in names for number in range(2)})
     with pytest.raises(RankproofError, match="are no classes; give one of them alone"):

@@ -66,7 +66,7 @@ def test_queries_are_apart_from_the_gallery(market):
     assert (test.cameras.tolist(), test.queries.cameras.tolist()) == ([1, 4, 1, 2, 6], [1, 2])
     assert test.queries.images.shape[1:] == test.images.shape[1:]
     assert "2 queries are searched for in it" in test.note
-    assert "2 distractors are nobody's match; 1 junk images left out" in test.note
+    assert "2 distractors are nobody's match, each a class of its own; 1 junk images left out" in test.note
     train = load(market, "train")
     assert (train.files, train.queries) == (NAMES[:2], None)
     assert train.classes == test.classes
@@ -99,6 +99,21 @@ def test_a_name_without_identity_and_camera_is_an_error(make, tmp_path, name):
     make.tree(tmp_path, {f"bounding_box_test/{name}": "x", "query/0001_c1.jpg": "x"})
     with pytest.raises(RankproofError, match="its name must begin with identity and camera"):
         list_market(folder_tree(tmp_path), "x", str.encode)
+
+
+def test_veri_has_other_folders(make, tmp_path):
+    names = [
+        "image_train/0001_c001_1.jpg",
+        "image_test/0002_c002_00030600_0.jpg",
+        "image_query/0002_c013_1.jpg",
+    ]
+    listing = list_market(folder_tree(make.tree(tmp_path, dict.fromkeys(names, "x"))), "veri", str.encode)
+    assert listing.kind == "VeRi layout"
+    assert [(image.key, image.camera, image.given) for image in listing.images] == [
+        ("1", 1, "train"),
+        ("2", 2, "test"),
+        ("2", 13, "query"),
+    ]
 
 
 @pytest.mark.parametrize("missing", ["query", "bounding_box_test"])

@@ -136,6 +136,8 @@ def attack(
         threat = Threat(parse_eps(eps), grid=published_grid if grid is None else grid)
         subspace = black_box.subspace
         target = system.embed()
+        if clean_copy == "drop" and target.queries is not None:
+            raise RankproofError("--own-copy drop: the images attacked are no gallery items; leave it out")
         index = target.draw(trials or TRIALS, seed)
         if trials is not None and trials > len(index):
             say(f"{trials} trials were asked for: all {len(index)} images are attacked")

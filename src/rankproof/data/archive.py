@@ -13,7 +13,7 @@ from rankproof.data.image_list import ImageList, ListedImage
 from rankproof.data.images import MAX_BYTES
 from rankproof.data.market import is_market, list_market
 from rankproof.data.text_table import leaves, normalised
-from rankproof.data.tree import Tree, tree_of
+from rankproof.data.tree import Tree, is_image, tree_of
 from rankproof.errors import RankproofError
 
 MAX_UNPACKED = 64 * 2**30
@@ -40,7 +40,8 @@ def _list_zip(path: Path, members: Mapping[str, str], read: Callable[[str], byte
     top = _inside(tree_of(members, str(path)))
     if TABLE in top.files:
         prefix = f"{top.path}/" if top.path else ""
-        return _list_table(path, f"zip with {TABLE}", lambda file: read(prefix + file))
+        images = [name for name in members if name.startswith(prefix) and is_image(name)]
+        return _list_table(path, f"zip with {TABLE}", lambda file: read(prefix + file), len(images))
     if known := UNPACKED_ONLY.intersection(top.files):
         raise RankproofError(f"{path}: holds {min(known)}, which is read from a folder; unpack it first")
     if is_market(top):
@@ -95,8 +96,12 @@ def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, str]:
     return members
 
 
-def _list_table(path: Path, kind: str, read: Callable[[str], bytes]) -> ImageList:
-    """The images that metadata.csv lists: val belongs to train, iconic images are left out."""
+def _list_table(path: Path, kind: str, read: Callable[[str], bytes], present: int = 0) -> ImageList:
+    """The images that metadata.csv lists: val belongs to train, iconic images are left out.
+
+    Args:
+        present: number of images that are there, for a remark where more are than are listed.
+    """
     rows = read_rows(read(TABLE), f"{path}: {TABLE}")
     used = [row for row in rows if row["split"] != "iconic"]
     names: dict[str, str] = {}
@@ -108,6 +113,8 @@ def _list_table(path: Path, kind: str, read: Callable[[str], bytes]) -> ImageLis
         remarks.append(f"{counts['val']} images marked val belong to train")
     if counts["iconic"]:
         remarks.append(f"{counts['iconic']} iconic images left out")
+    if present > len(rows):
+        remarks.append(f"{present - len(rows)} images that {TABLE} does not list left out")
     return ImageList(
         name=path.resolve().name if path.is_dir() else path.stem,
         kind=kind,

@@ -1,5 +1,6 @@
 """Folders of images: one sub-folder per class, or images without classes."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,10 @@ from rankproof.data.tree import Tree, folder_tree
 from rankproof.errors import RankproofError
 
 VALIDATION = "val"
-# Folders of these names alone are parts of a data set, and no classes.
-PARTS = frozenset(
-    {*SPLITS, VALIDATION, "valid", "validation", "query", "queries", "gallery", "database", "index"}
-)
+# Folders named by these words alone are parts of a data set, and no classes.
+SPLIT_WORDS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
+PARTS = frozenset(SPLIT_WORDS | {"query", "queries", "gallery", "database", "index"})
+FILLERS = frozenset({"image", "images", "img", "imgs", "set", "data"})
 
 
 def list_folder(folder: Path) -> ImageList:
@@ -51,13 +52,13 @@ def list_tree(top: Tree, name: str, read: Callable[[str], bytes]) -> ImageList:
         name: short name of the data set.
         read: returns the bytes of one of the files.
     """
-    found = {part: list_part(tree, part) for part in SPLITS if (tree := top.folder(part)) is not None}
+    found = {part: list_part(tree, part) for part in SPLITS if (tree := _named(top, part)) is not None}
     if len(found) == len(SPLITS) and all(part.images for part in found.values()):
-        classes_beside = any(tree.images for tree in top.folders if tree.name not in PARTS)
+        classes_beside = any(tree.images for tree in top.folders if not _is_part(tree.name))
         if all(part.classes for part in found.values()) or not classes_beside:
             return _list_splits(top, found, name, read)
     part = list_part(top, None)
-    if part.classes and PARTS.issuperset(part.classes):
+    if part.classes and all(map(_is_part, part.classes)):
         raise RankproofError(
             f"{top.where}: its folders {', '.join(part.classes)} are no classes; give one of them alone for "
             f"a gallery without classes, or both train/ and test/"
@@ -68,8 +69,19 @@ def list_tree(top: Tree, name: str, read: Callable[[str], bytes]) -> ImageList:
             f"{top.where}: no images found; put them into one sub-folder per class: {layout}, or list "
             f"them in metadata.csv"
         )
-    kind = "folder of classes" if part.classes else "folder of images without classes"
+    kind = "folder of classes" if part.classes else "folder of images"
     return _image_list(kind, name, [part], read)
+
+
+def _named(top: Tree, name: str) -> Tree | None:
+    """The sub-folder of a name in lower case, whatever its own case."""
+    return next((folder for folder in top.folders if folder.name.lower() == name), None)
+
+
+def _is_part(name: str) -> bool:
+    """Whether a folder is a part of a data set by its name, as train_images or Query."""
+    words = set(re.split(r"[^a-z]+", name.lower())) - FILLERS - {""}
+    return bool(words) and words <= PARTS
 
 
 def list_part(tree: Tree, given: str | None) -> Part:
@@ -103,13 +115,17 @@ def _list_splits(top: Tree, found: Mapping[str, Part], name: str, read: Callable
     """The images below train/ and test/; val/ joins train where both have classes or neither has."""
     parts, remarks = list(found.values()), list[str]()
     used = set(found)
-    if (tree := top.folder(VALIDATION)) is not None:
+    if (tree := _named(top, VALIDATION)) is not None:
         part = list_part(tree, "train")
         if bool(part.classes) == bool(found["train"].classes):
             used.add(VALIDATION)
             parts.append(part)
             remarks.append(f"{len(part.images)} images of val/ belong to train")
-    others = Part(images=[], left_out=sorted({folder.name for folder in top.folders} - used), loose=0)
+    others = Part(
+        images=[],
+        left_out=[folder.name for folder in top.folders if folder.name.lower() not in used],
+        loose=0,
+    )
     beside = len(top.images)
     remarks += [f"left out: {beside} images beside train/ and test/"] if beside else []
     return _image_list("folder with train/ and test/", name, [*parts, others], read, remarks)

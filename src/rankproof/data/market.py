@@ -1,4 +1,4 @@
-"""Market-1501 and data sets of its layout: identity and camera in the file name, queries in a folder."""
+"""Market-1501, VeRi and others of their layout: identity and camera in the file name, queries in a folder."""
 
 import re
 from collections.abc import Callable
@@ -8,15 +8,25 @@ from rankproof.data.image_list import QUERY, ImageList, ListedImage
 from rankproof.data.tree import Tree
 from rankproof.errors import RankproofError
 
-SPLIT_OF = {"bounding_box_train": "train", "bounding_box_test": "test", "query": QUERY}
-NEEDED = ("bounding_box_test", "query")
+LAYOUTS = {
+    "Market-1501 layout": {"bounding_box_train": "train", "bounding_box_test": "test", "query": QUERY},
+    "VeRi layout": {"image_train": "train", "image_test": "test", "image_query": QUERY},
+}
 NAME = re.compile(r"(-1|\d{1,9})_c(\d{1,9})(?!\d)")  # identity and camera of 0002_c1s1_000451_03.jpg
 JUNK, DISTRACTOR = -1, 0
 
 
 def is_market(top: Tree) -> bool:
-    """Whether a folder has the layout: one of its folders has the name that only this layout uses."""
-    return any(top.folder(name) is not None for name in ("bounding_box_train", "bounding_box_test"))
+    """Whether a folder has such a layout: one of its folders has a name that only they use."""
+    return _layout(top) is not None
+
+
+def _layout(top: Tree) -> str | None:
+    """The name of the layout, if it is one."""
+    for layout, split_of in LAYOUTS.items():
+        if any(top.folder(name) is not None for name in split_of if name != QUERY):
+            return layout
+    return None
 
 
 def list_market(top: Tree, name: str, read: Callable[[str], bytes]) -> ImageList:
@@ -26,13 +36,16 @@ def list_market(top: Tree, name: str, read: Callable[[str], bytes]) -> ImageList
         name: short name of the data set.
         read: returns the bytes of one of the files.
     """
-    if missing := [folder for folder in NEEDED if top.folder(folder) is None]:
+    kind = _layout(top) or next(iter(LAYOUTS))
+    split_of = LAYOUTS[kind]
+    needed = [folder for folder, split in split_of.items() if split != "train"]
+    if missing := [folder for folder in needed if top.folder(folder) is None]:
         raise RankproofError(f"{top.where}: has no folder {missing[0]}; fetch the data set again")
     images: list[ListedImage] = []
     classes: dict[str, str] = {}
     distractors: dict[str, str] = {}
     junk = 0
-    for folder, split in SPLIT_OF.items():
+    for folder, split in split_of.items():
         tree = top.folder(folder)
         for file in [] if tree is None else tree.only_images():
             person, camera = _identity(top, file)
@@ -49,12 +62,12 @@ def list_market(top: Tree, name: str, read: Callable[[str], bytes]) -> ImageList
         f"not count"
     ]
     if distractors:
-        remarks.append(f"{len(distractors)} distractors are nobody's match")
+        remarks.append(f"{len(distractors)} distractors are nobody's match, each a class of its own")
     if junk:
         remarks.append(f"{junk} junk images left out")
     return ImageList(
         name=name,
-        kind="Market-1501 layout",
+        kind=kind,
         images=tuple(images),
         classes={key: classes[key] for key in sorted(classes, key=int)} | distractors,
         read=read,

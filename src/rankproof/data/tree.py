@@ -49,7 +49,7 @@ class Tree:
     @property
     def images(self) -> list[str]:
         """The files that look like images, relative to the top."""
-        return [self._below(name) for name in self.files if _is_image(name) and not _hidden(name)]
+        return [self._below(name) for name in self.files if is_image(name)]
 
     def only_images(self, *, folders: bool = False) -> list[str]:
         """As `images`; raises where something else is among them.
@@ -63,7 +63,7 @@ class Tree:
         for name, folder in self._entries.items() if images else ():
             if _ignored(name) or (folders and folder is not None):
                 continue
-            if folder is not None or not _is_image(name):
+            if folder is not None or not is_image(name):
                 kind = "not an image" if folder is None else "a folder inside a class folder"
                 raise RankproofError(f"{self.where}/{name}: {kind}; remove it, images are expected here")
         return images
@@ -118,8 +118,10 @@ def _entries(folder: Path) -> list[Path]:
         ) from None
 
 
-def _is_image(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+def is_image(file: str) -> bool:
+    """Whether a file looks like an image by its name, and is not hidden."""
+    path = PurePosixPath(file)
+    return path.suffix.lower() in IMAGE_SUFFIXES and not any(map(_hidden, path.parts))
 
 
 def _hidden(name: str) -> bool:
