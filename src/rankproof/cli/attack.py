@@ -140,7 +140,7 @@ def attack(
             raise RankproofError("--own-copy drop: the images attacked are no gallery items; leave it out")
         index = target.draw(trials or TRIALS, seed)
         if trials is not None and trials > len(index):
-            say(f"{trials} trials were asked for: all {len(index)} images are attacked")
+            say(f"{trials} trials were asked for: all {len(index)} items are attacked")
         images = target.attacked.take(index)
         with progress("attacking") as tell:
             result = run(
