@@ -110,6 +110,17 @@ def test_few_bits_fill_the_range(depth, row, expected):
     assert values(png([row], depth, 0)) == expected
 
 
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("photometric", [0, 1])
+@pytest.mark.parametrize(("bits", "byte", "expected"), [(1, 0b01000111, [0, 255]), (4, 0x0F, [0, 255])])
+def test_few_bits_of_a_tiff_fill_the_range(order, photometric, bits, byte, expected):
+    raw = tiff(np.array([[byte]], np.uint8), order=order, bits=bits, photometric=photometric)
+    two_wide = raw.replace(
+        struct.pack(f"{order}HHIH", 256, 3, 1, 1), struct.pack(f"{order}HHIH", 256, 3, 1, 2)
+    )
+    assert values(two_wide) == (expected if photometric else expected[::-1])
+
+
 def test_sixteen_bit_colour_keeps_its_upper_bits():
     colours = [[[0, 0xFFFF, 0x80FF], [0x1234, 0x00FF, 0x0100]]]
     assert values(png(colours, 16, 2)) == [(0, 255, 128), (18, 0, 1)]
