@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -115,9 +117,30 @@ def test_without_cameras_every_item_counts(make):
     gallery, queries = line(make, [(1, 7, 0), (2, 8, 0)], [(0, 7, 0)])
     plain = SeparateQueries(embeddings=queries.embeddings, labels=queries.labels)
     assert retrieve(gallery, plain, (1,)).recalls.tolist() == [[1.0]]
-    half = SeparateQueries(embeddings=queries.embeddings, labels=queries.labels, cameras=queries.cameras)
-    with pytest.raises(RankproofError, match="cameras of both queries and gallery"):
-        retrieve(gallery, half, (1,))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cameras": None}, "cameras of both queries and gallery"),
+        ({"labels": torch.zeros(2).long()}, r"labels must be one integer each, got \(2,\)"),
+        ({"labels": torch.eye(3).long()}, r"labels must be one integer each, got \(3, 3\)"),
+        ({"labels": torch.zeros(3)}, "labels must be one integer each, got .* of torch.float32"),
+        ({"cameras": torch.zeros(3).bool()}, "cameras must be one integer each, got .* of torch.bool"),
+    ],
+)
+def test_labels_and_cameras_are_checked(changes, message):
+    whole = {name: torch.zeros(3).long() for name in ("labels", "cameras", "gallery_cameras")}
+    with pytest.raises(RankproofError, match=message):
+        SeparateQueries(**{"embeddings": torch.zeros(3, 2), **whole, **changes})
+
+
+def test_cameras_of_another_gallery_are_refused(make):
+    gallery, queries = reidentification(make, "cosine", 0)
+    with pytest.raises(RankproofError, match="24 gallery_cameras for 25 items"):
+        retrieve(gallery, replace(queries, gallery_cameras=queries.gallery_cameras[:-1]), (1,))
+    with pytest.raises(RankproofError, match="k of at least 1, got 0"):
+        retrieve(gallery, queries, (0,))
 
 
 def test_accuracy_tells_the_figures_of_the_queries(make):

@@ -38,14 +38,28 @@ def average_precisions(gallery: Gallery, progress: ProgressCallback = no_progres
     labels, size = known_labels(gallery), len(gallery)
     parts = []
     for items in torch.arange(size, device=labels.device).split(max(1, VALUES // size)):
-        distances = torch.empty(len(items), size, dtype=torch.float64, device=labels.device)
-        for rows, columns, block in gallery.blocks(gallery.embeddings[items]):
-            distances[rows, columns] = block
-        distances.scatter_(1, items[:, None], math.inf)  # the item itself stands last and matches nothing
-        wanted = (labels[items, None] == labels).scatter_(1, items[:, None], False)
-        parts.append(precisions_of(matches_in_order(distances, wanted)))
+        itself = torch.zeros(len(items), size, dtype=torch.bool, device=labels.device)
+        itself.scatter_(1, items[:, None], True)
+        wanted = (labels[items, None] == labels) & ~itself
+        parts.append(precisions_of(ranked_matches(gallery, gallery.embeddings[items], wanted, itself)))
         progress(int(items[-1]) + 1, size)
     return torch.cat(parts)
+
+
+def ranked_matches(
+    gallery: Gallery, z: Tensor, wanted: Bool[Tensor, "b n"], ignored: Bool[Tensor, "b n"]
+) -> Bool[Tensor, "b n"]:
+    """Which places of the rankings of some queries hold a wanted item.
+
+    Args:
+        z: (b, d) embeddings of the queries.
+        wanted: the items that match each query; there is at least one query.
+        ignored: the items that do not count for each query; they stand last and match nothing.
+    """
+    distances = torch.empty(wanted.shape, dtype=torch.float64, device=wanted.device)
+    for rows, columns, block in gallery.blocks(z):
+        distances[rows, columns] = block
+    return _matches(distances.masked_fill_(ignored, math.inf), wanted)
 
 
 def precisions_of(matches: Bool[Tensor, "b n"]) -> Float[Tensor, "b 2"]:
@@ -56,7 +70,7 @@ def precisions_of(matches: Bool[Tensor, "b n"]) -> Float[Tensor, "b 2"]:
     return torch.stack([precision.sum(1), (precision * (places <= size)).sum(1)], dim=1) / size
 
 
-def matches_in_order(distances: Float[Tensor, "b n"], wanted: Bool[Tensor, "b n"]) -> Bool[Tensor, "b n"]:
+def _matches(distances: Float[Tensor, "b n"], wanted: Bool[Tensor, "b n"]) -> Bool[Tensor, "b n"]:
     """Which places of each ranking hold a wanted item."""
     rows, columns = wanted.nonzero(as_tuple=True)
     slots = (wanted.cumsum(1) - 1)[rows, columns]

@@ -1,6 +1,5 @@
 """Retrieval by queries that are no items of the gallery, as person re-identification measures it."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rankproof.errors import RankproofError
-from rankproof.evaluation.precision import VALUES, matches_in_order, precisions_of
+from rankproof.evaluation.precision import VALUES, precisions_of, ranked_matches
 from rankproof.ranking.gallery import Gallery
 from rankproof.ranking.metrics import known_labels
 from rankproof.ranking.separate_queries import SeparateQueries
@@ -48,26 +47,25 @@ def retrieve(
         ks: numbers of items that are looked at.
         progress: called with queries done and queries in all.
     Raises:
-        RankproofError: the gallery has no labels, the cameras of one side alone are known, or no query has a
+        RankproofError: the gallery has no labels, its cameras are not one for each item, or no query has a
             match.
     """
+    if min(ks) < 1:
+        raise RankproofError(f"recall needs k of at least 1, got {min(ks)}")
     labels, size = known_labels(gallery), len(gallery)
-    if (queries.cameras is None) != (queries.gallery_cameras is None):
-        raise RankproofError("queries: give the cameras of both queries and gallery, or of neither")
+    if queries.gallery_cameras is not None and len(queries.gallery_cameras) != size:
+        raise RankproofError(f"queries: {len(queries.gallery_cameras)} gallery_cameras for {size} items")
     recalls, precisions = [], []
     for rows in torch.arange(len(queries)).split(max(1, VALUES // size)):
-        z = queries.embeddings[rows.to(queries.embeddings.device)]
-        distances = torch.empty(len(rows), size, dtype=torch.float64, device=labels.device)
-        for inside, columns, block in gallery.blocks(z):
-            distances[inside, columns] = block
         wanted = queries.labels[rows].to(labels.device)[:, None] == labels  # (rows, n)
+        ignored = torch.zeros_like(wanted)
         if queries.cameras is not None and queries.gallery_cameras is not None:
             cameras = queries.cameras[rows].to(labels.device)[:, None]
             ignored = wanted & (cameras == queries.gallery_cameras.to(labels.device))
-            distances.masked_fill_(ignored, math.inf)  # they stand last and match nothing
-            wanted &= ~ignored
+        wanted &= ~ignored
         if bool((found := wanted.any(1)).any()):
-            matches = matches_in_order(distances[found], wanted[found])
+            z = queries.embeddings[rows.to(queries.embeddings.device)][found]
+            matches = ranked_matches(gallery, z, wanted[found], ignored[found])
             recalls.append(torch.stack([matches[:, :k].any(1) for k in ks], dim=1).double())
             precisions.append(precisions_of(matches))
         progress(int(rows[-1]) + 1, len(queries))

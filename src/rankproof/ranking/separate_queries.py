@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from rankproof.errors import RankproofError
 from rankproof.types import Embeddings
 
 
@@ -22,6 +24,20 @@ class SeparateQueries:
     labels: Tensor
     cameras: Tensor | None = None
     gallery_cameras: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if (self.cameras is None) != (self.gallery_cameras is None):
+            raise RankproofError("queries: give the cameras of both queries and gallery, or of neither")
+        expected = {"labels": len(self.embeddings), "cameras": len(self.embeddings), "gallery_cameras": None}
+        for name, count in expected.items():
+            values: Tensor | None = getattr(self, name)
+            if values is None:
+                continue
+            whole = not (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool)
+            if not whole or values.dim() != 1 or (count is not None and len(values) != count):
+                raise RankproofError(
+                    f"queries: {name} must be one integer each, got {tuple(values.shape)} of {values.dtype}"
+                )
 
     def __len__(self) -> int:
         return len(self.labels)
