@@ -1,12 +1,29 @@
 """Tables of a file that a user writes: every key is known, every value checked by its reader."""
 
+import tomllib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from rankproof.errors import RankproofError
 
 Read = Callable[[Any], Any]
 """Checks a value and makes of it what is wanted; raises a RankproofError that says what was expected."""
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file in UTF-8, with a byte order mark or without.
+
+    Raises:
+        RankproofError: it cannot be read, or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise RankproofError(f"{path}: {error.strerror}; check the path") from None
+    except (ValueError, RecursionError) as error:  # also of a number with too many digits
+        reason = " ".join(str(error).split())
+        raise RankproofError(f"{path}: cannot be read as TOML ({reason}); correct it, in UTF-8") from None
 
 
 def read_table(

@@ -18,8 +18,11 @@ from rankproof.models.source import COLOUR
 from rankproof.ranking import Gallery, Ranker
 from rankproof.ranking.distances import distance_by_name
 from rankproof.ranking.ranker import pass_size
+from rankproof.ranking.separate_queries import SeparateQueries
 from rankproof.rng import draw
 from rankproof.types import ProgressCallback, no_progress
+
+QUERIES_ATTACKED = "attacks start from its queries, and their ranks count all gallery images"
 
 Stage = Callable[[str], AbstractContextManager[ProgressCallback]]
 
@@ -50,7 +53,25 @@ class LoadedTask:
         with stage("embedding the gallery") as tell:
             gallery = Gallery.build(self.ranker, self.dataset.images, self.dataset.labels, tell)
         return RetrievalSystem(
-            gallery=gallery, dataset=self.dataset, record=self.source.record, notes=self.notes
+            gallery=gallery,
+            dataset=self.dataset,
+            record=self.source.record,
+            notes=self.notes,
+            queries=self._embedded_queries(stage),
+        )
+
+    def _embedded_queries(self, stage: Stage) -> SeparateQueries | None:
+        """The queries that the data set has beside its gallery, if any."""
+        queries = self.dataset.queries
+        if queries is None:
+            return None
+        with stage("embedding the queries") as tell:
+            z = self.ranker.embed_all(queries.images, tell)
+        return SeparateQueries(
+            embeddings=z,
+            labels=queries.require_labels(),
+            cameras=queries.cameras,
+            gallery_cameras=self.dataset.cameras,
         )
 
 
@@ -63,21 +84,27 @@ class RetrievalSystem:
         dataset: its images, in the same order.
         record: what is known of the model.
         notes: what happens to the images on their way to the encoder.
+        queries: the embedded queries of a data set that has some beside its gallery.
     """
 
     gallery: Gallery
     dataset: Dataset
     record: JsonObject
     notes: tuple[str, ...] = ()
+    queries: SeparateQueries | None = None
 
     @property
-    def positions(self) -> Tensor:
-        """(n,) the position of every item."""
-        return torch.arange(len(self.gallery))
+    def attacked(self) -> Dataset:
+        """The images that attacks start from: the gallery's, or queries that are no part of it."""
+        return self.dataset if self.dataset.queries is None else self.dataset.queries
 
     def draw(self, trials: int, seed: int) -> Tensor:
-        """(min(trials, n),) random positions in the gallery without replacement; see `rng.draw`."""
-        return draw(len(self.gallery), trials, seed)
+        """(min(trials, n),) random positions in `attacked` without replacement; see `rng.draw`."""
+        return draw(len(self.attacked), trials, seed)
+
+    def gallery_ids(self, positions: Tensor) -> Tensor | None:
+        """The gallery positions of attacked images; None where these are no items of the gallery."""
+        return positions if self.dataset.queries is None else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +172,8 @@ def load_task(
     if native is not None:
         dataset = replace(dataset, note=dataset.note.replace(" as asked", f", the size of {model}"))
     chain, notes, form = _chain(dataset, source, preprocess)
+    if dataset.queries is not None:
+        notes = (*notes, QUERIES_ATTACKED)
     dataset = replace(dataset, note="; ".join((dataset.note, *notes)))
     ranker = Ranker(
         source.encoder,

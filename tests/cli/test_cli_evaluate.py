@@ -1,22 +1,38 @@
 """`rankproof evaluate`: its keys, its table, its errors."""
 
+import io
 import json
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
 
 from rankproof import Gallery, Ranker, load
 from rankproof.cli import app
-from rankproof.evaluation import accuracy, robustness_score
+from rankproof.evaluation import SeparateQueries, accuracy, robustness_score
 from rankproof.evaluation.report import RETRIEVAL, TERMS
 from rankproof.evaluation.robustness import TERMS as SCORED
 from rankproof.models import load_checkpoint, new_encoder, save_checkpoint
 
 KEYS = {
     *("model", "data", "gallery_size", "device", "recall_at_1", "recall_at_2", "recall_at_4", "recall_at_8"),
-    *("map", "map_at_r", "nmi", "shift", "ers", "ers_terms", "eps", "method", "steps", "trials", "collapsed"),
+    *(
+        "map",
+        "map_at_r",
+        "nmi",
+        "queries",
+        "shift",
+        "ers",
+        "ers_terms",
+        "eps",
+        "method",
+        "steps",
+        "trials",
+        "collapsed",
+    ),
     *("ci95", "seed", "seconds", "flags", "notes", "versions"),
 }
 
@@ -140,3 +156,97 @@ def test_ctrl_c_says_what_is_left(model, monkeypatch):
     result = call("evaluate", "--model", model)
     assert result.exit_code == 130
     assert "stopped: nothing was written; the same command starts the evaluation again" in result.stderr
+
+
+def encoded(pixels):
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def folder(top, names):
+    """Random 8x8 images of these names."""
+    random = np.random.default_rng(0)
+    for name in names:
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / name).write_bytes(encoded(random.integers(0, 256, (8, 8), dtype=np.uint8)))
+    return top
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory):
+    people = [
+        f"bounding_box_test/{person:04}_c{camera}s1_{shot}.png"
+        for person in (0, 1, 2, 3)
+        for camera in (1, 2)
+        for shot in (1, 2)
+    ]
+    queries = [f"query/{person:04}_c{camera}s1_0.png" for person in (1, 2, 3) for camera in (1, 2)]
+    return folder(tmp_path_factory.mktemp("market"), [*people, *queries, "bounding_box_test/-1_c1s1_1.png"])
+
+
+def test_a_data_set_with_queries_is_measured_by_them(model, market):
+    found = told(
+        call("evaluate", "--model", model, "--data", market, "--eps", "8/255", "--trials", 4, "--json")
+    )
+    data = load(market)
+    ranker = Ranker(load_checkpoint(model).encoder, "cosine")
+    gallery = Gallery.build(ranker, data.images, data.labels)
+    queries = SeparateQueries(
+        embeddings=ranker.embed_all(data.queries.images),
+        labels=data.queries.labels,
+        cameras=data.queries.cameras,
+        gallery_cameras=data.cameras,
+    )
+    plain = accuracy(gallery, queries=queries).as_dict()
+    assert (found["queries"], found["gallery_size"], found["nmi"]) == (6, 16, None)
+    assert {name: found[name] for name in RETRIEVAL} == {name: plain[name] for name in RETRIEVAL}
+    assert any("ERS attacks gallery items" in note for note in found["notes"])
+    table = call("evaluate", "--model", model, "--data", market, "--no-robustness")
+    assert table.exit_code == 0
+    assert "NMI" not in table.stdout
+    assert "own class and camera do not count" in table.stdout
+
+
+def test_attacks_start_from_the_queries(model, market):
+    found = told(
+        call("attack", "--goal", "qa+", "--eps", "8/255", "--model", model, "--data", market, "--json")
+    )
+    assert (found["trials"], found["gallery_size"]) == (6, 16)
+    assert any("attacks start from its queries" in note for note in found["notes"])
+
+
+def test_queries_have_no_own_copy_to_drop(model, market):
+    refused = call(
+        "attack", "--goal", "qa+", "--eps", "8/255", "--model", model, "--data", market, "--own-copy", "drop"
+    )
+    assert refused.exit_code == 2
+    assert "--own-copy drop: the images attacked are no gallery items" in refused.stderr
+
+
+@pytest.mark.slow
+def test_audits_start_from_the_queries(model, market, tmp_path):
+    settings = ("--eps", "8/255", "--trials", 2, "--out", tmp_path / "a", "--json")
+    result = told(call("audit", "--model", model, "--data", market, *settings))
+    plain = told(call("evaluate", "--model", model, "--data", market, "--no-robustness", "--json"))
+    assert result["recall_at_1"] == plain["recall_at_1"]
+    assert "images of the query's own identity and camera do not count" in result["data_note"]
+    assert "attacks start from its queries, and their ranks count all gallery images" in result["data_note"]
+
+
+def test_images_without_classes_can_be_attacked_but_not_evaluated(model, tmp_path):
+    flat = folder(tmp_path / "flat", [f"{number}.png" for number in range(6)])
+    refused = call("evaluate", "--model", model, "--data", flat)
+    assert refused.exit_code == 2
+    assert (
+        "its images have no classes, which are needed here; put them into one sub-folder per class"
+        in refused.stderr
+    )
+    assert len(refused.stderr.strip().splitlines()) == 1
+    found = told(
+        call("attack", "--goal", "qa+", "--eps", "8/255", "--model", model, "--data", flat, "--json")
+    )
+    assert found["gallery_size"] == 6
+    refused = call("train", "--data", flat, "--out", tmp_path / "x", "--epochs", 1)
+    assert refused.exit_code == 2
+    assert "its images have no classes" in refused.stderr

@@ -3,6 +3,7 @@ import zipfile
 import pytest
 
 import rankproof.data.archive as room
+from rankproof.data import load
 from rankproof.data.archive import open_archive
 from rankproof.data.text_table import leaves
 from rankproof.errors import RankproofError
@@ -48,11 +49,45 @@ def test_reads_the_table(place, make):
         assert listing.read("p/3.png") == make.encoded(make.flat(3))
 
 
+def test_images_of_a_zip_that_the_table_does_not_list_are_counted(make, tmp_path):
+    files = {
+        "metadata.csv": "path,class_id\np/1.png,a\np/2.png,b\n",
+        **images(make),
+        "__MACOSX/p/._1.png": "x",
+    }
+    with open_archive(make.zip(tmp_path / "x.zip", files)) as listing:
+        assert listing.remarks == ("3 images that metadata.csv does not list left out",)
+
+
 def test_needs_only_path_and_class(place, make):
     table = "\ufeffpath,class_id\np/1.png,b\np/2.png,a\n"
     with open_archive(place({"metadata.csv": table, **images(make)})) as listing:
         assert listing.classes == {"a": "a", "b": "b"}
         assert {image.given for image in listing.images} == {None}
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_reads_every_delimiter(place, make, delimiter, mark, end):
+    rows = [
+        ("path", "class_id ", "class_name"),
+        ("p/1.png", "10", "x, y; z\tw"),
+        ("./p//2.png", " 9", "nine"),
+    ]
+    quoted = [[f'"{value}"' if value.startswith("x") else value for value in row] for row in rows]
+    table = mark + end.join(delimiter.join(row) for row in quoted) + end
+    with open_archive(place({"metadata.csv": table, **images(make)})) as listing:
+        assert list(listing.classes.items()) == [("9", "nine"), ("10", "x, y; z\tw")]
+        assert [image.file for image in listing.images] == ["p/1.png", "p/2.png"]
+        assert listing.read("p/2.png") == make.encoded(make.flat(2))
+
+
+def test_class_ids_may_be_of_any_length(place):
+    long = "1" + "0" * 5000
+    table = f"path,class_id\n1.png,{long}\n2.png,020\n3.png,11\n4.png,b\n"
+    with open_archive(place({"metadata.csv": table})) as listing:
+        assert list(listing.classes) == ["11", "020", long, "b"]
 
 
 @pytest.mark.parametrize(
@@ -67,6 +102,14 @@ def test_needs_only_path_and_class(place, make):
         ("path,class_id\n../evil.png,1\n", r"row 1: path '\.\./evil\.png' leaves"),
         ("path,class_id\n/etc/passwd,1\n", "leaves"),
         (b"path,class_id\n\xff\xfe,1\n", "not a UTF-8 table"),
+        ("path,class_id\n".encode("utf-16"), "not a UTF-8 table"),
+        ("path,class_id\np/1\0.png,1\n", "holds a NUL character"),
+        ("path,class_id\np/1.png,1\n./p/1.png,2\n", r"row 2: p/1\.png is listed twice"),
+        ("path,class_id\np/1.png,1\np//1.png,1\n", r"row 2: p/1\.png is listed twice"),
+        ("path,class_id\np/1.png,1\np\\1.png,1\n", r"row 2: p/1\.png is listed twice"),
+        ("path,class_id\n./,1\n", "row 1: path './' names no file"),
+        ("path,class_name,class_id\np/1.png,Audi, red,1\n", "row 1: 4 values for 3 columns"),
+        ("path,class_id,class_id\np/1.png,1,2\n", "the column class_id twice"),
         ("path,class_id\n" + "x" * 200_000 + ",1\n", "not a UTF-8 table"),
     ],
 )
@@ -101,11 +144,79 @@ def test_ordinary_names_stay():
     assert not any(leaves(name) for name in ("a.png", "p/a..b.png", "p/.../a.png", "p/Ärger 1.png", "p/"))
 
 
-def test_a_zip_without_a_table_is_refused(make, tmp_path):
+def listing_of(path):
+    with open_archive(path) as listing:
+        return (
+            {image.file: image.key for image in listing.images},
+            listing,
+            listing.read(listing.images[0].file),
+        )
+
+
+def test_a_zip_without_a_table_is_read_as_the_folder_it_was_made_of(make, tmp_path):
+    classes = {"a/1.png": make.flat(1), "b/2.png": make.flat(2)}
+    extra = {"__MACOSX/a/._1.png": "x", ".DS_Store": "x", "readme.txt": "x"}
+    for prefix in ("", "set/", "outer/set/"):
+        path = make.zip(
+            tmp_path / f"{len(prefix)}.zip",
+            {f"{prefix}{name}": file for name, file in classes.items()} | extra,
+        )
+        images, listing, first = listing_of(path)
+        assert images == {f"{prefix}a/1.png": "a", f"{prefix}b/2.png": "b"}
+        assert (first, listing.kind) == (make.encoded(make.flat(1)), "folder of classes")
+    images, listing, _ = listing_of(make.zip(tmp_path / "flat.zip", {"x/1.png": "x", "x/2.png": "x"}))
+    assert images == {"x/1.png": None, "x/2.png": None}
+    parts = {f"{part}/{key}/1.png": "x" for part in ("train", "test") for key in "ab"}
+    images, listing, _ = listing_of(make.zip(tmp_path / "parts.zip", parts))
+    assert [image.given for image in listing.images] == ["train", "train", "test", "test"]
+
+
+def test_a_zip_without_a_table_loads(make, tmp_path):
+    files = {f"set/{key}/{number}.png": make.flat(number) for key in "ab" for number in range(4)}
+    dataset = load(make.zip(tmp_path / "x.zip", files))
+    assert (dataset.classes, len(dataset)) == (("a", "b"), 4)
+
+
+def test_a_table_in_the_only_folder_of_a_zip_is_found(make, tmp_path):
+    files = {"set/metadata.csv": "path,class_id\n1.png,a\n2.png,b\n", "set/1.png": "one", "set/2.png": "two"}
+    images, _, first = listing_of(make.zip(tmp_path / "x.zip", files))
+    assert (images, first) == ({"1.png": "a", "2.png": "b"}, b"one")
+
+
+@pytest.mark.parametrize("table", ["Ebay_train.txt", "images.txt"])
+def test_a_zip_of_published_tables_is_not_taken_for_classes(make, tmp_path, table):
+    path = make.zip(
+        tmp_path / "x.zip", {f"set/{table}": "x", "set/bicycle_final/1.JPG": "x", "set/fan/2.JPG": "x"}
+    )
     with (
-        pytest.raises(RankproofError, match=r"has no metadata\.csv"),
+        pytest.raises(RankproofError, match=f"{table}, which is read from a folder; unpack it"),
+        open_archive(path),
+    ):
+        pass
+
+
+def test_an_empty_zip_says_what_is_expected(make, tmp_path):
+    with (
+        pytest.raises(
+            RankproofError, match=r"no images found; .*a/CLASS/IMAGE\.jpg, or list them in metadata\.csv"
+        ),
         open_archive(make.zip(tmp_path / "a.zip", {})),
     ):
+        pass
+
+
+def test_names_with_backslashes_are_paths(make, tmp_path):
+    images, _, first = listing_of(make.zip(tmp_path / "x.zip", {"a\\1.png": "one", "b\\2.png": "two"}))
+    assert (images, first) == ({"a/1.png": "a", "b/2.png": "b"}, b"one")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("other", ["a/1.png", "./a/1.png", "a//1.png", "a\\1.png"])
+def test_a_file_that_is_twice_in_a_zip_is_an_error(tmp_path, other):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("a/1.png", "one")
+        archive.writestr(other, "two")
+    with pytest.raises(RankproofError, match=r"holds a/1\.png twice"), open_archive(tmp_path / "x.zip"):
         pass
 
 

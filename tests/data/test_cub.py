@@ -102,6 +102,12 @@ def test_one_table_among_folders_of_classes_is_no_sign_of_it(make, tmp_path):
         ("images", "6", "images.txt, line 6: 1 words where 'image_id path' is expected"),
         ("images", "6 a.jpg b", "images.txt, line 6: 3 words"),
         ("images", "six a.jpg", "images.txt, line 6: image_id must be a whole number, got 'six'"),
+        (
+            "images",
+            "9" * 5000 + " a.jpg",
+            "line 6: image_id must be a whole number, got '999999999999999999...'",
+        ),
+        ("images", "6 a\0.jpg", "images.txt: holds a NUL character"),
         ("images", "5 a.jpg", "images.txt, line 6: image_id 5 is listed twice"),
         ("images", "6 a.jpg", "image_id 6 is in images.txt but not in image_class_labels.txt; fetch"),
         ("image_class_labels", "6 2", "image_id 6 is in image_class_labels.txt but not in images.txt; fetch"),

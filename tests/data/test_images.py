@@ -27,7 +27,7 @@ def test_grey_modes_have_one_channel(mode, channels):
     assert decode(raw, "x", peek(raw, "x")).shape == (channels, 6, 8)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP", "TIFF", "GIF", "JPEG"])
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP", "TIFF", "GIF", "JPEG", "AVIF"])
 def test_every_format_keeps_its_colours(kind, make):
     options = {"lossless": True} if kind == "WEBP" else {"quality": 100} if kind == "JPEG" else {}
     pixels = decode(make.encoded(make.flat((200, 30, 90)), kind, **options), "x", COLOUR)
@@ -41,7 +41,7 @@ def test_a_stereo_photo_counts_as_jpeg():
 
 
 def test_formats_outside_the_list_are_not_opened(make):
-    with pytest.raises(RankproofError, match="not an image"):
+    with pytest.raises(RankproofError, match=r"^x\.png: a PNM file, which is not read here; save it as PNG$"):
         peek(make.encoded(make.flat((1, 2, 3)), "PPM"), "x.png")
 
 
@@ -69,28 +69,21 @@ def test_sixteen_bits_are_scaled_not_clipped():
     assert (decode(raw, "x", GREY) == 128).all()
 
 
-@pytest.mark.parametrize("values", [np.full((6, 8), 70000, np.int32), np.full((6, 8), 0.5, np.float32)])
-def test_values_of_unknown_range_are_refused(values):
-    raw = saved(Image.fromarray(values), "TIFF")
-    with pytest.raises(RankproofError, match="x: holds 32-bit"):
-        decode(raw, "x", GREY)
-
-
 # The top left corner of the upright image, by the EXIF orientation of [[10, 60], [120, 240]].
 CORNER = {1: 10, 2: 60, 3: 240, 4: 120, 5: 10, 6: 120, 7: 240, 8: 60}
 
 
 @pytest.mark.parametrize("orientation", CORNER)
-@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "AVIF"])
 def test_exif_orientation_is_applied(orientation, kind):
     quarters = np.kron(np.array([[10, 60], [120, 240]], np.uint8), np.ones((4, 6), np.uint8))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options = {"lossless": True} if kind == "WEBP" else {}
+    options = {"WEBP": {"lossless": True}, "AVIF": {"quality": 100}}.get(kind, {})
     raw = saved(Image.fromarray(quarters), kind, exif=exif, **options)
     form = peek(raw, "x")
     assert (form.height, form.width) == ((12, 8) if orientation >= 5 else (8, 12))
-    assert decode(raw, "x", form)[0, 0, 0] == CORNER[orientation]
+    assert abs(int(decode(raw, "x", form)[0, 0, 0]) - CORNER[orientation]) <= (3 if kind == "AVIF" else 0)
 
 
 def test_damaged_exif_does_not_damage_the_image(make):

@@ -64,6 +64,40 @@ def test_tells_the_kinds_apart(make, tmp_path):
     assert load(table, split_by="none").note.startswith("folder with metadata.csv")
 
 
+def test_images_without_classes_are_an_unlabelled_gallery(make, tmp_path):
+    make.tree(tmp_path / "flat", {f"{number}.png": make.flat(number) for number in range(5)})
+    whole = load(tmp_path / "flat")
+    assert (whole.labels, whole.classes, len(whole)) == (None, (), 5)
+    assert "5 images of 6x8 without classes (an unlabelled gallery); not divided" in whole.note
+    assert whole.head(2).labels is None
+    assert len(whole.sha256) == 64
+    with pytest.raises(RankproofError, match="test split: its images have no classes, which are needed here"):
+        whole.require_labels()
+    train, test = (load(tmp_path / "flat", split, split_by="items") for split in ("train", "test"))
+    assert (len(train), len(test)) == (2, 3)
+    assert not set(train.files) & set(test.files)
+    with pytest.raises(RankproofError, match="no classes to divide by"):
+        load(tmp_path / "flat", split_by="classes")
+    make.tree(
+        tmp_path / "parts",
+        {f"{part}/{number}.png": make.flat(7) for part in ("train", "test") for number in "12"},
+    )
+    assert load(tmp_path / "parts").files == ("test/1.png", "test/2.png")
+    assert load(tmp_path / "parts").labels is None
+
+
+def test_one_image_is_no_gallery(make, tmp_path):
+    with pytest.raises(RankproofError, match="test split: one image only; a ranking needs at least two"):
+        load(make.tree(tmp_path, {"1.png": make.flat(1)}))
+
+
+def test_train_may_have_classes_where_test_has_none(make, tmp_path):
+    names = ["train/a/1.png", "train/b/1.png", "test/1.png", "test/2.png"]
+    make.tree(tmp_path, {name: make.flat(number) for number, name in enumerate(names)})
+    assert load(tmp_path, "train").labels.tolist() == [0, 1]
+    assert load(tmp_path).labels is None
+
+
 def test_finds_names_below_the_root(make, tmp_path):
     idx_folder(tmp_path / "fashion-mnist")
     zipped(make, tmp_path / "cars.zip")

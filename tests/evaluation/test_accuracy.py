@@ -162,7 +162,7 @@ def test_values_of_every_item_and_their_interval(make):
     assert set(result.values) == FIGURES
     assert all(values.shape == (30,) and values.dtype == torch.float64 for values in result.values.values())
     told = result.as_dict()
-    assert set(told) == FIGURES | {"nmi", "ci95", "notes"}
+    assert set(told) == FIGURES | {"nmi", "queries", "ci95", "notes"}
     values = result.values["map"].numpy()
     error = np.std(values, ddof=1) / 30**0.5
     assert told["map"] == pytest.approx(values.mean())

@@ -83,7 +83,7 @@ def test_an_empty_adapter_is_our_own_service(tmp_path):
         ("[headers]\nHost = 'other'", "Host is set by rankproof itself"),
         ("[send]\nas = 'json'\nfield = 'a[0]'", "is no path of names"),
         ("[send]\nwith = {a = [1]}", "with: expected a table of texts and numbers"),
-        ("= 3", "no TOML"),
+        ("= 3", "cannot be read as TOML"),
     ],
 )
 def test_bad_adapters_are_one_line_that_names_the_file(tmp_path, text, message):

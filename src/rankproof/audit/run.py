@@ -54,6 +54,8 @@ class AuditOptions(Checked):
         journal: a file that finished figures are saved in; the same audit resumes from there.
         progress: called with the share done and 1.
         model, data_note, classes, command, model_record: what the report says of them.
+        recall_at_1: R@1 in % where it is measured by queries that are no gallery items; None measures it
+            leave-one-out.
     """
 
     time_limit: Weight | None = None
@@ -65,6 +67,7 @@ class AuditOptions(Checked):
     classes: tuple[str, ...] = ()
     command: str = ""
     model_record: Mapping[str, Any] | None = None
+    recall_at_1: float | None = None
 
 
 DEFAULTS = AuditOptions()
@@ -116,6 +119,7 @@ def audit(
         model=options.model or gallery.ranker.name,
         data=data,
         classes=options.classes,
+        recall_at_1=options.recall_at_1,
     )
     journal = None if options.journal is None else Path(options.journal)
     result = _run(job, journal, options.progress)
@@ -140,6 +144,13 @@ class _Job:
     model: str
     data: str
     classes: tuple[str, ...]
+    recall_at_1: float | None
+
+    def recall(self) -> float | None:
+        """R@1 of the clean gallery in %, None without labels."""
+        if self.recall_at_1 is not None or self.gallery.labels is None:
+            return self.recall_at_1
+        return 100 * float(recall_at(self.gallery, 1).mean())
 
     def completed(self, path: Path | None) -> CompletedTasks:
         """The tasks of this audit that are finished already."""
@@ -171,12 +182,11 @@ def _run(job: _Job, journal: Path | None, progress: ShareCallback) -> AuditResul
 
             completed.add(task.label, _run_task(job, task, inside))
         progress(done + seconds[number], total)
-    recall = None if gallery.labels is None else 100 * float(recall_at(gallery, 1).mean())
     call = f"rankproof.audit(gallery, queries, Threat({format_eps(job.threat.eps)}), seed={job.seed})"
     return AuditResult(
         model=job.model,
         data=job.data,
-        recall_at_1=recall,
+        recall_at_1=job.recall(),
         cells=tuple(completed[task.label].summary for task in tasks),
         flags=(*flags, *_flags(tasks, completed)),
         eps=job.threat.eps,

@@ -136,10 +136,12 @@ def attack(
         threat = Threat(parse_eps(eps), grid=published_grid if grid is None else grid)
         subspace = black_box.subspace
         target = system.embed()
+        if clean_copy == "drop" and target.queries is not None:
+            raise RankproofError("--own-copy drop: the images attacked are no gallery items; leave it out")
         index = target.draw(trials or TRIALS, seed)
         if trials is not None and trials > len(index):
-            say(f"{trials} trials were asked for: all {len(index)} items of the gallery are attacked")
-        images = target.dataset.take(index)
+            say(f"{trials} trials were asked for: all {len(index)} items are attacked")
+        images = target.attacked.take(index)
         with progress("attacking") as tell:
             result = run(
                 _attacked(target.gallery, wanted, search, black_box.visible),
@@ -150,7 +152,7 @@ def attack(
                 budget=black_box.budget,
                 subspace=subspace,
                 seed=seed,
-                gallery_ids=index,
+                gallery_ids=target.gallery_ids(index),
                 exclude_self=clean_copy == "drop",
                 search_folder=black_box.journal,
                 progress=tell,

@@ -66,15 +66,18 @@ def audit(
         at_least_one("trials", trials)
         limit = duration(time)
         writable(out)
+        import torch
+
         from rankproof.audit import AuditOptions, plan
         from rankproof.audit import audit as run
         from rankproof.audit.completed_tasks import stopped_trials
+        from rankproof.evaluation import retrieve
         from rankproof.report.page import audit_table, grouped
         from rankproof.threat import Threat, parse_eps
 
         threat = Threat(parse_eps(eps))
         target = system.embed()
-        gallery, images = target.gallery, target.dataset.images
+        gallery, images = target.gallery, target.attacked.images
         if limit is not None and trials is None and (before := stopped_trials(out / JOURNAL)):
             say(
                 f"going on with the {before} trials of the stopped audit; remove {out / JOURNAL} to plan anew"
@@ -87,12 +90,15 @@ def audit(
         )
         if dry_run:
             return
+        recall = None
+        if target.queries is not None:
+            recall = 100 * float(retrieve(gallery, target.queries, [1]).recalls.mean())
         with progress("auditing") as tell:
             result = run(
                 gallery,
                 images,
                 threat,
-                gallery_ids=target.positions,
+                gallery_ids=target.gallery_ids(torch.arange(len(images))),
                 seed=seed,
                 data=system.data_name,
                 options=AuditOptions(
@@ -104,6 +110,7 @@ def audit(
                     classes=target.dataset.classes,
                     command=as_typed(),
                     model_record=target.record,
+                    recall_at_1=recall,
                 ),
             )
         page = result.save(out)

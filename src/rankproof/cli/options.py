@@ -39,9 +39,9 @@ Data = Annotated[
     str | None,
     typer.Option(
         metavar="PATH",
-        help="Images: a folder of idx files, a folder with one sub-folder per class, a zip or folder with "
-        "metadata.csv, or the name of one of these below $RANKPROOF_DATA (else ./data). "
-        "Default: scikit-learn's scanned digits.",
+        help="Images: a folder of idx files, a folder with one sub-folder per class, a folder of images "
+        "without classes, a zip or folder with metadata.csv, or the name of one of these below "
+        "$RANKPROOF_DATA (else ./data). Default: scikit-learn's scanned digits.",
         show_default=False,
     ),
 ]
@@ -190,9 +190,16 @@ class SystemArguments:
         )
         return load_task(self.model, self.data, options, stage=stage)
 
-    def embed(self) -> "RetrievalSystem":
-        """Load the model and the test split, embed the gallery, and print the line about the data."""
-        target = self.open().embedded(progress)
+    def embed(self, *, labelled: bool = False) -> "RetrievalSystem":
+        """Load the model and the test split, embed the gallery, and print the line about the data.
+
+        Args:
+            labelled: whether images must have classes; checked before anything is embedded.
+        """
+        task = self.open()
+        if labelled:
+            task.dataset.require_labels()
+        target = task.embedded(progress)
         say(target.dataset.note)
         return target
 

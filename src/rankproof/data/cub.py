@@ -25,7 +25,7 @@ def list_cub(folder: Path) -> ImageList:
     _require_same_images(folder, set(files), set(labels))
     images, check_path = [], PathCheck("folder")
     for image, (where, path) in files.items():
-        check_path(path, where)
+        path = check_path(path, where)
         label_where, word = labels[image]
         number = as_number(word, label_where, "class_id")
         if number not in names:

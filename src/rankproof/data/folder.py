@@ -1,60 +1,103 @@
-"""A folder with one sub-folder per class."""
+"""Folders of images: one sub-folder per class, or images without classes."""
 
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rankproof.data.image_list import SPLITS, ImageList, ListedImage
 from rankproof.data.images import MAX_BYTES
+from rankproof.data.tree import Tree, folder_tree
 from rankproof.errors import RankproofError
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-IGNORED_SUFFIXES = frozenset({".txt", ".csv", ".json", ".md"})
-IGNORED_NAMES = frozenset({"thumbs.db", "desktop.ini", "license", "__macosx"})
 VALIDATION = "val"
+# Folders named by these words alone are parts of a data set, and no classes.
+SPLIT_WORDS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
+PARTS = frozenset(SPLIT_WORDS | {"query", "queries", "gallery", "database", "index"})
+FILLERS = frozenset({"image", "images", "img", "imgs", "set", "data"})
 
 
 def list_folder(folder: Path) -> ImageList:
-    """All images of the classes below `folder`, or below its train/ and test/ where it has both."""
-    parts = {name: folder / name for name in SPLITS}
-    if all(part.is_dir() and visible_folders(part) for part in parts.values()):
-        return _list_splits(folder, parts)
-    images, empty = list_classes(folder, folder, None)
-    if not images:
-        layout = f"{folder.name}/CLASS/IMAGE.jpg"
-        raise RankproofError(f"{folder}: no images found; put them into one sub-folder per class: {layout}")
-    return _image_list(folder, "folder of classes", images, empty, [])
+    """All images below `folder`, or below its train/ and test/ where it has both."""
+    return list_tree(folder_tree(folder), folder.resolve().name, lambda file: read_below(folder, file))
 
 
-def visible_folders(folder: Path) -> list[Path]:
-    """The sub-folders by name, without hidden ones."""
-    return sorted(
-        entry
-        for entry in _entries(folder)
-        if entry.is_dir() and not entry.name.startswith(".") and entry.name != "__MACOSX"
-    )
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The images of one folder, which all have a class or all have none.
+
+    Args:
+        images: by class, or those directly in it.
+        left_out: sub-folders that hold no images directly.
+        loose: number of images beside class folders, which are left out.
+    """
+
+    images: list[ListedImage]
+    left_out: list[str]
+    loose: int
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes; empty where images have none."""
+        return sorted({image.key for image in self.images if image.key is not None})
 
 
-def list_classes(folder: Path, top: Path, given: str | None) -> tuple[list[ListedImage], list[str]]:
-    """The images in each sub-folder, their names relative to `top`, and the sub-folders without any."""
-    images, empty = [], []
-    for entry in visible_folders(folder):
-        files = image_files(entry)
-        images += [
-            ListedImage(file=file.relative_to(top).as_posix(), key=entry.name, given=given) for file in files
-        ]
+def list_tree(top: Tree, name: str, read: Callable[[str], bytes]) -> ImageList:
+    """All images of a folder on disk or in a zip.
+
+    Images outside of class folders have no class: those of a flat folder, and those directly in train/ or
+    test/.
+
+    Args:
+        name: short name of the data set.
+        read: returns the bytes of one of the files.
+    """
+    found = {part: list_part(tree, part) for part in SPLITS if (tree := _named(top, part)) is not None}
+    if len(found) == len(SPLITS) and all(part.images for part in found.values()):
+        classes_beside = any(tree.images for tree in top.folders if not _is_part(tree.name))
+        if all(part.classes for part in found.values()) or not classes_beside:
+            return _list_splits(top, found, name, read)
+    part = list_part(top, None)
+    if part.classes and all(map(_is_part, part.classes)):
+        raise RankproofError(
+            f"{top.where}: its folders {', '.join(part.classes)} are no classes; give one of them alone for "
+            f"a gallery without classes, or both train/ and test/"
+        )
+    if not part.images:
+        layout = f"{name}/CLASS/IMAGE.jpg"
+        raise RankproofError(
+            f"{top.where}: no images found; put them into one sub-folder per class: {layout}, or list "
+            f"them in metadata.csv"
+        )
+    kind = "folder of classes" if part.classes else "folder of images"
+    return _image_list(kind, name, [part], read)
+
+
+def _named(top: Tree, name: str) -> Tree | None:
+    """The sub-folder of a name in lower case, whatever its own case."""
+    return next((folder for folder in top.folders if folder.name.lower() == name), None)
+
+
+def _is_part(name: str) -> bool:
+    """Whether a folder is a part of a data set by its name, as train_images or Query."""
+    words = set(re.split(r"[^a-z]+", name.lower())) - FILLERS - {""}
+    return bool(words) and words <= PARTS
+
+
+def list_part(tree: Tree, given: str | None) -> Part:
+    """The images in the sub-folders of a folder, or where these hold none the images directly in it."""
+    images: list[ListedImage] = []
+    left_out: list[str] = []
+    for folder in tree.folders:
+        files = folder.only_images()
+        images += [ListedImage(file=file, key=folder.name, given=given) for file in files]
         if not files:
-            empty.append(entry.relative_to(top).as_posix())
-    return images, empty
-
-
-def image_files(folder: Path) -> list[Path]:
-    """The images of one class by name; a folder without images is no class and may contain anything."""
-    entries = sorted(entry for entry in _entries(folder) if not _ignored(entry.name))
-    images = [entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file()]
-    others = sorted(set(entries) - set(images))
-    if not images or not others:
-        return images
-    kind = "a folder inside a class folder" if others[0].is_dir() else "not an image"
-    raise RankproofError(f"{others[0]}: {kind}; remove it, a class folder holds images only")
+            left_out.append(folder.path)
+    if images:
+        return Part(images=images, left_out=left_out, loose=len(tree.images))
+    loose = tree.only_images(folders=True)
+    alone = [ListedImage(file=file, key=None, given=given) for file in loose]
+    return Part(images=alone, left_out=left_out, loose=0)
 
 
 def read_below(folder: Path, file: str) -> bytes:
@@ -68,48 +111,45 @@ def read_below(folder: Path, file: str) -> bytes:
         raise RankproofError(f"{path}: cannot be read ({error.strerror}); check that it is there") from None
 
 
-def _list_splits(folder: Path, parts: dict[str, Path]) -> ImageList:
-    """The classes below train/ and test/; val/ joins train."""
-    images: list[ListedImage] = []
-    left_out: list[str] = []
-    remarks: list[str] = []
-    if (folder / VALIDATION).is_dir():
-        parts = {**parts, VALIDATION: folder / VALIDATION}
-    for name, part in parts.items():
-        part_images, empty = list_classes(part, folder, "train" if name == VALIDATION else name)
-        images += part_images
-        left_out += empty
-        if name == VALIDATION:
-            remarks.append(f"{len(part_images)} images of val/ belong to train")
-    left_out += sorted({entry.name for entry in visible_folders(folder)} - {*parts, VALIDATION})
-    return _image_list(folder, "folder with train/ and test/", images, left_out, remarks)
+def _list_splits(top: Tree, found: Mapping[str, Part], name: str, read: Callable[[str], bytes]) -> ImageList:
+    """The images below train/ and test/; val/ joins train where both have classes or neither has."""
+    parts, remarks = list(found.values()), list[str]()
+    used = set(found)
+    if (tree := _named(top, VALIDATION)) is not None:
+        part = list_part(tree, "train")
+        if bool(part.classes) == bool(found["train"].classes):
+            used.add(VALIDATION)
+            parts.append(part)
+            remarks.append(f"{len(part.images)} images of val/ belong to train")
+    others = Part(
+        images=[],
+        left_out=[folder.name for folder in top.folders if folder.name.lower() not in used],
+        loose=0,
+    )
+    beside = len(top.images)
+    remarks += [f"left out: {beside} images beside train/ and test/"] if beside else []
+    return _image_list("folder with train/ and test/", name, [*parts, others], read, remarks)
 
 
 def _image_list(
-    folder: Path, kind: str, images: list[ListedImage], left_out: list[str], remarks: list[str]
+    kind: str,
+    name: str,
+    parts: list[Part],
+    read: Callable[[str], bytes],
+    remarks: Sequence[str] = (),
 ) -> ImageList:
+    left_out = [folder for part in parts for folder in part.left_out]
     if left_out:
         more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
         remarks = [*remarks, f"left out: {', '.join(left_out[:3])}{more}"]
+    if loose := sum(part.loose for part in parts):
+        remarks = [*remarks, f"left out: {loose} images beside class folders"]
+    classes = sorted({key for part in parts for key in part.classes})
     return ImageList(
-        name=folder.resolve().name,
+        name=name,
         kind=kind,
-        images=tuple(images),
-        classes={key: key for key in sorted({image.key for image in images})},
-        read=lambda file: read_below(folder, file),
+        images=tuple(image for part in parts for image in part.images),
+        classes={key: key for key in classes},
+        read=read,
         remarks=tuple(remarks),
     )
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return list(folder.iterdir())
-    except OSError as error:
-        raise RankproofError(
-            f"{folder}: cannot be opened ({error.strerror}); check its permissions"
-        ) from None
-
-
-def _ignored(name: str) -> bool:
-    lower = name.lower()
-    return lower.startswith(".") or lower in IGNORED_NAMES or Path(lower).suffix in IGNORED_SUFFIXES

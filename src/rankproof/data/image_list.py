@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Literal, get_args
 
@@ -16,6 +16,7 @@ from rankproof.types import ProgressCallback
 
 SplitBy = Literal["auto", "classes", "items", "none"]
 SPLITS = ("train", "test")
+QUERY = "query"
 MIN_CLASSES_TO_SPLIT = 20  # from here on "auto" splits by class
 COMMON_SIZE = (128, 128)
 MAX_MEMORY = 16 * 2**30
@@ -27,13 +28,16 @@ class ListedImage:
 
     Args:
         file: its name relative to the folder or inside the archive.
-        key: its class, a key of `ImageList.classes`.
-        given: the split that the source assigns it to, if any.
+        key: its class, a key of `ImageList.classes`; None where it has none.
+        given: the split that the source assigns it to, if any; "query" is for images that are searched for in
+            the test split and are not part of it.
+        camera: number of the camera that took it, where known.
     """
 
     file: str
-    key: str
+    key: str | None
     given: str | None = None
+    camera: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,23 +78,24 @@ def read_split(
         split_by: how images without a given split are divided; see `select_split`.
         progress: called with the number of images read and of all images of the split.
     """
-    require_two_classes([image.key for image in listed.images], listed.name)
+    if None not in (keys := {image.key for image in listed.images}):
+        require_two_classes(sorted(map(str, keys)), listed.name)
     selected, rule = select_split(listed, split, split_by)
-    require_two_classes([image.key for image in selected], f"{listed.name}, {split} split")
+    _require_ranking(selected, f"{listed.name}, {split} split")
     form, resized = common_form(listed, size)
-    label = {key: number for number, key in enumerate(listed.classes)}
-    summary = (
-        f"{listed.kind}, {split} split: {len(selected)} images of {form.height}x{form.width} "
-        f"in {len({image.key for image in selected})} classes"
-    )
-    return Dataset(
-        images=_decode_all(listed, selected, form, progress),
-        labels=as_labels([label[image.key] for image in selected]),
-        classes=tuple(listed.classes.values()),
-        name=listed.name,
-        split=split,
-        note="; ".join((summary, rule, *resized, *listed.remarks)),
-        files=tuple(image.file for image in selected),
+    queries = [image for image in listed.images if image.given == QUERY] if split == "test" else []
+    read = _Read(listed, form, len(selected) + len(queries), progress)
+    note = "; ".join((_summary(listed, selected, split, form), rule, *resized, *listed.remarks))
+    dataset = read.dataset(selected, split, note)
+    return replace(dataset, queries=read.dataset(queries, QUERY, note)) if queries else dataset
+
+
+def _summary(listed: ImageList, selected: Sequence[ListedImage], split: str, form: Form) -> str:
+    """What was found, for the note."""
+    classes = len({image.key for image in selected})
+    labelled = selected[0].key is not None
+    return f"{listed.kind}, {split} split: {len(selected)} images of {form.height}x{form.width} " + (
+        f"in {classes} classes" if labelled else "without classes (an unlabelled gallery)"
     )
 
 
@@ -103,10 +108,15 @@ def select_split(listed: ImageList, split: str, split_by: SplitBy) -> tuple[list
     if split_by not in get_args(SplitBy):
         raise RankproofError(f"split_by must be one of {', '.join(get_args(SplitBy))}, got {split_by!r}")
     images = listed.images
-    if split_by == "none":
-        return list(images), "not divided, every image is in both splits"
+    if split_by != "auto" and any(image.given == QUERY for image in images):
+        raise RankproofError(f"{listed.name}: comes with its own queries; leave --divide at auto")
+    labelled = any(image.key is not None for image in images)
+    if split_by == "classes" and not labelled:
+        raise RankproofError(f"{listed.name}: has no classes to divide by; leave --divide at auto")
     if split_by == "auto" and images and all(image.given for image in images):
         return [image for image in images if image.given == split], "divided as the source says"
+    if split_by == "none" or (split_by == "auto" and not labelled):
+        return list(images), "not divided, every image is in both splits"
     if split_by == "classes" or (split_by == "auto" and len(listed.classes) >= MIN_CLASSES_TO_SPLIT):
         train, rule = _half_the_classes(listed)
     else:
@@ -124,9 +134,9 @@ def _half_the_classes(listed: ImageList) -> tuple[frozenset[str], str]:
 
 def _half_of_each_class(listed: ImageList) -> tuple[frozenset[str], str]:
     """The files whose hash is in the lower half of their class; the image of a class of one is in test."""
-    members: dict[str, list[str]] = {key: [] for key in listed.classes}
+    members: dict[str | None, list[str]] = {}
     for image in listed.images:
-        members[image.key].append(image.file)
+        members.setdefault(image.key, []).append(image.file)
     train: set[str] = set()
     for files in members.values():
         train.update(sorted(files, key=_digest)[: len(files) // 2])
@@ -137,12 +147,22 @@ def _digest(file: str) -> bytes:
     return sha256(file.encode(errors="surrogateescape")).digest()
 
 
+def _require_ranking(images: Sequence[ListedImage], where: str) -> None:
+    """Raise for a split whose images cannot be ranked: a single one, or a single class."""
+    if not images or images[0].key is not None:
+        require_two_classes([str(image.key) for image in images], where)
+    elif len(images) < 2:
+        raise RankproofError(f"{where}: one image only; a ranking needs at least two")
+
+
 def require_two_classes(keys: Sequence[str] | Sequence[int], where: str) -> None:
     """Raise for a data set or split that is empty or has a single class."""
     if not keys:
         raise RankproofError(f"{where}: no images; choose another split, or another way to divide")
     if len(set(keys)) < 2:
-        raise RankproofError(f"{where}: one class only; a ranking needs at least two classes")
+        raise RankproofError(
+            f"{where}: one class only; a ranking needs at least two classes, or images without any"
+        )
 
 
 def common_form(listed: ImageList, size: tuple[int, int] | None) -> tuple[Form, tuple[str, ...]]:
@@ -171,18 +191,42 @@ def resized_note(size: tuple[int, int]) -> str:
     return f"resized to {size[0]}x{size[1]} as asked"
 
 
-def _decode_all(
-    listed: ImageList, selected: list[ListedImage], form: Form, progress: ProgressCallback
-) -> torch.Tensor:
-    """(n, c, h, w) 8-bit pixels of the selected images."""
-    shape = (len(selected), form.channels, form.height, form.width)
-    if math.prod(shape) > MAX_MEMORY:
-        raise RankproofError(
-            f"{listed.name}: {len(selected)} images of {form.height}x{form.width} do not fit into "
-            f"{MAX_MEMORY // 2**30} GiB; give a smaller size"
+@dataclass(frozen=True)
+class _Read:
+    """Decodes images of a list to one form, and counts them."""
+
+    listed: ImageList
+    form: Form
+    total: int
+    progress: ProgressCallback
+
+    def dataset(self, selected: Sequence[ListedImage], split: str, note: str) -> Dataset:
+        """Images of a list as a `Dataset`."""
+        label = {key: number for number, key in enumerate(self.listed.classes)}
+        keys = [image.key for image in selected]
+        cameras = [image.camera for image in selected]
+        return Dataset(
+            images=self._pixels(selected, done=0 if split != QUERY else self.total - len(selected)),
+            labels=None if None in keys else as_labels([label[str(key)] for key in keys]),
+            classes=tuple(self.listed.classes.values()),
+            name=self.listed.name,
+            split=split,
+            note=note,
+            files=tuple(image.file for image in selected),
+            cameras=None if None in cameras else as_labels(cameras),
         )
-    pixels = np.empty(shape, np.uint8)
-    for position, image in enumerate(selected):
-        pixels[position] = decode(listed.read(image.file), image.file, form)
-        progress(position + 1, len(selected))
-    return torch.from_numpy(pixels)
+
+    def _pixels(self, selected: Sequence[ListedImage], done: int) -> torch.Tensor:
+        """(n, c, h, w) 8-bit pixels; `done` images were read before."""
+        form = self.form
+        shape = (len(selected), form.channels, form.height, form.width)
+        if math.prod(shape) > MAX_MEMORY:
+            raise RankproofError(
+                f"{self.listed.name}: {len(selected)} images of {form.height}x{form.width} do not fit into "
+                f"{MAX_MEMORY // 2**30} GiB; give a smaller size"
+            )
+        pixels = np.empty(shape, np.uint8)
+        for position, image in enumerate(selected):
+            pixels[position] = decode(self.listed.read(image.file), image.file, form)
+            self.progress(done + position + 1, self.total)
+        return torch.from_numpy(pixels)

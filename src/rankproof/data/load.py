@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rankproof.data.archive import TABLE, open_archive
+from rankproof.data.archive import open_archive
+from rankproof.data.csv_table import TABLE
 from rankproof.data.cub import is_cub, list_cub
 from rankproof.data.dataset import Dataset, as_labels
 from rankproof.data.download import SOURCES, manual_download
-from rankproof.data.folder import list_folder
+from rankproof.data.folder import list_folder, read_below
 from rankproof.data.idx import is_idx, load_idx
 from rankproof.data.image_list import (
     SPLITS,
@@ -21,7 +22,9 @@ from rankproof.data.image_list import (
     resized_note,
 )
 from rankproof.data.images import as_size, resize
+from rankproof.data.market import is_market, list_market
 from rankproof.data.sop import is_sop, list_sop
+from rankproof.data.tree import folder_tree
 from rankproof.errors import RankproofError
 from rankproof.types import ProgressCallback, no_progress
 
@@ -42,8 +45,9 @@ def load(
 
     Args:
         path: None or "digits" for the embedded digits; a folder of idx files, a folder with one sub-folder
-            per class, a zip or folder with metadata.csv, Stanford Online Products or CUB-200-2011 as
-            published; or the name of one of these below `root`.
+            per class or of images without classes, a zip of such a folder, a zip or folder with metadata.csv,
+            Stanford Online Products, CUB-200-2011 or Market-1501 as published; or the name of one of these
+            below `root`.
         split: "train" or "test".
         size: side or (height, width) in pixels that every image is resized to.
         split_by: which images belong to which split: "auto" (as the source says, else halves of the classes
@@ -68,7 +72,7 @@ def load(
     if split_by != "auto":
         raise RankproofError(f"{path or EMBEDDED}: comes with its own split; leave --divide at auto")
     dataset = _load_digits(split) if place is None else load_idx(place, split)
-    require_two_classes(dataset.labels.tolist(), f"{dataset.name}, {split} split")
+    require_two_classes(dataset.require_labels().tolist(), f"{dataset.name}, {split} split")
     if wanted is None or tuple(dataset.images.shape[2:]) == wanted:
         return dataset
     note = f"{dataset.note}; {resized_note(wanted)}"
@@ -94,7 +98,12 @@ def _list_images(folder: Path) -> ImageList:
     """The images of a folder without metadata.csv."""
     if is_sop(folder):
         return list_sop(folder)
-    return list_cub(folder) if is_cub(folder) else list_folder(folder)
+    if is_cub(folder):
+        return list_cub(folder)
+    top = folder_tree(folder)
+    if is_market(top):
+        return list_market(top, folder.resolve().name, lambda file: read_below(folder, file))
+    return list_folder(folder)
 
 
 def _load_digits(split: str) -> Dataset:

@@ -26,7 +26,7 @@ def list_sop(folder: Path) -> ImageList:
     for split, table in TABLES.items():
         for where, (_, class_id, _, file) in read_table(folder, table, COLUMNS, head=True):
             number = as_number(class_id, where, "class_id")
-            check_path(file, where)
+            file = check_path(file, where)
             if split_of.setdefault(number, split) != split:
                 raise RankproofError(f"{where}: class {number} is in both splits; fetch the data set again")
             names.setdefault(number, _product_name(file, number))

@@ -6,6 +6,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from rankproof.data.folder import read_below
 from rankproof.errors import RankproofError
 
+MAX_DIGITS = 18  # of a number in a table
+
 
 def read_table(
     folder: Path, table: str, columns: Sequence[str], *, head: bool = False
@@ -22,6 +24,8 @@ def read_table(
         lines = read_below(folder, table).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise RankproofError(f"{folder / table}: not a UTF-8 table; fetch the data set again") from None
+    if any("\0" in line for line in lines):
+        raise RankproofError(f"{folder / table}: holds a NUL character; fetch the data set again")
     expected = " ".join(columns)
     if head and (not lines or lines[0].split() != list(columns)):
         raise RankproofError(
@@ -40,8 +44,9 @@ def read_table(
 
 def as_number(word: str, where: str, column: str) -> int:
     """A word as a whole number."""
-    if not (word.isascii() and word.isdecimal()):
-        raise RankproofError(f"{where}: {column} must be a whole number, got {word!r}; correct the line")
+    if not (word.isascii() and word.isdecimal() and len(word) <= MAX_DIGITS):
+        shown = word if len(word) <= MAX_DIGITS else f"{word[:MAX_DIGITS]}..."
+        raise RankproofError(f"{where}: {column} must be a whole number, got {shown!r}; correct the line")
     return int(word)
 
 
@@ -55,13 +60,25 @@ class PathCheck:
     def __init__(self, place: str) -> None:
         self.place, self._seen = place, set[str]()
 
-    def __call__(self, path: str, where: str) -> None:
-        """Check one path; `where` is its position in the list, for messages."""
+    def __call__(self, path: str, where: str) -> str:
+        """Check one path; returns it as `normalised`.
+
+        Args:
+            where: its position in the list, for messages.
+        """
         if leaves(path):
             raise RankproofError(f"{where}: path {path!r} leaves the {self.place}; do not trust this list")
-        if path in self._seen:
-            raise RankproofError(f"{where}: {path} is listed twice; remove one of the lines")
-        self._seen.add(path)
+        if not (name := normalised(path)):
+            raise RankproofError(f"{where}: path {path!r} names no file; correct the line")
+        if name in self._seen:
+            raise RankproofError(f"{where}: {name} is listed twice; remove one of the lines")
+        self._seen.add(name)
+        return name
+
+
+def normalised(path: str) -> str:
+    """A path as all its spellings are written: `./a//b.png` and `a\\b.png` are `a/b.png`."""
+    return "/".join(part for part in path.replace("\\", "/").split("/") if part not in ("", "."))
 
 
 def leaves(path: str) -> bool:

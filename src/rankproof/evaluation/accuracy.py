@@ -8,10 +8,12 @@ from torch import Tensor
 
 from rankproof.checks import check_kind
 from rankproof.evaluation.precision import average_precisions
+from rankproof.evaluation.queries import retrieve
 from rankproof.io import JsonObject
 from rankproof.parameters import Range, check_integer
 from rankproof.ranking.gallery import GALLERY, Gallery
 from rankproof.ranking.metrics import MeanInterval, known_labels, mean_interval, recalls_at
+from rankproof.ranking.separate_queries import SeparateQueries
 from rankproof.types import ProgressCallback, no_progress
 
 SEEDS = Range(low=0.0, high=2.0**32 - 1)  # of scikit-learn
@@ -22,58 +24,95 @@ MANY, ROUNDS = 1000, 20  # above so many clusters one short run from random item
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """Retrieval within a gallery, leave-one-out.
+    """Retrieval within a gallery, leave-one-out or by separate queries.
 
     Args:
-        values: (n,) one value per item in %, by name: "recall_at_1", "recall_at_2", "recall_at_4",
+        values: (n,) one value per item or query in %, by name: "recall_at_1", "recall_at_2", "recall_at_4",
             "recall_at_8", "map" and "map_at_r".
-        nmi: normalised mutual information of clusters and classes in %; a figure of the whole gallery.
+        nmi: normalised mutual information of clusters and classes in %; a figure of the whole gallery. None
+            with separate queries, whose protocol has no clusters.
         seed: of the clusters.
         notes: what a reader should know.
+        queries: number of separate queries; None: every item is a query for all others.
     """
 
     values: dict[str, Tensor]
-    nmi: float
+    nmi: float | None
     seed: int
     notes: tuple[str, ...] = ()
+    queries: int | None = None
 
     def mean(self, name: str) -> MeanInterval:
         """The mean of a figure over all items, in %, with its 95 % interval."""
         return mean_interval(self.values[name])
 
     def as_dict(self) -> JsonObject:
-        """The means and "nmi" by name in %, the intervals in "ci95", and "notes"."""
+        """The means and "nmi" by name in %, "queries", the intervals in "ci95", and "notes"."""
         means = {name: self.mean(name) for name in self.values}
         return {
             **{name: mean.mean for name, mean in means.items()},
             "nmi": self.nmi,
+            "queries": self.queries,
             "ci95": {name: mean.ends for name, mean in means.items()},
             "notes": list(self.notes),
         }
 
 
-def accuracy(gallery: Gallery, seed: int = 0, *, progress: ProgressCallback = no_progress) -> Accuracy:
+def accuracy(
+    gallery: Gallery,
+    seed: int = 0,
+    *,
+    queries: SeparateQueries | None = None,
+    progress: ProgressCallback = no_progress,
+) -> Accuracy:
     """Recall@1, 2, 4, 8, mAP, mAP@R and NMI of a gallery; each item is searched for among all the others.
 
-    Recalls as in `recalls_at`, precisions as in `average_precisions`; NMI as in `mutual_information`.
+    Recalls as in `recalls_at`, precisions as in `average_precisions`; NMI as in `mutual_information`. With
+    separate queries recalls and precisions as in `retrieve`, and no NMI.
 
     Args:
         gallery: embeddings with labels.
         seed: of the clusters, 0 or more.
+        queries: queries that are no items of the gallery.
         progress: called with queries done and queries in all.
     Raises:
         RankproofError: the gallery has no labels.
     """
     check_kind("gallery", gallery, Gallery, GALLERY)
-    labels, seed = known_labels(gallery), check_integer("seed", seed, SEEDS)
+    seed = check_integer("seed", seed, SEEDS)
+    if queries is not None:
+        return _by_queries(gallery, queries, seed, progress)
+    labels = known_labels(gallery)
     recalls = 100 * recalls_at(gallery, KS).double().cpu()
     precisions = 100 * average_precisions(gallery, progress).cpu()
-    values = {f"recall_at_{k}": recalls[:, column] for column, k in enumerate(KS)}
-    values |= {"map": precisions[:, 0], "map_at_r": precisions[:, 1]}
     lone = int((labels.unique(return_counts=True)[1] == 1).sum())
     note = f"{lone} of {len(gallery)} items are alone in their class: nothing can be found for them"
     nmi = 100 * mutual_information(gallery, seed)
-    return Accuracy(values=values, nmi=nmi, seed=seed, notes=(note,) if lone else ())
+    return Accuracy(values=_named(recalls, precisions), nmi=nmi, seed=seed, notes=(note,) if lone else ())
+
+
+def _by_queries(
+    gallery: Gallery, queries: SeparateQueries, seed: int, progress: ProgressCallback
+) -> Accuracy:
+    found = retrieve(gallery, queries, KS, progress)
+    notes = [f"each of the {len(queries)} queries is searched for in the gallery, which they are no part of"]
+    if queries.cameras is not None:
+        notes.append("gallery items of a query's own class and camera do not count for it")
+    if found.without_match:
+        notes.append(f"{found.without_match} queries have no match in the gallery and are left out")
+    return Accuracy(
+        values=_named(100 * found.recalls, 100 * found.precisions),
+        nmi=None,
+        seed=seed,
+        notes=tuple(notes),
+        queries=len(queries),
+    )
+
+
+def _named(recalls: Tensor, precisions: Tensor) -> dict[str, Tensor]:
+    """Recalls (n, len(KS)) and precisions (n, 2) by the names of the figures."""
+    values = {f"recall_at_{k}": recalls[:, column] for column, k in enumerate(KS)}
+    return values | {"map": precisions[:, 0], "map_at_r": precisions[:, 1]}
 
 
 def mutual_information(gallery: Gallery, seed: int = 0) -> float:

@@ -38,20 +38,34 @@ def average_precisions(gallery: Gallery, progress: ProgressCallback = no_progres
     labels, size = known_labels(gallery), len(gallery)
     parts = []
     for items in torch.arange(size, device=labels.device).split(max(1, VALUES // size)):
-        z = gallery.embeddings[items]
-        squared, margin = gallery.quick_lengths(z)
-        squared.scatter_(1, items[:, None], math.inf)  # the item itself stands last and matches nothing
-        wanted = (labels[items, None] == labels).scatter_(1, items[:, None], False)
-        matches, unsure = _matches(squared, wanted, 2 * margin)
-        if len(unsure):
-            squared = gallery.refined(z[unsure], squared[unsure], margin[unsure])
-            matches[unsure] = wanted[unsure].gather(1, squared.sort(dim=1, stable=True).indices)
-        parts.append(_precisions(matches))
+        itself = torch.zeros(len(items), size, dtype=torch.bool, device=labels.device)
+        itself.scatter_(1, items[:, None], True)
+        wanted = (labels[items, None] == labels) & ~itself
+        parts.append(precisions_of(ranked_matches(gallery, gallery.embeddings[items], wanted, itself)))
         progress(int(items[-1]) + 1, size)
     return torch.cat(parts)
 
 
-def _precisions(matches: Bool[Tensor, "b n"]) -> Float[Tensor, "b 2"]:
+def ranked_matches(
+    gallery: Gallery, z: Tensor, wanted: Bool[Tensor, "b n"], ignored: Bool[Tensor, "b n"]
+) -> Bool[Tensor, "b n"]:
+    """Which places of the rankings of some queries hold a wanted item.
+
+    Args:
+        z: (b, d) embeddings of the queries.
+        wanted: the items that match each query; there is at least one query.
+        ignored: the items that do not count for each query; they stand last and match nothing.
+    """
+    squared, margin = gallery.quick_lengths(z)
+    squared.masked_fill_(ignored, math.inf)
+    matches, unsure = _matches(squared, wanted, 2 * margin)
+    if len(unsure):
+        squared = gallery.refined(z[unsure], squared[unsure], margin[unsure])
+        matches[unsure] = wanted[unsure].gather(1, squared.sort(dim=1, stable=True).indices)
+    return matches
+
+
+def precisions_of(matches: Bool[Tensor, "b n"]) -> Float[Tensor, "b 2"]:
     """AP and AP@R of rankings, given which places match."""
     size = matches.sum(1, keepdim=True).clamp(min=1)  # R
     places = torch.arange(1, matches.shape[1] + 1, device=matches.device)

@@ -68,6 +68,8 @@ def evaluation_table(figures: JsonObject) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     ends = figures["ci95"]
     for name, label in RETRIEVAL.items():
+        if figures[name] is None:
+            continue
         table.add_row(label, f"{number_text(figures[name])} %", _interval(ends.get(name)))
     if figures["ers"] is None:
         return table

@@ -58,7 +58,7 @@ class ReportPage:
 
     Args:
         model, data: names of what was attacked.
-        recall_at_1: leave-one-out R@1 of the gallery in %, None without labels.
+        recall_at_1: R@1 of the gallery in %, leave-one-out or by separate queries; None without labels.
         cells: one attack for each goal, budget and method.
         flags: reasons to doubt.
         eps: the audited budget; attacks at other budgets are there for the curves.

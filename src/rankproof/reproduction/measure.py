@@ -277,7 +277,7 @@ class Bench:
         begin, gallery = time.perf_counter(), target.gallery
         measured: JsonObject = {
             "failure": None,
-            "chance": chance_recall(target.dataset.labels),
+            "chance": chance_recall(target.dataset.require_labels()),
             "model": target.record,
             "accuracy": accuracy(gallery).as_dict(),
         }

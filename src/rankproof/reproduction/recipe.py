@@ -1,13 +1,12 @@
 """A recipe file: what is attacked how, of one table or figure with every printed figure, or for ourselves."""
 
 import sys
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from rankproof.config_table import Read, read_table
+from rankproof.config_table import Read, read_table, read_toml
 from rankproof.errors import RankproofError
 from rankproof.io import JsonObject
 from rankproof.reproduction.schema import (
@@ -191,10 +190,7 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         RankproofError: the file, the block and the key at fault.
     """
-    try:
-        content = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RankproofError(f"{path}: cannot be read ({error})") from None
+    content = read_toml(path)
     kinds = TABLE_KINDS
     if "drawing" in content:
         kinds = FIGURE_KINDS

@@ -170,7 +170,7 @@ class Worker:
         except TrainingFailedError as error:
             if task.cell.run != "training":
                 raise
-            chance = chance_recall(plans[1].splits.test.labels)
+            chance = chance_recall(plans[1].splits.test.require_labels())
             outcome = CellOutcome(training={"failure": str(error), "chance": chance, "model": None})
         else:
             begin, before = time.monotonic(), self._before(task)

@@ -69,7 +69,8 @@ class Training:
         _check_split("data", data)
         _check_split("test", test)
         self.sampler = recipe.sampler.shared(group.size)
-        check_classes(data.labels, data.classes, self.sampler)
+        test.require_labels()
+        check_classes(data.require_labels(), data.classes, self.sampler)
         self.ranker, self.data, self.test, self.recipe, self.group = ranker, data, test, recipe, group
         self.parameters = [*ranker.encoder.parameters(), *recipe.loss.parameters()]
         self.optimizer = torch.optim.Adam(
@@ -78,7 +79,7 @@ class Training:
         self.history: list[Epoch] = []
         self.previous_loss: float | None = None  # what a defence carries from step to step
         self.monitor = DivergenceMonitor(recipe.description, _advice(recipe))
-        self.batches = self.sampler.count(data.labels) // group.size
+        self.batches = self.sampler.count(data.require_labels()) // group.size
         group.broadcast(*ranker.encoder.state_dict().values(), *recipe.loss.state().values())
 
     @property
@@ -180,12 +181,14 @@ class Training:
                 raise self.monitor.failed("diverged", number, str(error)) from None
         self.group.broadcast(measured)
         recall, embedding_spread = measured.tolist()
-        self.monitor.check_epoch(recall, embedding_spread, self.test.labels, number)
+        self.monitor.check_epoch(recall, embedding_spread, self.test.require_labels(), number)
         return float(recall)
 
     def _batches(self, number: int) -> Iterator[Batch]:
         """This process's share of the batches of an epoch; all processes have equally many."""
-        batches = self.sampler.batches(self.data.labels, generator(self.recipe.seed, number, "epoch"))
+        batches = self.sampler.batches(
+            self.data.require_labels(), generator(self.recipe.seed, number, "epoch")
+        )
         return islice(batches, self.group.rank, self.batches * self.group.size, self.group.size)
 
     def _step(self, batch: Batch, done: int, rng: torch.Generator) -> float:
@@ -196,7 +199,7 @@ class Training:
             ranker=ranker,
             loss=recipe.loss,
             images=images,
-            labels=self.data.labels[batch.rows].to(ranker.device),
+            labels=self.data.require_labels()[batch.rows].to(ranker.device),
             triplets=batch.triplets.to(ranker.device),
             rng=rng,
             eps_scale=min(1.0, (done + 1) / (recipe.warm_up * self.batches)) if recipe.warm_up else 1.0,

@@ -177,7 +177,7 @@ def _sampler(options: Options, batch: int, data: Dataset) -> Sampler:
             return FromSet(batch=batch, negatives="any")
         case "balanced":
             # Two of each class, and more where there are too few classes to fill a batch.
-            present = int(data.labels.bincount().count_nonzero())
+            present = int(data.require_labels().bincount().count_nonzero())
             per_class = options.per_class or max(2, 2 * -(-batch // (2 * present)))
             return Balanced(batch=batch - batch % per_class, per_class=per_class)
     raise RankproofError(f"sampler {name!r} is unknown; choose in-batch, from-set, from-any or balanced")

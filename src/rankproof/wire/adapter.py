@@ -3,14 +3,13 @@
 import base64
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from rankproof.config_table import Read, read_table
+from rankproof.config_table import Read, read_table, read_toml
 from rankproof.errors import RankproofError
 from rankproof.io import JsonObject
 from rankproof.wire.json_path import parse_path, values_at
@@ -83,10 +82,7 @@ class Adapter:
         Raises:
             RankproofError: the file is not TOML, or has an unknown key or a value of the wrong type.
         """
-        try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise RankproofError(f"{path}: no TOML ({error})") from None
+        content = read_toml(path)
         values = _read(content, str(path), FILE)
         values |= _read(values.pop("send", {}), f"{path}: send", SEND)
         values |= _read(values.pop("limits", {}), f"{path}: limits", LIMITS)

@@ -15,7 +15,7 @@ from torch.nn import functional
 from rankproof.attacks import AttackBatch, AttackResult, AttackSummary, SearchOptions, attack_batch
 from rankproof.attacks.cost import peak_mb
 from rankproof.attacks.result import SUMMARY
-from rankproof.data.folder import IMAGE_SUFFIXES
+from rankproof.data.image_formats import IMAGE_SUFFIXES
 from rankproof.data.images import MAX_BYTES, decode, opened, peek
 from rankproof.errors import RankproofError
 from rankproof.goals import Reorder
