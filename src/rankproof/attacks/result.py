@@ -101,7 +101,8 @@ class AttackResult:
         preserved: (b, g) items to keep in place.
         before, after: figures by name: "rank" (b, m) and "sp_rank" (b, g) in %, "tau", "mean_rank", "shift",
             "distance" to the target, "hit" (R@1, 0 or 1) and "kept" (in the first 4 others, 0 or 1) (b,).
-        zero_gradient: (b,) attacks that never saw a usable gradient.
+        zero_gradient: (b,) attacks that never saw a usable gradient, though their goal did not hold from the
+            start.
         gallery_size: |X|; 0 where it is unknown, as behind a service.
         device: where it ran.
         seconds: time of the attack alone.
@@ -286,8 +287,7 @@ class AttackResult:
         """A note on the attacks that never saw a usable gradient.
 
         Args:
-            tolerated: share of such attacks up to which there is no note: the gradient of a goal that is
-                reached already is zero, too.
+            tolerated: share of such attacks up to which there is no note.
         """
         count = int(self.zero_gradient.sum())
         if count <= tolerated * len(self):

@@ -6,7 +6,7 @@ import sys
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 from typing import TYPE_CHECKING
 
 import typer
@@ -75,10 +75,10 @@ def whole_output() -> Iterator[None]:
             if sys.stdout is not None:
                 sys.stdout.flush()
     except BrokenPipeError:
-        _discard(sys.stdout)
+        _discard()
         sys.exit(CLOSED)
     except OSError as error:
-        _discard(sys.stdout)
+        _discard()
         complain(f"error: {_unwritten(error)}")
         sys.exit(FAILED)
 
@@ -123,10 +123,10 @@ def _printing() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        _discard(sys.stdout)
+        _discard()
         raise typer.Exit(CLOSED) from None
     except OSError as error:
-        _discard(sys.stdout)
+        _discard()
         raise RankproofError(_unwritten(error)) from None
 
 
@@ -134,9 +134,10 @@ def _unwritten(error: OSError) -> str:
     return f"the output cannot be written ({error.strerror or error}); what was saved is kept"
 
 
-def _discard(stream: object) -> None:
-    """Let what is left in a stream go nowhere, so that the interpreter does not fail on it at its end."""
+def _discard() -> None:
+    """Let what is left of stdout go nowhere, so that nothing fails on it once more at the end."""
     with suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())  # type: ignore[attr-defined]
+        os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
+    sys.stdout = StringIO()
