@@ -378,7 +378,10 @@ def test_an_adapter_may_name_the_place(serve, service, photos):
         (("--grid",), "--grid: a model is attacked by `rankproof attack"),
         (("--steps=9",), "--steps: a model is attacked by `rankproof attack"),
         (("--method", "pgd"), "--method 'pgd' needs gradients; known: auto, "),
-        (("--method", "best"), "--method 'best' is unknown"),
+        (
+            ("--method", "best"),
+            "--method 'best' is unknown; known: auto, thompson, rand, beta, pso, nes, spsa",
+        ),
         (("--visible", "inf"), "--visible inf: a running service shows no whole ranking"),
         (("--concurrency", "0"), "--concurrency must be at least 1"),
         (("--per-second", "0"), "calls per second must be above 0"),
