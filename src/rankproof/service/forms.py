@@ -45,7 +45,7 @@ def parse_form(body: bytes, content_type: str) -> list[FormPart]:
         boundary = _headers(f"Content-Type: {content_type}").get_boundary("")
         if not 0 < len(boundary) <= MAX_BOUNDARY:
             raise ValueError("the content type names no boundary")
-        parts = []
+        parts: list[FormPart] = []
         for head, content in _split(body, boundary.encode("latin-1")):
             if len(parts) == MAX_PARTS:
                 raise ValueError(f"more than {MAX_PARTS} parts")
