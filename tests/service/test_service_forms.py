@@ -1,9 +1,14 @@
 """Forms as clients write them: names of files, headers, ends of lines; and HEAD requests."""
 
+from contextlib import suppress
+
 import pytest
 from fastapi.testclient import TestClient
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rankproof.service.app import create_app
+from rankproof.service.errors import RefusedError
 from rankproof.service.forms import parse_form
 
 
@@ -108,6 +113,20 @@ def test_what_is_no_form_is_refused_in_one_line(client, body, words):
     answer = post(client, body)
     assert answer.status_code == 400
     assert words in answer.json()["detail"]
+
+
+LETTERS = st.sampled_from("abn=;:*\"'\\%\r\n\t 019-/") | st.characters(max_codepoint=255)
+HEADS = st.text(LETTERS, max_size=60)
+
+
+@given(HEADS, HEADS, st.binary(max_size=20))
+def test_no_header_is_more_than_a_refusal(head, content_type, content):
+    kinds = ("multipart/form-data; boundary=b", f"multipart/form-data; {content_type}")
+    for disposition in ("", "Content-Disposition: form-data; ", NAMED):
+        body = form(content, disposition + head, PNG)
+        for kind in kinds:
+            with suppress(RefusedError):
+                assert all(isinstance(part.name, str) for part in parse_form(body, kind))
 
 
 def test_a_file_may_hold_what_looks_like_a_boundary():

@@ -19,7 +19,9 @@ class ListOracle:
     """Any function that returns lists of ids, such as a search service, as an oracle.
 
     Args:
-        search: images (n, c, h, w) to one list of ids each, nearest first; ids of any hashable kind.
+        search: images (n, c, h, w) to one list of ids each, nearest first; ids of any hashable kind. Two
+            images of each attack are asked again to see whether the answer is the same: it must not come from
+            a store then.
         visible: N, how many results it shows; longer lists are cut, shorter ones are taken as they are.
     """
 
