@@ -41,6 +41,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         Path(temporary).unlink(missing_ok=True)
 
 
+def utf8(text: str) -> bytes:
+    """A text in UTF-8; bytes of a file name that are none, which Python keeps as surrogates, are escaped."""
+    return text.encode(errors="backslashreplace")
+
+
 def write_json(path: Path, value: object, *, indent: int | None = None, allow_nan: bool = True) -> None:
     """Write a value as a JSON file that ends in a line break."""
     write_atomically(path, f"{json.dumps(value, indent=indent, allow_nan=allow_nan)}\n".encode())

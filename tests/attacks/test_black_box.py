@@ -1,4 +1,5 @@
 import math
+import random
 from pathlib import Path
 
 import numpy as np
@@ -509,6 +510,10 @@ class Flaky:
         self._count(tracked, images.shape[1])
         return self.inner(images, tracked)
 
+    def repeat(self, images, tracked):
+        # Outside the budget, which is what is counted here.
+        return self.inner(images, tracked)
+
     def _count(self, tracked, count):
         for number in tracked.attacks.tolist():
             self.answered[number] = self.answered.get(number, 0) + count
@@ -723,4 +728,110 @@ def test_items_to_keep_are_refused_for_an_oracle(cosine_gallery, pictures):
     with pytest.raises(RankproofError, match="preserved: an order attack keeps nothing"):
         order_attack(
             LocalOracle(cosine_gallery, SHOWN), pictures, preserved=torch.zeros(COUNT, 1, dtype=torch.int64)
+        )
+
+
+# -- the same image asked again --------------------------------------------------------------------
+
+
+def shuffling(gallery, share, seed=0):
+    # A search whose lists are in a random order, always or now and then.
+    source, plain = random.Random(seed), names_of(gallery, SHOWN)
+
+    def search(images):
+        return [source.sample(row, len(row)) if source.random() < share else row for row in plain(images)]
+
+    return ListOracle(search, SHOWN)
+
+
+def budgeted(oracle):
+    return BudgetedOracle(oracle, BUDGET)
+
+
+@pytest.mark.parametrize("wrap", [lambda oracle: oracle, Cached, budgeted], ids=["bare", "cached", "Q"])
+def test_answers_at_random_are_found_and_the_one_to_trust_is_told(cosine_gallery, pictures, wrap, tmp_path):
+    result = order_attack(wrap(shuffling(cosine_gallery, 1.0)), pictures, count=20)
+    repeats, summary = result.log.repeats, result.summary
+    assert summary.tau > 0.4
+    assert abs(summary.tau_again) < 0.35
+    assert summary.checks == int(repeats.count.sum()) > 30
+    assert summary.checks_differing == int(repeats.differs.sum()) >= 18
+    assert result.log.spent.max() <= BUDGET
+    (note,) = [note for note in result.notes if "the same image" in note]
+    assert f"differed in {summary.checks_differing} of 20 attacks" in note
+    assert f"told {summary.tau:.2f}, have {summary.tau_again:.2f} when asked again" in note
+    loaded = AttackResult.load(result.save(tmp_path))
+    assert loaded.summary == summary
+    assert torch.equal(loaded.log.repeats.after, repeats.after)
+
+
+def test_the_note_of_a_joined_result_counts_all_of_its_attacks(cosine_gallery, pictures):
+    result = order_attack(shuffling(cosine_gallery, 1.0), pictures, count=6)
+    joined = AttackResult.concat([result[:2], result[2:]])
+    assert joined.notes[-1] == result.notes[-1] == result.repeat_note()
+    assert len(joined.notes) == len(result.notes)
+    assert torch.equal(joined.log.repeats.before, result.log.repeats.before)
+
+
+@pytest.mark.parametrize("repeated", [False, True], ids=["ids once", "an id twice"])
+@pytest.mark.parametrize("goal", [GOAL, Reorder(k=4, order=(0, 1, 2, 3))], ids=["drawn", "there already"])
+def test_a_function_of_the_image_is_not_called_random(cosine_gallery, pictures, goal, repeated):
+    def search(images):
+        plain = names_of(cosine_gallery, SHOWN)(images)
+        return [[row[0], *row] for row in plain] if repeated else plain
+
+    result = order_attack(ListOracle(search, SHOWN), pictures, goal)
+    repeats = result.log.repeats
+    assert result.repeat_note() is None
+    assert not repeats.differs.any()
+    assert torch.equal(repeats.before, result.tau_before)
+    assert repeats.after.tolist() == pytest.approx(result.tau.tolist())
+    changed = (result.adversarial != result.original).flatten(1).any(1)
+    assert torch.equal(repeats.count, 1 + changed.long())  # an unchanged image is not asked a third time
+    assert len(result.notes) == 1
+
+
+def test_answers_that_differ_now_and_then_are_found_where_the_best_is_one_of_them(cosine_gallery, pictures):
+    result = order_attack(shuffling(cosine_gallery, 0.1), pictures, count=20, threat=Threat(0.01))
+    repeats = result.log.repeats
+    assert 1 <= int(repeats.differs.sum()) < 20
+    lucky = result.tau - repeats.after > 1e-6
+    assert bool((repeats.differs | ~lucky).all())
+    assert result.repeat_note() is not None
+
+
+def test_a_local_gallery_is_not_asked_again(cosine_gallery, pictures):
+    for oracle in (LocalOracle(cosine_gallery, SHOWN), Cached(LocalOracle(cosine_gallery, SHOWN))):
+        result = order_attack(oracle, pictures)
+        assert result.log.repeats is None
+        assert result.summary.checks is result.summary.tau_again is None
+
+
+class Repeating(Flaky):
+    # Counts what is asked again, and fails at one of these calls.
+
+    def __init__(self, gallery, *failures):
+        super().__init__(gallery)
+        self.failures, self.again = list(failures), []
+
+    def repeat(self, images, tracked):
+        if self.failures and self.failures.pop(0):
+            raise OSError("gone")
+        self.again += tracked.attacks.tolist()
+        return super().repeat(images, tracked)
+
+
+@pytest.mark.parametrize(("failures", "name"), [((True,), "clean"), ((False, True), "best")])
+def test_a_failure_while_asking_again_loses_nothing(cosine_gallery, pictures, failures, name, tmp_path):
+    whole = order_attack(Repeating(cosine_gallery), pictures)
+    oracle = Repeating(cosine_gallery, *failures)
+    with pytest.raises(SearchInterruptedError, match=f"the {name} image was asked again: gone"):
+        order_attack(oracle, pictures, search_folder=tmp_path)
+    for _ in range(2):
+        again = order_attack(oracle, pictures, search_folder=tmp_path)
+        assert same(again, whole)
+        assert torch.equal(again.log.repeats.after, whole.log.repeats.after)
+        assert list(oracle.answered.values()) == whole.log.spent.tolist()
+        assert sorted(oracle.again) == sorted(
+            number for number, count in enumerate(whole.log.repeats.count.tolist()) for _ in range(count)
         )

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rankproof import Gallery, MaxShift, QueryRaise, Ranker, Threat, attack
+from rankproof import Gallery, MaxShift, MomentumPGD, QueryRaise, Ranker, Threat, attack
 from rankproof.attacks.result import QueryLog
 from rankproof.attacks.summary import AttackSummary
 from rankproof.audit.diagnostics import (
@@ -129,6 +129,35 @@ def test_an_encoder_without_a_gradient_is_flagged(make, pictures):
         assert "silent-gradient" in kinds(check_attack(found, "x", headline=False))
 
 
+@pytest.mark.parametrize("method", [None, MomentumPGD()], ids=["pgd", "strong"])
+def test_a_goal_that_holds_from_the_start_is_no_missing_gradient(make, pictures, method):
+    gallery = Gallery.build(make.ranker(), pictures)
+    first = gallery.search(gallery.embeddings[:8], 1)  # each image's own copy, already the first
+    options = {"gallery_ids": torch.arange(8), "targets": first, "method": method}
+    found = attack(gallery, pictures[:8], QueryRaise(), Threat(0.03), **options)
+    assert torch.equal(found.rank_before, torch.zeros(8, 1, dtype=found.rank_before.dtype))
+    assert not found.zero_gradient.any()
+    assert found.gradient_note() is None
+
+
+def test_an_encoder_without_a_gradient_is_flagged_even_where_the_goal_holds(make, pictures):
+    class Stepped(make.flat):
+        def forward(self, images):
+            return super().forward(torch.round(images * 4))
+
+    class Constant(make.flat):
+        def forward(self, images):
+            return super().forward(images * 0)
+
+    for kind in (Stepped, Constant):
+        gallery = Gallery.build(Ranker(kind(torch.randn(3, 16).double()), "euclidean"), pictures)
+        first = gallery.search(gallery.embeddings[:8], 1)
+        options = {"gallery_ids": torch.arange(8), "targets": first}
+        found = attack(gallery, pictures[:8], QueryRaise(), Threat(0.03), **options)
+        assert found.zero_gradient.all()
+        assert found.gradient_note() is not None
+
+
 @pytest.mark.parametrize(
     ("metric", "spread", "limit"), [("rank", 10.0, "±3 points"), ("tau", 0.2, "±0.05")], ids=["rank", "tau"]
 )
@@ -139,6 +168,13 @@ def test_a_wide_interval_of_a_headline_figure(result, metric, spread, limit):
     assert limit in flags[0].text
     assert check_attack(wide, "qa+ at 8/255", headline=False) == []
     assert check_attack(with_values(result, [-spread, spread] * 100, metric), "x", headline=True) == []
+
+
+def test_more_trials_are_not_asked_for_where_there_are_none(result):
+    (flag,) = check_attack(with_values(result, [0.0, 100.0] * 30), "x", headline=True)
+    assert flag.text.endswith("every item of the gallery is attacked; only a larger one makes it narrower")
+    (flag,) = check_attack(with_values(result, [0.0, 100.0] * 10), "x", headline=True)
+    assert flag.text.endswith("more trials make it narrower")
 
 
 def test_one_trial_is_too_wide_and_shifts_are_never(result):
@@ -217,6 +253,20 @@ def test_a_reference_method_is_called_by_its_name():
     assert flag.text.startswith("the search of this audit does worse than SPSA on the same attacks")
 
 
+@pytest.mark.parametrize(("count", "expected"), [(2, []), (5, []), (6, ["strong-loses"])])
+def test_a_few_attacks_that_happen_to_be_alike_prove_no_loss(count, expected):
+    weak, strong = (AttackFigures(values=[value] * count) for value in (20.0, 21.0))
+    assert kinds(check_reference(strong, weak, spec("qa+"), "x")) == expected
+
+
+@pytest.mark.parametrize(("goal", "least"), [("qa+", 0.05), ("oa", -0.01)])
+def test_a_loss_too_small_to_matter_is_none(goal, least):
+    weak = AttackFigures(values=[0.5] * 40)
+    for share, expected in ((0.5, []), (2.0, ["strong-loses"])):
+        strong = AttackFigures(values=[0.5 + share * least] * 40)
+        assert kinds(check_reference(strong, weak, spec(goal), "x")) == expected
+
+
 # -- two kinds of attackers ------------------------------------------------------------------------
 
 
@@ -259,6 +309,16 @@ def test_a_gain_of_the_black_box_within_chance_is_none():
     assert check_knowledge(black, white, "x") == []
     one = AttackFigures(values=[1.0], targets=[[0, 1]])
     assert check_knowledge(one, white, "x") == []
+
+
+def test_rounding_and_few_attacks_prove_nothing_about_the_white_box():
+    wanted = [[0, 1, 2]] * 20
+    single = AttackFigures(values=torch.full((20,), 0.6).tolist(), targets=wanted)  # 0.6000000238
+    double = AttackFigures(values=[0.6] * 20, targets=wanted)
+    assert check_knowledge(single, double, "x") == []
+    for count, expected in ((2, []), (5, []), (6, ["black-box-beats-white-box"])):
+        black = AttackFigures(values=[0.8] * count, targets=wanted[:count])
+        assert kinds(check_knowledge(black, double, "x")) == expected
 
 
 # -- budgets ---------------------------------------------------------------------------------------
@@ -306,6 +366,18 @@ def test_figures_without_an_interval_are_left_out():
     assert check_curve([unknown, summary("qa+", 8, 80)]) == []
 
 
+def test_figures_at_their_end_do_not_get_worse_by_a_trifle():
+    done = summary("qa+", 4, 0.0, half=0.0)
+    assert check_curve([done, summary("qa+", 8, 0.04, half=0.0)]) == []
+    assert kinds(check_curve([done, summary("qa+", 8, 0.2, half=0.05)])) == ["larger-is-weaker"]
+
+
+def test_a_few_attacks_at_each_budget_are_not_compared():
+    for trials, expected in ((2, []), (6, ["larger-is-weaker"])):
+        few = [summary("oa", level, tau, half=0.0, trials=trials) for level, tau in ((4, 0.6), (8, 0.2))]
+        assert kinds(check_curve(few)) == expected
+
+
 # -- nothing changed -------------------------------------------------------------------------------
 
 
@@ -320,6 +392,11 @@ def test_the_figure_without_any_change(goal, right, wrong):
     assert (flag.kind, flag.cell) == ("baseline", f"{goal} at 0/255")
     assert f"{wrong:.2f} where" in flag.text
     assert check_baseline(summary(goal, 1, wrong, half)) == []
+
+
+def test_a_few_random_orders_that_happen_to_be_alike_are_no_wrong_ranks():
+    for trials, expected in ((2, []), (5, []), (6, ["baseline"])):
+        assert kinds(check_baseline(summary("oa", 0, 0.2, half=0.0, trials=trials))) == expected
 
 
 def test_goals_without_a_known_baseline_and_single_attacks_say_nothing():

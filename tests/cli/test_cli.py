@@ -53,6 +53,7 @@ CONTRACT = {
     *("device", "model", "data", "metric", "before", "after", "ci95", "rank_before", "rank_after", "sp_rank"),
     *("tau_before", "tau", "mean_rank_before", "mean_rank", "shift", "seconds", "model_seconds", "peak_mb"),
     *("schema", "versions", "gallery_size", "notes", "queries_spent", "queries_max", "curve"),
+    *("checks", "checks_differing", "tau_again"),
 }
 COMMANDS = ("train", "attack", "attack-service", "audit", "evaluate", "reproduce", "serve", "data", "zoo")
 

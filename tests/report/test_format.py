@@ -90,6 +90,19 @@ def test_the_table_has_a_line_for_each_figure():
     assert "Kendall's tau" in drawn(attack_table(white_box))
 
 
+def test_the_figure_of_images_asked_again_is_shown_where_answers_differ():
+    same = replace(OA, checks=200, checks_differing=0, tau_again=0.37)
+    assert (
+        attack_remarks(same)[1]
+        == "200 queries asked an image again; the answer differed in 0 of 1,000 attacks"
+    )
+    assert "asked again" not in drawn(attack_table(same))
+    other = replace(same, checks_differing=970, tau_again=-0.02)
+    rows = drawn(attack_table(other)).splitlines()
+    assert any("the same images, asked again" in row and "−0.02" in row for row in rows)
+    assert "the answer differed in 970 of 1,000 attacks" in attack_remarks(other)[1]
+
+
 @pytest.mark.parametrize(
     ("goal", "metric", "label"),
     [

@@ -438,6 +438,14 @@ def contents(folder):
     return {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
+def test_names_that_are_no_text_are_escaped_in_every_file(tmp_path):
+    command = "rankproof audit --model caf\udce9 --out \x1b[2J"
+    place = audit(model="caf\udce9", command=command, strips=[]).save(tmp_path)
+    assert "caf\\udce9" in place.read_text(encoding="utf-8")
+    values = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert (values["model"], values["command"]) == ("caf\udce9", command)
+
+
 @pytest.mark.parametrize("fails_at", range(3))
 def test_a_write_that_fails_leaves_the_earlier_report(tmp_path, monkeypatch, fails_at):
     audit(strips=[strip()]).save(tmp_path)

@@ -524,6 +524,7 @@ def test_a_checkpoint_can_be_given(again):
     assert record.values == again.record(1, "ct-ca+-w1-eps0.1").values
     for words, fragment in (
         (["--model", f"yours={place}"], "the table has no such model; it has mine"),
+        (["--data", "photos=x", "--dry-run"], "--data photos: the table has no such data set; it has "),
         (["--model", "mine"], "expected NAME=PATH"),
     ):
         result = CliRunner().invoke(app, ["reproduce", "tiny/table5", "--recipes", "recipes", *words])

@@ -1,5 +1,6 @@
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -73,8 +74,9 @@ def go(service, clock, photos):
     return run
 
 
-def distinct(service):
-    return len(service.answered) == len(set(service.answered))
+def distinct(service, checks):
+    # Whether no image was answered twice, but for those that were asked again on purpose.
+    return len(service.answered) == len(set(service.answered)) + checks
 
 
 def test_the_report_is_that_of_the_local_attack_with_null_where_nothing_is_known(
@@ -123,7 +125,8 @@ def test_what_is_saved(go, service, collection):
 def test_a_quota_on_the_third_of_five_attacks(go, service, pictures):
     five = [filled(Path("five"), pictures[:5])]
     uninterrupted = go(queries=five, journal=Path("other"))
-    for_two = sum(uninterrupted.result.log.spent.tolist()[:2])
+    checks = uninterrupted.result.log.repeats.count.tolist()
+    for_two = sum(uninterrupted.result.log.spent.tolist()[:2]) + sum(checks[:2])
     service.sent.clear()
     service.answered.clear()
     service.faults = [None] * (for_two + 4) + [USED_UP]
@@ -137,8 +140,9 @@ def test_a_quota_on_the_third_of_five_attacks(go, service, pictures):
     report = go(queries=five)
     assert torch.equal(report.result.adversarial, uninterrupted.result.adversarial)
     assert torch.equal(report.result.log.spent, uninterrupted.result.log.spent)
-    assert distinct(service)
-    assert for_two + 4 <= done < len(service.answered) <= BUDGET * 5
+    assert torch.equal(report.result.log.repeats.after, uninterrupted.result.log.repeats.after)
+    assert distinct(service, sum(checks))
+    assert for_two + 4 <= done < len(service.answered) <= (BUDGET + 2) * 5
     assert report.to_json()["service"]["calls"] == len(service.sent)
 
 
@@ -151,14 +155,14 @@ def test_a_quota_that_is_used_up_from_the_start(go, service):
 
 def test_the_cap_leaves_room_for_some_repetitions_only(go, service):
     service.faults = [(503, {}, "")] * 300
-    for _ in range(3):
+    for _ in range(4):
         with pytest.raises(UnreachableError, match=r"no answer after 12 tries.*goes on from there"):
             go()
-    with pytest.raises(CapReachedError, match="cap of 46 calls is reached"):
+    with pytest.raises(CapReachedError, match="cap of 50 calls is reached"):
         go()
     with pytest.raises(CapReachedError, match="cap of 9 calls is reached"):
         go(cap=9)
-    assert len(service.sent) == 24 + 2 + 20
+    assert len(service.sent) == 24 + 4 + 2 + 20
 
 
 def test_a_search_without_its_answers_is_not_gone_on_with(go):
@@ -219,6 +223,56 @@ def test_secrets_are_not_written(go, service):
     report.save(Path("out"))
     for path in [*Path("out").rglob("*"), *Path("journal").rglob("*")]:
         assert path.is_dir() or b"k-secret" not in path.read_bytes()
+
+
+# -- a service that answers the same image differently
+
+
+class Random:
+    """Answers in a random order, always or now and then."""
+
+    def __init__(self, share=1.0, seed=0):
+        self.share, self.random = share, random.Random(seed)
+
+    def __call__(self, ids):
+        return self.random.sample(ids, len(ids)) if self.random.random() < self.share else ids
+
+
+def test_a_service_that_answers_at_random_is_named_with_the_figure_to_trust(go, service, pictures):
+    plain, shuffled = service.ids, Random()
+    service.ids = lambda file: shuffled(plain(file))
+    one_by_one = RateLimit(concurrency=1)  # so that the random answers come in the same order
+    report = go(queries=[filled(Path("eight"), pictures[:8])], budget=30, rate_limit=one_by_one)
+    cell, repeats = report.to_json(), report.result.log.repeats
+    assert distinct(service, cell["checks"])
+    assert cell["checks"] > 12
+    assert cell["tau"] > 0.4
+    assert abs(cell["tau_again"]) < 0.4 < cell["tau"] - cell["tau_again"]
+    assert cell["checks_differing"] >= 7
+    assert [strip["tau_again"] for strip in cell["attacks"]] == repeats.after.tolist()
+    (note,) = [note for note in cell["notes"] if "the same image" in note]
+    assert f"differed in {cell['checks_differing']} of 8 attacks" in note
+    assert f"told {cell['tau']:.2f}, have {cell['tau_again']:.2f} when asked again" in note
+
+
+def test_a_stopped_search_asks_nothing_again_that_it_has_asked_again(go, service):
+    plain, shuffled = service.ids, Random()
+    service.ids = lambda file: shuffled(plain(file))
+    first = go()
+    sent = len(service.sent)
+    again = go()
+    assert len(service.sent) == sent
+    assert distinct(service, first.to_json()["checks"])
+    assert again.to_json()["notes"] == first.to_json()["notes"]
+    assert torch.equal(again.result.log.repeats.after, first.result.log.repeats.after)
+
+
+def test_a_cap_that_is_just_enough_for_the_budgets_is_kept_for_them(go, service):
+    report = go(cap=BUDGET * COUNT + 3)
+    assert distinct(service, 0)
+    assert report.to_json()["checks"] is report.to_json()["tau_again"] is None
+    assert any("--cap leaves no room for 2 calls an image" in note for note in report.result.notes)
+    assert go(cap=BUDGET * COUNT + 4, journal=Path("other")).to_json()["checks"] is not None
 
 
 # -- images
@@ -288,7 +342,8 @@ def test_the_command(serve, service, photos):
     again = call(*live(port, photos))
     assert again.exit_code == 0
     assert "tau_S of what is seen" in again.stdout
-    assert distinct(service)
+    assert f"{cell['checks']} queries asked an image again; the answer differed in 0 of 2" in again.stdout
+    assert distinct(service, cell["checks"])
 
 
 def test_the_wanted_order_and_the_key(serve, service, photos, monkeypatch):
@@ -323,7 +378,10 @@ def test_an_adapter_may_name_the_place(serve, service, photos):
         (("--grid",), "--grid: a model is attacked by `rankproof attack"),
         (("--steps=9",), "--steps: a model is attacked by `rankproof attack"),
         (("--method", "pgd"), "--method 'pgd' needs gradients; known: auto, "),
-        (("--method", "best"), "--method 'best' is unknown"),
+        (
+            ("--method", "best"),
+            "--method 'best' is unknown; known: auto, thompson, rand, beta, pso, nes, spsa",
+        ),
         (("--visible", "inf"), "--visible inf: a running service shows no whole ranking"),
         (("--concurrency", "0"), "--concurrency must be at least 1"),
         (("--per-second", "0"), "per_second must be above 0"),
@@ -421,6 +479,6 @@ def test_a_killed_attack_goes_on(serve, service, photos, tmp_path):
     assert done.exit_code == 0, done.stderr
     cell = json.loads(done.stdout)
     # At most the two calls that were under way when it died were made again.
-    assert len(service.sent) - len(set(service.sent)) <= 2
+    assert len(service.sent) - len(set(service.sent)) <= 2 + cell["checks"]
     assert sent < len(service.sent) == cell["service"]["calls"]
     assert cell["attacks"] == json.loads(call(*words, "--journal", "afresh").stdout)["attacks"]

@@ -94,7 +94,8 @@ def test_twenty_attacks_on_the_service_are_the_local_ones(running, connected, mo
     assert torch.equal(found.log.scores.nan_to_num(9), local.log.scores.nan_to_num(9))
     ids = [[int(str(wired.name(number))) for number in row] for row in found.targets.tolist()]
     assert ids == local.targets.tolist()
-    assert cache.calls == int(found.log.spent.sum())
+    assert cache.calls == int(found.log.spent.sum()) + int(found.log.repeats.count.sum())
+    assert not found.log.repeats.differs.any()  # the service is a function of its images
 
 
 def test_its_quota_is_understood(running, connected):

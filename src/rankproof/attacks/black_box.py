@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from rankproof.attacks.batch import ONLY_CANDIDATES, AttackBatch
+from rankproof.attacks.repeats import EQUAL, RepeatFn, Repeats, repeat_fn
 from rankproof.attacks.result import AttackResult, QueryLog
-from rankproof.attacks.search_state import WRITE_EVERY, SearchStateFile
+from rankproof.attacks.search_state import WRITE_EVERY, SearchStateFile, SearchStateWriter
 from rankproof.checks import check_ids
 from rankproof.errors import RankproofError
 from rankproof.goals.base import Goal
 from rankproof.goals.order import Reorder
 from rankproof.methods.black_box.base import BlackBoxMethod
-from rankproof.methods.black_box.search import Search, SearchHistory
+from rankproof.methods.black_box.search import Search, SearchHistory, SearchInterruptedError
 from rankproof.methods.black_box.subspace import Subspace
 from rankproof.oracles import BudgetedOracle, Cached, LocalOracle, Oracle, TrackedItems
 from rankproof.parameters import Checked, Count, Weight
@@ -41,12 +42,15 @@ class SearchOptions(Checked):
         subspace: where to search; None is the method's own rule.
         folder: keeps the search in progress, or None.
         every: seconds between two writings of it.
+        repeat: whether the clean and the best image are asked again, outside the budget, by which a search
+            system that answers at random is found; a local gallery never is.
     """
 
     budget: Count | None = None
     subspace: Subspace | None = None
     folder: Path | None = None
     every: Weight = WRITE_EVERY
+    repeat: bool = True
 
     def check_unused(self) -> None:
         """Raise where a white-box attack is given one of them."""
@@ -89,12 +93,13 @@ def run(
         subspace=search.subspace or method.subspace(shape),
         seed=seed,
         options=search,
+        repeat=repeat_fn(oracle) if search.repeat else None,
         progress=lambda spent: progress(spent, budget * len(batch)),
     )
     rows = torch.arange(len(batch))
     chunks = rows.split(max(1, min(SIDE_BY_SIDE, MEMORY // (50 * math.prod(shape)))))
     result = AttackResult.concat([_attack_chunk(job, batch.take(chunk), chunk) for chunk in chunks])
-    return replace(result, notes=_notes(job))
+    return replace(result, notes=_notes(job)).with_repeat_note()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +113,12 @@ class _Job:
     subspace: Subspace
     seed: int
     options: SearchOptions
+    repeat: RepeatFn | None
     progress: Callable[[int], None]
 
 
 def _attack_chunk(job: _Job, batch: AttackBatch, rows: Rows) -> AttackResult:
-    """Attack the images of one chunk, which stand at `rows` among all: look, search, check, measure."""
+    """Attack the images of one chunk, which stand at `rows` among all: look, search, ask again, measure."""
     begin = time.perf_counter()
     original = job.threat.start(batch.images)
     state_file = SearchStateFile.open(
@@ -142,22 +148,27 @@ def _attack_chunk(job: _Job, batch: AttackBatch, rows: Rows) -> AttackResult:
     )
     with state_file.writing(clean, wanted, search.begin(clean)) as writer:
         job.oracle.spent.update(zip(rows.tolist(), writer.state.history.spent.tolist(), strict=True))
+        tracked = TrackedItems(rows, wanted, batch.excluded)
+        _ask_again(job, writer, "clean", original, tracked)
         while not search.done(writer.state):
             writer.keep(search.step(writer.state))
-    history = writer.state.history
+        history = writer.state.history
+        _ask_again(job, writer, "best", history.images, tracked, known=(original, "clean"))
     job.threat.check(history.images, original)
     seconds = state_file.seconds + time.perf_counter() - begin
-    return _result(job, batch, _Outcome(original, wanted, clean, history, seconds))
+    return _result(job, batch, _Outcome(original, wanted, clean, history, writer.repeated, seconds))
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    """The end of a search: original images, chosen items, feedback on the clean images, history."""
+    """The end of a search: original images, chosen items, feedback on the clean images, history, places of
+    images that were asked again."""
 
     original: Tensor
     wanted: Ids
     clean: Feedback
     history: SearchHistory
+    repeated: dict[str, Tensor]
     seconds: float
 
 
@@ -194,7 +205,55 @@ def _result(job: _Job, batch: AttackBatch, outcome: _Outcome) -> AttackResult:
             budget=job.oracle.budget,
             spent=history.spent,
             scores=history.scores,
+            repeats=None if job.repeat is None else _repeats(job, outcome),
         ),
+    )
+
+
+def _ask_again(
+    job: _Job,
+    writer: SearchStateWriter,
+    name: str,
+    images: Tensor,
+    tracked: TrackedItems,
+    known: tuple[Tensor, str] | None = None,
+) -> None:
+    """Ask images (b, c, h, w) again, unless a stored search has done it: their places, kept by a name.
+
+    Args:
+        known: images whose places are kept by another name; equal ones are not asked once more.
+    """
+    if job.repeat is None or name in writer.repeated:
+        return
+    places, rows = tracked.ids.clone(), torch.ones(len(images), dtype=torch.bool)
+    if known is not None:
+        places, rows = writer.repeated[known[1]].clone(), (images != known[0]).flatten(1).any(1)
+    try:
+        if bool(rows.any()):
+            excluded = None if tracked.excluded is None else tracked.excluded[rows]
+            asked = TrackedItems(tracked.attacks[rows], tracked.ids[rows], excluded)
+            places[rows] = job.repeat(images[rows, None], asked)[:, 0].to(places)
+    except Exception as error:
+        message = f"the search system failed when the {name} image was asked again: {error}"
+        raise SearchInterruptedError(message, writer.state) from error
+    writer.repeated[name] = places
+
+
+def _repeats(job: _Job, outcome: _Outcome) -> Repeats:
+    """What the images that were asked again showed, beside what they showed before."""
+    history, clean = outcome.history, outcome.clean
+    places = {name: places[:, None] for name, places in outcome.repeated.items()}
+    before, after = (job.goal.score(places[name], job.oracle.visible)[:, 0] for name in ("clean", "best"))
+    changed = (history.images != outcome.original).flatten(1).any(1)
+    # Compared as the goal scores them: `top` skips repeated ids, which move the places of the others.
+    orders = [look.argsort(dim=2, stable=True) for look in (places["clean"], clean.places)]
+    unseen = [look >= (job.oracle.visible or math.inf) for look in (places["clean"], clean.places)]
+    elsewhere = ((orders[0] != orders[1]) | (unseen[0] != unseen[1])).flatten(1).any(1)
+    return Repeats(
+        count=1 + changed.long(),
+        before=before,
+        after=after,
+        differs=elsewhere | ((after.double() - history.score.double()).abs() > EQUAL),
     )
 
 

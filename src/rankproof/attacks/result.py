@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rankproof.attacks.repeats import Repeats
 from rankproof.attacks.summary import AttackSummary
 from rankproof.errors import RankproofError
 from rankproof.goals.base import LETTERS
@@ -26,6 +27,12 @@ STORED = {
 }
 OPTIONAL = {"gallery_ids": "index", "perturbation": "perturbation"}
 LOGGED = {"spent": "queries", "scores": "scores"}
+REPEATED = {
+    "count": "checks",
+    "before": "check_tau_before",
+    "after": "check_tau",
+    "differs": "check_differs",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,23 +44,37 @@ class QueryLog:
         budget: Q, queries each attack may spend.
         spent: (b,) queries really spent, the clean one included.
         scores: (b, Q) tau_S of every query in its order, NaN where none was spent.
+        repeats: the answers to images that were asked again, outside Q; None where none was.
     """
 
     visible: int | str
     budget: int
     spent: Tensor
     scores: Tensor
+    repeats: Repeats | None = None
 
     def take(self, rows: Tensor) -> "QueryLog":
         """The attacks at some rows."""
         rows = rows.to(self.spent.device)
-        return replace(self, spent=self.spent[rows], scores=self.scores[rows])
+        repeats = None if self.repeats is None else self.repeats.take(rows)
+        return replace(self, spent=self.spent[rows], scores=self.scores[rows], repeats=repeats)
 
     @classmethod
     def concat(cls, logs: Sequence["QueryLog"]) -> "QueryLog":
         """One log of several parts of the same attack."""
         spent, scores = ([getattr(log, name) for log in logs] for name in ("spent", "scores"))
-        return replace(logs[0], spent=torch.cat(spent), scores=torch.cat(scores))
+        repeats = [log.repeats for log in logs if log.repeats is not None]
+        return replace(
+            logs[0],
+            spent=torch.cat(spent),
+            scores=torch.cat(scores),
+            repeats=Repeats.concat(repeats) if len(repeats) == len(logs) else None,
+        )
+
+    @property
+    def best(self) -> Tensor:
+        """(b,) the highest score of each attack."""
+        return torch.nan_to_num(self.scores, nan=-math.inf).amax(1)
 
     def curve(self) -> tuple[tuple[int, float], ...]:
         """The mean best score after so many queries: ((1, tau), (2, tau), (5, tau), ...)."""
@@ -80,7 +101,8 @@ class AttackResult:
         preserved: (b, g) items to keep in place.
         before, after: figures by name: "rank" (b, m) and "sp_rank" (b, g) in %, "tau", "mean_rank", "shift",
             "distance" to the target, "hit" (R@1, 0 or 1) and "kept" (in the first 4 others, 0 or 1) (b,).
-        zero_gradient: (b,) attacks that never saw a usable gradient.
+        zero_gradient: (b,) attacks that never saw a usable gradient, though their goal did not hold from the
+            start.
         gallery_size: |X|; 0 where it is unknown, as behind a service.
         device: where it ran.
         seconds: time of the attack alone.
@@ -125,13 +147,15 @@ class AttackResult:
         def part(values: Tensor) -> Tensor:
             return values[chosen.to(values.device)]
 
+        own = self.repeat_note()
         return self._with(
             {name: part(getattr(self, name)) for name in STORED},
+            notes=tuple(note for note in self.notes if note != own),
             gallery_ids=None if self.gallery_ids is None else part(self.gallery_ids),
             before={name: part(values) for name, values in self.before.items()},
             after={name: part(values) for name, values in self.after.items()},
             log=None if self.log is None else self.log.take(chosen),
-        )
+        ).with_repeat_note()
 
     @classmethod
     def concat(cls, parts: Sequence["AttackResult"]) -> "AttackResult":
@@ -154,12 +178,13 @@ class AttackResult:
             after={name: torch.cat([part.after[name] for part in parts]) for name in first.after},
             log=QueryLog.concat(logs) if logs else None,
         )
+        notes = (note for part in parts for note in part.notes if note != part.repeat_note())
         return replace(
             whole,
             steps=max(part.steps for part in parts),
             seconds=sum(part.seconds for part in parts),
-            notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
-        )
+            notes=tuple(dict.fromkeys(notes)),
+        ).with_repeat_note()
 
     def _with(self, arrays: Mapping[str, Tensor], **more: Any) -> "AttackResult":
         """This attack with other rows."""
@@ -220,6 +245,7 @@ class AttackResult:
     def summary(self) -> AttackSummary:
         """The means; what a result cannot know (model, data, cost) is None, for `dataclasses.replace`."""
         mean, log = self.mean, self.log
+        repeats = None if log is None else log.repeats
         before, after = (
             {name: float(values.double().mean()) for name, values in figures.items()}
             for figures in (self.before, self.after)
@@ -235,6 +261,9 @@ class AttackResult:
             budget=None if log is None else log.budget,
             queries_spent=None if log is None else float(log.spent.double().mean()),
             queries_max=None if log is None else int(log.spent.max()),
+            checks=None if repeats is None else int(repeats.count.sum()),
+            checks_differing=None if repeats is None else int(repeats.differs.sum()),
+            tau_again=None if repeats is None else float(repeats.after.double().mean()),
             trials=len(self),
             seed=self.seed,
             device=self.device,
@@ -261,13 +290,23 @@ class AttackResult:
         """A note on the attacks that never saw a usable gradient.
 
         Args:
-            tolerated: share of such attacks up to which there is no note: the gradient of a goal that is
-                reached already is zero, too.
+            tolerated: share of such attacks up to which there is no note.
         """
         count = int(self.zero_gradient.sum())
         if count <= tolerated * len(self):
             return None
         return f"{count} of {len(self)} attacks never saw a usable gradient: this figure may be false"
+
+    def repeat_note(self) -> str | None:
+        """A warning where the same image got different answers; the figure is then too high."""
+        if self.log is None or self.log.repeats is None:
+            return None
+        return self.log.repeats.note(self.log.scores[:, 0], self.log.best)
+
+    def with_repeat_note(self) -> "AttackResult":
+        """This result, with `repeat_note` among its notes where there is one."""
+        note = self.repeat_note()
+        return self if note is None else replace(self, notes=(*self.notes, note))
 
     def save(self, folder: str | Path, summary: AttackSummary | None = None) -> Path:
         """Write `attack.npz` and `result.json`, so that anybody can check a figure.
@@ -278,6 +317,8 @@ class AttackResult:
         stored = {key: getattr(self, name) for name, key in {**STORED, **OPTIONAL}.items()}
         if self.log is not None:
             stored |= {key: getattr(self.log, name) for name, key in LOGGED.items()}
+            if self.log.repeats is not None:
+                stored |= {REPEATED[name]: values for name, values in self.log.repeats.arrays().items()}
         for when, figures in (("before", self.before), ("after", self.after)):
             stored |= {f"{when}_{name}": values for name, values in figures.items()}
         arrays = {name: values.cpu().numpy() for name, values in stored.items() if values is not None}
@@ -300,7 +341,9 @@ class AttackResult:
         arrays = read_arrays(folder / ARRAYS)
         log = None
         if summary.visible is not None and summary.budget is not None:
-            more = {name: arrays[key] for name, key in LOGGED.items()}
+            more: dict[str, Any] = {name: arrays[key] for name, key in LOGGED.items()}
+            if REPEATED["count"] in arrays:
+                more["repeats"] = Repeats(**{name: arrays[key] for name, key in REPEATED.items()})
             log = QueryLog(visible=summary.visible, budget=summary.budget, **more)
 
         def figures(when: str) -> dict[str, Tensor]:

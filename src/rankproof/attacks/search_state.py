@@ -63,6 +63,16 @@ class SearchStateFile:
         return Feedback(self.stored["clean_places"], self.stored["clean_score"]), self.stored["wanted"]
 
     @property
+    def repeated(self) -> dict[str, Tensor]:
+        """Places that images had when they were asked again, by what the images are."""
+        prefix = "again_"
+        return {
+            name.removeprefix(prefix): places
+            for name, places in self.stored.items()
+            if name.startswith(prefix)
+        }
+
+    @property
     def seconds(self) -> float:
         """Time spent before."""
         return float(self.stored["seconds"]) if self.stored else 0.0
@@ -97,6 +107,7 @@ class SearchStateWriter:
 
     def __init__(self, file: SearchStateFile, clean: Feedback, wanted: Ids, state: SearchState) -> None:
         self.file, self.clean, self.wanted, self.state = file, clean, wanted, state
+        self.repeated = file.repeated
         self.begun = self.written = time.monotonic()
 
     def keep(self, state: SearchState) -> None:
@@ -117,6 +128,7 @@ class SearchStateWriter:
             "running": self.state.running.numpy(),
             "number": np.array(self.state.number),
             "seconds": np.array(self.file.seconds + time.monotonic() - self.begun),
+            **{f"again_{name}": places.numpy() for name, places in self.repeated.items()},
         }
         for prefix, value in (("trace", self.state.history), ("state", self.state.method_state)):
             arrays |= {f"{prefix}_{name}": tensor.numpy() for name, tensor in value.arrays().items()}

@@ -39,6 +39,9 @@ class AttackSummary:
         visible: N of a black-box attack, "inf" where the whole ranking is shown.
         budget: Q, queries each attack may spend.
         queries_spent, queries_max: queries really spent, on average and at most.
+        checks: queries outside the budget that asked the clean and the best images again, in all.
+        checks_differing: attacks in which one of these got another answer than before.
+        tau_again: tau_S of the best images, asked again.
         trials: T, how many images were attacked.
         seed: all choices and random numbers come from it.
         device: where it ran.
@@ -72,6 +75,9 @@ class AttackSummary:
     budget: int | None = None
     queries_spent: float | None = None
     queries_max: int | None = None
+    checks: int | None = None
+    checks_differing: int | None = None
+    tau_again: float | None = None
     trials: int
     seed: int
     device: str

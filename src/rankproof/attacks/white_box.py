@@ -74,6 +74,7 @@ def _attack_chunk(job: _Job, batch: AttackBatch) -> _Part:
             bound = batch.bind(job.goal, job.gallery, clean, job.seed)
         output = _allowed(_search(job, bound, original, batch.rng_keys.tolist()), original, threat)
         seconds = time.perf_counter() - begin
+        zero_gradient = output.zero_gradient & ~_fulfilled(job, bound, original, output, batch)
         with torch.no_grad():
             before, after = bound.metrics(clean), bound.metrics(ranker.embed(output.images))
     result = AttackResult(
@@ -91,7 +92,7 @@ def _attack_chunk(job: _Job, batch: AttackBatch) -> _Part:
         preserved=bound.preserved,
         before={name: values.cpu() for name, values in before.items()},
         after={name: values.cpu() for name, values in after.items()},
-        zero_gradient=output.zero_gradient,
+        zero_gradient=zero_gradient,
         gallery_size=len(job.gallery),
         device=ranker.device.type,
         seconds=seconds,
@@ -112,11 +113,39 @@ def _search(job: _Job, bound: BoundGoal, original: Tensor, rng_keys: list[int]) 
     if threat.eps == 0:
         untouched = torch.zeros(len(original), dtype=torch.bool, device=original.device)
         return MethodOutput(original, 0, untouched)
-    initial = original
-    if bound.stationary:
-        noise = uniforms(job.seed, rng_keys, "start", original.shape[1:]).to(original)
-        initial = threat.project(original + min(NUDGE, threat.eps) * noise, original)
+    initial = _initial(job, bound, original, rng_keys)
     return job.method.run(original, initial, objective, threat, seed=job.seed, rng_keys=rng_keys)
+
+
+def _initial(job: _Job, bound: BoundGoal, original: Tensor, rng_keys: list[int]) -> Tensor:
+    """Where the search starts: the clean images, or beside them where these are stationary."""
+    if not bound.stationary:
+        return original
+    noise = uniforms(job.seed, rng_keys, "start", original.shape[1:]).to(original)
+    return job.threat.project(original + min(NUDGE, job.threat.eps) * noise, original)
+
+
+def _fulfilled(
+    job: _Job, bound: BoundGoal, original: Tensor, output: MethodOutput, batch: AttackBatch
+) -> Tensor:
+    """(b,) attacks whose goal holds where the search starts, so that a gradient of 0 is the right one.
+
+    Such a loss is 0 with a gradient of 0. So is the loss of an encoder that gives all images one embedding;
+    there the embedding has no gradient either, and the figure is to be doubted.
+    """
+    nowhere = torch.zeros_like(output.zero_gradient)
+    if not bool(output.zero_gradient.any()):
+        return nowhere
+    images = _initial(job, bound, original, batch.rng_keys.tolist()).detach().requires_grad_(True)
+    z = job.gallery.ranker.embed(images)
+    if not z.requires_grad:
+        return nowhere
+    directions = torch.arange(1, z.shape[1] + 1, device=z.device).cos().to(z)  # (d,) any that is not special
+    (gradient,) = torch.autograd.grad((z * directions).sum(), images, materialize_grads=True)
+    usable = (torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0) != 0).flatten(1).any(1)
+    with torch.no_grad():
+        loss = bound.evaluate(z.detach(), None).loss
+    return usable & (loss == 0)
 
 
 def _allowed(output: MethodOutput, original: Tensor, threat: Threat) -> MethodOutput:

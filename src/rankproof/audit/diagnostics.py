@@ -19,6 +19,8 @@ SAMPLE = 200  # gallery items looked at
 COLLAPSED = 0.01  # spread of all distances relative to the length of the embeddings
 TIES = 0.01
 WIDE = {"rank": 3.0, "tau": 0.05}  # half widths of a 95 % interval; other figures have no scale of their own
+ENOUGH = 6  # attacks that are compared: the chance that fewer all differ in one direction is above 5 %
+LEAST = {"rank": 0.05, "tau": 0.01}  # differences below are real perhaps, but no reason to doubt a figure
 WIDE_BLACK_BOX = 0.15  # of tau_S: a black-box attack costs so much that there are fewer of them
 
 
@@ -100,7 +102,10 @@ def check_attack(result: AttackResult, label: str, *, headline: bool) -> list[Fl
     limit = WIDE.get(result.metric, math.inf) if result.log is None else WIDE_BLACK_BOX
     if headline and not result.mean.half_width <= limit:
         unit = " points" if result.metric == "rank" else ""
-        text = f"the 95 % interval is wider than ±{limit:g}{unit}; more trials make it narrower"
+        remedy = "more trials make it narrower"
+        if result.gallery_size and len(result) >= result.gallery_size:
+            remedy = "every item of the gallery is attacked; only a larger one makes it narrower"
+        text = f"the 95 % interval is wider than ±{limit:g}{unit}; {remedy}"
         flags.append(Flag(kind="wide-interval", cell=label, text=text))
     return flags
 
@@ -119,10 +124,13 @@ def check_reference(
         goal: says whether a larger figure is a stronger attack.
         names: how the flag calls the two methods.
     """
-    if len(main.values) < 2:
+    if len(main.values) < ENOUGH:
         return []
-    gain = mean_interval(_sign(goal) * (torch.tensor(main.values) - torch.tensor(reference.values)))
-    if gain.high >= 0:
+    main_values, reference_values = (
+        torch.tensor(each.values, dtype=torch.float64) for each in (main, reference)
+    )
+    gain = mean_interval(_sign(goal) * (main_values - reference_values))
+    if gain.high >= 0 or -gain.mean < LEAST.get(goal.metric, 0.0):
         return []
     if main.sp_rank and mean_interval(torch.tensor(main.sp_rank) - torch.tensor(reference.sp_rank)).high < 0:
         return []
@@ -142,7 +150,10 @@ def check_knowledge(black_box: AttackFigures, white_box: AttackFigures, label: s
     """
     pairs = zip(black_box.values, white_box.values, black_box.targets, white_box.targets, strict=False)
     gains = [black - white for black, white, wanted, other in pairs if wanted == other]
-    if len(gains) < 2 or not mean_interval(torch.tensor(gains, dtype=torch.float64)).low > 0:
+    if len(gains) < ENOUGH:
+        return []
+    gain = mean_interval(torch.tensor(gains, dtype=torch.float64))
+    if not (gain.low > 0 and gain.mean >= LEAST["tau"]):
         return []
     text = (
         "the black box goes further than the white-box attack on the same images, which knows more: "
@@ -157,9 +168,11 @@ def check_curve(attacks: Sequence[AttackSummary]) -> list[Flag]:
     for smaller, larger in itertools.pairwise(sorted(attacks, key=lambda attack: attack.eps)):
         if smaller.interval is None or larger.interval is None:
             continue
+        if min(smaller.trials, larger.trials) < ENOUGH:
+            continue
         sign = _sign(smaller.spec)
         low, high = (sorted(sign * end for end in ends) for ends in (smaller.interval, larger.interval))
-        if high[1] < low[0]:
+        if high[1] < low[0] - LEAST.get(smaller.metric, 0.0):
             text = (
                 f"more budget ({format_eps(larger.eps)} instead of {format_eps(smaller.eps)}) gives a weaker "
                 "attack: the search fails there"
@@ -171,7 +184,7 @@ def check_curve(attacks: Sequence[AttackSummary]) -> list[Flag]:
 def check_baseline(attack: AttackSummary) -> list[Flag]:
     """Whether an attack that may change nothing has the figure it must have."""
     expected, after, ends = attack.spec.clean_value, attack.after, attack.interval
-    if expected is None or after is None or ends is None or attack.eps != 0:
+    if expected is None or after is None or ends is None or attack.eps != 0 or attack.trials < ENOUGH:
         return []
     slack = 2.1 * (ends[1] - ends[0]) / 2 + 1e-6
     if attack.metric == "rank":

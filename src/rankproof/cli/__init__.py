@@ -12,9 +12,10 @@ from rankproof.cli.audit import audit
 from rankproof.cli.data import data
 from rankproof.cli.evaluate import evaluate
 from rankproof.cli.options import RegistryCommand, expanded
+from rankproof.cli.output import FAILED, whole_output
 from rankproof.cli.reproduce import reproduce
 from rankproof.cli.serve import keys, serve
-from rankproof.cli.terminal import FAILED, say
+from rankproof.cli.terminal import say
 from rankproof.cli.train import train
 from rankproof.cli.zoo import zoo
 from rankproof.parallel import keep_freed_memory
@@ -46,7 +47,8 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line."""
     keep_freed_memory()
-    app()
+    with whole_output():
+        app()
 
 
 @app.callback()

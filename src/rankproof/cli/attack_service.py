@@ -89,7 +89,7 @@ class ServiceArguments:
         typer.Option(
             metavar="N",
             help="Largest number of calls in all, retries included. Default: the budgets of all images, a "
-            "tenth of them, and 20.",
+            "tenth of them, two for each image, and 20.",
         ),
     ] = None
     i_am_authorised: Annotated[

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from rankproof.cli.options import AsJson, DryRun, Eps, Seed, SystemArguments
+from rankproof.cli.output import echo, print_table
 from rankproof.cli.terminal import (
     as_typed,
     at_least_one,
@@ -117,7 +117,7 @@ def audit(
         if as_json:
             print_json(result.to_json())
             return
-        Console().print(audit_table(result))
+        print_table(audit_table(result))
         for flag in grouped(result.flags):
-            typer.echo(f"flag: {flag.cell or 'the audit'}: {flag.text}")
-        typer.echo(f"report: {page}")
+            echo(f"flag: {flag.cell or 'the audit'}: {flag.text}")
+        echo(f"report: {page}")

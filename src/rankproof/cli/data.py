@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from rankproof.cli.options import data_root
+from rankproof.cli.output import echo
 from rankproof.cli.terminal import progress, reported, writable
 
 
@@ -39,4 +40,4 @@ def data(
 
         with progress(f"downloading {name}") as show:
             folder = download(name, place, show)
-        typer.echo(folder)
+        echo(folder)

@@ -1,14 +1,15 @@
 """`rankproof evaluate`: how well a model retrieves, and how much of that is left under attack."""
 
 from dataclasses import replace
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from rankproof.cli.options import AsJson, Seed, SystemArguments, Trials
-from rankproof.cli.terminal import at_least_one, print_json, progress, reported, say
+from rankproof.cli.output import echo, print_table
+from rankproof.cli.terminal import at_least_one, print_json, progress, reported, say, writable
 from rankproof.errors import RankproofError
 
 if TYPE_CHECKING:
@@ -35,6 +36,12 @@ def evaluate(
         bool, typer.Option("--no-robustness", metavar="", help="Measure retrieval only, without attacks.")
     ] = False,
     as_json: AsJson = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Also write the object of --json to this file.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Measure how well a model retrieves, and its robustness score.
 
@@ -46,7 +53,7 @@ def evaluate(
     **Example**
 
     ```
-    rankproof evaluate --model runs/digits/model --trials 200
+    rankproof evaluate --model runs/digits/model --trials 200 --out runs/digits/evaluation.json
     rankproof evaluate --model zoo:fashion-mnist/c2f1-ct --data fashion-mnist --eps 8/255 --json
     ```
     """
@@ -55,11 +62,15 @@ def evaluate(
         for option, value in (("eps", eps), ("trials", trials)):
             if no_robustness and value is not None:
                 raise RankproofError(f"--{option} is about attacks; leave it or --no-robustness out")
+        if out is not None:
+            if out.is_dir():
+                raise RankproofError(f"--out {out}: is a folder; name a file in it")
+            writable(out.parent)
         begin = perf_counter()
         from rankproof.evaluation import accuracy, robustness_score
         from rankproof.evaluation.report import as_json as plain
         from rankproof.evaluation.robustness import TRIALS
-        from rankproof.io import versions
+        from rankproof.io import versions, write_json
         from rankproof.threat import parse_eps
 
         budget = None if eps is None else parse_eps(eps)
@@ -91,10 +102,14 @@ def evaluate(
             seconds=perf_counter() - begin,
             versions=versions(),
         )
+        if out is not None:
+            write_json(out, report, indent=2, allow_nan=False)
         if as_json:
             print_json(report)
-        else:
-            _print(report)
+            return
+        _print(report)
+        if out is not None:
+            echo(f"written to {out}")
 
 
 def _print(report: "JsonObject") -> None:
@@ -106,9 +121,9 @@ def _print(report: "JsonObject") -> None:
         how = (
             f"{report['method']}, {report['steps']} steps, {report['trials']:,} trials, seed {report['seed']}"
         )
-        typer.echo(f"attacked within {format_eps(report['eps'])}: {how}")
-    Console().print(evaluation_table(report))
+        echo(f"attacked within {format_eps(report['eps'])}: {how}")
+    print_table(evaluation_table(report))
     for flag in report["flags"]:
-        typer.echo(f"flag: {flag['cell'] or 'the model'}: {flag['text']}")
+        echo(f"flag: {flag['cell'] or 'the model'}: {flag['text']}")
     for note in report["notes"]:
-        typer.echo(f"note: {note}")
+        echo(f"note: {note}")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from rankproof.cli.options import AsJson, Device, DryRun, data_root
+from rankproof.cli.output import echo
 from rankproof.cli.terminal import as_typed, at_least_one, print_json, progress, reported, say, writable
 from rankproof.errors import RankproofError
 
@@ -156,7 +157,7 @@ def reproduce(
         if as_json:
             print_json(made.as_dict())
             return
-        typer.echo(f"{made.title}\n{made.summary}\n{work.out / made.page}")
+        echo(f"{made.title}\n{made.summary}\n{work.out / made.page}")
 
 
 def _pairs(option: str, pairs: list[str]) -> dict[str, str]:

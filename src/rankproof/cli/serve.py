@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rankproof.cli.options import SystemArguments
+from rankproof.cli.output import echo
 from rankproof.cli.terminal import progress, reported, say, writable
 
 if TYPE_CHECKING:
@@ -158,4 +159,4 @@ def keys(
         from rankproof.service.opening import open_database
 
         for line in key_command(open_database(index, folder), action, name, admin):
-            typer.echo(line)
+            echo(line)

@@ -24,6 +24,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from rankproof.cli.output import FAILED, complain, echo, print_table
 from rankproof.errors import RankproofError
 
 if TYPE_CHECKING:
@@ -31,13 +32,13 @@ if TYPE_CHECKING:
     from rankproof.io import JsonObject
     from rankproof.types import ProgressCallback
 
-FAILED, INTERRUPTED = 2, 130
+INTERRUPTED = 130
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 def say(text: str) -> None:
     """Print one line on stderr; stdout is for what a script reads."""
-    typer.echo(" ".join(text.split()), err=True)
+    complain(text)
 
 
 @contextmanager
@@ -147,14 +148,14 @@ def writable(folder: Path | None) -> None:
 
 def print_json(value: "JsonObject") -> None:
     """Print one JSON object on stdout."""
-    typer.echo(json.dumps(value, indent=2, allow_nan=False))
+    echo(json.dumps(value, indent=2, allow_nan=False))
 
 
 def print_attack(summary: "AttackSummary") -> None:
     """Print the figures of one attack as a table, with its notes."""
     from rankproof.report.format import attack_heading, attack_remarks, attack_table
 
-    typer.echo(attack_heading(summary))
-    Console().print(attack_table(summary))
+    echo(attack_heading(summary))
+    print_table(attack_table(summary))
     for line in attack_remarks(summary):
-        typer.echo(line)
+        echo(line)

@@ -1,7 +1,7 @@
 """`rankproof train`: trains an encoder and writes it as a checkpoint."""
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rankproof.cli.options import Data, Device, Seed, Size, SplitBy, data_root
+from rankproof.cli.output import echo
 from rankproof.cli.terminal import (
     at_least_one,
     duration,
@@ -255,7 +256,7 @@ def train(
                 say=log,
             )
         if group.leads:
-            typer.echo(f"{out}: R@1 {history[-1].recall_at_1:.1f} % after {len(history)} epochs")
+            echo(f"{out}: R@1 {history[-1].recall_at_1:.1f} % after {len(history)} epochs")
 
 
 def _check_numbers(arguments: Mapping[str, Any]) -> None:
@@ -292,7 +293,8 @@ def _arch_for(dataset: "Dataset") -> str:
 def _print_epoch(epoch: "Epoch", epochs: int) -> int:
     """Print the line of an epoch; returns its number."""
     place = f"epoch {epoch.number:>{len(str(epochs))}}/{epochs}"
-    typer.echo(f"{place}  loss {epoch.loss:.4f}  R@1 {epoch.recall_at_1:.1f} %  {epoch.seconds:.0f} s")
+    with suppress(RankproofError, typer.Exit):  # nobody reads it: the training goes on
+        echo(f"{place}  loss {epoch.loss:.4f}  R@1 {epoch.recall_at_1:.1f} %  {epoch.seconds:.0f} s")
     return epoch.number
 
 

@@ -1,7 +1,6 @@
 """`rankproof zoo`: the models that ship with rankproof."""
 
-import typer
-
+from rankproof.cli.output import echo
 from rankproof.cli.terminal import reported, say
 
 
@@ -27,6 +26,6 @@ def zoo() -> None:
             settings = record.get("settings", {})
             if (defense := settings.get("defense", {}).get("name", "none")) != "none":
                 details += f", defended by {defense} ({settings['schedule']} schedule)"
-            typer.echo(f"zoo:{name}  {details}, R@1 {record['recall_at_1']:.1f} %")
+            echo(f"zoo:{name}  {details}, R@1 {record['recall_at_1']:.1f} %")
         if not names:
             say("the zoo is still empty")

@@ -105,6 +105,8 @@ def parse_black_box(name: str) -> BlackBoxMethod:
     Raises:
         RankproofError: there is no such method, or it needs gradients.
     """
+    if name not in _specs:
+        raise RankproofError(f"method {name!r} is unknown; known: {', '.join(names('black-box'))}")
     method = parse(name)
     if not isinstance(method, BlackBoxMethod):
         raise RankproofError(f"method {name!r} needs gradients; known: {', '.join(names('black-box'))}")

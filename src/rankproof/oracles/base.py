@@ -44,3 +44,12 @@ class Oracle(Protocol):
     def __call__(self, images: ImageSets, tracked: TrackedItems) -> Places:
         """Positions (b, p, k) of the tracked items for p images per attack; `visible` where unseen."""
         ...
+
+
+@runtime_checkable
+class RepeatableOracle(Protocol):
+    """An oracle that stores answers and can be asked past them; others are simply called again."""
+
+    def repeat(self, images: ImageSets, tracked: TrackedItems) -> Places:
+        """As a call of the oracle, for images that it has answered before."""
+        ...

@@ -20,6 +20,8 @@ class BudgetExhaustedError(RankproofError):
 class BudgetedOracle:
     """An oracle with a hard budget for each attack; every image sent counts, the clean one too.
 
+    The two images of an attack that are asked again at most (`Repeats`) are outside the budget.
+
     Args:
         oracle: what is asked.
         budget: Q, queries each attack may send.

@@ -23,7 +23,8 @@ class ListOracle:
 
     Args:
         search: images (n, c, h, w) to one list of ids each, nearest first; ids of any hashable kind. -1,
-            which FAISS returns where it finds no more, is left out.
+            which FAISS returns where it finds no more, is left out. Two images of each attack are asked again
+            to see whether the answer is the same: it must not come from a store then.
         visible: N, how many results it shows; longer lists are cut, shorter ones are taken as they are.
     """
 

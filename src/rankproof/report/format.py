@@ -103,6 +103,8 @@ def attack_table(attack: AttackSummary) -> Table:
     label = "tau_S of what is seen" if of_visible else attack.spec.figure_label
     before, after = (figure_text(attack, value) for value in (attack.before, attack.after))
     table.add_row(label, before, after, escape(interval_text(attack)))
+    if attack.checks_differing:
+        table.add_row("the same images, asked again", "", figure_text(attack, attack.tau_again), "")
     if attack.sp_rank is not None:
         table.add_row("rank of those to keep", "", f"{number_text(attack.sp_rank)} %", "")
     if attack.metric == "tau":
@@ -116,6 +118,9 @@ def attack_remarks(attack: AttackSummary) -> list[str]:
     lines = []
     if attack.queries_spent is not None:
         lines.append(f"{attack.queries_spent:,.1f} queries on average, {attack.queries_max:,} at most")
+    if attack.checks is not None:
+        different = f"{attack.checks_differing:,} of {attack.trials:,} attacks"
+        lines.append(f"{attack.checks:,} queries asked an image again; the answer differed in {different}")
     if attack.curve:
         lines.append(_curve_text(attack.curve))
     costs = [f"{attack.seconds:.2f} s"]

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from rankproof.attacks.summary import AttackSummary
 from rankproof.errors import RankproofError
-from rankproof.io import write_atomically
+from rankproof.io import utf8, write_atomically
 from rankproof.methods.registry import published_titles
 from rankproof.report import format as texts
 from rankproof.report.curve import Line, Point, curve_svg, query_svg
@@ -58,8 +58,8 @@ def save(page: ReportPage, figures: str, folder: Path) -> Path:
     names = (f"{STRIPS}/{name}" for name in strip_names(page.strips))
     files = {
         **dict(zip(names, images, strict=True)),
-        PAGE: _render(page, images).encode(),
-        FIGURES: figures.encode(),
+        PAGE: utf8(_render(page, images)),
+        FIGURES: utf8(figures),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rankproof.attacks.result import AttackResult
 from rankproof.goals.registry import spec
-from rankproof.io import JsonObject, encode_png, write_atomically, write_json
+from rankproof.io import JsonObject, encode_png, utf8, write_atomically, write_json
 from rankproof.ranking import Gallery
 from rankproof.report.curve import Point
 from rankproof.report.panels import (
@@ -98,7 +98,7 @@ class Drawing:
         images = draw(content)
         for name, image in images.items():
             write_atomically(folder / name, image)
-        write_atomically(folder / self.page, self._markdown([*images]).encode())
+        write_atomically(folder / self.page, utf8(self._markdown([*images])))
         return folder / self.page
 
     def _markdown(self, names: Sequence[str]) -> str:

@@ -120,14 +120,19 @@ class Models:
     _sources: dict[str, str] = field(default_factory=dict)
     _zoo: dict[str, JsonObject] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for option, what, given, known in (
+            ("model", "model", self.checkpoints, [spec.name for spec in self.specs]),
+            ("data", "data set", self.paths, [*dict.fromkeys(spec.data for spec in self.specs)]),
+        ):
+            if unknown := [name for name in given if name not in known]:
+                raise RankproofError(
+                    f"--{option} {unknown[0]}: the table has no such {what}; it has {', '.join(known)}"
+                )
+
     def planned(self, name: str) -> Planned | None:
         """The plan of a model; None where its data is not there."""
         if name not in self._planned:
-            if unknown := [
-                each for each in self.checkpoints if each not in [spec.name for spec in self.specs]
-            ]:
-                names = ", ".join(spec.name for spec in self.specs)
-                raise RankproofError(f"--model {unknown[0]}: the table has no such model; it has {names}")
             self._planned[name] = self._plan(next(spec for spec in self.specs if spec.name == name))
         return self._planned[name]
 

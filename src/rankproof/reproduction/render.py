@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from rankproof.io import JsonObject, write_atomically
+from rankproof.io import JsonObject, utf8, write_atomically
 from rankproof.ranking.metrics import mean_interval
 from rankproof.reproduction.cells import Figure, TableCell, is_order
 from rankproof.reproduction.compare import MARKS, Mark, Row
@@ -127,7 +127,7 @@ class Table:
             ("table.csv", self.csv()),
             ("table.json", json.dumps(self.as_dict(), indent=1, allow_nan=False) + "\n"),
         ):
-            write_atomically(folder / name, text.encode())
+            write_atomically(folder / name, utf8(text))
         return folder / self.page
 
     def markdown(self) -> str:

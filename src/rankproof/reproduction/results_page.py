@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median, stdev
 
 from rankproof.goals.registry import order_of, spec
-from rankproof.io import JsonObject, write_atomically, write_json
+from rankproof.io import JsonObject, utf8, write_atomically, write_json
 from rankproof.reproduction.cells import (
     STRONG,
     TableCell,
@@ -143,7 +143,7 @@ class Experiment:
         """Write results.md and results.json."""
         write_json(folder / "results.json", self.as_dict(), allow_nan=False)
         parts = [f"# {self.title}", *self.sections(), f"{self.summary}."]
-        write_atomically(folder / self.page, ("\n\n".join(parts) + "\n").encode())
+        write_atomically(folder / self.page, utf8("\n\n".join(parts) + "\n"))
         return folder / self.page
 
     def _section(self, section: Section) -> str:

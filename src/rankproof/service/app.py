@@ -69,6 +69,7 @@ def create_app(service: SearchService, extra: Sequence[APIRouter] = ()) -> FastA
         app.include_router(routes)
     if PAGE.is_dir():
         app.mount("/", StaticFiles(directory=PAGE, html=True))
+    app.add_middleware(HeadRequests)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestMetrics, metrics=metrics)
     return app
@@ -95,6 +96,33 @@ class SecurityHeaders:
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+
+class HeadRequests:
+    """Middleware that answers HEAD as GET without the body, which the routes of FastAPI do not.
+
+    Args:
+        app: the application.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_without_body(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        # A copy, because the server goes by the method, too: it expects no body after HEAD.
+        as_get = {**scope, "method": "GET"}
+        try:
+            await self._app(as_get, receive, send_without_body)
+        finally:
+            scope["route"] = as_get.get("route")  # for the metrics
 
 
 def _add_error_handlers(app: FastAPI, metrics: Metrics) -> None:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from rankproof.attacks import attack
+from rankproof.attacks import AttackBatch, SearchOptions, attack_batch
 from rankproof.errors import RankproofError
 from rankproof.goals import Reorder
 from rankproof.io import versions
@@ -169,14 +169,18 @@ class LabAttack:
         settings = self.settings
         oracle = ListOracle(self._search, self._service.limits.visible)
         try:
-            attack(
+            attack_batch(
                 oracle,
-                self.image[None] / LEVELS,
+                AttackBatch(
+                    images=self.image[None] / LEVELS,
+                    rng_keys=torch.arange(1),
+                    targets=torch.tensor([[oracle.number(item_id) for item_id in settings.wanted]]),
+                ),
                 Reorder(k=len(settings.wanted)),
                 Threat(settings.eps, grid=True),
-                budget=settings.budget,
+                # The encoder is at hand, and every search is shown as a query of the attack.
+                search=SearchOptions(budget=settings.budget, repeat=False),
                 seed=settings.seed,
-                targets=torch.tensor([[oracle.number(item_id) for item_id in settings.wanted]]),
             )
         except RankproofError as error:
             self.error = str(error)

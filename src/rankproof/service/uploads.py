@@ -18,17 +18,16 @@ from torch import Tensor
 from rankproof.data.images import Form, decode, opened
 from rankproof.errors import RankproofError
 from rankproof.service.errors import RefusedError
+from rankproof.service.forms import parse_form
 from rankproof.service.limits import Limits
 
 if TYPE_CHECKING:
     from starlette.requests import Request
-    from starlette.types import Message
 
 FIELD = "image"
 ANY_TYPE, MULTIPART = "application/octet-stream", "multipart/form-data"
 MEDIA_TYPES = ("image/png", "image/jpeg", "image/webp", ANY_TYPE)
 FORM_OVERHEAD = 16_384  # bytes of a form around its file
-MAX_FIELDS = 8  # of a form
 
 PNG, RIFF, WEBP, JPEG = b"\x89PNG\r\n\x1a\n", b"RIFF", b"WEBP", b"\xff\xd8\xff"
 NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # not a stuffed byte, a restart marker or padding
@@ -62,7 +61,9 @@ async def read_upload(request: "Request", limits: Limits) -> tuple[bytes, str]:
         raise RefusedError(
             400, "request", "the connection was closed before the upload was complete"
         ) from None
-    return await _from_form(request, body) if declared == MULTIPART else (body, declared)
+    if declared != MULTIPART:
+        return body, declared
+    return _from_form(body, request.headers["content-type"])
 
 
 def decode_upload(raw: bytes, declared: str, limits: Limits, form: Form) -> UInt8[Tensor, "c h w"]:
@@ -193,27 +194,19 @@ async def _read_body(request: "Request", most: int, limits: Limits) -> bytes:
     return b"".join(parts)
 
 
-async def _from_form(request: "Request", body: bytes) -> tuple[bytes, str]:
+def _from_form(body: bytes, content_type: str) -> tuple[bytes, str]:
     """The file in a multipart form, and its declared media type."""
-    from starlette.datastructures import UploadFile
-    from starlette.exceptions import HTTPException
-    from starlette.requests import Request
-
-    async def receive() -> "Message":
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    try:
-        async with Request(request.scope, receive).form(max_files=1, max_fields=MAX_FIELDS) as form:
-            file = form.get(FIELD)
-            if not isinstance(file, UploadFile):
-                raise RefusedError(400, "request", f"the form has no file in the field '{FIELD}'")
-            if unknown := sorted(set(form) - {FIELD}):
-                raise RefusedError(
-                    400, "request", f"the form has an unknown field {unknown[0]!r}; only '{FIELD}' is allowed"
-                )
-            return await file.read(), _media_type(file.content_type)
-    except HTTPException as error:
-        raise RefusedError(400, "request", f"the form cannot be parsed ({error.detail})") from None
+    parts = parse_form(body, content_type)
+    files = [part for part in parts if part.name == FIELD and part.is_file]
+    if not files:
+        raise RefusedError(400, "request", f"the form has no file in the field '{FIELD}'")
+    if unknown := sorted({part.name for part in parts} - {FIELD}):
+        raise RefusedError(
+            400, "request", f"the form has an unknown field {unknown[0]!r}; only '{FIELD}' is allowed"
+        )
+    if len(parts) > 1:
+        raise RefusedError(400, "request", f"the form cannot be parsed ({len(parts)} images; send one)")
+    return files[0].content, _media_type(files[0].content_type)
 
 
 def _media_type(header: str | None) -> str:

@@ -38,7 +38,12 @@ if TYPE_CHECKING:
 
 JOURNALS, CACHE, STRIPS = Path("runs", "wire"), "answers.sqlite", "strips.json"
 BUDGET = 100  # queries of the published attack on a service
-SPARE_CALLS = 20  # that the default cap adds to the budgets and a tenth of them, for retries
+CHECKS = 2  # calls that ask an image again: the clean one and the best one
+SPARE_CALLS = 20  # that the default cap adds to all of these and a tenth of the budgets, for retries
+UNCHECKED = (
+    "no image was asked again: whether the service answers the same image the same way is not known; "
+    f"--cap leaves no room for {CHECKS} calls an image beside the budgets"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +61,9 @@ class ServiceAttack:
         eps: perturbation budget, in [0, 1].
         visible: N, the number of results that count; None is the length of the first answer.
         rate_limit: request rate and retries.
-        cap: largest number of calls in all, retries included; None is the budgets, a tenth of them and 20.
+        cap: largest number of calls in all, retries included; None is the budgets, two calls for each image
+            that ask the clean and the best image again, a tenth of the budgets and 20. Where it leaves no
+            room for these two, nothing is asked again.
         authorised: who allowed the test and why; required outside loopback and private networks.
         journal: folder for everything needed to resume; None is one below `runs/wire`, named by the settings.
     """
@@ -161,8 +168,10 @@ def attack_service(
     """
     queries = find_images(request.queries)
     images = [read_image(path) for path in queries]
-    total = request.budget * len(images)
-    cap = total + total // 10 + SPARE_CALLS if request.cap is None else request.cap
+    total, checks = request.budget * len(images), CHECKS * len(images)
+    cap = total + checks + total // 10 + SPARE_CALLS if request.cap is None else request.cap
+    # A cap that is just enough for the budgets is not spent on anything else.
+    repeat = cap >= total + checks
     with closing(request.client(transport, sleep)) as client:
         folder, destination = request.folder(client, images), client.destination
         with closing(ResponseCache(folder / CACHE, client.service, cap)) as cache, _resumable(folder):
@@ -174,7 +183,17 @@ def attack_service(
             # One after the other: when the quota runs out, some attacks are finished instead of all begun.
             results = [
                 _attack_one(
-                    request, oracle, image, number, folder, _offset(progress, number * request.budget, total)
+                    request,
+                    oracle,
+                    image,
+                    SearchOptions(
+                        budget=request.budget,
+                        subspace=request.subspace,
+                        folder=folder / f"{number:04d}",
+                        repeat=repeat,
+                    ),
+                    number,
+                    _offset(progress, number * request.budget, total),
                 )
                 for number, image in enumerate(images)
             ]
@@ -185,8 +204,8 @@ def _attack_one(
     request: ServiceAttack,
     oracle: HttpOracle,
     image: Tensor,
+    search: SearchOptions,
     number: int,
-    folder: Path,
     progress: ProgressCallback,
 ) -> AttackResult:
     """The attack on one image (c, h, w)."""
@@ -196,9 +215,7 @@ def _attack_one(
         request.goal,
         Threat(request.eps, grid=True),
         method=request.method,
-        search=SearchOptions(
-            budget=request.budget, subspace=request.subspace, folder=folder / f"{number:04d}"
-        ),
+        search=search,
         seed=request.seed,
         progress=progress,
     )
@@ -287,6 +304,8 @@ def _report(queries: list[Path], results: list[AttackResult], oracle: HttpOracle
     notes = [f"{service['calls']} calls to {service['url']}, {service['calls_today']} of them today"]
     if service["authorised"] is not None:
         notes.append(f"authorised: {service['authorised']}")
+    if result.log is not None and result.log.repeats is None:
+        notes.append(UNCHECKED)
     result = replace(result, notes=(*result.notes, *notes))
     images, strips = {}, []
     for name, query, attacked in zip(_unique_names(queries), queries, results, strict=True):
@@ -323,12 +342,14 @@ def _service_facts(oracle: HttpOracle) -> dict[str, str | int | None]:
 
 def _strip(result: AttackResult, oracle: HttpOracle) -> dict[str, object]:
     """One attack in the service's own ids."""
+    repeats = None if result.log is None else result.log.repeats
     return {
         "wanted": [oracle.name(number) for number in result.targets[0].tolist()],
         "before": oracle.cache[exact_png(result.original[0])],
         "after": oracle.cache[exact_png(result.adversarial[0])],
         "tau_before": float(result.tau_before[0]),
         "tau": float(result.tau[0]),
+        "tau_again": None if repeats is None else float(repeats.after[0]),
     }
 
 

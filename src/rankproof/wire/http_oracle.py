@@ -17,6 +17,7 @@ from rankproof.wire.client import Client
 from rankproof.wire.errors import StoppedError
 from rankproof.wire.response_cache import ResponseCache
 
+AGAIN = b"again"  # marks the answers to images that were sent a second time
 OFF_GRID = 1e-3  # of a level: single-precision pixels are this near to the level they stand for
 
 
@@ -49,6 +50,11 @@ class HttpOracle:
         """Positions of the tracked items in each list."""
         return self._lists(images, tracked)
 
+    def repeat(self, images: ImageSets, tracked: TrackedItems) -> Places:
+        """As a call, past the stored answers: each image is sent once more; that answer is stored, too."""
+        again = ListOracle(lambda asked: self._search(asked, AGAIN), self._lists.visible, self.cache.numbers)
+        return again(images, tracked)
+
     def name(self, number: int) -> Hashable:
         """The service's id behind a number."""
         return self._lists.name(number)
@@ -60,21 +66,29 @@ class HttpOracle:
             UnfinishedError: the quota of the day or the cap is used up, or the service does not answer.
             RankproofError: the service refuses an image, or its answer has no ids.
         """
-        return cached_search(self.client, self.cache, [exact_png(image) for image in images])
+        return self._search(images)
+
+    def _search(self, images: Images, mark: bytes = b"") -> list[list[str]]:
+        return cached_search(self.client, self.cache, [exact_png(image) for image in images], mark)
 
 
-def cached_search(client: Client, cache: ResponseCache, files: list[bytes]) -> list[list[str]]:
+def cached_search(
+    client: Client, cache: ResponseCache, files: list[bytes], mark: bytes = b""
+) -> list[list[str]]:
     """The ids of each PNG, from the cache or else from the service.
 
     If the search ends early, calls in flight are awaited, since they are already counted, and their answers
     are stored.
+
+    Args:
+        mark: stored with each file, so that its answers are other ones than those without a mark.
     """
-    missing = [file for file in dict.fromkeys(files) if file not in cache]
+    missing = [file for file in dict.fromkeys(files) if file + mark not in cache]
     stop = Event()
 
     def fetch(file: bytes) -> None:
         try:
-            cache.store(file, client.search(file, cache.count_call, stop))
+            cache.store(file + mark, client.search(file, cache.count_call, stop))
         except BaseException:
             stop.set()
             raise
@@ -89,7 +103,7 @@ def cached_search(client: Client, cache: ResponseCache, files: list[bytes]) -> l
     errors = [error for job in jobs if (error := job.exception()) is not None]
     for error in sorted(errors, key=lambda error: isinstance(error, StoppedError)):
         raise error
-    return [cache[file] for file in files]
+    return [cache[file + mark] for file in files]
 
 
 def exact_png(image: Float[Tensor, "c h w"]) -> bytes:
