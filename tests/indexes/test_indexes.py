@@ -76,6 +76,22 @@ def test_large_coordinates(database, tmp_path):
     assert index.search(z[:50], 20) == ranked("euclidean", names, z, z[:50], 20)
 
 
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize(("scale", "spread"), [(1e-12, 1.0), (1.0, 1e-3), (1e6, 1e-2)])
+def test_the_ranking_is_exact_at_any_scale(database, tmp_path, distance, scale, spread):
+    """What is stored ranks exactly; unit lengths are rounded to single precision when they are stored."""
+    random = torch.Generator().manual_seed(4)
+    z = scale * (torch.randn(16, generator=random) + spread * torch.randn(120, 16, generator=random))
+    z[60:80] = z[:20]
+    stored = distance_by_name(distance).prepare(z)
+    names = [str(number) for number in range(120)]
+    Items(database, 16).add(names, stored, [None] * 120)
+    index = opened(database, tmp_path, distance)
+    assert index.search(stored[:12], 30) == ranked(distance, names, stored, stored[:12], 30)
+    if distance == "euclidean" or spread == 1.0:
+        assert index.search(stored[:12], 30) == ranked(distance, names, z, z[:12], 30)
+
+
 def test_items_are_added_replaced_and_removed(filled, database, tmp_path):
     names, z, index = filled("cosine")
     fresh = points("cosine", 3, seed=5)

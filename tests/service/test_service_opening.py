@@ -34,7 +34,7 @@ def test_a_restart_embeds_nothing(new_service, local, embedded):
 
 def test_the_embeddings_are_those_of_the_gallery_to_the_bit(service, local):
     found = torch.cat([z for _, z in service.items.embeddings()])
-    assert torch.equal(found, local.gallery.embeddings)
+    assert torch.equal(found, local.gallery.ranker.distance.prepare(local.gallery.embeddings))
 
 
 def test_a_start_that_was_stopped_goes_on(new_service, local, embedded, monkeypatch):

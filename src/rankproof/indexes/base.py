@@ -1,10 +1,15 @@
 """What an index does, and how its candidates are re-ranked exactly.
 
 FAISS and pgvector compute distances in single precision. That is enough to find the items that can be among
-the first N, but not to order them. So an index retrieves more than N candidates, and `rerank` orders them by
-the double-precision distances that `Gallery.search` uses, with ties in gallery order. The result equals that
-of `Gallery.search`, provided that every item outside the candidates is farther away than the N-th result.
+the first N, but not to order them. So an index retrieves more than N candidates, and `rerank` orders them
+exactly as `Gallery.search` does, with ties in gallery order. The result equals that of `Gallery.search` on
+the stored embeddings, provided that every item outside the candidates is farther away than the N-th result.
 Where the rounding error of single precision leaves that open, the index retrieves more candidates.
+
+What is stored is prepared for the distance and in single precision, as both libraries want it. For the cosine
+and the sphere it is therefore the encoder's embedding scaled to unit length and rounded: items whose lengths
+|a - b| differ by less than about 1e-7 may stand in another order than in a `Gallery` of the encoder's own
+embeddings. Euclidean embeddings are stored as they are.
 """
 
 import math
@@ -17,6 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rankproof.ranking.distances import Distance
+from rankproof.ranking.exact import ordered_distances
 from rankproof.types import Embeddings
 
 HNSW_FROM = 50_000  # items: from here on a full scan takes longer than the encoder
@@ -120,7 +126,7 @@ class Candidates:
 
 
 def rerank(candidates: Candidates, z: Embeddings, distance: Distance, count: int) -> list[list[int] | None]:
-    """Order candidates as `Gallery.search` does: by double-precision distance, ties in gallery order.
+    """Order candidates as `Gallery.search` does: by exact distance, ties in gallery order.
 
     Args:
         z: (b, d) query embeddings.
@@ -130,9 +136,12 @@ def rerank(candidates: Candidates, z: Embeddings, distance: Distance, count: int
         them.
     """
     numbers, order = candidates.numbers.where(candidates.numbers != NO_ITEM, AFTER_ALL).sort()
-    # Row by row: a matrix product may round equal rows differently, and ties must stay ties.
-    distances = distance.between(z.double()[:, None], candidates.embeddings.double()).gather(1, order)
-    distances, places = distances.masked_fill_(numbers == AFTER_ALL, math.inf).sort(stable=True)
+    values, distances = (
+        part.gather(1, order).masked_fill(numbers == AFTER_ALL, math.inf)
+        for part in ordered_distances(distance, z, candidates.embeddings)
+    )
+    places = values.sort(stable=True).indices
+    distances = distances.gather(1, places)
     lengths = (distances < math.inf).sum(1).clamp(max=count).tolist()
     limit = candidates.complete_within
     complete = (limit == math.inf) | (distances[:, :count] < limit[:, None]).all(1)

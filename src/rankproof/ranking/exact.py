@@ -168,9 +168,11 @@ class LengthFrame(Frame):
         Args:
             others: what the points are compared with besides the gallery.
         """
-        dimensions = points.vectors.shape[1]
         reach = self.radius if others is None else max(self.radius, float(others.squares.max().sqrt()))
-        length = points.squares.sqrt()[:, None] + reach  # L
+        return self.error(points.squares.sqrt()[:, None] + reach, points.vectors.shape[1])
+
+    def error(self, length: Tensor, dimensions: int) -> Tensor:
+        """The largest error of quick squared lengths, given L; see `margin`."""
         unit = (dimensions / 2 + 4) * ROUNDOFF if self.distance.unit else 0.0  # v
         return 1.01 * (dimensions + 8) * ROUNDOFF * length.square() + 4 * unit * length + 4 * unit**2
 
@@ -227,6 +229,27 @@ def exact_distances(distance: Distance, a: Tensor, b: Tensor) -> Tensor:
     return frame.value(frame.exact(a, b))
 
 
+def ordered_distances(distance: Distance, z: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    """Values (b, m) that order the items (b, m, d) of each embedding (b, d) exactly, and their distances."""
+    a, b = z[:, None].expand_as(items).flatten(0, 1), items.flatten(0, 1)
+    if not isinstance(distance, LengthDistance):
+        distances = exact_distances(distance, a, b).view(items.shape[:2])
+        return distances, distances
+    frame = LengthFrame(
+        distance=distance, scale=_common_scale(distance, a, b), centre=a.new_zeros(1), radius=0.0, spread=0.0
+    )
+    squared = frame.squared_to(frame.points(a), frame.points(b)).view(items.shape[:2])
+    ordered, places = squared.sort(dim=1)
+    margins = frame.error(ordered.clamp(min=0).sqrt(), items.shape[2])
+    close = ordered[:, 1:] - ordered[:, :-1] <= margins[:, 1:] + margins[:, :-1]
+    none = torch.zeros_like(close[:, :1])
+    rows, columns = (torch.cat([close, none], 1) | torch.cat([none, close], 1)).nonzero(as_tuple=True)
+    columns = places[rows, columns]
+    exact = frame.exact(z[rows], items[rows, columns])
+    squared = squared.index_put((rows, columns), exact)
+    return squared, frame.value(squared)
+
+
 def _common_scale(distance: LengthDistance, *parts: Tensor) -> float:
     """The power of 2 that brings the largest of all values to between 0.5 and 1; 1 for unit lengths."""
     largest = [float(part.abs().max()) for part in parts if part.numel() and not distance.unit]
@@ -239,7 +262,7 @@ def _scaled(z: Tensor, distance: LengthDistance, scale: float) -> Tensor:
     if not distance.unit:
         return z * scale
     z = z * to_one(z)
-    length = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
+    length: Tensor = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
     return z / length.masked_fill_(length == 0, 1)
 
 

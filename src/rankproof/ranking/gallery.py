@@ -162,7 +162,8 @@ class Gallery:
         factors = torch.randint(-(2**63), 2**63 - 1, (bits.shape[1],), generator=random).to(bits.device)
         # Sums of products modulo 2^64: unequal embeddings collide once in 2^64 pairs.
         sums = torch.cat([(part * factors).sum(1) for part in bits.split(BLOCK_ITEMS)])
-        return sums.unique(return_inverse=True)[1]
+        groups: Tensor = sums.unique(return_inverse=True)[1]
+        return groups
 
     def _exact(self, z: Tensor, rows: Tensor, items: Tensor) -> Tensor:
         """(p,) exact squared lengths from rows of `z` (b, d) to items; equal items are computed once."""

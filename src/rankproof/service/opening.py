@@ -121,7 +121,7 @@ def fill(items: Items, ranker: Ranker, dataset: Dataset, made_by: str, progress:
     for start in range(len(items), len(dataset), ranker.chunk):
         chunk = dataset.images[start : start + ranker.chunk]
         ids = [str(start + place) for place in range(len(chunk))]
-        items.add(ids, ranker.embed_all(chunk), [None] * len(chunk))
+        items.add(ids, ranker.distance.prepare(ranker.embed_all(chunk)), [None] * len(chunk))
         progress(start + len(chunk), len(dataset))
     items.metadata.put(FILLED, "yes")
 

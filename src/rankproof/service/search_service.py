@@ -88,10 +88,14 @@ class SearchService:
         return image
 
     def embed(self, batch: UInt8[Tensor, "b c h w"]) -> Embeddings:
-        """Embed images; the batch is padded, so that an embedding does not depend on the rest of it."""
+        """Embed images, prepared for the distance as the index stores them.
+
+        The batch is padded, so that an embedding does not depend on the rest of it.
+        """
         padding = batch[-1:].expand(-len(batch) % self.batch_multiple, *batch.shape[1:])
         with self._encoder:
-            return self.ranker.embed_all(torch.cat([batch, padding]))[: len(batch)]
+            z = self.ranker.embed_all(torch.cat([batch, padding]))[: len(batch)]
+        return self.ranker.distance.prepare(z)
 
     def search(self, batch: UInt8[Tensor, "b c h w"]) -> list[list[str]]:
         """The ids of the first N results of each image, nearest first."""
