@@ -189,7 +189,7 @@ def test_a_function_that_does_something_else(own, tmp_path):
     refused(f"{tmp_path}/none.py:encoder", "none.py: no such file")
     refused(f"{own}:nothing", "own.py: has no function nothing")
     refused(f"{own}:constant", "own.py: has no function constant")
-    refused(f"{own}:number", "must return a torch.nn.Module, or .module, settings.; it returned int")
+    refused(f"{own}:number", "must return a torch.nn.Module or a function .* it returned int")
     refused(f"{own}:unknown", "unknown setting 'maen'; known are distance, mean, std, input, size")
     refused(f"{own}:odd_size", "size must be a number or .height, width., not 'large'")
     refused(f"{own}:flat_std", "own.py:flat_std: every value of std must be above 0")

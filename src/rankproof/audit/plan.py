@@ -182,6 +182,8 @@ def plan(
         raise RankproofError("give --trials or --time, not both")
     if trials is not None and trials < 1:
         raise RankproofError(f"trials must be at least 1, got {trials}")
+    gallery.ranker.begin(images)
+    gallery.ranker.check_gradient()
     timing = Timing(
         evaluation=_seconds_per_evaluation(gallery, images),
         query=_seconds_per_query(gallery, images, threat),

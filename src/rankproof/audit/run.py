@@ -95,6 +95,8 @@ def audit(
         the whole audit; `save` writes the report.
     """
     _check_queries(gallery, queries, gallery_ids)
+    gallery.ranker.begin(queries, seed)
+    gallery.ranker.check_gradient()
     planned = options.prepared or plan(gallery, queries, threat, trials=trials, time_limit=options.time_limit)
     chosen = draw(len(queries), planned.trials, seed)
     job = _Job(
@@ -176,6 +178,7 @@ def _run(job: _Job, journal: Path | None, progress: ShareCallback) -> AuditResul
         data_note="",
         command=call,
         versions=versions(),
+        examination=gallery.ranker.examination,
         strips=tuple(_strips(job, completed)),
         seconds=time.perf_counter() - begin,
     )

@@ -55,6 +55,7 @@ class Gallery:
             raise RankproofError(f"a gallery needs at least 2 items, this one has {len(images)}")
         if labels is not None and len(labels) != len(images):
             raise RankproofError(f"{len(images)} gallery images but {len(labels)} labels")
+        ranker.begin(images)
         return cls(ranker, ranker.embed_all(images, progress), labels, images)
 
     def __len__(self) -> int:

@@ -54,6 +54,11 @@ def half_width_text(attack: AttackSummary) -> str:
     return "" if ends is None else f" ± {number_text((ends[1] - ends[0]) / 2, decimals(attack))}"
 
 
+def unchanged_text(attack: AttackSummary) -> str:
+    """The figure of untouched images drawn again: "unchanged 41.9 %"; empty where there is none."""
+    return "" if attack.unchanged is None else f"unchanged {figure_text(attack, attack.unchanged)}"
+
+
 def second_figure(attack: AttackSummary) -> tuple[str, str] | None:
     """What must be read with the headline figure, as a name and a value: the rank of C_SP, or mR."""
     if attack.metric == "rank" and attack.sp_rank is not None:
@@ -103,6 +108,8 @@ def attack_table(attack: AttackSummary) -> Table:
     label = "tau_S of what is seen" if of_visible else attack.spec.figure_label
     before, after = (figure_text(attack, value) for value in (attack.before, attack.after))
     table.add_row(label, before, after, escape(interval_text(attack)))
+    if attack.unchanged is not None:
+        table.add_row("untouched, drawn again", "", figure_text(attack, attack.unchanged), "")
     if attack.sp_rank is not None:
         table.add_row("rank of those to keep", "", f"{number_text(attack.sp_rank)} %", "")
     if attack.metric == "tau":
