@@ -13,7 +13,6 @@ from torch import nn
 from rankproof.errors import RankproofError
 from rankproof.models.source import COLOUR, SETTINGS, Source, describe, reason
 
-
 POSITIONAL = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 

@@ -1,7 +1,7 @@
 """A plain function as an encoder."""
 
-from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -18,7 +18,7 @@ class EncoderFunction(nn.Module):
         function: any callable.
     """
 
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, function: Any) -> None:
         super().__init__()
         if not callable(function) or isinstance(function, type):
             said = function.__name__ if isinstance(function, type) else type(function).__name__
@@ -31,6 +31,6 @@ class EncoderFunction(nn.Module):
         owner = getattr(bound, "__self__", None)
         self.owner = owner if isinstance(owner, nn.Module) else None
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(b, c, h, w) to (b, d)."""
+    def forward(self, images: Tensor) -> Any:
+        """(b, c, h, w) to what the function returns, (b, d) embeddings if it is an encoder."""
         return self.function(images)

@@ -18,7 +18,7 @@ from rankproof.io import JsonObject
 from rankproof.ranking.encoder_rng import EncoderRng
 from rankproof.types import ProgressCallback
 
-Verdict = Literal["function", "random", "batch"]
+Kind = Literal["function", "random", "batch"]
 Gradient = Literal["reaches", "zero", "none"]
 
 IMAGES = 8  # of the gallery that an encoder is examined on
@@ -38,7 +38,7 @@ class Examination:
     in units of the median distance between the examined images.
 
     Args:
-        verdict: "function" of its image, "random", or dependent on the other images of its "batch".
+        kind: "function" of its image, "random", or dependent on the other images of its "batch".
         images: how many it was examined on.
         repeat: difference between two passes over the same images.
         order: difference between two orders of the same images.
@@ -54,7 +54,7 @@ class Examination:
         dimensions: of an embedding.
     """
 
-    verdict: Verdict = "function"
+    kind: Kind = "function"
     images: int = 0
     repeat: float = 0.0
     order: float = 0.0
@@ -85,7 +85,7 @@ class Examination:
 
     def _findings(self) -> Iterator[str]:
         how = f"largest difference {self.largest:.0e} {UNIT}" if self.largest else "no difference"
-        match self.verdict:
+        match self.kind:
             case "function":
                 each = ", images embedded one at a time" if self.alone is None else ""
                 yield f"a function of its image ({how}{each})"
@@ -186,7 +186,7 @@ def examine(what: Examined, images: Tensor, progress: ProgressCallback) -> Exami
         found = _random(what, images, first, unit)
         tell()
         return Examination(
-            verdict="random" if found.depends <= unit.tolerated else "batch",
+            kind="random" if found.depends <= unit.tolerated else "batch",
             images=len(images),
             repeat=unit.share(repeat),
             order=unit.share(turned),
@@ -198,7 +198,7 @@ def examine(what: Examined, images: Tensor, progress: ProgressCallback) -> Exami
     tell()
     depends = max(turned, alone or 0.0) > unit.tolerated
     return Examination(
-        verdict="batch" if depends else "function",
+        kind="batch" if depends else "function",
         images=len(images),
         repeat=unit.share(repeat),
         order=unit.share(turned),
@@ -311,7 +311,7 @@ def gradient_of(encode: Callable[[Tensor], Tensor], images: Tensor) -> Gradient:
             return "none"
         weights = torch.linspace(-1, 2, z.shape[1], device=z.device, dtype=z.dtype)
         try:
-            (gradient,) = torch.autograd.grad((z * weights).sum(), pixels, allow_unused=True)
+            gradient: Tensor | None = torch.autograd.grad((z * weights).sum(), pixels, allow_unused=True)[0]
         except RuntimeError:  # cut somewhere inside, such as by tensors of inference_mode
             return "none"
     if gradient is None:

@@ -111,7 +111,7 @@ class Ranker:
     @property
     def random(self) -> bool:
         """Whether an image has many embeddings, as far as the examination found."""
-        return self.examination is not None and self.examination.verdict == "random"
+        return self.examination is not None and self.examination.kind == "random"
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -155,7 +155,7 @@ class Ranker:
                     images,
                     progress,
                 )
-                if found.verdict == "batch":
+                if found.kind == "batch":
                     raise RankproofError(f"{self.name}: {batch_message(found)}")
                 gradient = gradient_of(self._draw, images[:1])
                 progress(1, 1)
@@ -163,7 +163,7 @@ class Ranker:
                 habits, self.examination = self.examination, None
         return replace(
             found,
-            draws=self._draws or (DRAWS if found.verdict == "random" else 1),
+            draws=self._draws or (DRAWS if found.kind == "random" else 1),
             gradient=gradient,
             dtype=str(self._weights).removeprefix("torch."),
             draws_numbers=habits.draws_numbers,
@@ -173,26 +173,24 @@ class Ranker:
         )
 
     def _habits(self, images: Tensor) -> Examination:
-        """What the encoder does beside embedding: an examination without its verdict."""
+        """What the encoder does beside embedding: an examination without its kind."""
         given, default = images.clone(), torch.get_default_dtype()
-        buffers = [buffer.clone() for buffer in self.encoder.buffers()]
         self._rng.begin(0)
-        with self._rng.in_place():
+        with self._rng.in_place(), self._copied_buffers() as changed:
             z = self.checked(self._first_pass(given), len(given))
             kept = z.clone()
             self._pass(images.flip(0) / 2)
+            changes_state = changed()
         if torch.get_default_dtype() != default:
             torch.set_default_dtype(default)
             raise RankproofError(
                 f"{self.name}: the encoder changes torch's default type; take that out of it"
             )
-        after = list(self.encoder.buffers())
-        same = len(after) == len(buffers) and all(map(torch.equal, buffers, after))
         return Examination(
             draws_numbers=self._rng.drawn,
             changes_input=not torch.equal(given, images),
             shares_output=not torch.equal(kept, z),
-            changes_state=not same,
+            changes_state=changes_state,
         )
 
     def _first_pass(self, images: Tensor) -> Any:
@@ -288,9 +286,10 @@ class Ranker:
         pixels = pixels if self._mean is None else pixels - self._mean
         pixels = pixels if self._std is None else pixels / self._std
         pixels = pixels if self._weights == self.dtype else pixels.to(self._weights)
+        copied = self._copied_buffers() if known is not None and known.changes_state else nullcontext()
         try:
             # An encoder may switch gradients off for good; the mode is put back.
-            with torch.set_grad_enabled(torch.is_grad_enabled()), self._buffers_put_back():
+            with torch.set_grad_enabled(torch.is_grad_enabled()), copied:
                 z = self.encoder(pixels)
         except (torch.OutOfMemoryError, RankproofError):
             raise
@@ -305,11 +304,12 @@ class Ranker:
         return z.clone() if known is not None and known.shares_output else z
 
     @contextmanager
-    def _buffers_put_back(self) -> Iterator[None]:
-        """Leave the buffers as they were, where the encoder is known to change them."""
-        if self.examination is None or not self.examination.changes_state:
-            yield
-            return
+    def _copied_buffers(self) -> Iterator[Callable[[], bool]]:
+        """Give the encoder copies of its buffers, and put its own back.
+
+        Yields:
+            whether the copies were changed since.
+        """
         buffers = [
             (module, name, buffer)
             for module in self.encoder.modules()
@@ -318,7 +318,7 @@ class Ranker:
         for module, name, buffer in buffers:
             setattr(module, name, buffer.clone())  # a backward pass may need what the pass left in it
         try:
-            yield
+            yield lambda: not all(torch.equal(getattr(module, name), own) for module, name, own in buffers)
         finally:
             for module, name, buffer in buffers:
                 setattr(module, name, buffer)
