@@ -1,7 +1,7 @@
 """A ranker: an encoder, the pixel statistics it expects and the distance its embeddings are compared by."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -141,7 +141,7 @@ class Ranker:
     def _examined(self, images: Tensor, progress: ProgressCallback) -> Examination:
         """The examination of the encoder on a few images, which may be overwritten."""
         with self.frozen(), torch.no_grad():
-            self.examination = self._habits(images[:2])  # followed from here on
+            self.examination = self._habits(images[: min(2, self.chunk)])  # followed from here on
             try:
                 eps = max(torch.finfo(self._weights).eps, TF32 if self.device.type == "cuda" else 0.0)
                 found = examine(
@@ -179,7 +179,8 @@ class Ranker:
         with self._rng.in_place(), self._copied_buffers() as changed:
             z = self.checked(self._first_pass(given), len(given))
             kept = z.clone()
-            self._pass(images.flip(0) / 2)
+            with suppress(RankproofError):  # of an encoder that takes no image alone, which is found later
+                self._pass(1 - images[:1])
             changes_state = changed()
         if torch.get_default_dtype() != default:
             torch.set_default_dtype(default)
