@@ -111,6 +111,8 @@ def audit(
             print_json(result.to_json())
             return
         Console().print(audit_table(result))
+        if result.examination is not None:
+            typer.echo(f"the encoder: {result.examination.line}")
         for flag in grouped(result.flags):
             typer.echo(f"flag: {flag.cell or 'the audit'}: {flag.text}")
         typer.echo(f"report: {page}")

@@ -84,6 +84,8 @@ def evaluate(
             seconds=perf_counter() - begin,
             versions=versions(),
         )
+        examination = gallery.ranker.examination
+        report["examination"] = None if examination is None else examination.to_json()
         if as_json:
             print_json(report)
         else:
@@ -101,6 +103,8 @@ def _print(report: "JsonObject") -> None:
         )
         typer.echo(f"attacked within {format_eps(report['eps'])}: {how}")
     Console().print(evaluation_table(report))
+    if report["examination"] is not None:
+        typer.echo(f"the encoder: {report['examination']['line']}")
     for flag in report["flags"]:
         typer.echo(f"flag: {flag['cell'] or 'the model'}: {flag['text']}")
     for note in report["notes"]:

@@ -218,8 +218,6 @@ class SystemArguments:
         """Load the model and the test split, embed the gallery, and print the line about the data."""
         target = self.open().embedded(progress)
         say(target.dataset.note)
-        if (examination := target.gallery.ranker.examination) is not None:
-            say(f"{self.model}: {examination.line}")
         return target
 
     @property

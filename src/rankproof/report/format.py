@@ -130,7 +130,8 @@ def attack_remarks(attack: AttackSummary) -> list[str]:
         costs.append(f"{attack.seconds / attack.model_seconds:.2f} times the bare work")
     if attack.peak_mb is not None:
         costs.append(f"{attack.peak_mb:,.0f} MB")
-    return [*lines, ", ".join(costs), *(f"note: {note}" for note in attack.notes)]
+    examination = () if attack.examination is None else (f"the encoder: {attack.examination.line}",)
+    return [*lines, ", ".join(costs), *examination, *(f"note: {note}" for note in attack.notes)]
 
 
 def _curve_text(curve: tuple[tuple[int, float], ...]) -> str:
