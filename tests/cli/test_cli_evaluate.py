@@ -15,7 +15,7 @@ from rankproof.evaluation.robustness import TERMS as SCORED
 from rankproof.models import load_checkpoint, new_encoder, save_checkpoint
 
 KEYS = {
-    "examination",
+    *("examination", "unchanged"),
     *("model", "data", "gallery_size", "device", "recall_at_1", "recall_at_2", "recall_at_4", "recall_at_8"),
     *("map", "map_at_r", "nmi", "shift", "ers", "ers_terms", "eps", "method", "steps", "trials", "collapsed"),
     *("ci95", "seed", "seconds", "flags", "notes", "versions"),

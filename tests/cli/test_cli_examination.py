@@ -133,3 +133,13 @@ def test_no_gradient_and_no_embedding_are_one_line():
 @pytest.mark.parametrize("option", ["draws", "embed-batch"])
 def test_counts_below_one_are_refused(option):
     refused(attack("sound", f"--{option}", 0), f"--{option} must be at least 1, got 0")
+
+
+def test_the_score_of_a_random_encoder_stands_beside_that_of_unchanged_images():
+    report = values(call("evaluate", "--model", "own.py:dropping", "--trials", 3, "--draws", 2, "--json"))
+    assert report["unchanged"].keys() == report["ers_terms"].keys()
+    assert 0 < report["unchanged"]["shift"] < 100  # the embedding of an untouched image moves as well
+    assert sum("the encoder is random" in note for note in report["notes"]) == 1
+    shown = call("evaluate", "--model", "own.py:dropping", "--trials", 3, "--draws", 2)
+    assert "untouched images, drawn again: 2 CA+ " in shown.stdout
+    assert values(call("evaluate", "--model", "own.py:sound", "--trials", 3, "--json"))["unchanged"] is None

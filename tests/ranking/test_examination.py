@@ -659,3 +659,34 @@ def test_what_an_examination_says_of_habits():
 
 def test_any_distance_will_do(images):
     assert examined(Dropping(), images, distance=Cosine()).kind == "random"
+
+
+def test_what_an_encoder_keeps_of_a_pass_serves_a_gradient_later(images):
+    class Remembering(Net):
+        """Makes its codes in the first pass of a size, as rotary position codes are made."""
+
+        codes = None
+
+        def forward(self, pixels):
+            if self.codes is None or len(self.codes) < len(pixels):
+                self.codes = torch.ones(len(pixels), 1, 1, 1) / 2
+            kept = functional.relu(pixels) * self.codes[: len(pixels)]
+            return self.plain(kept * kept)
+
+    gallery = embedded(Remembering(), images)
+    assert len(attack(gallery, images[:2], MaxShift(), Threat(8 / 255))) == 2
+
+
+def test_flags_that_an_encoder_sets_are_put_back(images):
+    class Learning(Net):
+        def forward(self, pixels):
+            self.matrix.requires_grad_(True)
+            self.train()
+            return self.plain(pixels)
+
+    net = Learning().eval()
+    net.matrix.requires_grad_(False)
+    attack(embedded(net, images), images[:2], MaxShift(), Threat(8 / 255))
+    assert not net.training
+    assert not net.matrix.requires_grad
+    assert net.weight.requires_grad

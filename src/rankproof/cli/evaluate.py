@@ -94,7 +94,8 @@ def evaluate(
 
 def _print(report: "JsonObject") -> None:
     """The figures as a table, with flags and notes."""
-    from rankproof.evaluation.report import evaluation_table
+    from rankproof.evaluation.report import TERMS, evaluation_table
+    from rankproof.report.format import number_text
     from rankproof.threat import format_eps
 
     if report["method"] is not None:
@@ -105,6 +106,11 @@ def _print(report: "JsonObject") -> None:
     Console().print(evaluation_table(report))
     if report["examination"] is not None:
         typer.echo(f"the encoder: {report['examination']['line']}")
+    if report["unchanged"] is not None:
+        again = ", ".join(
+            f"{TERMS[name]} {number_text(value)} %" for name, value in report["unchanged"].items()
+        )
+        typer.echo(f"untouched images, drawn again: {again}")
     for flag in report["flags"]:
         typer.echo(f"flag: {flag['cell'] or 'the model'}: {flag['text']}")
     for note in report["notes"]:

@@ -333,7 +333,8 @@ class Ranker:
         Returns:
             (n, d) embeddings on the encoder's device.
         """
-        with self.frozen(), torch.inference_mode():
+        # Not inference_mode: what an encoder keeps of a pass, as position codes, serves a backward pass later.
+        with self.frozen(), torch.no_grad():
             parts: list[Tensor] = []
             for start in range(0, max(1, len(images)), self.chunk):
                 part = images[start : start + self.chunk]
@@ -352,19 +353,19 @@ class Ranker:
         """Eval mode and parameters without gradients, put back as they were on leaving."""
         # A frozen TorchScript module has no mode at all.
         modes = [(part, part.training) for part in self.encoder.modules() if hasattr(part, "training")]
-        learning = [parameter for parameter in self.encoder.parameters() if parameter.requires_grad]
+        learning = [(parameter, parameter.requires_grad) for parameter in self.encoder.parameters()]
         try:
             self.encoder.eval()
         except NotImplementedError:  # a program of torch.export, whose mode is fixed, somewhere inside
             for module, _ in modes:
                 module.training = False
-        for parameter in learning:
-            parameter.requires_grad_(False)
+        for parameter, _ in learning:
+            parameter.requires_grad = False
         try:
             yield
         finally:
-            for parameter in learning:
-                parameter.requires_grad_(True)
+            for parameter, learns in learning:
+                parameter.requires_grad = learns
             for module, mode in modes:
                 module.training = mode
 
