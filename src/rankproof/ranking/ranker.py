@@ -333,7 +333,7 @@ class Ranker:
         Returns:
             (n, d) embeddings on the encoder's device.
         """
-        # Not inference_mode: what an encoder keeps of a pass, as position codes, serves a backward pass later.
+        # Not inference_mode: what an encoder keeps of a pass, as position codes, must serve a gradient later.
         with self.frozen(), torch.no_grad():
             parts: list[Tensor] = []
             for start in range(0, max(1, len(images)), self.chunk):
