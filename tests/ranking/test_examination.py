@@ -225,6 +225,21 @@ def test_random_encoders_are_found(images, encoder, distance):
     assert "mean of 8 draws" in ranker.examination.line
 
 
+def test_what_is_random_only_now_and_then_is_found(images):
+    class Skipping(Net):
+        """Stochastic depth: a part is left out in one of seven passes."""
+
+        def forward(self, pixels):
+            return self.plain(pixels) * (1 if torch.rand(()) < 6 / 7 else pixels.mean((1, 2, 3))[:, None])
+
+    found = examined(Skipping(), images)
+    assert (found.kind, found.reproducible) == ("random", True)
+    net = Net()
+    idle = examined(lambda pixels: (torch.rand(2), net(pixels))[1], images)
+    assert (idle.kind, idle.draws_numbers) == ("function", True)
+    assert "draws random numbers, of which no effect was found" in idle.line
+
+
 @pytest.mark.parametrize("encoder", [NumpyNoise, Counting])
 def test_random_numbers_from_elsewhere_are_said_to_be_out_of_reach(images, encoder):
     found = examined(encoder(), images)
@@ -293,6 +308,29 @@ def test_a_gallery_made_without_images_is_examined_when_it_is_attacked(images):
     following = Gallery(Ranker(BatchStatistics(), "euclidean"), Net()(images).detach())
     with pytest.raises(RankproofError, match="depends on the others of its batch"):
         attack(following, images[:1], MaxShift(), Threat(8 / 255))  # a single image gets company
+
+
+def test_preprocessing_is_examined_with_the_encoder(images):
+    given = images.clone()
+    gallery = embedded(Net(), given, preprocess=lambda pixels: pixels.mul_(0.5))
+    assert gallery.ranker.examination.changes_input
+    assert torch.equal(given, images)
+    cropping = embedded(Net(), images, preprocess=lambda pixels: pixels + torch.rand_like(pixels) / 4)
+    assert cropping.ranker.examination.kind == "random"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_dynamic_quantisation_follows_the_batch(images):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 16))
+    quantised = torch.ao.quantization.quantize_dynamic(module, {nn.Linear}, dtype=torch.qint8)
+    refused(quantised, images, "dynamic quantisation")
+    assert examined(quantised, images, chunk=1).gradient == "none"
+
+
+def test_weights_without_values_are_one_line(images):
+    refused(nn.Sequential(nn.Flatten(), nn.Linear(64, 4, device="meta")), images, "on the meta device")
 
 
 def test_embeddings_in_shared_memory_are_copied(images):

@@ -151,6 +151,7 @@ class Ranker:
                         rng=self._rng,
                         chunk=self.chunk,
                         eps=eps,
+                        draws_numbers=self.examination.draws_numbers,
                     ),
                     images,
                     progress,
@@ -238,6 +239,10 @@ class Ranker:
         Raises:
             RankproofError: it is not.
         """
+        if isinstance(z, Tensor) and z.is_meta:
+            raise RankproofError(
+                f"{self.name}: the encoder's weights are on the meta device; load them first"
+            )
         if not isinstance(z, Tensor) or z.dim() != 2 or len(z) != count or z.shape[1] == 0:
             shape = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
             raise RankproofError(
