@@ -240,9 +240,7 @@ class Ranker:
             RankproofError: it is not.
         """
         if isinstance(z, Tensor) and z.is_meta:
-            raise RankproofError(
-                f"{self.name}: the encoder's weights are on the meta device; load them first"
-            )
+            raise RankproofError(f"{self.name}: the encoder is on the meta device; load its weights first")
         if not isinstance(z, Tensor) or z.dim() != 2 or len(z) != count or z.shape[1] == 0:
             shape = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
             raise RankproofError(
