@@ -728,3 +728,33 @@ def test_flags_that_an_encoder_sets_are_put_back(images):
     assert not net.training
     assert not net.matrix.requires_grad
     assert net.weight.requires_grad
+
+
+def test_multiplying_in_place_is_found_on_black_images_too():
+    black = torch.zeros(4, 1, 8, 8)
+    encoder = Net()
+    assert examined(lambda pixels: encoder(pixels.mul_(2)), black).changes_input
+
+
+def test_buffers_that_are_not_numbers_or_go_away_are_no_riddle(images):
+    class Odd(Net):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("unknown", torch.tensor([float("nan"), 1.0]))
+            self.register_buffer("mask", torch.tensor([True, False]))
+
+    class Dropped(Odd):
+        def forward(self, pixels):
+            self.mask = None
+            return self.plain(pixels)
+
+    assert not examined(Odd(), images).changes_state
+    dropped = Dropped()
+    assert examined(dropped, images).changes_state
+    assert dropped.mask.tolist() == [True, False]
+
+
+def test_draws_that_are_asked_for_are_said(images):
+    found = examined(Net(), images, draws=3)
+    assert (found.kind, found.draws) == ("function", 3)
+    assert "mean of 3 draws, as asked for" in found.line

@@ -90,6 +90,8 @@ class Examination:
             case "function":
                 each = ", images embedded one at a time" if self.alone is None else ""
                 yield f"a function of its image ({how}{each})"
+                if self.draws > 1:
+                    yield f"embeddings are the mean of {self.draws} draws, as asked for"
             case "batch":
                 yield f"an embedding depends on the other images of its batch ({self.largest:.2g} {UNIT})"
             case "random":

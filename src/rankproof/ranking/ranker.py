@@ -175,13 +175,15 @@ class Ranker:
 
     def _habits(self, images: Tensor) -> Examination:
         """What the encoder does beside embedding: an examination without its kind."""
-        given, default = images.clone(), torch.get_default_dtype()
+        negative = 1 - images[:1]  # of black images, which multiplying in place leaves alone
+        given, other = images.clone(), negative.clone()
+        default = torch.get_default_dtype()
         self._rng.begin(0)
         with self._rng.in_place(), self._copied_buffers() as changed:
             z = self.checked(self._first_pass(given), len(given))
             kept = z.clone()
             with suppress(RankproofError):  # of an encoder that takes no image alone, which is found later
-                self._pass(1 - images[:1])
+                self._pass(other)
             changes_state = changed()
         if torch.get_default_dtype() != default:
             torch.set_default_dtype(default)
@@ -190,7 +192,7 @@ class Ranker:
             )
         return Examination(
             draws_numbers=self._rng.drawn,
-            changes_input=not torch.equal(given, images),
+            changes_input=not (torch.equal(given, images) and torch.equal(other, negative)),
             shares_output=not torch.equal(kept, z),
             changes_state=changes_state,
         )
@@ -322,7 +324,7 @@ class Ranker:
         for module, name, buffer in buffers:
             setattr(module, name, buffer.clone())  # a backward pass may need what the pass left in it
         try:
-            yield lambda: not all(torch.equal(getattr(module, name), own) for module, name, own in buffers)
+            yield lambda: not all(_equal(getattr(module, name), own) for module, name, own in buffers)
         finally:
             for module, name, buffer in buffers:
                 setattr(module, name, buffer)
@@ -377,6 +379,15 @@ def _types_of(encoder: nn.Module) -> list[torch.dtype]:
     """The floating types an encoder can compute in, in the order of its parameters and buffers."""
     values = chain(encoder.parameters(), encoder.buffers())
     return list(dict.fromkeys(value.dtype for value in values if value.dtype in WEIGHTS))
+
+
+def _equal(buffer: Any, before: Tensor) -> bool:
+    """Whether a buffer is still as it was, NaN included."""
+    if not isinstance(buffer, Tensor) or buffer.shape != before.shape:
+        return False
+    if not before.is_floating_point():
+        return torch.equal(buffer, before)
+    return torch.equal(buffer.nan_to_num(), before.nan_to_num())
 
 
 def _device_of(encoder: nn.Module) -> torch.device:
