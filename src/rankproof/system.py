@@ -50,6 +50,8 @@ class LoadedTask:
 
     def embedded(self, stage: Stage = no_display) -> "RetrievalSystem":
         """The task with its gallery."""
+        with stage("examining the encoder") as tell:
+            self.ranker.begin(self.dataset.images, progress=tell)
         with stage("embedding the gallery") as tell:
             gallery = Gallery.build(self.ranker, self.dataset.images, self.dataset.labels, tell)
         return RetrievalSystem(
@@ -119,6 +121,8 @@ class SystemOptions:
         root: folder that holds data sets by name.
         trust: whether a model that is a program may be opened, which can run code.
         preprocess: what is done to images before the encoder, as part of what is attacked.
+        draws: passes of which an embedding is the mean; None is 8 for a random encoder, else 1.
+        embed_batch: images in one pass; None is as many as suit their size.
     """
 
     device: str = "auto"
@@ -127,6 +131,8 @@ class SystemOptions:
     root: Path | None = None
     trust: bool = False
     preprocess: Preprocess | None = None
+    draws: int | None = None
+    embed_batch: int | None = None
 
 
 DEFAULTS = SystemOptions()
@@ -182,7 +188,8 @@ def load_task(
         std=source.std,
         preprocess=chain,
         name=model,
-        chunk=_chunk(tuple(dataset.images.shape[1:]), form),
+        chunk=options.embed_batch or _chunk(tuple(dataset.images.shape[1:]), form),
+        draws=options.draws,
     )
     return LoadedTask(source=source, ranker=ranker, dataset=dataset, notes=notes)
 

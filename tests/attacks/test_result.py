@@ -23,9 +23,10 @@ from rankproof import (
 KEYS = [
     *("schema", "goal", "method", "eps", "w", "m", "k", "g", "xi", "steps", "visible", "budget"),
     *("queries_spent", "queries_max", "checks", "checks_differing", "tau_again", "trials", "seed"),
-    *("device", "model", "data", "metric", "before", "after", "ci95", "rank_before", "rank_after", "sp_rank"),
+    *("device", "model", "data", "metric", "before", "after", "ci95", "unchanged"),
+    *("rank_before", "rank_after", "sp_rank"),
     *("tau_before", "tau", "mean_rank_before", "mean_rank", "curve", "shift"),
-    *("seconds", "model_seconds", "peak_mb", "versions", "gallery_size", "notes"),
+    *("seconds", "model_seconds", "peak_mb", "versions", "gallery_size", "examination", "notes"),
 ]
 GOALS = {
     "ca+": CandidateRaise(w=2),

@@ -17,18 +17,8 @@ CONTRACT = {
     *("goal", "method", "eps", "w", "m", "k", "g", "xi", "steps", "visible", "budget", "trials", "seed"),
     *("device", "model", "data", "metric", "before", "after", "ci95", "rank_before", "rank_after", "sp_rank"),
     *("tau_before", "tau", "mean_rank_before", "mean_rank", "shift", "seconds", "model_seconds", "peak_mb"),
-    *(
-        "schema",
-        "versions",
-        "gallery_size",
-        "notes",
-        "queries_spent",
-        "queries_max",
-        "checks",
-        "checks_differing",
-        "tau_again",
-        "curve",
-    ),
+    *("schema", "versions", "gallery_size", "notes", "queries_spent", "queries_max", "curve"),
+    *("checks", "checks_differing", "tau_again", "unchanged", "examination"),
 }
 CLOCK = {"seconds", "model_seconds", "peak_mb"}
 WHITE, CELLS = 8 * 2 + 8 * 5, 8 * 2 + 8 * 5 + 2 * 2  # the last ones see 24 results only

@@ -18,6 +18,7 @@ from rankproof.evaluation.robustness import TERMS as SCORED
 from rankproof.models import load_checkpoint, new_encoder, save_checkpoint
 
 KEYS = {
+    *("examination", "unchanged"),
     *("model", "data", "gallery_size", "device", "recall_at_1", "recall_at_2", "recall_at_4", "recall_at_8"),
     *(
         "map",

@@ -185,11 +185,44 @@ def test_a_function_of_the_users_own(own, images):
     assert open_encoder(f"{own}:oblong").input == (3, 8, 32)
 
 
+FUNCTIONS = """
+import torch
+from torch import nn
+
+NET = nn.Sequential(nn.Flatten(), nn.Linear(768, 4))
+
+def itself(images):
+    return NET(images)
+
+def returned():
+    return lambda images: NET(images)
+
+def optional(width=4):
+    return nn.Sequential(nn.Flatten(), nn.Linear(768, width)), {"distance": "sphere"}
+
+def needy(images, labels):
+    return NET(images)
+"""
+
+
+def test_functions_of_images_are_encoders_returned_or_named(tmp_path, images):
+    (tmp_path / "functions.py").write_text(FUNCTIONS)
+    named = open_encoder(f"{tmp_path}/functions.py:itself")
+    assert_same(named, named.encoder, images)
+    module = open_encoder(f"{tmp_path}/functions.py:NET")
+    assert isinstance(module.encoder, nn.Sequential)
+    assert open_encoder(f"{tmp_path}/functions.py:optional").distance == "sphere"
+    returned = open_encoder(f"{tmp_path}/functions.py:returned")
+    assert_same(returned, returned.encoder, images)
+    refused(f"{tmp_path}/functions.py:needy", "failed with TypeError: .* missing 2 required")
+    sys.modules.pop("rankproof_user_functions", None)
+
+
 def test_a_function_that_does_something_else(own, tmp_path):
     refused(f"{tmp_path}/none.py:encoder", "none.py: no such file")
     refused(f"{own}:nothing", "own.py: has no function nothing")
     refused(f"{own}:constant", "own.py: has no function constant")
-    refused(f"{own}:number", "must return a torch.nn.Module, or .module, settings.; it returned int")
+    refused(f"{own}:number", "must return a torch.nn.Module or a function .* it returned int")
     refused(f"{own}:unknown", "unknown setting 'maen'; known are distance, mean, std, input, size")
     refused(f"{own}:odd_size", "size must be a number or .height, width., not 'large'")
     refused(f"{own}:flat_std", "own.py:flat_std: every value of std must be above 0")

@@ -423,7 +423,7 @@ def test_all_is_saved_and_the_json_is_strict(tmp_path):
 
     saved = json.loads((folder / "report.json").read_text(), parse_constant=refuse)
     keys = "schema model data recall_at_1 flags cells eps trials seed gallery_size data_note command versions"
-    assert saved.keys() == {*keys.split(), "seconds", "model_record"}
+    assert saved.keys() == {*keys.split(), "seconds", "model_record", "examination"}
     assert saved["schema"] == 1
     assert AuditResult.from_json(saved).to_json() == saved
     assert saved["flags"] == [{"kind": "ties", "text": "Many.", "cell": None}]

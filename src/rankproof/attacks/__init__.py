@@ -1,5 +1,6 @@
 """Attack a gallery (white box) or an oracle (black box)."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from rankproof.attacks import black_box, white_box
@@ -112,15 +113,19 @@ def attack_batch(
         check_parameters(value)
     seed = check_integer("seed", seed)
     batch = checked_batch(batch, len(target) if isinstance(target, Gallery) else None)
+    gallery = target if isinstance(target, Gallery) else gallery_of(target)
+    examination = None if gallery is None else gallery.ranker.begin(batch.images, seed)
     if isinstance(target, Gallery):
         descent = method or (Universal() if threat.shared else published(goal.metric))
         if isinstance(descent, BlackBoxMethod):
             raise RankproofError(f"{descent.name} asks an oracle, such as LocalOracle(gallery, visible=50)")
         search.check_unused()
-        return white_box.run(target, batch, goal, threat, descent, seed=seed, progress=progress)
+        result = white_box.run(target, batch, goal, threat, descent, seed=seed, progress=progress)
+        return replace(result, examination=examination)
     chosen = method or automatic()
     if not isinstance(chosen, BlackBoxMethod):
         raise RankproofError(
             f"{chosen.name} needs gradients, which an oracle does not give; leave method= out"
         )
-    return black_box.run(target, batch, goal, threat, chosen, search=search, seed=seed, progress=progress)
+    result = black_box.run(target, batch, goal, threat, chosen, search=search, seed=seed, progress=progress)
+    return replace(result, examination=examination)

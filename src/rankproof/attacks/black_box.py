@@ -176,10 +176,12 @@ def _result(job: _Job, batch: AttackBatch, outcome: _Outcome) -> AttackResult:
     """The result of a chunk; on a local gallery with the true ranks, which the attacker cannot see."""
     history, wanted = outcome.history, outcome.wanted
     before, after = {"tau": outcome.clean.score[:, 0]}, {"tau": history.score}
-    gallery = gallery_of(job.oracle)
+    gallery, unchanged = gallery_of(job.oracle), {}
     if gallery is not None:
         before |= _measure(job, gallery, outcome.original, wanted, batch.excluded)
         after |= _measure(job, gallery, history.images, wanted, batch.excluded)
+        if gallery.ranker.random:
+            unchanged = _measure(job, gallery, outcome.original, wanted, batch.excluded)
     visible = job.oracle.visible
     return AttackResult(
         goal=job.goal.spec.name,
@@ -196,6 +198,7 @@ def _result(job: _Job, batch: AttackBatch, outcome: _Outcome) -> AttackResult:
         preserved=wanted.new_empty(len(wanted), 0),
         before=before,
         after=after,
+        unchanged=unchanged,
         zero_gradient=torch.zeros(len(wanted), dtype=torch.bool),
         gallery_size=0 if gallery is None else len(gallery),
         device="cpu" if gallery is None else gallery.ranker.device.type,
@@ -339,7 +342,9 @@ def _notes(job: _Job) -> tuple[str, ...]:
         if job.threat.grid
         else "images off the 8-bit grid, which no service would accept as sent"
     )
-    return (f"searched in {job.subspace.name} among {images}",)
+    gallery = gallery_of(job.oracle)
+    about = () if gallery is None else gallery.ranker.notes
+    return (f"searched in {job.subspace.name} among {images}", *about)
 
 
 def _fingerprint(job: _Job, batch: AttackBatch, original: Tensor) -> str:

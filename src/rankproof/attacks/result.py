@@ -16,6 +16,7 @@ from rankproof.attacks.summary import AttackSummary
 from rankproof.errors import RankproofError
 from rankproof.goals.base import LETTERS
 from rankproof.io import read_arrays, versions, write_arrays, write_json
+from rankproof.ranking.examination import Examination
 from rankproof.ranking.metrics import MeanInterval, mean_interval
 
 ARRAYS, SUMMARY = "attack.npz", "result.json"
@@ -101,6 +102,8 @@ class AttackResult:
         preserved: (b, g) items to keep in place.
         before, after: figures by name: "rank" (b, m) and "sp_rank" (b, g) in %, "tau", "mean_rank", "shift",
             "distance" to the target, "hit" (R@1, 0 or 1) and "kept" (in the first 4 others, 0 or 1) (b,).
+        unchanged: of a random encoder the same figures of the unperturbed images under new random numbers,
+            what `after` would be at eps = 0; else empty.
         zero_gradient: (b,) attacks that never saw a usable gradient, though their goal did not hold from the
             start.
         gallery_size: |X|; 0 where it is unknown, as behind a service.
@@ -109,6 +112,7 @@ class AttackResult:
         notes: what a reader should know about how it was done.
         log: what only a black-box attack has, None in a white box.
         perturbation: (1, c, h, w) what all images share in a universal attack, else None.
+        examination: what the encoder was found to be; None behind a service.
     """
 
     goal: str
@@ -132,6 +136,8 @@ class AttackResult:
     notes: tuple[str, ...] = ()
     log: QueryLog | None = None
     perturbation: Tensor | None = None
+    unchanged: dict[str, Tensor] = field(default_factory=dict)
+    examination: Examination | None = None
     versions: dict[str, str] = field(default_factory=versions)
 
     def __len__(self) -> int:
@@ -154,6 +160,7 @@ class AttackResult:
             gallery_ids=None if self.gallery_ids is None else part(self.gallery_ids),
             before={name: part(values) for name, values in self.before.items()},
             after={name: part(values) for name, values in self.after.items()},
+            unchanged={name: part(values) for name, values in self.unchanged.items()},
             log=None if self.log is None else self.log.take(chosen),
         ).with_repeat_note()
 
@@ -176,6 +183,7 @@ class AttackResult:
             gallery_ids=torch.cat(ids) if ids else None,
             before={name: torch.cat([part.before[name] for part in parts]) for name in first.before},
             after={name: torch.cat([part.after[name] for part in parts]) for name in first.after},
+            unchanged={name: torch.cat([part.unchanged[name] for part in parts]) for name in first.unchanged},
             log=QueryLog.concat(logs) if logs else None,
         )
         notes = (note for part in parts for note in part.notes if note != part.repeat_note())
@@ -233,7 +241,10 @@ class AttackResult:
 
     def headline(self, *, after: bool = True) -> Tensor:
         """(b,) the headline figure of each attack: chosen items averaged, attacks not."""
-        values = self._figure(self.after if after else self.before, self.metric)
+        return self._headline(self.after if after else self.before)
+
+    def _headline(self, figures: dict[str, Tensor]) -> Tensor:
+        values = self._figure(figures, self.metric)
         return values.mean(1) if values.dim() == 2 else values
 
     @property
@@ -270,6 +281,7 @@ class AttackResult:
             metric=self.metric,
             before=float(self.headline(after=False).double().mean()),
             after=mean.mean,
+            unchanged=float(self._headline(self.unchanged).double().mean()) if self.unchanged else None,
             ci95=(low, high),
             rank_before=before.get("rank"),
             rank_after=after.get("rank"),
@@ -283,6 +295,7 @@ class AttackResult:
             seconds=self.seconds,
             versions=self.versions,
             gallery_size=self.gallery_size or None,
+            examination=self.examination,
             notes=self.notes,
         )
 
@@ -319,7 +332,8 @@ class AttackResult:
             stored |= {key: getattr(self.log, name) for name, key in LOGGED.items()}
             if self.log.repeats is not None:
                 stored |= {REPEATED[name]: values for name, values in self.log.repeats.arrays().items()}
-        for when, figures in (("before", self.before), ("after", self.after)):
+        measured = {"before": self.before, "after": self.after, "unchanged": self.unchanged}
+        for when, figures in measured.items():
             stored |= {f"{when}_{name}": values for name, values in figures.items()}
         arrays = {name: values.cpu().numpy() for name, values in stored.items() if values is not None}
         arrays |= {name: arrays[name].astype(np.float32) for name in ("original", "adversarial")}
@@ -352,7 +366,7 @@ class AttackResult:
             }
 
         alike = ("goal", "metric", "method", "eps", "steps", "seed", "device", "seconds", "notes")
-        fields: dict[str, Any] = {name: getattr(summary, name) for name in alike}
+        fields: dict[str, Any] = {name: getattr(summary, name) for name in (*alike, "examination")}
         fields |= {name: arrays[key] for name, key in STORED.items()}
         fields |= {name: arrays.get(key) for name, key in OPTIONAL.items()}
         return cls(
@@ -360,6 +374,7 @@ class AttackResult:
             parameters={letter: getattr(summary, letter) for letter in LETTERS},
             before=figures("before_"),
             after=figures("after_"),
+            unchanged=figures("unchanged_"),
             gallery_size=summary.gallery_size or 0,
             log=log,
             versions=dict(summary.versions),

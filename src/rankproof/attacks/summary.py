@@ -9,6 +9,7 @@ from rankproof.errors import RankproofError
 from rankproof.goals.base import LETTERS, GoalSpec
 from rankproof.goals.registry import spec
 from rankproof.io import JsonObject
+from rankproof.ranking.examination import Examination, examination_from_json
 
 SCHEMA = 1  # of the JSON object; docs/schema/attack.json describes it
 
@@ -49,6 +50,7 @@ class AttackSummary:
         metric: which figure `before` and `after` are.
         before, after: the mean headline figure of untouched and of adversarial images.
         ci95: the 95 % interval of `after`.
+        unchanged: of a random encoder the figure of untouched images under new random numbers.
         rank_before, rank_after, sp_rank: mean normalised ranks in %.
         tau_before, tau: Kendall's tau, or tau_S in a black box.
         mean_rank_before, mean_rank: mR.
@@ -59,6 +61,7 @@ class AttackSummary:
         peak_mb: the most memory the process held.
         versions: of the software.
         gallery_size: |X|; None where it is unknown.
+        examination: what the encoder was found to be; None behind a service.
         notes: what a reader should know.
     """
 
@@ -87,6 +90,7 @@ class AttackSummary:
     before: float | None
     after: float | None
     ci95: tuple[float | None, float | None] = (None, None)
+    unchanged: float | None = None
     rank_before: float | None = None
     rank_after: float | None = None
     sp_rank: float | None = None
@@ -101,6 +105,7 @@ class AttackSummary:
     peak_mb: float | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     gallery_size: int | None = None
+    examination: Examination | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -136,7 +141,11 @@ class AttackSummary:
         values = asdict(self)
         curve = None if self.curve is None else [list(point) for point in self.curve]
         lists = {"ci95": list(self.ci95), "curve": curve, "notes": list(self.notes)}
-        return {"schema": SCHEMA} | values | lists | {"versions": dict(self.versions)}
+        nested = {
+            "versions": dict(self.versions),
+            "examination": None if self.examination is None else self.examination.to_json(),
+        }
+        return {"schema": SCHEMA} | values | lists | nested
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "AttackSummary":
@@ -151,6 +160,7 @@ class AttackSummary:
             read["curve"] = None if curve is None else tuple((int(q), float(tau)) for q, tau in curve)
             read["ci95"] = tuple(read.get("ci95") or (None, None))
             read["notes"] = tuple(read.get("notes", ()))
+            read["examination"] = examination_from_json(read.get("examination"))
             return cls(**read)
         except (TypeError, ValueError) as error:
             raise RankproofError(f"no summary of an attack: {error}") from None

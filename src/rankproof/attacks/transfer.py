@@ -142,10 +142,20 @@ def _ranked(
         exclude_self=exclude_self,
     )
     bound, clean = _bound(gallery, batch, goal, result.seed)
+    ranker = gallery.ranker
     with torch.no_grad():
-        before, after = bound.metrics(clean), bound.metrics(gallery.ranker.embed_all(result.adversarial))
-    figures = [{name: values.cpu() for name, values in part.items()} for part in (before, after)]
-    return replace(result, before=figures[0], after=figures[1], notes=(*result.notes, note), seconds=0.0)
+        before, after = bound.metrics(clean), bound.metrics(ranker.embed_all(result.adversarial))
+        unchanged = bound.metrics(ranker.embed_all(result.original)) if ranker.random else {}
+    figures = [{name: values.cpu() for name, values in part.items()} for part in (before, after, unchanged)]
+    return replace(
+        result,
+        before=figures[0],
+        after=figures[1],
+        unchanged=figures[2],
+        notes=(*result.notes, *ranker.notes, note),
+        seconds=0.0,
+        examination=ranker.examination,
+    )
 
 
 def _explicit(ids: Ids, device: torch.device) -> Ids | None:
@@ -155,6 +165,7 @@ def _explicit(ids: Ids, device: torch.device) -> Ids | None:
 
 def _bound(gallery: Gallery, batch: AttackBatch, goal: Goal, seed: int) -> tuple[BoundGoal, Tensor]:
     """A goal bound to a batch, and the clean embeddings (b, d)."""
+    gallery.ranker.begin(batch.images, seed)
     clean = gallery.ranker.embed_all(batch.images)
     with torch.no_grad():
         return batch.bind(goal, gallery, clean, seed), clean

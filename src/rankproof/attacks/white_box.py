@@ -34,6 +34,8 @@ def run(
     """Attack every image of a batch with gradients; the arguments are those of `rankproof.attack`."""
     check_queries(goal, batch)
     _check_shared(threat, method, batch.targets)
+    if threat.eps > 0:
+        gallery.ranker.check_gradient()
     counter = _Counter(len(batch) * method.passes(threat.eps), progress)
     job = _Job(gallery, goal, threat, method, seed, counter)
     rows = torch.arange(len(batch))
@@ -77,6 +79,7 @@ def _attack_chunk(job: _Job, batch: AttackBatch) -> _Part:
         zero_gradient = output.zero_gradient & ~_fulfilled(job, bound, original, output, batch)
         with torch.no_grad():
             before, after = bound.metrics(clean), bound.metrics(ranker.embed(output.images))
+            unchanged = bound.metrics(ranker.embed(original)) if ranker.random else {}
     result = AttackResult(
         goal=job.goal.spec.name,
         metric=job.goal.metric,
@@ -92,6 +95,7 @@ def _attack_chunk(job: _Job, batch: AttackBatch) -> _Part:
         preserved=bound.preserved,
         before={name: values.cpu() for name, values in before.items()},
         after={name: values.cpu() for name, values in after.items()},
+        unchanged={name: values.cpu() for name, values in unchanged.items()},
         zero_gradient=zero_gradient,
         gallery_size=len(job.gallery),
         device=ranker.device.type,
@@ -197,6 +201,13 @@ def _notes(job: _Job, batch: AttackBatch, result: AttackResult, *, stationary: b
     else:
         choice = "the queries are given, not gallery items"
     notes = [choice] if choice else []
+    notes += job.gallery.ranker.notes
+    examination = job.gallery.ranker.examination
+    if job.threat.eps > 0 and examination is not None and examination.gradient == "zero":
+        notes.append(
+            "the encoder's gradient is zero at every pixel of an examined image, as rounding makes it: a "
+            "white box finds nothing there, and this figure may be false"
+        )
     if stationary and job.threat.eps > 0:
         size = format_eps(min(NUDGE, job.threat.eps))
         notes.append(

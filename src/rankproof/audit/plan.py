@@ -188,6 +188,8 @@ def plan(
     if time_limit is not None:
         check_number("time_limit", time_limit, Range(low=0.0))
     images = check_images("images", images)
+    gallery.ranker.begin(images)
+    gallery.ranker.check_gradient()
     timing = Timing(
         evaluation=_seconds_per_evaluation(gallery, images),
         query=_seconds_per_query(gallery, images, threat),

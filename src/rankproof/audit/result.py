@@ -9,6 +9,7 @@ from typing import Any
 from rankproof.attacks.summary import AttackSummary, read_fields
 from rankproof.errors import RankproofError
 from rankproof.io import JsonObject
+from rankproof.ranking.examination import examination_from_json
 from rankproof.report.page import Flag, ReportPage, json_value
 
 SCHEMA = 1  # of report.json; docs/schema/audit.json describes it
@@ -23,6 +24,7 @@ class AuditResult(ReportPage):
         values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "strips"}
         values["cells"] = [attack.to_json() for attack in self.cells]
         values["flags"] = [asdict(flag) for flag in self.flags]
+        values["examination"] = None if self.examination is None else self.examination.to_json()
         plain: JsonObject = json_value({"schema": SCHEMA} | values)
         return plain
 
@@ -37,6 +39,7 @@ class AuditResult(ReportPage):
         try:
             read["cells"] = tuple(AttackSummary.from_json(attack) for attack in values["cells"])
             read["flags"] = tuple(Flag(**flag) for flag in values["flags"])
+            read["examination"] = examination_from_json(values.get("examination"))
             return cls(**read)
         except (KeyError, TypeError) as error:
             raise RankproofError(f"no report of an audit: {error}") from None

@@ -107,6 +107,8 @@ def audit(
     )
     seed = check_integer("seed", seed)
     _check_names(gallery, options.classes)
+    gallery.ranker.begin(queries, seed)
+    gallery.ranker.check_gradient()
     planned = options.prepared or plan(gallery, queries, threat, trials=trials, time_limit=options.time_limit)
     chosen = draw(len(queries), planned.trials, seed)
     job = _Job(
@@ -196,6 +198,7 @@ def _run(job: _Job, journal: Path | None, progress: ShareCallback) -> AuditResul
         data_note="",
         command=call,
         versions=versions(),
+        examination=gallery.ranker.examination,
         strips=tuple(_strips(job, completed)),
         seconds=time.perf_counter() - begin,
     )

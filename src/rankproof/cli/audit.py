@@ -118,6 +118,8 @@ def audit(
             print_json(result.to_json())
             return
         print_table(audit_table(result))
+        if result.examination is not None:
+            echo(f"the encoder: {result.examination.line}")
         for flag in grouped(result.flags):
             echo(f"flag: {flag.cell or 'the audit'}: {flag.text}")
         echo(f"report: {page}")

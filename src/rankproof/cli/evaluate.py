@@ -102,6 +102,8 @@ def evaluate(
             seconds=perf_counter() - begin,
             versions=versions(),
         )
+        examination = gallery.ranker.examination
+        report["examination"] = None if examination is None else examination.to_json()
         if out is not None:
             write_json(out, report, indent=2, allow_nan=False)
         if as_json:
@@ -114,7 +116,8 @@ def evaluate(
 
 def _print(report: "JsonObject") -> None:
     """The figures as a table, with flags and notes."""
-    from rankproof.evaluation.report import evaluation_table
+    from rankproof.evaluation.report import TERMS, evaluation_table
+    from rankproof.report.format import number_text
     from rankproof.threat import format_eps
 
     if report["method"] is not None:
@@ -123,6 +126,13 @@ def _print(report: "JsonObject") -> None:
         )
         echo(f"attacked within {format_eps(report['eps'])}: {how}")
     print_table(evaluation_table(report))
+    if report["examination"] is not None:
+        echo(f"the encoder: {report['examination']['line']}")
+    if report["unchanged"] is not None:
+        again = ", ".join(
+            f"{TERMS[name]} {number_text(value)} %" for name, value in report["unchanged"].items()
+        )
+        echo(f"untouched images, drawn again: {again}")
     for flag in report["flags"]:
         echo(f"flag: {flag['cell'] or 'the model'}: {flag['text']}")
     for note in report["notes"]:

@@ -105,6 +105,24 @@ Jpeg = Annotated[
         show_default=False,
     ),
 ]
+Draws = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Embed an image by the mean of N passes, for a random encoder. Default: 8 if the encoder is "
+        "found to be random, else 1.",
+        show_default=False,
+    ),
+]
+EmbedBatch = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Number of images that pass the encoder together; with 1 an embedding cannot depend on other "
+        "images. Default: as many as suit their size.",
+        show_default=False,
+    ),
+]
 Device = Annotated[
     str,
     typer.Option(
@@ -175,11 +193,15 @@ class SystemArguments:
     resize: Resize = None
     crop: Crop = None
     trust: Trust = False
+    draws: Draws = None
+    embed_batch: EmbedBatch = None
 
     def open(self, stage: "Stage" = progress) -> "LoadedTask":
         """Load the model and the test split."""
         from rankproof.system import SystemOptions, load_task, preprocess_of
 
+        at_least_one("draws", self.draws)
+        at_least_one("embed-batch", self.embed_batch)
         options = SystemOptions(
             device=self.device,
             size=self.size,
@@ -187,6 +209,8 @@ class SystemArguments:
             root=data_root(),
             trust=self.trust,
             preprocess=preprocess_of(self.resize, self.crop, self.jpeg),
+            draws=self.draws,
+            embed_batch=self.embed_batch,
         )
         return load_task(self.model, self.data, options, stage=stage)
 

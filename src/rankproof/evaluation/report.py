@@ -21,7 +21,7 @@ RETRIEVAL = {
     "nmi": "NMI",
 }
 TERMS = {term.name: term.label for term in ERS_TERMS}
-ATTACKED = ("shift", "ers", "ers_terms", "eps", "method", "steps", "trials", "collapsed")
+ATTACKED = ("shift", "ers", "ers_terms", "eps", "method", "steps", "trials", "collapsed", "unchanged")
 
 
 def as_json(

@@ -2,7 +2,7 @@
 
 import math
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -43,6 +43,8 @@ class Robustness:
         flags: reasons to doubt; of kind "collapsed" where nearly all embeddings are the same.
         notes: what a reader should know.
         seconds: how long it took.
+        unchanged: of a random encoder the same terms of the untouched images under new random numbers; else
+            empty.
     """
 
     values: dict[str, Tensor]
@@ -55,6 +57,7 @@ class Robustness:
     flags: tuple[Flag, ...]
     notes: tuple[str, ...]
     seconds: float
+    unchanged: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def trials(self) -> int:
@@ -70,6 +73,11 @@ class Robustness:
     def terms(self) -> dict[str, MeanInterval]:
         """The mean of each term with its 95 % interval, clipped to [0, 100]."""
         return {name: _clipped(mean_interval(values)) for name, values in self.values.items()}
+
+    @property
+    def unchanged_terms(self) -> dict[str, float]:
+        """The mean of each term of the untouched images, clipped to [0, 100]; empty unless random."""
+        return {name: _clipped(mean_interval(values)).mean for name, values in self.unchanged.items()}
 
     @property
     def ers(self) -> MeanInterval:
@@ -99,6 +107,7 @@ class Robustness:
                 "ers": self.ers.ends,
                 "ers_terms": {name: term.ends for name, term in terms.items()},
             },
+            "unchanged": self.unchanged_terms or None,
             "eps": self.eps,
             "method": self.method,
             "steps": self.steps,
@@ -183,6 +192,7 @@ def _attack_all(
     assert batch.gallery_ids is not None
     work = len(batch) * method.passes(threat.eps)
     values: dict[str, Tensor] = {}
+    unchanged: dict[str, Tensor] = {}
     flags: list[Flag] = []
     notes: list[str] = []
     moved = torch.empty(0)
@@ -193,10 +203,15 @@ def _attack_all(
 
         result = attack_batch(gallery, batch, goal, threat, method=method, seed=seed, progress=inside)
         outcome = AttackRun(result, gallery, batch.gallery_ids)
-        values |= {term.name: term.values(outcome) for term in ERS_TERMS if term.goal is goal}
+        terms = [term for term in ERS_TERMS if term.goal is goal]
+        values |= {term.name: term.values(outcome) for term in terms}
+        if gallery.ranker.random:
+            untouched = replace(result, adversarial=result.original, after=result.unchanged)
+            again = AttackRun(untouched, gallery, batch.gallery_ids)
+            unchanged |= {term.name: term.values(again) for term in terms}
         moved = outcome.figure if goal is SHIFT else moved
         flags += check_attack(result, result.goal, headline=False)
-        notes += [f"{result.goal}: {note}" for note in result.notes]
+        notes += [f"{result.goal}: {note}" for note in result.notes if note not in gallery.ranker.notes]
     return Robustness(
         values={name: values[name] for name in TERMS},
         moved=moved,
@@ -206,8 +221,9 @@ def _attack_all(
         steps=method.passes(threat.eps) if threat.eps else 0,
         seed=seed,
         flags=tuple(flags),
-        notes=tuple(notes),
+        notes=(*gallery.ranker.notes, *notes),
         seconds=0.0,
+        unchanged=unchanged,
     )
 
 

@@ -1,15 +1,17 @@
 """An encoder together with the input it takes, and what all loaders of encoders share."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rankproof.errors import RankproofError
 from rankproof.io import JsonObject
+from rankproof.ranking.encoder_function import EncoderFunction
 
 SETTINGS = ("distance", "mean", "std", "input")  # keys of a record that say what input an encoder takes
 COLOUR = 3  # channels
@@ -47,7 +49,7 @@ class Source:
 
 
 def describe(
-    encoder: nn.Module,
+    encoder: nn.Module | Callable[[Tensor], Tensor],
     name: str,
     settings: Mapping[str, Any],
     record: Mapping[str, Any] | None = None,
@@ -78,15 +80,22 @@ def describe(
     if len(counts | ({channels} - {None})) > 1:
         taken = "" if channels is None else f"; the encoder takes {channels}"
         raise RankproofError(f"{name}: mean, std and input must agree on the number of channels{taken}")
+    module = encoder if isinstance(encoder, nn.Module) else EncoderFunction(encoder)
     distance = str(settings.get("distance") or "cosine")
     plain = {key: None if value is None else list(value) for key, value in values.items()}
     return Source(
-        encoder=encoder.eval(),
+        encoder=_in_eval_mode(module),
         name=name,
         distance=distance,
         record={"distance": distance, **plain, **(record or {})},
         **values,
     )
+
+
+def _in_eval_mode(encoder: nn.Module) -> nn.Module:
+    with suppress(NotImplementedError):  # a program of torch.export, whose mode is fixed
+        encoder.eval()
+    return encoder
 
 
 def _numbers(key: str, value: object, name: str) -> Any:

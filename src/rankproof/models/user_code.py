@@ -1,5 +1,6 @@
 """An encoder from a function in the user's own file, which is executed."""
 
+import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from torch import nn
 from rankproof.errors import RankproofError
 from rankproof.models.source import COLOUR, SETTINGS, Source, describe, reason
 
+POSITIONAL = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+
 
 def call_user(name: str, file: Path, function: str) -> Source:
     """The encoder that a function in the user's file returns.
@@ -21,8 +24,9 @@ def call_user(name: str, file: Path, function: str) -> Source:
     Args:
         name: of the encoder, for messages.
         file: a Python file; it may import the files beside it.
-        function: takes no arguments; returns a module, or a module and a dict of settings: `distance`,
-            `mean`, `std` and `size`, the side of the images or (height, width).
+        function: takes no arguments; returns a module or a function of images, alone or with a dict of
+            settings: `distance`, `mean`, `std` and `size`, the side of the images or (height, width). Or the
+            name of the encoder itself: a module, or a function with one argument, the images.
     Raises:
         RankproofError: there is no such file or function, it raises, or it returns something else.
     """
@@ -31,7 +35,7 @@ def call_user(name: str, file: Path, function: str) -> Source:
     with _importable(file.parent):
         try:
             build = getattr(_imported(file), function, None)
-            returned = build() if callable(build) else None
+            returned = build if _is_encoder(build) else build() if callable(build) else None
         except RankproofError:
             raise
         except Exception as error:  # an error in the user's code, whose traceback they need
@@ -39,12 +43,26 @@ def call_user(name: str, file: Path, function: str) -> Source:
     if not callable(build):
         raise RankproofError(f"{file}: has no function {function}")
     encoder, settings = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, {})
-    if not isinstance(encoder, nn.Module) or not isinstance(settings, Mapping):
+    if not callable(encoder) or isinstance(encoder, type) or not isinstance(settings, Mapping):
         raise RankproofError(
-            f"{name}: must return a torch.nn.Module, or (module, settings); it returned "
-            f"{type(returned).__name__}"
+            f"{name}: must return a torch.nn.Module or a function of images, or (module, settings); it "
+            f"returned {type(returned).__name__}"
         )
     return describe(encoder, name, _with_input(settings, name))
+
+
+def _is_encoder(named: object) -> bool:
+    """Whether what is named needs images, and so is the encoder itself and not what returns it."""
+    if isinstance(named, nn.Module):
+        return True
+    if not callable(named) or isinstance(named, type):
+        return False
+    try:
+        parameters = inspect.signature(named).parameters.values()
+    except ValueError:  # a function without a signature
+        return False
+    needed = [each for each in parameters if each.default is each.empty and each.kind in POSITIONAL]
+    return len(needed) == 1
 
 
 def _imported(file: Path) -> Any:

@@ -77,6 +77,7 @@ class Gallery:
             raise RankproofError(f"a gallery needs at least 2 items, this one has {len(images)}")
         check_not_black("images", images)
         labels = None if labels is None else check_labels("labels", labels, len(images))
+        ranker.begin(images)
         return cls(ranker, ranker.embed_all(images, progress), labels, images)
 
     def __len__(self) -> int:

@@ -54,6 +54,11 @@ def half_width_text(attack: AttackSummary) -> str:
     return "" if ends is None else f" ± {number_text((ends[1] - ends[0]) / 2, decimals(attack))}"
 
 
+def unchanged_text(attack: AttackSummary) -> str:
+    """The figure of untouched images drawn again: "unchanged 41.9 %"; empty where there is none."""
+    return "" if attack.unchanged is None else f"unchanged {figure_text(attack, attack.unchanged)}"
+
+
 def second_figure(attack: AttackSummary) -> tuple[str, str] | None:
     """What must be read with the headline figure, as a name and a value: the rank of C_SP, or mR."""
     if attack.metric == "rank" and attack.sp_rank is not None:
@@ -105,6 +110,8 @@ def attack_table(attack: AttackSummary) -> Table:
     table.add_row(label, before, after, escape(interval_text(attack)))
     if attack.checks_differing:
         table.add_row("the same images, asked again", "", figure_text(attack, attack.tau_again), "")
+    if attack.unchanged is not None:
+        table.add_row("untouched, drawn again", "", figure_text(attack, attack.unchanged), "")
     if attack.sp_rank is not None:
         table.add_row("rank of those to keep", "", f"{number_text(attack.sp_rank)} %", "")
     if attack.metric == "tau":
@@ -128,7 +135,8 @@ def attack_remarks(attack: AttackSummary) -> list[str]:
         costs.append(f"{attack.seconds / attack.model_seconds:.2f} times the bare work")
     if attack.peak_mb is not None:
         costs.append(f"{attack.peak_mb:,.0f} MB")
-    return [*lines, ", ".join(costs), *(f"note: {note}" for note in attack.notes)]
+    examination = () if attack.examination is None else (f"the encoder: {attack.examination.line}",)
+    return [*lines, ", ".join(costs), *examination, *(f"note: {note}" for note in attack.notes)]
 
 
 def _curve_text(curve: tuple[tuple[int, float], ...]) -> str:

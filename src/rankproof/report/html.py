@@ -99,6 +99,7 @@ def _render(page: ReportPage, images: Sequence[bytes]) -> str:
         setting=texts.setting_text,
         value=texts.figure_text,
         interval=texts.interval_text,
+        unchanged=texts.unchanged_text,
         number=texts.number_text,
         eps=format_eps,
         curve=_curve,

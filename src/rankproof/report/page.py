@@ -12,6 +12,7 @@ from rankproof.attacks.summary import AttackSummary
 from rankproof.goals.base import first_results
 from rankproof.goals.registry import order_of
 from rankproof.methods.registry import published_titles
+from rankproof.ranking.examination import Examination
 from rankproof.report.format import (
     PERCENT,
     figure_text,
@@ -20,6 +21,7 @@ from rankproof.report.format import (
     number_text,
     second_figure,
     setting_text,
+    unchanged_text,
 )
 from rankproof.report.strip import Strip
 from rankproof.threat import format_eps
@@ -70,6 +72,7 @@ class ReportPage:
         versions: of the software.
         seconds: how long it took.
         model_record: what is known of the model, shown as it is.
+        examination: what the encoder was found to be.
         strips: example attacks in images.
     """
 
@@ -87,6 +90,7 @@ class ReportPage:
     versions: Mapping[str, str]
     seconds: float
     model_record: Mapping[str, Any] | None = None
+    examination: Examination | None = None
     strips: tuple[Strip, ...] = ()
 
 
@@ -255,7 +259,7 @@ def audit_table(page: ReportPage) -> Table:
         attack = row.attack
         name = " ".join(filter(None, (attack.spec.title, setting_text(attack).replace(" = ", "="))))
         before, after = figure_text(attack, attack.before), figure_text(attack, attack.after)
-        also = " ".join(second_figure(attack) or ())
+        also = ", ".join(filter(None, (" ".join(second_figure(attack) or ()), unchanged_text(attack))))
         texts = name, before, after + half_width_text(attack), also, attack.method
         table.add_row(*map(escape, texts))
     return table

@@ -54,6 +54,7 @@ def open_service(
     with ExitStack() as stack:
         database = open_database(index, folder)
         stack.callback(database.close)
+        ranker.begin(dataset.images)
         items = Items(database, ranker.embed_all(dataset.images[:1]).shape[1])
         with stage("embedding the gallery") as progress:
             fill(items, ranker, dataset, fingerprint(subject), progress)
