@@ -50,6 +50,23 @@ def test_a_few_outliers_do_not_hide_a_collapse_and_one_tight_class_is_none(make)
     assert check_gallery(make.raw("euclidean", z), None) == []
 
 
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_a_narrow_cone_is_neither_a_collapse_nor_full_of_duplicates(make, distance):
+    """Embeddings of neighbouring directions (median cosine distance 4e-5) rank as well as any others."""
+    z = (1 + 0.01 * make.embeddings("euclidean", 300, 64)).float()
+    gallery = Gallery(make.ranker(distance, 64), z)
+    assert check_gallery(gallery, torch.arange(60)) == []
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_flags_do_not_depend_on_the_scale_of_the_embeddings(make, distance):
+    z = make.embeddings("euclidean", 300, 5)
+    z[7], z[8] = z[3], z[3]
+    for scale in (1e-10, 1.0, 2e5):
+        (flag,) = check_gallery(make.raw(distance, scale * z), torch.arange(10))
+        assert flag.text.startswith("3 of 10 images")
+
+
 def test_ties(make):
     z = make.embeddings("euclidean", 60, 1).round(decimals=1)  # places on a coarse grid
     flags = check_gallery(make.raw("euclidean", z), None)

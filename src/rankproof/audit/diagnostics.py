@@ -16,7 +16,8 @@ from rankproof.report.page import Flag
 from rankproof.threat import format_eps
 
 SAMPLE = 200  # gallery items looked at
-COLLAPSED = 0.01  # spread of all distances relative to the length of the embeddings
+COLLAPSED = 1e-3  # spread of all embeddings relative to their length
+SAME = 1e-12  # squared length between the embeddings of a duplicate, relative to the median
 TIES = 0.01
 WIDE = {"rank": 3.0, "tau": 0.05}  # half widths of a 95 % interval; other figures have no scale of their own
 ENOUGH = 6  # attacks that are compared: the chance that fewer all differ in one direction is above 5 %
@@ -60,17 +61,16 @@ def check_gallery(gallery: Gallery, gallery_ids: torch.Tensor | None) -> list[Fl
     rows = gallery_ids if gallery_ids is not None else torch.arange(len(gallery))
     rows = rows[:SAMPLE].to(gallery.embeddings.device)
     z = gallery.embeddings[rows]
-    distances = gallery.ranker.distance.pairwise(z.double(), gallery.embeddings.double())  # (s, n)
-    scale = float(z.double().norm(dim=1).mean()) or 1.0
+    squared = gallery.squared_lengths(z)  # (s, n), or the values of any other distance
     flags = []
-    spread = float(distances.quantile(0.95, dim=1).median()) / scale
+    spread = gallery.frame.relative(squared.quantile(0.95, dim=1).median(), z)
     if spread < COLLAPSED:
         text = (
-            f"nearly all images have the same embedding (95 % of distances are below {spread:.1e} "
+            f"nearly all images have the same embedding (95 % differ by less than {spread:.1e} "
             "of its length): such a model looks robust because nothing can move, not because it is"
         )
         flags.append(Flag(kind="collapsed", text=text))
-    ordered = distances.sort(dim=1).values
+    ordered = squared.sort(dim=1).values
     ties = float((ordered[:, 1:] == ordered[:, :-1]).double().mean())
     if ties > TIES:
         text = (
@@ -78,14 +78,13 @@ def check_gallery(gallery: Gallery, gallery_ids: torch.Tensor | None) -> list[Fl
             "nearer items, so tied items share the better rank"
         )
         flags.append(Flag(kind="ties", text=text))
-    if gallery_ids is not None:
-        to_copy = distances.gather(1, rows[:, None])
-        if duplicates := int(((distances <= to_copy + 1e-12).sum(1) > 1).sum()):
-            text = (
-                f"{duplicates} of {len(rows)} images looked at have an exact duplicate in "
-                "the gallery: their own rank is shared and R@1 counts the copy as found"
-            )
-            flags.append(Flag(kind="duplicates", text=text))
+    duplicates = int(((squared <= SAME * squared.median()).sum(1) > 1).sum())
+    if gallery_ids is not None and duplicates:
+        text = (
+            f"{duplicates} of {len(rows)} images looked at have an exact duplicate in "
+            "the gallery: their own rank is shared and R@1 counts the copy as found"
+        )
+        flags.append(Flag(kind="duplicates", text=text))
     return flags
 
 

@@ -75,6 +75,10 @@ class Frame(ABC):
     def exact(self, a: Tensor, b: Tensor) -> Tensor:
         """(p,) exact values of pairs of embeddings (p, d)."""
 
+    @abstractmethod
+    def relative(self, value: Tensor, z: Tensor) -> float:
+        """What a value stands for, relative to the mean length of embeddings (b, d)."""
+
 
 def frame_of(embeddings: Tensor, distance: Distance) -> Frame:
     """How the embeddings (n, d) of a gallery are compared."""
@@ -117,6 +121,10 @@ class OtherFrame(Frame):
     def exact(self, a: Tensor, b: Tensor) -> Tensor:
         """(p,) distances by `between`."""
         return self.distance.between(self.distance.prepare(a.double()), self.distance.prepare(b.double()))
+
+    def relative(self, value: Tensor, z: Tensor) -> float:
+        """A distance relative to the mean length of prepared embeddings."""
+        return float(value) / (float(self.distance.prepare(z.double()).norm(dim=1).mean()) or 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,6 +222,11 @@ class LengthFrame(Frame):
             empty = (a == 0).all(1).double() + (b == 0).all(1).double()
             total = total + self.distance.zero_adds * empty
         return total
+
+    def relative(self, value: Tensor, z: Tensor) -> float:
+        """A length relative to the mean length of scaled embeddings."""
+        mean = float(_scaled(z, self.distance, self.scale).norm(dim=1).mean()) or 1.0
+        return float(value.clamp(min=0).sqrt()) / mean
 
     def value(self, squared: Tensor) -> Tensor:
         """The distances that belong to squared lengths in this frame."""
