@@ -183,7 +183,7 @@ def test_options_of_preprocessing(workplace, colour):
     assert "every image passes jpeg=60, resize=12, crop=12 before the encoder" in notes
     bad = CliRunner().invoke(app, [*words, "--jpeg", "0"])
     assert bad.exit_code == 2
-    assert bad.stderr.startswith("error: jpeg: the quality must lie in 1 .. 100, got 0")
+    assert bad.stderr.startswith("error: jpeg: the quality must be in [1, 100], got 0")
 
 
 def test_a_program_needs_trust_on_the_command_line(workplace):

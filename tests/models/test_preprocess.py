@@ -72,11 +72,12 @@ def test_the_crop_is_in_the_middle(photos):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"jpeg": 0}, "jpeg: the quality must lie in 1 .. 100, got 0"),
+        ({"jpeg": 0}, r"jpeg: the quality must be in \[1, 100\], got 0"),
         ({"jpeg": 101}, "got 101"),
-        ({"resize": 0}, "resize: sides must be at least 1 pixel, got 0"),
-        ({"resize": (3, 0)}, "resize: sides"),
-        ({"crop": -1}, "crop: sides"),
+        ({"resize": 0}, "resize: a side in pixels must be at least 1, got 0"),
+        ({"resize": (3, 0)}, "resize: a side"),
+        ({"crop": True}, "crop: a side in pixels must be an integer"),
+        ({"crop": -1}, "crop: a side"),
     ],
 )
 def test_bad_settings(settings, message):

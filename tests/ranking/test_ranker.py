@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -84,6 +86,13 @@ def test_mean_and_std_are_taken_per_channel_inside_the_ranker():
     torch.testing.assert_close(found, expected.flatten(1))
     only_mean = Ranker(nn.Flatten(), "euclidean", mean=mean).embed(images)
     torch.testing.assert_close(only_mean[:, :4], images[:, 0].flatten(1) - 0.1)
+
+
+@pytest.mark.parametrize("name", ["mean", "std"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_mean_or_std_that_is_no_number_is_refused(name, value):
+    with pytest.raises(RankproofError, match=f"{name}: every channel's value must be"):
+        Ranker(nn.Flatten(), **{name: [value]})
 
 
 def test_a_std_of_zero_is_refused():

@@ -80,7 +80,7 @@ def query_seconds(gallery: Gallery, images: Tensor, queries: int) -> float:
     ranker = gallery.ranker
     pixels = ranker.as_input(images)
     pixels = pixels.repeat(-(-PASS // len(pixels)), 1, 1, 1)[:PASS]
-    with ranker.frozen(), torch.inference_mode():
+    with ranker.frozen(), torch.no_grad():
         passes = [_timed(lambda: ranker.encode(pixels), ranker.device) for _ in range(REPEATS)]
     return queries * min(passes) / PASS
 

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rankproof.errors import RankproofError
+from rankproof.parameters import AT_LEAST_ONE, Range, check_integer
+
+QUALITY = Range(low=1.0, high=100.0)
 
 
 class Preprocess(nn.Module):
@@ -32,10 +35,11 @@ class Preprocess(nn.Module):
     ) -> None:
         super().__init__()
         for name, value in (("resize", resize), ("crop", crop)):
-            if value is not None and min(value if isinstance(value, tuple) else (value,)) < 1:
-                raise RankproofError(f"{name}: sides must be at least 1 pixel, got {value}")
-        if jpeg is not None and not 1 <= jpeg <= 100:
-            raise RankproofError(f"jpeg: the quality must lie in 1 .. 100, got {jpeg}")
+            for side in value if isinstance(value, tuple) else (value,):
+                if side is not None:
+                    check_integer(f"{name}: a side in pixels", side, AT_LEAST_ONE)
+        if jpeg is not None:
+            check_integer("jpeg: the quality", jpeg, QUALITY)
         self.resize, self.crop, self.jpeg = resize, crop, jpeg
 
     def extra_repr(self) -> str:

@@ -60,7 +60,7 @@ class LocalOracle:
 
     def _embed(self, images: Images) -> Tensor:
         ranker = self.gallery.ranker
-        with ranker.frozen(), torch.inference_mode():
+        with ranker.frozen(), torch.no_grad():
             return torch.cat([ranker.embed(ranker.as_input(part)) for part in images.split(PASS)])
 
     def _counted(self, z: Tensor, tracked: TrackedItems) -> Tensor:

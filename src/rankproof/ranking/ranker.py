@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rankproof.errors import NotFiniteError, RankproofError
+from rankproof.parameters import ANY, AT_LEAST_ONE, Range, check_integer, check_number
 from rankproof.ranking.distances import Distance, distance_by_name
 from rankproof.ranking.encoder_function import EncoderFunction
 from rankproof.ranking.encoder_rng import EncoderRng
@@ -40,6 +41,7 @@ FAILURES = (
 )
 SINGLE = (torch.float32, torch.float64)  # precisions that pixels are kept in and embeddings compared in
 WEIGHTS = (*SINGLE, torch.float16, torch.bfloat16)  # floating types an encoder computes in
+POSITIVE = Range(low=0.0, above=True)
 SAID = 200  # characters of the encoder's own words in a message
 
 
@@ -80,8 +82,8 @@ class Ranker:
         draws: int | None = None,
     ) -> None:
         for option, value in (("chunk", chunk), ("draws", draws)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise RankproofError(f"{option}: must be a whole number of at least 1, got {value!r}")
+            if value is not None:
+                check_integer(option, value, AT_LEAST_ONE)
         self.encoder = encoder if isinstance(encoder, nn.Module) else EncoderFunction(encoder)
         self.distance = distance_by_name(distance) if isinstance(distance, str) else distance
         self.preprocess = preprocess
@@ -93,15 +95,14 @@ class Ranker:
         self.examination: Examination | None = None
         self._draws = draws
         self._rng = EncoderRng(self.device)
-        self._mean = self._per_channel(mean)
-        self._std = self._per_channel(std)
-        if self._std is not None and not bool((self._std > 0).all()):
-            raise RankproofError("std: every channel's value must be above 0")
+        self._mean = self._per_channel("mean", mean, ANY)
+        self._std = self._per_channel("std", std, POSITIVE)
 
-    def _per_channel(self, values: Sequence[float] | None) -> Tensor | None:
+    def _per_channel(self, name: str, values: Sequence[float] | None, allowed: Range) -> Tensor | None:
         if values is None:
             return None
-        return torch.tensor(list(values), device=self.device, dtype=self.dtype).view(1, -1, 1, 1)
+        numbers = [check_number(f"{name}: every channel's value", value, allowed) for value in values]
+        return torch.tensor(numbers, device=self.device, dtype=self.dtype).view(1, -1, 1, 1)
 
     @property
     def draws(self) -> int:
