@@ -21,7 +21,7 @@ cases = given(
 )
 
 
-@pytest.fixture(autouse=True, params=[(8192, 512), (3, 2), (1, 1)], ids=["one block", "blocks", "singles"])
+@pytest.fixture(autouse=True, params=[(8192, 512), (3, 2)], ids=["one block", "blocks"])
 def blocks(request):
     """The same answers whatever the blocks; set by hand because hypothesis wants no function-scoped state."""
     before = rooms.BLOCK_ITEMS, rooms.BLOCK_QUERIES

@@ -361,6 +361,20 @@ def white_box_speed(view: View) -> str:
     return _table(header, rows)
 
 
+def ranking_speed(view: View) -> str:
+    """Exact ranks and the examination of an encoder over the bare work."""
+    rows = [
+        (
+            row["name"],
+            row["where"],
+            *(f"{row[key]:.3f}" for key in ("seconds", "bare")),
+            f"{row['ratio']:.2f}",
+        )
+        for row in (view.benchmark("ranking") or {"rows": []})["rows"]
+    ]
+    return _table(("work", "on", "seconds", "bare seconds", "ratio"), rows)
+
+
 def _pairs(view: View) -> Iterator[tuple[TableCell, Measurement, Measurement]]:
     """The cells that both searches were run for, in the order of the papers."""
     cells = sorted(view.cells, key=lambda cell: (order_of(cell.goal), cell.count, cell.eps))
@@ -949,7 +963,7 @@ def _after(cell: TableCell, record: Measurement) -> str:
 VIEWS: dict[str, Callable[[View], str]] = {
     each.__name__.replace("_", "-"): each
     for each in (
-        *(baseline, published, stronger_order, stronger_ranks, white_box_speed),
+        *(baseline, published, stronger_order, stronger_ranks, white_box_speed, ranking_speed),
         *(black_box_table3, against_spsa, against_five, budgets, variants, saved_files, black_box_speed),
         *(service_tables, service_pipeline, service_load),
         *(vanilla, defended, better, rejected, photographs, training_speed),
