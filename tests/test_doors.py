@@ -336,6 +336,7 @@ RESULTS = ("AttackResult", "AttackSummary", "AuditResult", "Epoch")  # made by w
 ELSEWHERE = {  # a parameter of that name that something else looks at
     "robustness_score(method)",  # as attack does
     "AuditOptions(trials)",
+    "accuracy(queries)",  # a SeparateQueries, which looks at what it is made of
 }
 
 

@@ -64,6 +64,9 @@ Share = Annotated[float, Range(low=0.0, high=1.0)]
 PositiveShare = Annotated[float, Range(low=0.0, high=1.0, above=True)]
 """A share, or a change of a pixel, in (0, 1]."""
 
+Percent = Annotated[float, Range(low=0.0, high=100.0)]
+"""A share in %, in [0, 100]."""
+
 Momentum = Annotated[float, Range(low=0.0, high=1.0, below=True)]
 """How much of what was is kept, in [0, 1)."""
 

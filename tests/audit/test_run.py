@@ -92,7 +92,7 @@ def test_one_figure_for_each_planned_one(gallery, whole):
 
 def test_the_audit_itself(whole, gallery):
     assert (whole.eps, whole.trials, whole.seed, whole.gallery_size) == (THREAT.eps, 4, 0, 24)
-    z = gallery.embeddings @ gallery.embeddings.T - 9 * torch.eye(24)
+    z = gallery.prepared @ gallery.prepared.T - 9 * torch.eye(24)
     assert whole.recall_at_1 == pytest.approx(
         100 * float((z.argmax(1) % 2 == torch.arange(24) % 2).double().mean())
     )

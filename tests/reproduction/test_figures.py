@@ -248,10 +248,11 @@ def test_losses_are_those_of_the_attack(drawn, target):
     )
     assert told["figures"]["tau"][0] == pytest.approx(float(result.tau.mean()), abs=1e-5)
     assert told["steps"] == 24
-    z = target.gallery.embeddings.double()
+    unit = target.gallery.ranker.distance.prepare
+    z = unit(target.gallery.embeddings.double())
     for end, pictures in ((0, result.original), (-1, result.adversarial)):
         order, keep = [], []
-        for number, own in enumerate(target.gallery.ranker.embed_all(pictures).double()):
+        for number, own in enumerate(unit(target.gallery.ranker.embed_all(pictures).double())):
             distances, chosen = 1 - z @ own, result.targets[number]
             pairs = [(i, j) for i in range(5) for j in range(i + 1, 5)]
             order.append(

@@ -318,12 +318,13 @@ def test_a_universal_cell_scores_the_images_nearest_to_its_target(done, targets)
         gallery_ids=seen,
         targets=torch.full((each, 1), item),
     )
-    z = ct.gallery.embeddings.double()
+    unit = ct.gallery.ranker.distance.prepare
+    z = unit(ct.gallery.embeddings.double())
     nearest = int((1 - z[seen] @ z[item]).argmin())  # 1 % of 40 images, at least one
     assert result.headline()[nearest].item() == pytest.approx(random["seen"][0], abs=1e-5)
     moved = (ct.dataset.take(unseen) + result.perturbation).clamp(0, 1)
     place = int((1 - z[unseen] @ z[item]).argmin())
-    query = ct.gallery.ranker.embed_all(moved)[place].double()
+    query = unit(ct.gallery.ranker.embed_all(moved).double())[place]
     rank = 100 / size * int((1 - z @ query < 1 - z[item] @ query).sum())
     assert random["unseen"][0] == pytest.approx(rank, abs=0.2)
     assert "published: one for every ten images" in record.notes[0]

@@ -49,7 +49,8 @@ def test_a_start_that_was_stopped_goes_on(new_service, local, embedded, monkeypa
     monkeypatch.setattr(Ranker, "embed_all", lambda *args: passes.append(len(args[1])) or embed(*args))
     service = new_service()
     assert passes == [1, 297, *TRIED]
-    assert torch.equal(torch.cat([z for _, z in service.items.embeddings()]), local.gallery.embeddings)
+    stored = torch.cat([z for _, z in service.items.embeddings()])
+    assert torch.equal(stored, local.gallery.ranker.distance.prepare(local.gallery.embeddings))
     assert list(service.items.ids().values()) == [str(number) for number in range(797)]
 
 

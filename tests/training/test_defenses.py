@@ -58,7 +58,7 @@ def a_step(make, distance="cosine", loss=TRIPLET, **more):
 def test_without_any_eps_a_defense_trains_on_clean_images(make, defense):
     """With eps 0 the attack finds the images themselves: the loss is what the formula says of them."""
     step = replace(a_step(make), eps_scale=0.0)
-    z = step.ranker.embed(step.images)
+    z = step.ranker.embed_prepared(step.images)
     d = Cosine().between
     value = float(defense(step).loss.detach())
     if defense.name in ("act", "hm"):
@@ -91,9 +91,14 @@ def test_shifted_images_stay_within_eps_and_shift_more_than_random_ones(make, di
     assert float(found.min()) >= 0
     assert float(found.max()) <= 1
     noise = (torch.rand(images.shape, generator=random(1), dtype=images.dtype) * 2 - 1).sign() * INNER.eps
-    clean = ranker.embed(images)
+    clean = ranker.embed_prepared(images)
     d = ranker.distance.between
-    assert bool((d(ranker.embed(found), clean) > d(ranker.embed((images + noise).clamp(0, 1)), clean)).all())
+    assert bool(
+        (
+            d(ranker.embed_prepared(found), clean)
+            > d(ranker.embed_prepared((images + noise).clamp(0, 1)), clean)
+        ).all()
+    )
 
 
 def test_batch_norms_see_no_attack_in_progress(make):
@@ -112,7 +117,7 @@ def test_suppress_adds_the_shifts_of_all_three(make):
     """ECCV eq. 22, naively."""
     step = a_step(make, "euclidean")
     images = shifted(INNER, step.ranker, step.images, rng=random())
-    z, moved = step.ranker.embed(step.images), step.ranker.embed(images)
+    z, moved = step.ranker.embed_prepared(step.images), step.ranker.embed_prepared(images)
     total = 0.0
     for triplet in TRIPLETS.tolist():
         total += sum(float((moved[x] - z[x]).detach().norm()) for x in triplet) / len(TRIPLETS)
@@ -122,16 +127,16 @@ def test_suppress_adds_the_shifts_of_all_three(make):
 
 def test_madry_perturbs_the_anchors_only_and_hurts(make):
     step = a_step(make)
-    clean = float(step.mean_loss(step.ranker.embed(step.images)).detach())
+    clean = float(step.mean_loss(step.ranker.embed_prepared(step.images)).detach())
     assert float(MinMax(inner=INNER)(step).loss.detach()) > clean
 
 
 def test_single_step_mixes_the_clean_loss_and_that_one_step_up(make):
     step = a_step(make)
     images = step.images.clone().requires_grad_(True)
-    loss = step.mean_loss(step.ranker.embed(images))
+    loss = step.mean_loss(step.ranker.embed_prepared(images))
     (gradient,) = torch.autograd.grad(loss, images)
-    moved = step.mean_loss(step.ranker.embed((step.images + 0.1 * gradient.sign()).clamp(0, 1)))
+    moved = step.mean_loss(step.ranker.embed_prepared((step.images + 0.1 * gradient.sign()).clamp(0, 1)))
     assert float(moved.detach()) > float(loss.detach())
     wanted = 0.3 * float(loss.detach()) + 0.7 * float(moved.detach())
     assert float(SingleStep(eps=0.1, share=0.3)(step).loss.detach()) == pytest.approx(wanted)
@@ -147,9 +152,9 @@ def test_whole_batch_raises_whatever_loss_it_is_given_by_moving_every_image(make
     step = a_step(make, loss=loss)
     output = WholeBatch(inner=InnerAttack(eps=0.1, steps=1, step=0.1, start=0.0))(step)
     images = step.images.clone().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(step.mean_loss(step.ranker.embed(images)), images)
+    (gradient,) = torch.autograd.grad(step.mean_loss(step.ranker.embed_prepared(images)), images)
     assert bool((gradient.abs().flatten(1).sum(1) > 0).all())
-    moved = step.ranker.embed((step.images + 0.1 * gradient.sign()).clamp(0, 1))
+    moved = step.ranker.embed_prepared((step.images + 0.1 * gradient.sign()).clamp(0, 1))
     torch.testing.assert_close(output.z, moved)
     torch.testing.assert_close(output.loss, step.mean_loss(moved))
     clean, strong = Undefended()(step), WholeBatch(inner=INNER)(a_step(make, loss=loss))
@@ -159,7 +164,7 @@ def test_whole_batch_raises_whatever_loss_it_is_given_by_moving_every_image(make
 def test_act_pulls_positive_and_negative_together(make):
     step = a_step(make, "sphere")
     output = AntiCollapse(inner=INNER)(step)
-    z = step.ranker.embed(step.images)
+    z = step.ranker.embed_prepared(step.images)
     triplets = mine_triplets(z, LABELS, step.ranker.distance, "random", random())
     a, p, n = output.z.chunk(3)
     torch.testing.assert_close(a, z[triplets[:, 0]])  # anchors stay clean
@@ -174,7 +179,7 @@ def test_hm_makes_triplets_harder_up_to_the_target(make, previous):
     strong = InnerAttack(eps=0.3, steps=60, step=0.01)
     output = Hardness(inner=strong)(step)
     d = step.ranker.distance.between
-    z = step.ranker.embed(step.images)
+    z = step.ranker.embed_prepared(step.images)
     triplets = mine_triplets(z, LABELS, step.ranker.distance, "softhard", random())
     ca, cp, cn = z[triplets].unbind(1)
     a, p, n = output.z.chunk(5)[:3]
@@ -229,5 +234,5 @@ def test_the_papers_settings():
 
 def test_undefended_training_is_the_plain_loss(make):
     step = a_step(make)
-    z = step.ranker.embed(step.images)
+    z = step.ranker.embed_prepared(step.images)
     assert float(Undefended()(step).loss.detach()) == pytest.approx(float(step.mean_loss(z).detach()))

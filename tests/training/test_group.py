@@ -55,7 +55,9 @@ def test_two_processes_average_the_gradients_of_their_halves(tmp_path, digits, r
 
     for first, second in zip(batches[0::2], batches[1::2], strict=False):
         optimizer.zero_grad()
-        both = [step.mean_loss(step.ranker.embed(step.images)) for step in map(value, (first, second))]
+        both = [
+            step.mean_loss(step.ranker.embed_prepared(step.images)) for step in map(value, (first, second))
+        ]
         (sum(both) / 2).backward()
         optimizer.step()
     found = weights(load_checkpoint(tmp_path / "out").encoder)

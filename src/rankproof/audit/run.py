@@ -28,7 +28,7 @@ from rankproof.audit.result import AuditResult
 from rankproof.checks import check_ids, check_images, check_kind
 from rankproof.errors import RankproofError
 from rankproof.io import versions
-from rankproof.parameters import Checked, Weight, check_integer
+from rankproof.parameters import Checked, Percent, Weight, check_integer
 from rankproof.ranking.gallery import GALLERY, Gallery
 from rankproof.ranking.metrics import recall_at
 from rankproof.report.page import Flag
@@ -67,7 +67,7 @@ class AuditOptions(Checked):
     classes: tuple[str, ...] = ()
     command: str = ""
     model_record: Mapping[str, Any] | None = None
-    recall_at_1: float | None = None
+    recall_at_1: Percent | None = None
 
 
 DEFAULTS = AuditOptions()

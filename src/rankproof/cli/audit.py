@@ -90,9 +90,8 @@ def audit(
         )
         if dry_run:
             return
-        recall = None
-        if target.queries is not None:
-            recall = 100 * float(retrieve(gallery, target.queries, [1]).recalls.mean())
+        queries = target.queries
+        recall = None if queries is None else 100 * float(retrieve(gallery, queries, [1]).recalls.mean())
         with progress("auditing") as tell:
             result = run(
                 gallery,

@@ -236,7 +236,7 @@ class LengthFrame(Frame):
 def exact_distances(distance: Distance, a: Tensor, b: Tensor) -> Tensor:
     """(p,) distances between pairs of embeddings (p, d), to the last digits of double precision."""
     if not isinstance(distance, LengthDistance):
-        return distance.between(distance.prepare(a.double()), distance.prepare(b.double()))
+        return distance.between(distance.prepare(a.detach().double()), distance.prepare(b.detach().double()))
     scale = _common_scale(distance, a, b)
     frame = LengthFrame(distance=distance, scale=scale, centre=a.new_empty(0), radius=0.0, spread=0.0)
     return frame.value(frame.exact(a, b))
@@ -265,7 +265,7 @@ def ordered_distances(distance: Distance, z: Tensor, items: Tensor) -> tuple[Ten
 
 def _common_scale(distance: LengthDistance, *parts: Tensor) -> float:
     """The power of 2 that brings the largest of all values to between 0.5 and 1; 1 for unit lengths."""
-    largest = [float(part.abs().max()) for part in parts if part.numel() and not distance.unit]
+    largest = [float(part.detach().abs().max()) for part in parts if part.numel() and not distance.unit]
     return float(to_one(torch.tensor([max(largest)], dtype=torch.float64))) if largest else 1.0
 
 

@@ -300,7 +300,7 @@ def measure(ranker: Ranker, test: Dataset) -> tuple[float, float]:
 def _check_split(what: str, split: Dataset) -> None:
     """Raise unless a split is as a data set is: 8-bit values, divided by 255 later, and a class for each."""
     images = check_images(f"{what}.images", split.images)
-    check_labels(f"{what}.labels", split.labels, len(images))
+    check_labels(f"{what}.labels", split.require_labels(), len(images))
     if images.dtype != torch.uint8:
         raise RankproofError(f"{what}.images: a data set holds 8-bit integers, got {images.dtype}")
 

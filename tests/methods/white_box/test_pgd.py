@@ -163,17 +163,17 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(gallery, pic
 
 
 @pytest.mark.parametrize(
-    "forward",
+    ("forward", "flows"),
     [
-        lambda weight, images: weight.expand(len(images), -1),
-        lambda weight, images: weight + 0 * images.flatten(1),
-        lambda weight, images: images.detach().flatten(1) * weight,
-        lambda weight, images: torch.round(images * 4).flatten(1) * weight,
+        (lambda weight, images: weight.expand(len(images), -1), False),
+        (lambda weight, images: weight + 0 * images.flatten(1), True),
+        (lambda weight, images: images.detach().flatten(1) * weight, False),
+        (lambda weight, images: torch.round(images * 4).flatten(1) * weight, True),
     ],
     ids=["constant", "zero gradient", "detached", "quantised"],
 )
 @pytest.mark.parametrize("goal", [QueryRaise(), CandidateRaise(), MaxShift(), Reorder(k=3)])
-def test_an_encoder_without_a_gradient_is_reported(make, pictures, forward, goal):
+def test_an_encoder_without_a_gradient_is_reported(make, pictures, forward, flows, goal):
     class Dull(nn.Module):
         def __init__(self):
             super().__init__()
@@ -183,6 +183,10 @@ def test_an_encoder_without_a_gradient_is_reported(make, pictures, forward, goal
             return forward(self.weight, images)
 
     gallery = Gallery.build(Ranker(Dull(), "euclidean"), pictures)
+    if not flows:
+        with pytest.raises(RankproofError, match="no gradient flows through the encoder"):
+            attack(gallery, pictures[:3], goal, Threat(EPS), gallery_ids=torch.arange(3))
+        return
     result = attack(gallery, pictures[:3], goal, Threat(EPS), gallery_ids=torch.arange(3))
     assert result.zero_gradient.tolist() == [True] * 3
 
