@@ -172,3 +172,24 @@ def test_what_is_no_fault_of_the_images_is_passed_on(make):
 
     with pytest.raises(torch.OutOfMemoryError):
         Ranker(Exhausted()).embed_all(make.images(2))
+
+
+@pytest.mark.parametrize(
+    ("statistics", "said"),
+    [
+        (
+            {"mean": [123.675, 116.28, 103.53], "std": [0.229, 0.224, 0.225]},
+            "mean: .*by 255",
+        ),
+        (
+            {"mean": [0.485, 0.456, 0.406], "std": [58.395, 57.12, 57.375]},
+            "std: .*by 255",
+        ),
+        ({"mean": [float("nan")]}, "mean: expected one number for each channel"),
+        ({"std": [float("inf")]}, "std: expected one number for each channel"),
+        ({"mean": []}, "mean: expected one number for each channel"),
+    ],
+)
+def test_statistics_that_are_not_those_of_pixels_in_the_unit_range_are_refused(statistics, said):
+    with pytest.raises(RankproofError, match=said):
+        Ranker(nn.Flatten(), **statistics)
