@@ -368,3 +368,13 @@ def test_images_of_a_collapsed_encoder_are_not_called_other_items(make):
         foreign(attack(Gallery.build(constant, images), images, MaxShift(), THREAT, gallery_ids=range(10)))
         == []
     )
+
+
+def test_a_gallery_of_earlier_weights_is_noted(make):
+    ranker, images = make.ranker(), make.images(30)
+    gallery = Gallery.build(ranker, images)
+    with torch.no_grad():
+        for parameter in ranker.encoder.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=make.random(5), dtype=torch.float64))
+    result = attack(gallery, images[:5], MaxShift(), THREAT, gallery_ids=range(5))
+    assert "the encoder has changed since the gallery was built" in foreign(result)[0]

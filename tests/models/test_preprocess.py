@@ -77,6 +77,10 @@ def test_the_crop_is_in_the_middle(photos):
         ({"resize": 0}, "resize: sides must be at least 1 pixel, got 0"),
         ({"resize": (3, 0)}, "resize: sides"),
         ({"crop": -1}, "crop: sides"),
+        ({"resize": True}, "resize must be an integer, got True"),
+        ({"resize": (True, 3)}, "resize must be an integer"),
+        ({"crop": True}, "crop must be an integer"),
+        ({"jpeg": True}, "jpeg must be an integer"),
     ],
 )
 def test_bad_settings(settings, message):
@@ -123,3 +127,11 @@ def test_an_attack_sees_what_the_service_does(photos):
     own = 1 - (z[:, None] * database[result.targets]).sum(2)
     ranks = (1 - database[result.targets] @ database.T < own[:, :, None] - 1e-9).sum(2) / 6 * 100
     torch.testing.assert_close(ranks.double(), result.rank_after, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "right"),
+    [(427, 640, (256, 383)), (640, 427, (383, 256)), (333, 500, (256, 384)), (1, 3, (256, 768))],
+)
+def test_the_longer_side_is_rounded_down_as_in_torchvision(height, width, right):
+    assert Preprocess(resize=256).sides(height, width) == right

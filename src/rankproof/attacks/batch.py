@@ -140,11 +140,11 @@ def checked_batch(batch: AttackBatch, size: int | None) -> AttackBatch:
 
 
 def count_foreign(gallery: Gallery, ids: Tensor | None, clean: Tensor) -> int:
-    """How many images are not the gallery items they are said to be.
+    """How many images are not where the gallery items are that they are said to be.
 
     The embedding of an image lies at that of its own item, or beside it where the image was rounded or
-    encoded again. One that is farther from it than half the gallery's spread, and less than half as far from
-    another item, is that of another image.
+    encoded again. One that is farther from it than the gallery's spread, or half of that and less than half
+    as far from another item, is that of another image, or of an encoder whose weights have changed.
 
     Args:
         ids: (b,) positions of the images' own clean copies; None: they are not in the gallery.
@@ -158,14 +158,15 @@ def count_foreign(gallery: Gallery, ids: Tensor | None, clean: Tensor) -> int:
     far = (squared > limit**2).nonzero()[:, 0]
     if not len(far):
         return 0
-    return int((gallery.quick_lengths(clean[far])[0].amin(1) < squared[far] / 4).sum())
+    nearest = gallery.quick_lengths(clean[far])[0].amin(1)
+    return int(((nearest < squared[far] / 4) | (squared[far] > frame.spread**2)).sum())
 
 
 def foreign_text(count: int, total: int) -> str:
-    """What is said of images that are not the gallery items they are said to be."""
+    """What is said of images that are not where the gallery items are that they are said to be."""
     return (
-        f"{count} of {total} images are not the gallery items that gallery_ids names; give the positions of "
-        f"their own clean copies, or leave gallery_ids out"
+        f"{count} of {total} images are not the gallery items that gallery_ids names, or the encoder has "
+        f"changed since the gallery was built; give the positions of their own clean copies, or build it anew"
     )
 
 

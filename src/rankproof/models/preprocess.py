@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rankproof.errors import RankproofError
+from rankproof.parameters import check_integer
 
 
 class Preprocess(nn.Module):
@@ -17,8 +18,9 @@ class Preprocess(nn.Module):
     For another order combine several of these in an `nn.Sequential`.
 
     Args:
-        resize: N makes the shorter side N pixels and keeps the aspect ratio; (height, width) is exact. It is
-            bilinear with antialiasing, differentiable.
+        resize: N makes the shorter side N pixels and keeps the aspect ratio, the longer side rounded down as
+            torchvision and transformers do; (height, width) is exact. It is bilinear with antialiasing,
+            differentiable.
         crop: side of the square that is cut out of the centre.
         jpeg: quality 1 to 100. Pillow encodes and decodes each image, with default chroma subsampling; the
             gradient is that of the identity (straight-through).
@@ -31,10 +33,13 @@ class Preprocess(nn.Module):
         jpeg: int | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("resize", resize), ("crop", crop)):
-            if value is not None and min(value if isinstance(value, tuple) else (value,)) < 1:
+        if isinstance(resize, tuple) and len(resize) != 2:
+            raise RankproofError(f"resize: give one side, or (height, width), got {resize}")
+        sides = [("resize", side) for side in (resize if isinstance(resize, tuple) else (resize,))]
+        for name, value in (*sides, ("crop", crop)):
+            if value is not None and check_integer(name, value) < 1:
                 raise RankproofError(f"{name}: sides must be at least 1 pixel, got {value}")
-        if jpeg is not None and not 1 <= jpeg <= 100:
+        if jpeg is not None and not 1 <= check_integer("jpeg", jpeg) <= 100:
             raise RankproofError(f"jpeg: the quality must lie in 1 .. 100, got {jpeg}")
         self.resize, self.crop, self.jpeg = resize, crop, jpeg
 
@@ -73,8 +78,8 @@ class Preprocess(nn.Module):
             return height, width
         if isinstance(self.resize, tuple):
             return self.resize
-        scale = self.resize / min(height, width)
-        return max(1, round(height * scale)), max(1, round(width * scale))
+        shorter = min(height, width)
+        return self.resize * height // shorter, self.resize * width // shorter
 
 
 class GreyToColour(nn.Module):
