@@ -315,8 +315,13 @@ def test_the_encoder_is_left_as_it_was(make, pictures):
 
 @pytest.mark.parametrize(
     "mode",
-    [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)],
-    ids=["no_grad", "inference_mode", "autocast"],
+    [
+        torch.no_grad,
+        torch.inference_mode,
+        lambda: torch.autocast("cpu", torch.bfloat16),
+        lambda: torch.device("meta"),
+    ],
+    ids=["no_grad", "inference_mode", "autocast", "default device"],
 )
 @pytest.mark.parametrize("single", [False, True])
 def test_an_attack_is_the_same_in_any_mode_of_torch(make, mode, single):

@@ -114,5 +114,5 @@ def _is_id(value: object) -> bool:
     """Whether a value can stand for an item: it is hashed by what it is, and holds no score."""
     if isinstance(value, tuple):
         return all(_is_id(part) for part in value)
-    by_identity = type(value).__hash__ in (None, object.__hash__)
-    return not (by_identity or value is None or isinstance(value, float | bool | Tensor | np.floating))
+    by_identity = value is not None and type(value).__hash__ in (None, object.__hash__)
+    return not (by_identity or isinstance(value, float | Tensor | np.floating))

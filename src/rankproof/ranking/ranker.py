@@ -105,8 +105,9 @@ class Ranker:
         """A statistic of pixels as (1, c, 1, 1); one of pixels in 0 .. 255 would make all images alike."""
         if values is None:
             return None
+        plain: Any = values  # a tensor will do
         try:
-            given = np.ravel(values.tolist() if isinstance(values, Tensor) else values).astype(np.float64)
+            given = np.ravel(plain.tolist() if isinstance(plain, Tensor) else plain).astype(np.float64)
         except (TypeError, ValueError):
             given = np.empty(0)
         if not given.size or not np.isfinite(given).all():
