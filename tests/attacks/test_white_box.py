@@ -383,3 +383,14 @@ def test_a_gallery_of_earlier_weights_is_noted(make):
             parameter.copy_(torch.randn(parameter.shape, generator=make.random(5), dtype=torch.float64))
     result = attack(gallery, images[:5], MaxShift(), THREAT, gallery_ids=range(5))
     assert "the encoder has changed since the gallery was built" in foreign(result)[0]
+
+
+def test_the_pool_of_targets_is_noted_only_where_they_are_chosen(make):
+    images = make.images(30)
+    gallery = Gallery.build(make.ranker(), images)
+
+    def pools(**options):
+        notes = attack(gallery, images[:2], QueryLower(m=1), THREAT, gallery_ids=range(2), **options).notes
+        return sum("chosen among" in note for note in notes)
+
+    assert (pools(), pools(targets=[[4], [5]])) == (1, 0)

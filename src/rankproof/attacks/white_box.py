@@ -205,10 +205,10 @@ def _overlapping(result: AttackResult) -> int:
 
 
 def _notes(job: _Job, batch: AttackBatch, result: AttackResult, *, stationary: bool) -> tuple[str, ...]:
-    if batch.queries is None:
-        choice = job.goal.choice_note(len(job.gallery))
-    else:
+    if batch.queries is not None:
         choice = "the queries are given, not gallery items"
+    else:
+        choice = job.goal.choice_note(len(job.gallery)) if batch.targets is None else ""
     notes = [choice] if choice else []
     notes += job.gallery.ranker.notes
     examination = job.gallery.ranker.examination
