@@ -572,12 +572,35 @@ def test_rows_that_are_no_positions_are_refused(world):
         (lambda images: [{1, 2, 3, 4, 5}] * len(images), "a set, not a list of ids"),
         (lambda images: torch.rand(len(images), 5), "floats such as"),
         (lambda images: np.random.default_rng(0).random((len(images), 5)), "floats such as"),
+        (lambda images: [list(np.ones(5, np.float32))] * len(images), "floats such as 1 as ids"),
+        (lambda images: [[(i, 0.5) for i in range(5)]] * len(images), r"\(0, 0.5\) as an id"),
+        (lambda images: [[{"id": i} for i in range(5)]] * len(images), "{'id': 0} as an id"),
+        (lambda images: [[object() for _ in range(5)]] * len(images), "object at .* as an id"),
     ],
-    ids=["text", "set", "distances", "distances of NumPy"],
+    ids=[
+        "text",
+        "set",
+        "distances",
+        "distances of NumPy",
+        "list of distances",
+        "pairs",
+        "records",
+        "objects",
+    ],
 )
 def test_a_service_that_answers_with_something_else_is_an_error(world, answers, message):
     with pytest.raises(RankproofError, match=message):
         world.search(ListOracle(answers, 5))
+
+
+@pytest.mark.parametrize(
+    "kind", [list, lambda row: list(row.numpy()), lambda row: [(int(i), "a") for i in row]]
+)
+def test_equal_ids_of_any_kind_are_one_item(world, kind):
+    rows = torch.tensor([[7, 3, 9, 1], [1, 9, 3, 7]])
+    oracle = ListOracle(lambda images: [kind(row) for row in rows], 4)
+    nothing = TrackedItems(torch.arange(2), torch.empty(2, 0, dtype=torch.int64))
+    assert oracle.top(world.images[:2], 4, nothing).tolist() == [[0, 1, 2, 3], [3, 2, 1, 0]]
 
 
 def test_folders_and_files_may_be_text(world, tmp_path):

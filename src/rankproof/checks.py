@@ -131,7 +131,7 @@ def check_embeddings(what: str, embeddings: object, width: int | None = None) ->
         raise RankproofError(f"{what}: embeddings are floats, got {_dtype(values)}; give embeddings.float()")
     if not all(math.isfinite(end) for end in _extremes(values)):
         raise RankproofError(f"{what}: the embeddings contain NaN or infinite values; check the encoder")
-    return values
+    return values.clone() if values.is_inference() else values  # what was made there can serve no gradient
 
 
 def _integers(what: str, given: object, shape: tuple[int | None, ...], wanted: str, *, mask: str) -> Tensor:

@@ -835,3 +835,11 @@ def test_a_failure_while_asking_again_loses_nothing(cosine_gallery, pictures, fa
         assert sorted(oracle.again) == sorted(
             number for number, count in enumerate(whole.log.repeats.count.tolist()) for _ in range(count)
         )
+
+
+def test_ids_of_other_items_are_noted(make):
+    images = make.images(30)
+    oracle = LocalOracle(Gallery.build(make.ranker(), images), visible=10)
+    for ids, said in ((range(4), 0), ([0, 2, 1, 3], 1)):
+        result = attack(oracle, images[:4], Reorder(k=3), Threat(8 / 255), budget=5, gallery_ids=ids)
+        assert sum("2 of 4 images are not the gallery items" in note for note in result.notes) == said

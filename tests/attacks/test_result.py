@@ -364,3 +364,7 @@ def test_a_saved_result_of_a_later_schema_is_refused(result, tmp_path):
         RankproofError, match=r"no saved attack \(schema 2 is unknown; this version reads 1\)"
     ):
         AttackResult.load(tmp_path)
+
+
+def test_no_rows_are_an_empty_result(result):
+    assert len(result[[]]) == 0

@@ -12,6 +12,7 @@ from rankproof import (
     Preserve,
     QueryLower,
     QueryRaise,
+    Ranker,
     RankproofError,
     Reorder,
     Threat,
@@ -307,3 +308,89 @@ def test_the_encoder_is_left_as_it_was(make, pictures):
     attack(gallery, pictures[:2], QueryRaise(), THREAT)
     assert ranker.encoder.training
     assert all(p.requires_grad and p.grad is None for p in ranker.encoder.parameters())
+
+
+# -- what the caller's torch is set to does not change a figure -----------------------------------------
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        torch.no_grad,
+        torch.inference_mode,
+        lambda: torch.autocast("cpu", torch.bfloat16),
+        lambda: torch.device("meta"),
+    ],
+    ids=["no_grad", "inference_mode", "autocast", "default device"],
+)
+@pytest.mark.parametrize("single", [False, True])
+def test_an_attack_is_the_same_in_any_mode_of_torch(make, mode, single):
+    ranker, images = make.ranker(), make.images(30)
+    if single:
+        ranker, images = Ranker(ranker.encoder.float(), "cosine"), images.float()
+
+    def run():
+        gallery = Gallery.build(ranker, images)
+        return attack(gallery, images[:4], QueryRaise(m=2), THREAT, gallery_ids=range(4))
+
+    plain = run()
+    with mode():
+        other = run()
+        assert torch.is_grad_enabled() == (mode not in (torch.no_grad, torch.inference_mode))
+    assert torch.equal(plain.adversarial, other.adversarial)
+    assert float(other.mean.mean) == float(plain.mean.mean) < plain.summary.before
+
+
+def test_a_gallery_of_embeddings_made_in_inference_mode_can_be_attacked(make):
+    ranker, images = make.ranker(), make.images(30)
+    with torch.inference_mode():
+        embeddings = ranker.embed_all(images)
+    result = attack(Gallery(ranker, embeddings), images[:3], QueryRaise(m=2), THREAT, gallery_ids=range(3))
+    assert result.mean.mean < result.summary.before
+
+
+# -- images that are not the items they are said to be ---------------------------------------------------
+
+
+def foreign(result):
+    return [note for note in result.notes if "gallery_ids" in note]
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean", "sphere"])
+def test_ids_of_other_items_are_noted_and_right_ones_are_not(make, distance):
+    images = make.images(30)
+    gallery = Gallery.build(make.ranker(distance), images)
+    right = attack(gallery, images[:5], MaxShift(), Threat(8 / 255, grid=True), gallery_ids=range(5))
+    wrong = attack(gallery, images[:5], MaxShift(), THREAT, gallery_ids=[0, 2, 1, 4, 3])
+    assert foreign(right) == []
+    assert [note[:15] for note in foreign(wrong)] == ["4 of 5 images a"]
+
+
+def test_images_of_a_collapsed_encoder_are_not_called_other_items(make):
+    images = make.images(10, dtype=torch.float32)
+    constant = Ranker(make.flat(torch.zeros(3, 16), torch.ones(3)), "euclidean")
+    assert (
+        foreign(attack(Gallery.build(constant, images), images, MaxShift(), THREAT, gallery_ids=range(10)))
+        == []
+    )
+
+
+def test_a_gallery_of_earlier_weights_is_noted(make):
+    ranker, images = make.ranker(), make.images(30)
+    gallery = Gallery.build(ranker, images)
+    with torch.no_grad():
+        for parameter in ranker.encoder.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=make.random(5), dtype=torch.float64))
+    result = attack(gallery, images[:5], MaxShift(), THREAT, gallery_ids=range(5))
+    assert "the encoder has changed since the gallery was built" in foreign(result)[0]
+
+
+def test_the_pool_of_targets_is_noted_only_where_they_are_chosen(make):
+    images = make.images(30)
+    gallery = Gallery.build(make.ranker(), images)
+
+    def pools(**options):
+        notes = attack(gallery, images[:2], QueryLower(m=1), THREAT, gallery_ids=range(2), **options).notes
+        return sum("chosen among" in note for note in notes)
+
+    assert (pools(), pools(targets=[[4], [5]])) == (1, 0)

@@ -354,3 +354,20 @@ def test_images_of_other_formats_are_named(start, name):
 
 def test_endings_of_images_are_known_whether_or_not_they_can_be_opened():
     assert {".heic", ".heif", ".avif", ".webp", ".jxl", ".jp2", ".jfif", ".ppm", ".dng"} <= IMAGE_SUFFIXES
+
+
+def bmp32(alpha):
+    """A BMP of one pixel (200, 40, 10) with a mask for a fourth channel."""
+    header = struct.pack("<IiiHHIIiiII", 108, 2, 1, 1, 32, 3, 8, 0, 0, 0, 0)
+    header += struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + bytes(52)
+    pixels = b"".join(struct.pack("4B", 10, 40, 200, each) for each in alpha)
+    return b"BM" + struct.pack("<IHHI", 14 + 108 + 8, 0, 0, 14 + 108) + header + pixels
+
+
+@pytest.mark.parametrize(
+    ("alpha", "right"),
+    [((0, 0), [(200, 40, 10)] * 2), ((255, 0), [(200, 40, 10), (255, 255, 255)])],
+    ids=["left at 0", "used"],
+)
+def test_the_fourth_channel_of_a_bmp_counts_only_where_it_is_used(alpha, right):
+    assert values(bmp32(alpha)) == right

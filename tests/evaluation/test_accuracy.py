@@ -215,3 +215,26 @@ def test_without_labels_there_is_nothing_to_measure(make):
     for measure in (accuracy, average_precisions, mutual_information):
         with pytest.raises(RankproofError, match="labels"):
             measure(make.gallery())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1e-25, 1e-12, 1e12, 1e25])
+def test_clusters_do_not_depend_on_the_scale_of_the_embeddings(make, scale, dtype):
+    plain = grouped(make, dtype=dtype)
+    scaled = Gallery(plain.ranker, plain.embeddings * scale, plain.labels)
+    assert mutual_information(scaled) == mutual_information(plain) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("distance", ["cosine", "sphere", "euclidean"])
+@pytest.mark.parametrize("spread", [1e-5, 1e-8, 1e-10])
+def test_clusters_are_found_in_a_narrow_cone(make, distance, spread):
+    groups = grouped(make)
+    embeddings = 1 + spread * groups.embeddings
+    gallery = Gallery(make.ranker(distance, 6), embeddings, groups.labels)
+    assert mutual_information(gallery) == pytest.approx(1)
+
+
+def test_equal_embeddings_have_no_clusters(make):
+    labels = torch.arange(6) % 2
+    gallery = Gallery(make.ranker("euclidean", 3), torch.full((6, 3), 1e30), labels)
+    assert mutual_information(gallery) == pytest.approx(0)

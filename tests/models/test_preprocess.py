@@ -78,6 +78,9 @@ def test_the_crop_is_in_the_middle(photos):
         ({"resize": (3, 0)}, "resize: a side"),
         ({"crop": True}, "crop: a side in pixels must be an integer"),
         ({"crop": -1}, "crop: a side"),
+        ({"resize": True}, "resize: a side in pixels must be an integer, got True"),
+        ({"resize": (True, 3)}, "resize: a side in pixels must be an integer"),
+        ({"jpeg": True}, "jpeg: the quality must be an integer"),
     ],
 )
 def test_bad_settings(settings, message):
@@ -124,3 +127,11 @@ def test_an_attack_sees_what_the_service_does(photos):
     own = 1 - (z[:, None] * database[result.targets]).sum(2)
     ranks = (1 - database[result.targets] @ database.T < own[:, :, None] - 1e-9).sum(2) / 6 * 100
     torch.testing.assert_close(ranks.double(), result.rank_after, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "right"),
+    [(427, 640, (256, 383)), (640, 427, (383, 256)), (333, 500, (256, 384)), (1, 3, (256, 768))],
+)
+def test_the_longer_side_is_rounded_down_as_in_torchvision(height, width, right):
+    assert Preprocess(resize=256).sides(height, width) == right

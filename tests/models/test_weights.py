@@ -38,8 +38,20 @@ def assert_loaded(encoder, state):
         lambda state: {"model": state, "optimizer": {"lr": 0.1}},
         lambda state: {"state_dict": {"model": state}},
         lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}},
+        lambda state: {f"_orig_mod.{name}": value for name, value in state.items()},
+        lambda state: {f"_orig_mod.module.{name}": value for name, value in state.items()},
+        lambda state: {f"module._orig_mod.{name}": value for name, value in state.items()},
     ],
-    ids=["plain", "state_dict", "model", "twice", "parallel"],
+    ids=[
+        "plain",
+        "state_dict",
+        "model",
+        "twice",
+        "parallel",
+        "compiled",
+        "compiled parallel",
+        "parallel compiled",
+    ],
 )
 def test_a_saved_state_dict_loads(tmp_path, encoder, state, wrap):
     torch.save(wrap(state), tmp_path / "w.pth")

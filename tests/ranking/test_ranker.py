@@ -91,7 +91,7 @@ def test_mean_and_std_are_taken_per_channel_inside_the_ranker():
 @pytest.mark.parametrize("name", ["mean", "std"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_mean_or_std_that_is_no_number_is_refused(name, value):
-    with pytest.raises(RankproofError, match=f"{name}: every channel's value must be"):
+    with pytest.raises(RankproofError, match=f"{name}: expected one number for each channel"):
         Ranker(nn.Flatten(), **{name: [value]})
 
 
@@ -181,3 +181,24 @@ def test_what_is_no_fault_of_the_images_is_passed_on(make):
 
     with pytest.raises(torch.OutOfMemoryError):
         Ranker(Exhausted()).embed_all(make.images(2))
+
+
+@pytest.mark.parametrize(
+    ("statistics", "said"),
+    [
+        (
+            {"mean": [123.675, 116.28, 103.53], "std": [0.229, 0.224, 0.225]},
+            "mean: .*by 255",
+        ),
+        (
+            {"mean": [0.485, 0.456, 0.406], "std": [58.395, 57.12, 57.375]},
+            "std: .*by 255",
+        ),
+        ({"mean": [float("nan")]}, "mean: expected one number for each channel"),
+        ({"std": [float("inf")]}, "std: expected one number for each channel"),
+        ({"mean": []}, "mean: expected one number for each channel"),
+    ],
+)
+def test_statistics_that_are_not_those_of_pixels_in_the_unit_range_are_refused(statistics, said):
+    with pytest.raises(RankproofError, match=said):
+        Ranker(nn.Flatten(), **statistics)

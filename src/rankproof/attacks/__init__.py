@@ -16,6 +16,7 @@ from rankproof.methods.black_box.subspace import Subspace
 from rankproof.methods.defaults import automatic, published
 from rankproof.methods.white_box.base import Method
 from rankproof.methods.white_box.universal import Universal
+from rankproof.modes import ordinary_modes
 from rankproof.oracles import Oracle
 from rankproof.parameters import check_integer, check_parameters
 from rankproof.ranking.gallery import GALLERY, Gallery
@@ -25,6 +26,7 @@ from rankproof.types import ImagesLike, IntegersLike, ProgressCallback, no_progr
 __all__ = ["AttackBatch", "AttackResult", "AttackSummary", "SearchOptions", "attack", "attack_batch"]
 
 
+@ordinary_modes()
 def attack(
     target: Gallery | Oracle,
     images: ImagesLike,
@@ -87,6 +89,7 @@ def attack(
     )
 
 
+@ordinary_modes()
 def attack_batch(
     target: Gallery | Oracle,
     batch: AttackBatch,

@@ -12,8 +12,11 @@ from rankproof.errors import RankproofError
 from rankproof.goals.base import AttackContext, BoundGoal, Goal
 from rankproof.goals.candidate import CandidateGoal
 from rankproof.parameters import check_flag
+from rankproof.ranking.exact import LengthFrame
 from rankproof.ranking.gallery import Gallery
 from rankproof.types import Embeddings, Ids, Images, ImagesLike, IntegersLike, Kept, Queries, Rows
+
+REEMBEDDED = 1e-4  # how far an image may be from its own item, relative to the embeddings, by rounding alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +137,37 @@ def checked_batch(batch: AttackBatch, size: int | None) -> AttackBatch:
         raise RankproofError("images: a batch holds floats in [0, 1], got 8-bit integers; use make_batch")
     ids = None if ids is None else check_ids("gallery_ids", ids, (len(batch),), size)
     return replace(batch, images=images, gallery_ids=ids)
+
+
+def count_foreign(gallery: Gallery, ids: Tensor | None, clean: Tensor) -> int:
+    """How many images are not where the gallery items are that they are said to be.
+
+    The embedding of an image lies at that of its own item, or beside it where the image was rounded or
+    encoded again. One that is farther from it than the gallery's spread, or half of that and less than half
+    as far from another item, is that of another image, or of an encoder whose weights have changed.
+
+    Args:
+        ids: (b,) positions of the images' own clean copies; None: they are not in the gallery.
+        clean: (b, d) embeddings of the images.
+    """
+    frame = gallery.frame
+    if ids is None or gallery.ranker.random or not isinstance(frame, LengthFrame):
+        return 0
+    squared = frame.squared_to(frame.points(clean), frame.points(gallery.embeddings[ids.to(clean.device)]))
+    limit = max(frame.spread / 2, REEMBEDDED * (float(frame.centre.norm()) + frame.spread))
+    far = (squared > limit**2).nonzero()[:, 0]
+    if not len(far):
+        return 0
+    nearest = gallery.quick_lengths(clean[far])[0].amin(1)
+    return int(((nearest < squared[far] / 4) | (squared[far] > frame.spread**2)).sum())
+
+
+def foreign_text(count: int, total: int) -> str:
+    """What is said of images that are not where the gallery items are that they are said to be."""
+    return (
+        f"{count} of {total} images are not the gallery items that gallery_ids names, or the encoder has "
+        f"changed since the gallery was built; give the positions of their own clean copies, or build it anew"
+    )
 
 
 def check_queries(goal: Goal, batch: AttackBatch) -> None:

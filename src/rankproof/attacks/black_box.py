@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rankproof.attacks.batch import ONLY_CANDIDATES, AttackBatch
+from rankproof.attacks.batch import ONLY_CANDIDATES, AttackBatch, count_foreign, foreign_text
 from rankproof.attacks.repeats import EQUAL, RepeatFn, Repeats, repeat_fn
 from rankproof.attacks.result import AttackResult, QueryLog
 from rankproof.attacks.search_state import WRITE_EVERY, SearchStateFile, SearchStateWriter
@@ -30,6 +30,7 @@ from rankproof.types import Feedback, Ids, ImageSets, ProgressCallback, Rows
 
 BUDGET = 1000  # queries of the published protocol
 SIDE_BY_SIDE = 40  # attacks in one chunk
+SAMPLE = 64  # images compared with the gallery items they are said to be
 MEMORY = 100_000_000  # pixels of all images of a round
 
 
@@ -99,7 +100,7 @@ def run(
     rows = torch.arange(len(batch))
     chunks = rows.split(max(1, min(SIDE_BY_SIDE, MEMORY // (50 * math.prod(shape)))))
     result = AttackResult.concat([_attack_chunk(job, batch.take(chunk), chunk) for chunk in chunks])
-    return replace(result, notes=_notes(job)).with_repeat_note()
+    return replace(result, notes=_notes(job, batch)).with_repeat_note()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,15 +337,22 @@ def _check_targets(gallery: Gallery | None, batch: AttackBatch, targets: Ids, k:
         )
 
 
-def _notes(job: _Job) -> tuple[str, ...]:
+def _notes(job: _Job, batch: AttackBatch) -> tuple[str, ...]:
     images = (
         "8-bit images"
         if job.threat.grid
         else "images off the 8-bit grid, which no service would accept as sent"
     )
     gallery = gallery_of(job.oracle)
-    about = () if gallery is None else gallery.ranker.notes
-    return (f"searched in {job.subspace.name} among {images}", *about)
+    notes = [f"searched in {job.subspace.name} among {images}"]
+    if gallery is not None:
+        notes += gallery.ranker.notes
+        sample = batch.images[:SAMPLE]
+        if batch.gallery_ids is not None and not gallery.ranker.random:
+            clean = gallery.ranker.embed_all(sample)
+            if foreign := count_foreign(gallery, batch.gallery_ids[:SAMPLE], clean):
+                notes.append(foreign_text(foreign, len(sample)))
+    return tuple(notes)
 
 
 def _fingerprint(job: _Job, batch: AttackBatch, original: Tensor) -> str:

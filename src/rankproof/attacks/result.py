@@ -146,8 +146,10 @@ class AttackResult:
     def __getitem__(self, rows: Tensor | Sequence[int] | slice | int) -> "AttackResult":
         """The attacks at some rows, given as positions, as a mask or as a slice; one row is a result, too."""
         wanted = rows if isinstance(rows, slice) else torch.as_tensor(rows).cpu()
-        if isinstance(wanted, Tensor) and wanted.is_floating_point() and wanted.numel():
-            raise RankproofError("rows of a result are positions, a mask or a slice, got floats")
+        if isinstance(wanted, Tensor) and wanted.is_floating_point():
+            if wanted.numel():
+                raise RankproofError("rows of a result are positions, a mask or a slice, got floats")
+            wanted = wanted.long()
         chosen = torch.arange(len(self))[wanted].reshape(-1)
 
         def part(values: Tensor) -> Tensor:

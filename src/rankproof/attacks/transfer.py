@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from rankproof.attacks.batch import AttackBatch, make_batch
+from rankproof.attacks.batch import AttackBatch, count_foreign, foreign_text, make_batch
 from rankproof.attacks.result import AttackResult
 from rankproof.checks import check_ids, check_images, check_kind
 from rankproof.errors import RankproofError
 from rankproof.goals.base import BoundGoal, Goal
+from rankproof.modes import ordinary_modes
 from rankproof.parameters import check_flag, check_integer
 from rankproof.ranking.gallery import GALLERY, Gallery
 from rankproof.threat import Threat
@@ -29,6 +30,7 @@ class Chosen:
     preserved: Kept
 
 
+@ordinary_modes()
 def choose(
     gallery: Gallery,
     images: ImagesLike,
@@ -51,6 +53,7 @@ def choose(
     return Chosen(bound.targets.cpu(), bound.preserved.cpu())
 
 
+@ordinary_modes()
 def transfer(
     result: AttackResult, gallery: Gallery, goal: Goal, *, exclude_self: bool = False
 ) -> AttackResult:
@@ -75,6 +78,7 @@ def transfer(
     return _ranked(result, gallery, goal, exclude_self, f"made for another model ({result.method})")
 
 
+@ordinary_modes()
 def on_unseen(
     result: AttackResult,
     gallery: Gallery,
@@ -146,13 +150,15 @@ def _ranked(
     with torch.no_grad():
         before, after = bound.metrics(clean), bound.metrics(ranker.embed_all(result.adversarial))
         unchanged = bound.metrics(ranker.embed_all(result.original)) if ranker.random else {}
+    foreign = count_foreign(gallery, ids, clean)
+    about = (foreign_text(foreign, len(result)),) if foreign else ()
     figures = [{name: values.cpu() for name, values in part.items()} for part in (before, after, unchanged)]
     return replace(
         result,
         before=figures[0],
         after=figures[1],
         unchanged=figures[2],
-        notes=(*result.notes, *ranker.notes, note),
+        notes=(*result.notes, *ranker.notes, note, *about),
         seconds=0.0,
         examination=ranker.examination,
     )

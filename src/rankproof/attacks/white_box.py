@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from rankproof.attacks.batch import AttackBatch, check_queries
+from rankproof.attacks.batch import AttackBatch, check_queries, count_foreign, foreign_text
 from rankproof.attacks.result import AttackResult
 from rankproof.errors import RankproofError
 from rankproof.goals.base import BoundGoal, Goal
@@ -42,7 +42,10 @@ def run(
     chunks = rows.split(len(batch) if threat.shared else chunk_rows(gallery, goal))
     parts = [_attack_chunk(job, batch.take(chunk)) for chunk in chunks]
     result = AttackResult.concat([part.result for part in parts])
-    return replace(result, notes=_notes(job, batch, result, stationary=parts[0].stationary))
+    notes = _notes(job, batch, result, stationary=parts[0].stationary)
+    if foreign := sum(part.foreign for part in parts):
+        notes = (*notes, foreign_text(foreign, len(batch)))
+    return replace(result, notes=notes)
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,16 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Part:
-    """The result of one chunk, and whether its clean images have no usable gradient."""
+    """The result of one chunk.
+
+    Args:
+        stationary: whether its clean images have no usable gradient.
+        foreign: number of its images that are not the gallery items they are said to be.
+    """
 
     result: AttackResult
     stationary: bool
+    foreign: int
 
 
 def _attack_chunk(job: _Job, batch: AttackBatch) -> _Part:
@@ -102,7 +111,7 @@ def _attack_chunk(job: _Job, batch: AttackBatch) -> _Part:
         seconds=seconds,
         perturbation=output.perturbation,
     )
-    return _Part(result, bound.stationary)
+    return _Part(result, bound.stationary, count_foreign(job.gallery, batch.gallery_ids, clean))
 
 
 def _search(job: _Job, bound: BoundGoal, original: Tensor, rng_keys: list[int]) -> MethodOutput:
@@ -196,10 +205,10 @@ def _overlapping(result: AttackResult) -> int:
 
 
 def _notes(job: _Job, batch: AttackBatch, result: AttackResult, *, stationary: bool) -> tuple[str, ...]:
-    if batch.queries is None:
-        choice = job.goal.choice_note(len(job.gallery))
-    else:
+    if batch.queries is not None:
         choice = "the queries are given, not gallery items"
+    else:
+        choice = job.goal.choice_note(len(job.gallery)) if batch.targets is None else ""
     notes = [choice] if choice else []
     notes += job.gallery.ranker.notes
     examination = job.gallery.ranker.examination

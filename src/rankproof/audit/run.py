@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rankproof.attacks import attack
+from rankproof.attacks.batch import count_foreign, foreign_text
 from rankproof.attacks.cost import measure_result
 from rankproof.attacks.summary import AttackSummary
 from rankproof.audit.completed_tasks import CompletedTask, CompletedTasks, Example
@@ -28,6 +29,7 @@ from rankproof.audit.result import AuditResult
 from rankproof.checks import check_ids, check_images, check_kind
 from rankproof.errors import RankproofError
 from rankproof.io import versions
+from rankproof.modes import ordinary_modes
 from rankproof.parameters import Checked, Percent, Weight, check_integer
 from rankproof.ranking.gallery import GALLERY, Gallery
 from rankproof.ranking.metrics import recall_at
@@ -38,6 +40,7 @@ from rankproof.threat import Threat, format_eps
 from rankproof.types import ImagesLike, IntegersLike, ProgressCallback, no_progress
 
 WHITE_BOX_METHODS = "the strong method", "plain PGD"
+SAMPLE = 64  # images compared with the gallery items they are said to be
 BLACK_BOX_METHODS = "the search of this audit", "SPSA"
 
 ShareCallback = Callable[[float, float], None]
@@ -73,6 +76,7 @@ class AuditOptions(Checked):
 DEFAULTS = AuditOptions()
 
 
+@ordinary_modes()
 def audit(
     gallery: Gallery,
     queries: ImagesLike,
@@ -111,6 +115,8 @@ def audit(
     gallery.ranker.check_gradient()
     planned = options.prepared or plan(gallery, queries, threat, trials=trials, time_limit=options.time_limit)
     chosen = draw(len(queries), planned.trials, seed)
+    if ids is not None:
+        _check_foreign(gallery, queries[chosen[:SAMPLE]], ids[chosen[:SAMPLE]])
     job = _Job(
         gallery=gallery,
         images=gallery.ranker.as_input(queries[chosen]),
@@ -232,6 +238,15 @@ def _run_task(job: _Job, task: AuditTask, progress: ProgressCallback) -> Complet
         figures=AttackFigures.of(result),
         example=None if task.budget is None else Example.of(result),
     )
+
+
+def _check_foreign(gallery: Gallery, images: Tensor, ids: Tensor) -> None:
+    """Raise where most images are not the gallery items they are said to be, by a look at some of them."""
+    if gallery.ranker.random:
+        return
+    foreign = count_foreign(gallery, ids, gallery.ranker.embed_all(images))
+    if 2 * foreign > len(images):
+        raise RankproofError(f"gallery_ids: {foreign_text(foreign, len(images))}")
 
 
 def _check_names(gallery: Gallery, classes: tuple[str, ...]) -> None:

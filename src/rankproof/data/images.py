@@ -93,7 +93,7 @@ def decode(raw: bytes, file: str, form: Form) -> UInt8[np.ndarray, "c h w"]:
     with opened(raw, file) as image:
         _check_range(image, raw, file)
         image.load()
-        flat = _flatten(_upright(image), file)
+        flat = _flatten(_upright(_without_unused_alpha(image)), file)
         if form.channels == 1 and flat.mode != "L":
             flat = flat.convert("RGB").convert("L")
         pixels = np.array(
@@ -172,6 +172,13 @@ def _flatten(image: Image.Image, file: str) -> Image.Image:
     rgba = image.convert("RGBA")
     white.paste(rgba.convert(mode), mask=rgba.getchannel("A"))
     return white
+
+
+def _without_unused_alpha(image: Image.Image) -> Image.Image:
+    """The image; a BMP whose fourth channel was left at 0 is opaque, as every viewer shows it."""
+    if image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+        return image.convert("RGB")
+    return image
 
 
 def _eight_bit(image: Image.Image, file: str) -> Image.Image:

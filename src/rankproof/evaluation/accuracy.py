@@ -10,7 +10,9 @@ from rankproof.checks import check_kind
 from rankproof.evaluation.precision import average_precisions
 from rankproof.evaluation.queries import retrieve
 from rankproof.io import JsonObject
+from rankproof.modes import ordinary_modes
 from rankproof.parameters import Range, check_integer
+from rankproof.ranking.exact import LengthFrame
 from rankproof.ranking.gallery import GALLERY, Gallery
 from rankproof.ranking.metrics import MeanInterval, known_labels, mean_interval, recalls_at
 from rankproof.ranking.separate_queries import SeparateQueries
@@ -19,6 +21,7 @@ from rankproof.types import ProgressCallback, no_progress
 SEEDS = Range(low=0.0, high=2.0**32 - 1)  # of scikit-learn
 KS = (1, 2, 4, 8)
 RESTARTS = 3  # k-means runs, of which the tightest counts
+LARGE = 1e9  # values beyond which, and below whose inverse, sums of their squares are not safe
 MANY, ROUNDS = 1000, 20  # above so many clusters one short run from random items: more would take hours
 
 
@@ -58,6 +61,7 @@ class Accuracy:
         }
 
 
+@ordinary_modes()
 def accuracy(
     gallery: Gallery,
     seed: int = 0,
@@ -137,7 +141,22 @@ def mutual_information(gallery: Gallery, seed: int = 0) -> float:
         knn_func=_no_search,
         kmeans_func=lambda z, count: clusters(z, count, seed),
     )
-    return float(calculator.get_accuracy(gallery.ranker.distance.prepare(gallery.embeddings), classes)["NMI"])
+    return float(calculator.get_accuracy(_points(gallery), classes)["NMI"])
+
+
+def _points(gallery: Gallery) -> Tensor:
+    """(n, d) the embeddings among which clusters are found.
+
+    They are as the distance prepares them. Where single precision loses their differences or their squares,
+    they are taken from their centre in double precision, which scales all distances alike.
+    """
+    z, frame = gallery.ranker.distance.prepare(gallery.embeddings), gallery.frame
+    largest = float(z.abs().max())
+    if not isinstance(frame, LengthFrame) or (not gallery.narrow and 1 / LARGE < largest < LARGE):
+        return z
+    if not frame.spread:
+        return torch.zeros_like(z)
+    return frame.points(gallery.embeddings).vectors / frame.spread
 
 
 def clusters(z: Tensor, count: int, seed: int) -> Tensor:

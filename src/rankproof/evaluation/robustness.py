@@ -16,6 +16,7 @@ from rankproof.evaluation.terms import ERS_TERMS, GOALS, SHIFT, TERMS, AttackRun
 from rankproof.io import JsonObject
 from rankproof.methods import PGD
 from rankproof.methods.white_box.base import Method
+from rankproof.modes import ordinary_modes
 from rankproof.parameters import AT_LEAST_ONE, check_integer
 from rankproof.ranking.gallery import GALLERY, Gallery
 from rankproof.ranking.metrics import MeanInterval, known_labels, mean_interval
@@ -120,6 +121,7 @@ class Robustness:
         }
 
 
+@ordinary_modes()
 def robustness_score(
     gallery: Gallery,
     images: ImagesLike,

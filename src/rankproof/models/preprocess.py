@@ -20,8 +20,9 @@ class Preprocess(nn.Module):
     For another order combine several of these in an `nn.Sequential`.
 
     Args:
-        resize: N makes the shorter side N pixels and keeps the aspect ratio; (height, width) is exact. It is
-            bilinear with antialiasing, differentiable.
+        resize: N makes the shorter side N pixels and keeps the aspect ratio, the longer side rounded down as
+            torchvision and transformers do; (height, width) is exact. It is bilinear with antialiasing,
+            differentiable.
         crop: side of the square that is cut out of the centre.
         jpeg: quality 1 to 100. Pillow encodes and decodes each image, with default chroma subsampling; the
             gradient is that of the identity (straight-through).
@@ -34,6 +35,8 @@ class Preprocess(nn.Module):
         jpeg: int | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(resize, tuple) and len(resize) != 2:
+            raise RankproofError(f"resize: give one side, or (height, width), got {resize}")
         for name, value in (("resize", resize), ("crop", crop)):
             for side in value if isinstance(value, tuple) else (value,):
                 if side is not None:
@@ -77,8 +80,8 @@ class Preprocess(nn.Module):
             return height, width
         if isinstance(self.resize, tuple):
             return self.resize
-        scale = self.resize / min(height, width)
-        return max(1, round(height * scale)), max(1, round(width * scale))
+        shorter = min(height, width)
+        return self.resize * height // shorter, self.resize * width // shorter
 
 
 class GreyToColour(nn.Module):

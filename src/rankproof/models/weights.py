@@ -15,7 +15,8 @@ from rankproof.errors import RankproofError
 
 NESTED_KEYS = ("state_dict", "model")  # below which training scripts save the weights
 MAX_DEPTH = 4  # of nested keys; scripts nest two at most, and a dict that contains itself has no end
-PARALLEL_PREFIX, CLASSIFIER = "module.", "fc."
+PREFIXES = ("_orig_mod.", "module.", "_orig_mod.")  # of torch.compile and DataParallel, whichever is outside
+CLASSIFIER = "fc."
 COUNTER = "num_batches_tracked"  # of batch norms; old files have none, and nothing uses it
 SHOWN = 3  # names in a message
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -70,7 +71,7 @@ def load_weights(encoder: nn.Module, file: str | Path) -> LoadedWeights:
     Args:
         encoder: a network whose parameters have the names used in the file.
         file: safetensors, or a state dict saved by `torch.save`, also one below "state_dict" or "model"
-            or with "module." before every name.
+            or with "module." or "_orig_mod." before every name.
     Raises:
         RankproofError: the file is no such file, nothing in it matches, a tensor has another shape than the
             encoder's or a type that cannot be loaded, or a value is not finite. The encoder is unchanged
@@ -126,13 +127,16 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         raise RankproofError(
             f"{file}: holds a {type(content).__name__}, not weights by name; save a state dict"
         )
-    state = {
-        str(name).removeprefix(PARALLEL_PREFIX): value
-        for name, value in content.items()
-        if isinstance(value, Tensor)
-    }
+    state = {_bare(str(name)): value for name, value in content.items() if isinstance(value, Tensor)}
     check_plain(state, file)
     return state
+
+
+def _bare(name: str) -> str:
+    """A name without what a wrapper of the whole encoder put before it."""
+    for prefix in PREFIXES:
+        name = name.removeprefix(prefix)
+    return name
 
 
 def compare(encoder: nn.Module, state: Mapping[str, Tensor]) -> Match:

@@ -74,10 +74,7 @@ class ListOracle:
         answers = self.search(images)
         if len(answers) != len(images):
             raise RankproofError(f"the service answered {len(answers)} of {len(images)} images")
-        # The items of a tensor hash by identity: as numbers of Python equal ids are equal.
-        rows = [answer.tolist() if isinstance(answer, Tensor | np.ndarray) else answer for answer in answers]
-        for row in rows:
-            _check_ids(row)
+        rows = [_as_ids(answer) for answer in answers]
         lists = [[self.number(name) for name in row if name != NO_RESULT] for row in rows]
         if excluded is not None:
             skipped = zip(lists, excluded.tolist(), strict=True)
@@ -85,11 +82,37 @@ class ListOracle:
         return [numbers[: self._shown] for numbers in lists]
 
 
-def _check_ids(row: object) -> None:
-    """Raise where an answer has no order, is one text, or holds floats, as distances beside the ids are."""
+def _as_ids(answer: object) -> Sequence[Hashable]:
+    """One answer as ids that are equal to themselves in another answer.
+
+    Raises:
+        RankproofError: it has no order, is one text, or holds something else than ids: distances, pairs of an
+            id and its score, records, objects that are equal to nothing else.
+    """
+    # The items of a tensor hash by identity: as numbers of Python equal ids are equal.
+    row = answer.tolist() if isinstance(answer, Tensor | np.ndarray) else answer
     if isinstance(row, str | bytes) or not isinstance(row, Sequence):
         raise RankproofError(f"the service returned a {type(row).__name__}, not a list of ids, for an image")
-    if row and isinstance(row[0], float):
+    row = [
+        value.item() if isinstance(value, Tensor | np.generic) and not value.ndim else value for value in row
+    ]
+    first = row[0] if row else 0
+    if isinstance(first, float):
         raise RankproofError(
-            f"the service returned floats such as {row[0]:g} as ids; are these its distances?"
+            f"the service returned floats such as {first:g} as ids; are these its distances?"
         )
+    if not _is_id(first):
+        shown = " ".join(repr(first).split())
+        raise RankproofError(
+            f"the service returned {shown:.60} as an id; return ids alone, such as numbers or names, without "
+            f"their scores"
+        )
+    return row
+
+
+def _is_id(value: object) -> bool:
+    """Whether a value can stand for an item: it is hashed by what it is, and holds no score."""
+    if isinstance(value, tuple):
+        return all(_is_id(part) for part in value)
+    by_identity = value is not None and type(value).__hash__ in (None, object.__hash__)
+    return not (by_identity or isinstance(value, float | Tensor | np.floating))

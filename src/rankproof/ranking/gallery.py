@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rankproof.checks import check_embeddings, check_images, check_labels, check_not_black
 from rankproof.errors import RankproofError
+from rankproof.modes import ordinary_modes
 from rankproof.ranking.distances import LengthDistance
 from rankproof.ranking.exact import PAIR_VALUES, Frame, LengthFrame, Points, exact_distances, frame_of
 from rankproof.ranking.ranker import Ranker
@@ -56,6 +57,7 @@ class Gallery:
             object.__setattr__(self, name, values)
 
     @classmethod
+    @ordinary_modes()
     def build(
         cls,
         ranker: Ranker,
@@ -89,6 +91,11 @@ class Gallery:
     def frame(self) -> Frame:
         """How the embeddings are compared in double precision."""
         return frame_of(self.embeddings, self.ranker.distance)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether all embeddings lie so close together that single precision would lose their distances."""
+        return self._centre is not None
 
     @cached_property
     def prepared(self) -> Tensor:

@@ -6,11 +6,12 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rankproof.errors import NotFiniteError, RankproofError
-from rankproof.parameters import ANY, AT_LEAST_ONE, Range, check_integer, check_number
+from rankproof.parameters import AT_LEAST_ONE, check_integer
 from rankproof.ranking.distances import Distance, distance_by_name
 from rankproof.ranking.encoder_function import EncoderFunction
 from rankproof.ranking.encoder_rng import EncoderRng
@@ -41,7 +42,7 @@ FAILURES = (
 )
 SINGLE = (torch.float32, torch.float64)  # precisions that pixels are kept in and embeddings compared in
 WEIGHTS = (*SINGLE, torch.float16, torch.bfloat16)  # floating types an encoder computes in
-POSITIVE = Range(low=0.0, above=True)
+MOST_MEAN, MOST_STD = 1.0, 10.0  # of pixels in [0, 1]; what is larger was meant for 0 .. 255
 SAID = 200  # characters of the encoder's own words in a message
 
 
@@ -60,7 +61,8 @@ class Ranker:
         encoder: a module or function that maps (b, c, h, w) to (b, d) embeddings.
         distance: "cosine", "euclidean" or a `Distance`.
         mean, std: one value per channel, subtracted and divided inside the ranker, so that attacks
-            live in [0, 1]; leave out when the encoder wants plain [0, 1] pixels.
+            live in [0, 1]; leave out when the encoder wants plain [0, 1] pixels. Divide statistics of
+            pixels in 0 .. 255 by 255; undivided ones are an error.
         preprocess: what is done to pixels in [0, 1] before mean and std, such as `rankproof.Preprocess`: part
             of what is attacked. It has neither modes nor parameters.
         name: how reports call it.
@@ -95,14 +97,27 @@ class Ranker:
         self.examination: Examination | None = None
         self._draws = draws
         self._rng = EncoderRng(self.device)
-        self._mean = self._per_channel("mean", mean, ANY)
-        self._std = self._per_channel("std", std, POSITIVE)
+        self._mean = self._per_channel("mean", mean, MOST_MEAN)
+        self._std = self._per_channel("std", std, MOST_STD)
+        if self._std is not None and not bool((self._std > 0).all()):
+            raise RankproofError("std: every channel's value must be above 0")
 
-    def _per_channel(self, name: str, values: Sequence[float] | None, allowed: Range) -> Tensor | None:
+    def _per_channel(self, name: str, values: Sequence[float] | None, most: float) -> Tensor | None:
+        """A statistic of pixels as (1, c, 1, 1); one of pixels in 0 .. 255 would make all images alike."""
         if values is None:
             return None
-        numbers = [check_number(f"{name}: every channel's value", value, allowed) for value in values]
-        return torch.tensor(numbers, device=self.device, dtype=self.dtype).view(1, -1, 1, 1)
+        plain: Any = values  # a tensor will do
+        try:
+            given = np.ravel(plain.tolist() if isinstance(plain, Tensor) else plain).astype(np.float64)
+        except (TypeError, ValueError):
+            given = np.empty(0)
+        if not given.size or not np.isfinite(given).all():
+            raise RankproofError(f"{name}: expected one number for each channel, got {values!r:.60}")
+        if given.max() > most:
+            raise RankproofError(
+                f"{name}: got {given.max():g}, but pixels are in [0, 1] here; divide mean and std by 255"
+            )
+        return torch.tensor(given, device=self.device, dtype=self.dtype).view(1, -1, 1, 1)
 
     @property
     def draws(self) -> int:
