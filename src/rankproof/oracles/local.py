@@ -53,8 +53,7 @@ class LocalOracle:
         """Positions of the tracked items, at most `visible`."""
         z = self._embed(images.flatten(0, 1)).view(*images.shape[:2], -1)  # (b, p, d)
         tracked = tracked.to(z.device)
-        by_length = isinstance(self.gallery.ranker.distance, LengthDistance)
-        places = self._pruned(z, tracked) if by_length else self._counted(z, tracked)
+        places = self._pruned(z, tracked) if self._by_length(z) else self._counted(z, tracked)
         places = places if self.visible is None else places.clamp(max=self.visible)
         return places.to(images.device)
 
@@ -62,6 +61,18 @@ class LocalOracle:
         ranker = self.gallery.ranker
         with ranker.frozen(), torch.inference_mode():
             return torch.cat([ranker.embed(ranker.as_input(part)) for part in images.split(PASS)])
+
+    def _by_length(self, z: Tensor) -> bool:
+        """Whether the distances of some embeddings (..., d) grow with |a - b|, as the triangles need it."""
+        distance = self.gallery.ranker.distance
+        if not isinstance(distance, LengthDistance):
+            return False
+        return not distance.zero_adds or not (self._has_zeros or _any_zero(z))
+
+    @cached_property
+    def _has_zeros(self) -> bool:
+        """Whether an embedding of the gallery has length 0."""
+        return _any_zero(self.gallery.embeddings)
 
     def _counted(self, z: Tensor, tracked: TrackedItems) -> Tensor:
         """Positions by comparing with the whole gallery."""
@@ -115,3 +126,8 @@ class LocalOracle:
             chosen = tracked_items[seen].expand(len(z), -1)
             places[:, seen] = self.gallery.rank_of(z, chosen, ties="order", among=items)
         return places
+
+
+def _any_zero(z: Tensor) -> bool:
+    """Whether any of some embeddings (..., d) has length 0."""
+    return not bool(z.any(-1).all())
