@@ -158,7 +158,7 @@ class Gallery:
     @cached_property
     def _groups(self) -> Tensor:
         """(n,) a number for each item; items with equal embeddings have the same."""
-        bits = self.embeddings.contiguous().view(torch.uint8)
+        bits = (self.embeddings + 0.0).contiguous().view(torch.uint8)  # 0 and -0 are equal
         random = torch.Generator().manual_seed(0)
         factors = torch.randint(-(2**63), 2**63 - 1, (bits.shape[1],), generator=random).to(bits.device)
         # Sums of products modulo 2^64: unequal embeddings collide once in 2^64 pairs.
