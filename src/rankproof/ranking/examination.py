@@ -200,24 +200,21 @@ def examine(what: Examined, images: Tensor, progress: ProgressCallback) -> Exami
         alone, by_chance = _alone(what, images, first, unit)
         repeat = max(repeat, by_chance)
     tell()
+    kind: Kind
     if repeat > unit.exact:
         found = _random(what, images, first, unit)
-        return Examination(
-            kind="random" if found.depends <= unit.tolerated else "batch",
-            images=len(images),
-            repeat=unit.share(repeat),
-            order=unit.share(turned),
-            alone=None if found.reproducible is False else unit.share(found.depends),
-            reproducible=found.reproducible,
-            dimensions=first.shape[1],
-        )
-    depends = max(turned, alone or 0.0) > unit.tolerated
+        kind = "random" if found.depends <= unit.tolerated else "batch"
+        alone = found.depends if found.reproducible else None
+    else:
+        found = _Random(reproducible=True, depends=0.0)
+        kind = "batch" if max(turned, alone or 0.0) > unit.tolerated else "function"
     return Examination(
-        kind="batch" if depends else "function",
+        kind=kind,
         images=len(images),
         repeat=unit.share(repeat),
         order=unit.share(turned),
         alone=None if alone is None else unit.share(alone),
+        reproducible=found.reproducible,
         dimensions=first.shape[1],
     )
 
