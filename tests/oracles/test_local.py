@@ -164,3 +164,18 @@ def test_images_are_embedded_in_passes_without_a_trace_of_them(gallery, pictures
 def test_a_local_oracle_shows_at_most_its_gallery(gallery, visible):
     with pytest.raises(RankproofError, match=f"between 1 and the gallery's 60 items, got {visible}"):
         LocalOracle(gallery, visible)
+
+
+@pytest.mark.parametrize("visible", [None, 8])
+@pytest.mark.parametrize("single", [torch.float32, torch.float64])
+def test_an_embedding_without_direction_stands_where_its_distance_says(make, visible, single):
+    # The cosine distance from a zero to everything is 1, however long |a - b| is.
+    embeddings = torch.randn(17, 16, generator=make.random(0)).to(single)
+    embeddings[[1, 6, 12]] = 0
+    images = torch.rand(2, 1, *SHAPE, generator=make.random(1)).to(single)
+    gallery = Gallery(Ranker(make.flat(torch.eye(16, dtype=single)), "cosine"), embeddings)
+    for black in (images, images * 0):
+        for ids in ([[6, 1], [1, 6]], [[0, 2], [3, 4]]):
+            places = LocalOracle(gallery, visible)(black, track(ids))
+            assert torch.equal(places, brute_force(gallery, black, ids, visible))
+    assert places[1, 0].tolist() == [3, 4]

@@ -184,6 +184,20 @@ def test_a_collapsed_gallery_ties_everything(make, distance):
     assert gallery.search(z[:1], 5).tolist() == [[0, 1, 2, 3, 4]]
 
 
+@distances
+def test_zeros_of_either_sign_are_compared_once(distance, monkeypatch):
+    z = torch.zeros(300, 6)
+    z[::2] *= -1
+    z[1::3, :3] *= -1
+    pairs, compare = [], exact.LengthFrame.exact
+    monkeypatch.setattr(
+        exact.LengthFrame, "exact", lambda self, a, b: (pairs.append(len(a)), compare(self, a, b))[1]
+    )
+    chosen = torch.tensor([[0, 7, 39]])
+    assert gallery_of(z, distance).rank_of(z[:1], chosen, ties="order").tolist() == [[0, 7, 39]]
+    assert max(pairs) == 1
+
+
 def test_hash_codes_tie_where_their_bits_do(make):
     """Signs as embeddings: few distinct distances, none of them between equal embeddings."""
     z = torch.randint(0, 2, (200, 16), generator=make.random(3)).float() * 2 - 1

@@ -24,7 +24,7 @@ from rankproof import (
 )
 from rankproof.ranking import Cosine
 from rankproof.ranking.encoder_function import EncoderFunction
-from rankproof.ranking.examination import DRAWS, IMAGES, Examination, examination_from_json
+from rankproof.ranking.examination import DRAWS, IMAGES, RARE, Examination, examination_from_json
 
 ALL = torch.arange(20)
 
@@ -240,6 +240,46 @@ def test_what_is_random_only_now_and_then_is_found(images):
     assert "draws random numbers, of which no effect was found" in idle.line
 
 
+@pytest.mark.parametrize("chance", [0.3, 0.1])
+def test_what_numpy_draws_now_and_then_is_not_taken_for_the_batch(images, chance):
+    for seed in range(4):
+        random, net = np.random.default_rng(seed), Net()
+        found = examined(
+            lambda pixels, net=net, random=random: net(pixels).roll(int(random.random() < chance), 1), images
+        )
+        assert (found.kind, found.reproducible) == ("random", False)
+
+
+def test_what_another_pass_brings_now_and_then_is_found(images):
+    class Tenth(Counting):
+        def forward(self, pixels):
+            self.calls += 1
+            return self.plain(pixels).roll(int(self.calls % 10 == 0), 1)
+
+    found = examined(Tenth(), images)
+    assert (found.kind, found.reproducible) == ("random", False)
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.002])
+def test_a_little_dropout_is_not_taken_for_the_batch(images, rate):
+    for turns in range(4):
+        net = Net()
+        found = examined(
+            lambda pixels, net=net, turns=turns: functional.dropout(net(pixels.roll(turns, 3)), rate), images
+        )
+        assert (found.kind, found.reproducible) == ("random", True)
+
+
+@pytest.mark.parametrize("chunk", [500, 1])
+@pytest.mark.parametrize(
+    "noisy", [lambda x: torch.poisson(20 * x) / 20, lambda x: functional.rrelu(x - 0.5, training=True)]
+)
+def test_numbers_that_follow_the_image_are_not_taken_for_the_batch(images, noisy, chunk):
+    net = Net()
+    found = examined(lambda pixels: net(noisy(pixels)), images, chunk=chunk)
+    assert (found.kind, found.reproducible) == ("random", True)
+
+
 @pytest.mark.parametrize("encoder", [NumpyNoise, Counting])
 def test_random_numbers_from_elsewhere_are_said_to_be_out_of_reach(images, encoder):
     found = examined(encoder(), images)
@@ -283,6 +323,8 @@ def test_attacks_too_pass_one_image_at_a_time(images):
 
 def test_no_image_alone_where_the_encoder_needs_company(images):
     refused(OfFeatures(), images, "Expected more than 1 value per channel", chunk=1)
+    said = refused(OfFeatures(), images, "was an image alone; 8 at once pass")
+    assert "is no way out where an image alone fails" in said
 
 
 def test_the_callers_images_and_the_reported_originals_stay_as_they_are(images):
@@ -327,6 +369,19 @@ def test_dynamic_quantisation_follows_the_batch(images):
     quantised = torch.ao.quantization.quantize_dynamic(module, {nn.Linear}, dtype=torch.qint8)
     refused(quantised, images, "dynamic quantisation")
     assert examined(quantised, images, chunk=1).gradient == "none"
+
+
+def test_weights_that_the_first_pass_makes(images):
+    lazy = nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.ReLU(), nn.Flatten())
+    assert examined(lazy, images).kind == "function"
+
+
+@pytest.mark.parametrize("failure", [OSError, ImportError, StopIteration, Exception])
+def test_whatever_an_encoder_raises_is_one_line(images, failure):
+    def encode(pixels):
+        raise failure("no such\ntable")
+
+    refused(encode, images, "the encoder fails on images .* It says: no such table")
 
 
 def test_weights_without_values_are_one_line(images):
@@ -659,7 +714,7 @@ def test_an_encoder_is_examined_once(images):
     net, ranker = Net(), None
     ranker = Ranker(encode, "euclidean")
     gallery = Gallery.build(ranker, images)
-    assert sum(passes) <= len(images) + 3 * IMAGES
+    assert sum(passes) <= len(images) + 3 * IMAGES + 2 * (RARE + 1)
     passes.clear()
     found = ranker.examination
     Gallery.build(ranker, images)

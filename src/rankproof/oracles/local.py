@@ -11,6 +11,7 @@ from rankproof.errors import RankproofError
 from rankproof.oracles.base import TrackedItems
 from rankproof.parameters import check_integer
 from rankproof.ranking.distances import LengthDistance
+from rankproof.ranking.exact import Points
 from rankproof.ranking.gallery import GALLERY, Gallery
 from rankproof.types import Ids, Images, ImageSets, Places
 
@@ -53,8 +54,7 @@ class LocalOracle:
         """Positions of the tracked items, at most `visible`."""
         z = self._embed(images.flatten(0, 1)).view(*images.shape[:2], -1)  # (b, p, d)
         tracked = tracked.to(z.device)
-        by_length = isinstance(self.gallery.ranker.distance, LengthDistance)
-        places = self._pruned(z, tracked) if by_length else self._counted(z, tracked)
+        places = self._pruned(z, tracked) if self._by_length(z) else self._counted(z, tracked)
         places = places if self.visible is None else places.clamp(max=self.visible)
         return places.to(images.device)
 
@@ -62,6 +62,18 @@ class LocalOracle:
         ranker = self.gallery.ranker
         with ranker.frozen(), torch.no_grad():
             return torch.cat([ranker.embed(ranker.as_input(part)) for part in images.split(PASS)])
+
+    def _by_length(self, z: Tensor) -> bool:
+        """Whether the distances of some embeddings (..., d) grow with |a - b|, as the triangles need it."""
+        distance = self.gallery.ranker.distance
+        if not isinstance(distance, LengthDistance):
+            return False
+        return not distance.zero_adds or not (self._has_zeros or _any_zero(z))
+
+    @cached_property
+    def _has_zeros(self) -> bool:
+        """Whether an embedding of the gallery has length 0."""
+        return _any_zero(self.gallery.embeddings)
 
     def _counted(self, z: Tensor, tracked: TrackedItems) -> Tensor:
         """Positions by comparing with the whole gallery."""
@@ -91,9 +103,13 @@ class LocalOracle:
         # Lengths that single precision cannot hold are no reason to leave an item out.
         near = ~(far > (limits * (1 + SLACK) + SLACK * z.norm(dim=2).amax(1))[:, None])
         excluded = tracked.excluded.tolist() if tracked.excluded is not None else [None] * len(z)
+        points = self.gallery.frame.points(embeddings.flatten(0, 1))
+        slack = 2 * self.gallery.frame.margin(points)
         return torch.stack([
-            self._exact(rows, ids, mask.nonzero()[:, 0], skip)
-            for rows, ids, mask, skip in zip(embeddings, tracked.ids, near, excluded, strict=True)
+            self._exact(_Asked(rows, points[part], slack[part], ids), mask.nonzero()[:, 0], skip)
+            for part, rows, ids, mask, skip in zip(
+                _slices(*z.shape[:2]), embeddings, tracked.ids, near, excluded, strict=True
+            )
         ])  # fmt: skip
 
     @cached_property
@@ -106,12 +122,47 @@ class LocalOracle:
         squares = torch.addmm(self._squares, centres, self.gallery.prepared.t(), alpha=-2)
         return squares.add_(centres.square().sum(1)[:, None]).clamp_(min=0).sqrt_()
 
-    def _exact(self, z: Tensor, tracked_items: Tensor, items: Tensor, excluded: int | None) -> Tensor:
-        """Positions (p, k) for the images of one attack (p, d) among some items; n where not among them."""
+    def _exact(self, asked: "_Asked", items: Tensor, excluded: int | None) -> Tensor:
+        """Positions (p, k) for the images of one attack among some items; n where not among them."""
         items = items if excluded is None else items[items != excluded]
-        seen = torch.isin(tracked_items, items)  # (k,)
-        places = z.new_full((len(z), len(tracked_items)), len(self.gallery), dtype=torch.int64)
-        if bool(seen.any()):
-            chosen = tracked_items[seen].expand(len(z), -1)
-            places[:, seen] = self.gallery.rank_of(z, chosen, ties="order", among=items)
+        squared = self.gallery.frame.squared(asked.points, self.gallery.points(items))  # (p, m)
+        places = asked.z.new_full((len(squared), len(asked.ids)), len(self.gallery), dtype=torch.int64)
+        columns = torch.searchsorted(items, asked.ids).tolist()
+        for number, (item, column) in enumerate(zip(asked.ids, columns, strict=True)):
+            if column == len(items) or items[column] != item:
+                continue
+            limit = squared[:, column, None]
+            nearer = (squared < limit - asked.slack).sum(1)
+            # Only the item itself may be as far as it is up to rounding.
+            if not torch.equal((squared <= limit + asked.slack).sum(1), nearer + 1):
+                chosen = item.expand(len(squared), 1)
+                nearer = self.gallery.rank_of(asked.z, chosen, ties="order", among=items)[:, 0]
+            places[:, number] = nearer
         return places
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The images of one attack and what is looked for in their rankings.
+
+    Args:
+        z: (p, d) their embeddings.
+        points: the same in the gallery's frame.
+        slack: (p, 1) how much two quick squared lengths must differ for their order to be certain.
+        ids: (k,) the tracked items.
+    """
+
+    z: Tensor
+    points: Points
+    slack: Tensor
+    ids: Tensor
+
+
+def _slices(count: int, size: int) -> list[slice]:
+    """The rows of each of `count` attacks of `size` images."""
+    return [slice(start, start + size) for start in range(0, count * size, size)]
+
+
+def _any_zero(z: Tensor) -> bool:
+    """Whether any of some embeddings (..., d) has length 0."""
+    return not bool(z.any(-1).all())

@@ -27,6 +27,7 @@ SHARE = 1e-3  # of the median distance: a smaller difference is rounding
 ROUNDING = 16  # units in the last place of an embedding's length: a smaller difference is rounding
 COARSE = 4  # the same for half, bfloat16 and TF32, whose units are large already
 RARE = 32  # further passes of an encoder that draws random numbers without a difference so far
+FURTHER_PIXELS = 3 * 224 * 224  # values of all images in such passes of any other encoder, at most
 DRAWS = 8  # of which a random encoder's embedding is the mean
 TF32 = 2.0**-10  # unit in the last place of the products of single precision on a GPU
 
@@ -116,6 +117,8 @@ class Examination:
 
 
 UNIT = "of the median distance"
+CAUSES = "batch statistics do that (batch normalisation left or exported in training mode)"
+ONE_BY_ONE = "--embed-batch 1 (in Python Ranker(chunk=1))"
 
 
 def examination_from_json(values: Mapping[str, Any] | None) -> Examination | None:
@@ -130,9 +133,7 @@ def batch_message(found: Examination) -> str:
     """What to do about an encoder whose embeddings depend on the batch."""
     return (
         f"an image's embedding depends on the others of its batch, by up to {found.largest:.2g} {UNIT}; "
-        f"batch statistics do that (batch normalisation left or exported in training mode), and dynamic "
-        f"quantisation: switch them off, or embed one image at a time by --embed-batch 1 (in Python "
-        f"Ranker(chunk=1))"
+        f"{CAUSES}, and dynamic quantisation: switch them off, or embed one image at a time by {ONE_BY_ONE}"
     )
 
 
@@ -185,34 +186,35 @@ def examine(what: Examined, images: Tensor, progress: ProgressCallback) -> Exami
     tell()
     unit = _Unit.of(what.prepare(first), what.eps)
     order = torch.arange(len(images)).flip(0)[: max(2, len(images) // 2)]
-    turned = unit.difference(what.prepare(what.embed(images[order])), what.prepare(first[order]))
+    other = what.embed(images[order])
+    turned = repeat = unit.difference(what.prepare(other), what.prepare(first[order]))
     tell()
-    # Another order is also another pass: only where they differ it is asked which of the two it was.
-    repeat = turned if turned <= unit.exact else _repeated(what, images, first, unit)
-    if repeat <= unit.exact and what.draws_numbers:
-        pair = what.embed(images[:2])
-        repeat = max(_repeated(what, images[:2], pair, unit) for _ in range(RARE))
+    if turned > unit.exact:
+        # Another order is also another pass, and what depends on the batch is the same each time.
+        again = ((images, first), (images[order], other))
+        repeat = max(_repeated(what, *passed, unit) for passed in again)
+    if repeat <= unit.exact:
+        repeat = max(repeat, _rarely(what, images[:2], unit))
+    alone = None
+    if repeat <= unit.exact and what.chunk > 1:
+        alone, by_chance = _alone(what, images, first, unit)
+        repeat = max(repeat, by_chance)
+    tell()
+    kind: Kind
     if repeat > unit.exact:
         found = _random(what, images, first, unit)
-        tell()
-        return Examination(
-            kind="random" if found.depends <= unit.tolerated else "batch",
-            images=len(images),
-            repeat=unit.share(repeat),
-            order=unit.share(turned),
-            alone=None if found.reproducible is False else unit.share(found.depends),
-            reproducible=found.reproducible,
-            dimensions=first.shape[1],
-        )
-    alone = None if what.chunk == 1 else _alone(what, images, first, unit)
-    tell()
-    depends = max(turned, alone or 0.0) > unit.tolerated
+        kind = "random" if found.depends <= unit.tolerated else "batch"
+        alone = found.depends if found.reproducible else None
+    else:
+        found = _Random(reproducible=True, depends=0.0)
+        kind = "batch" if max(turned, alone or 0.0) > unit.tolerated else "function"
     return Examination(
-        kind="batch" if depends else "function",
+        kind=kind,
         images=len(images),
         repeat=unit.share(repeat),
         order=unit.share(turned),
         alone=None if alone is None else unit.share(alone),
+        reproducible=found.reproducible,
         dimensions=first.shape[1],
     )
 
@@ -263,16 +265,35 @@ def _repeated(what: Examined, images: Tensor, first: Tensor, unit: _Unit) -> flo
     return unit.difference(what.prepare(what.embed(images)), what.prepare(first))
 
 
-def _alone(what: Examined, images: Tensor, first: Tensor, unit: _Unit) -> float:
-    """How far images alone are from the same among others; an encoder that fails on one alone needs them."""
-    differences = [0.0]
+def _rarely(what: Examined, pair: Tensor, unit: _Unit) -> float:
+    """The largest difference in further passes over two images, of what is random only now and then."""
+    passes = RARE if what.draws_numbers else min(RARE, FURTHER_PIXELS // pair.numel())
+    if not passes:
+        return 0.0
+    first = what.embed(pair)
+    return max(_repeated(what, pair, first, unit) for _ in range(passes))
+
+
+def _alone(what: Examined, images: Tensor, first: Tensor, unit: _Unit) -> tuple[float, float]:
+    """How far images alone are from the same among others, and from themselves alone once more.
+
+    Raises:
+        RankproofError: the encoder takes no image alone.
+    """
+    differences, by_chance = [0.0], [0.0]
     for row in range(ALONE):
         try:
             z = what.embed(images[row, None])
-        except RankproofError:
-            return unit.median
+        except RankproofError as error:
+            raise RankproofError(
+                f"{error}. That was an image alone; {len(images)} at once pass, so that an image's embedding "
+                f"depends on the others of its batch: {CAUSES}: switch them off; {ONE_BY_ONE} is no way out "
+                f"where an image alone fails"
+            ) from error
         differences.append(unit.difference(what.prepare(z), what.prepare(first[row, None])))
-    return max(differences)
+        if differences[-1] > unit.exact:
+            by_chance.append(_repeated(what, images[row, None], z, unit))
+    return max(differences), max(by_chance)
 
 
 @dataclass(frozen=True)
@@ -290,15 +311,23 @@ def _random(what: Examined, images: Tensor, first: Tensor, unit: _Unit) -> _Rand
     """
     with _from_the_start(what.rng):
         again = what.embed(images)
-    if unit.difference(what.prepare(again), what.prepare(first)) > unit.exact:
+    if not what.draws_numbers or unit.difference(what.prepare(again), what.prepare(first)) > unit.exact:
         return _Random(reproducible=False, depends=0.0)
-    stay = torch.arange(0, len(images), 2)
+    if what.chunk == 1:
+        return _Random(reproducible=True, depends=0.0)
+    # How many numbers are drawn may follow the image (of a Poisson distribution, say): then those of the
+    # images after it are others. So a difference must also be there where only the last one is another.
     others = images.clone()
     others[1::2] = images[::2][: len(images) // 2]
-    with _from_the_start(what.rng):
-        beside = what.embed(others)
-    depends = unit.difference(what.prepare(beside[stay]), what.prepare(first[stay]))
-    return _Random(reproducible=True, depends=depends)
+    last = images.clone()
+    last[-1] = images[0]
+    stays = (torch.arange(0, len(images), 2), torch.arange(len(images) - 1))
+    depends = []
+    for neighbours, stay in zip((others, last), stays, strict=True):
+        with _from_the_start(what.rng):
+            beside = what.embed(neighbours)
+        depends.append(unit.difference(what.prepare(beside[stay]), what.prepare(first[stay])))
+    return _Random(reproducible=True, depends=min(depends))
 
 
 @contextmanager

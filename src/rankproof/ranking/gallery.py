@@ -144,8 +144,8 @@ class Gallery:
         """All items in the frame, where they are few enough to be kept."""
         return self.frame.points(self.embeddings) if self.embeddings.numel() <= KEPT_VALUES else None
 
-    def _points(self, items: slice | Tensor) -> Points:
-        """Some items in the frame."""
+    def points(self, items: slice | Tensor) -> Points:
+        """Some items in the frame, where quick squared lengths to them are taken."""
         kept = self._kept_points
         return self.frame.points(self.embeddings[items]) if kept is None else kept[items]
 
@@ -157,7 +157,7 @@ class Gallery:
         """
         for first in range(0, len(self), BLOCK_ITEMS):
             items = slice(first, min(first + BLOCK_ITEMS, len(self)))
-            block = self._points(items)
+            block = self.points(items)
             for start in range(0, len(points), BLOCK_QUERIES):
                 rows = slice(start, min(start + BLOCK_QUERIES, len(points)))
                 yield rows, items, self.frame.squared(points[rows], block)
@@ -165,7 +165,7 @@ class Gallery:
     @cached_property
     def _groups(self) -> Tensor:
         """(n,) a number for each item; items with equal embeddings have the same."""
-        bits = self.embeddings.contiguous().view(torch.uint8)
+        bits = (self.embeddings + 0.0).contiguous().view(torch.uint8)  # 0 and -0 are equal
         random = torch.Generator().manual_seed(0)
         factors = torch.randint(-(2**63), 2**63 - 1, (bits.shape[1],), generator=random).to(bits.device)
         # Sums of products modulo 2^64: unequal embeddings collide once in 2^64 pairs.
@@ -282,11 +282,11 @@ class Gallery:
         ranks, rows = torch.zeros_like(chosen), torch.arange(len(z), device=z.device)
         points = self.frame.points(z)
         own = rows.repeat_interleave(chosen.shape[1])
-        limits = self._lengths(points, own, lambda part: self._points(chosen.flatten()[part]))
+        limits = self._lengths(points, own, lambda part: self.points(chosen.flatten()[part]))
         limits, slack = limits.view(chosen.shape), 2 * self.frame.margin(points)
         positions = torch.arange(len(self), device=z.device) if among is None else among
         for ids in positions.split(BLOCK_ITEMS):
-            block = self._points(ids if among is not None else slice(int(ids[0]), int(ids[-1]) + 1))
+            block = self.points(ids if among is not None else slice(int(ids[0]), int(ids[-1]) + 1))
             for part in rows.split(BLOCK_QUERIES):
                 squared = self.frame.squared(points[part], block)
                 if excluded is not None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from rankproof.errors import NotFiniteError, RankproofError
 from rankproof.parameters import AT_LEAST_ONE, check_integer
@@ -30,16 +31,6 @@ from rankproof.types import ProgressCallback, no_progress
 CHUNK = 500  # images in one pass; about the fastest on a CPU and small enough for any GPU
 PASS_VALUES = 2_500_000  # pixel values in one pass: more, and what a deep encoder remembers fills the memory
 
-# Of images that do not fit, or of an encoder that is no more careful than a function in a notebook.
-FAILURES = (
-    RuntimeError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    AssertionError,
-)
 SINGLE = (torch.float32, torch.float64)  # precisions that pixels are kept in and embeddings compared in
 WEIGHTS = (*SINGLE, torch.float16, torch.bfloat16)  # floating types an encoder computes in
 MOST_MEAN, MOST_STD = 1.0, 10.0  # of pixels in [0, 1]; what is larger was meant for 0 .. 255
@@ -317,9 +308,9 @@ class Ranker:
             # An encoder may switch gradients off for good; the mode is put back.
             with torch.set_grad_enabled(torch.is_grad_enabled()), copied:
                 z = self.encoder(pixels)
-        except (torch.OutOfMemoryError, RankproofError):
+        except (torch.OutOfMemoryError, MemoryError, RankproofError):
             raise
-        except FAILURES as error:
+        except Exception as error:  # an encoder may be no more careful than a function in a notebook
             raise RankproofError(
                 f"{self.name}: the encoder fails on images of (b, c, h, w) = {tuple(pixels.shape)}; is that "
                 f"the form it was made for? It says: {' '.join(str(error).split())[:SAID]}"
@@ -340,6 +331,7 @@ class Ranker:
             (module, name, buffer)
             for module in self.encoder.modules()
             for name, buffer in module.named_buffers(recurse=False)
+            if not is_lazy(buffer)
         ]
         for module, name, buffer in buffers:
             setattr(module, name, buffer.clone())  # a backward pass may need what the pass left in it
