@@ -19,6 +19,8 @@ ROUNDOFF = 2.0**-53  # the relative error of one operation in double precision
 SPLITTER = 2.0**27 + 1  # cuts a double into two halves whose products are exact
 PAIR_VALUES = 2_000_000  # embedding values of the pairs that are compared exactly at once
 SAMPLE, SHARE = 64, 2.0**-40  # of any other distance: items that show its size, and its error relative to it
+GRID_BITS = 12  # of whole numbers that are looked for
+SIZE, UNIT_SIZE = 2.0**48, 2.0**16  # squared lengths of whole numbers below which the arithmetic is exact
 BLOCK = 8192  # embeddings at once while the frame is measured
 
 
@@ -30,19 +32,21 @@ class Points:
         vectors: (b, d) scaled, and moved by the centre of their frame.
         squares: (b,) their squared lengths.
         zeros: (b,) what an embedding of length 0 adds to each of its squared lengths, or None.
+        whole: (b, d) the embeddings as small whole numbers, whose products are exact, or None.
     """
 
     vectors: Tensor
     squares: Tensor
     zeros: Tensor | None
+    whole: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.vectors)
 
     def __getitem__(self, rows: slice | Tensor) -> "Points":
         """The points at some rows."""
-        zeros = None if self.zeros is None else self.zeros[rows]
-        return Points(vectors=self.vectors[rows], squares=self.squares[rows], zeros=zeros)
+        zeros, whole = (None if part is None else part[rows] for part in (self.zeros, self.whole))
+        return Points(vectors=self.vectors[rows], squares=self.squares[rows], zeros=zeros, whole=whole)
 
 
 class Frame(ABC):
@@ -137,6 +141,8 @@ class LengthFrame(Frame):
         centre: (d,) near the mean of the scaled embeddings, in double precision.
         radius: no scaled embedding of the gallery is farther from the centre.
         spread: root of the mean squared length from the centre.
+        grid: a power of 2 that makes all embeddings whole numbers, such as those of hash codes, or 0. Their
+            squared lengths are exact at once, and many of them are equal.
     """
 
     distance: LengthDistance
@@ -144,6 +150,7 @@ class LengthFrame(Frame):
     centre: Tensor
     radius: float
     spread: float
+    grid: float = 0.0
 
     @classmethod
     def of(cls, embeddings: Tensor, distance: LengthDistance) -> "LengthFrame":
@@ -156,7 +163,14 @@ class LengthFrame(Frame):
             [(_scaled(part, distance, scale) - centre).square().sum(1) for part in embeddings.split(BLOCK)]
         )
         radius, spread = float(squares.max().sqrt()), float(squares.mean().sqrt())
-        return cls(distance=distance, scale=scale, centre=centre, radius=radius, spread=spread)
+        return cls(
+            distance=distance,
+            scale=scale,
+            centre=centre,
+            radius=radius,
+            spread=spread,
+            grid=_grid(embeddings, distance),
+        )
 
     def points(self, z: Tensor) -> Points:
         """Embeddings (b, d) in this frame."""
@@ -165,7 +179,8 @@ class LengthFrame(Frame):
         if self.distance.zero_adds and bool((empty := (scaled == 0).all(1)).any()):
             zeros = empty.double() * self.distance.zero_adds
         vectors = scaled - self.centre
-        return Points(vectors=vectors, squares=vectors.square().sum(1), zeros=zeros)
+        whole = _whole(z, self.grid, self.distance) if self.grid else None
+        return Points(vectors=vectors, squares=vectors.square().sum(1), zeros=zeros, whole=whole)
 
     def margin(self, points: Points, others: Points | None = None) -> Tensor:
         """(b, 1) the largest error of quick squared lengths from points (b, d).
@@ -176,6 +191,8 @@ class LengthFrame(Frame):
         Args:
             others: what the points are compared with besides the gallery.
         """
+        if points.whole is not None and (others is None or others.whole is not None):
+            return torch.zeros_like(points.squares[:, None])
         reach = self.radius if others is None else max(self.radius, float(others.squares.max().sqrt()))
         return self.error(points.squares.sqrt()[:, None] + reach, points.vectors.shape[1])
 
@@ -186,6 +203,9 @@ class LengthFrame(Frame):
 
     def squared(self, a: Points, b: Points) -> Tensor:
         """(m, n) quick squared lengths, each within the margin of the exact one."""
+        if a.whole is not None and b.whole is not None:
+            sizes = a.whole.square().sum(1)[:, None], b.whole.square().sum(1)
+            return self._of_whole(a.whole @ b.whole.t(), *sizes)
         squares = torch.addmm(b.squares, a.vectors, b.vectors.t(), alpha=-2)
         squares = squares.add_(a.squares[:, None])
         for zeros in (None if a.zeros is None else a.zeros[:, None], b.zeros):
@@ -195,11 +215,24 @@ class LengthFrame(Frame):
 
     def squared_to(self, a: Points, b: Points) -> Tensor:
         """(p,) quick squared lengths of pairs of points, each within the margin of the exact one."""
+        if a.whole is not None and b.whole is not None:
+            sizes = a.whole.square().sum(1), b.whole.square().sum(1)
+            return self._of_whole((a.whole * b.whole).sum(1), *sizes)
         squares = (a.vectors - b.vectors).square().sum(1)
         for zeros in (a.zeros, b.zeros):
             if zeros is not None:
                 squares = squares.add_(zeros)
         return squares
+
+    def _of_whole(self, products: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """Squared lengths from products and squares of whole numbers, in exact order and with exact ties.
+
+        Products and squares are exact, and so are sums of them. <a, b>^2 / |b|^2 is rounded once and has a
+        denominator below 2^16, so that the steps after it keep different ones apart.
+        """
+        if not self.distance.unit:
+            return (a + b - 2 * products) * (self.scale / self.grid) ** 2
+        return 2 - 2 * products.sign() * (products.square() / b / a).sqrt()
 
     def exact(self, a: Tensor, b: Tensor) -> Tensor:
         """(p,) squared lengths of pairs of embeddings (p, d), of exact arithmetic and rounded once."""
@@ -267,6 +300,30 @@ def _common_scale(distance: LengthDistance, *parts: Tensor) -> float:
     """The power of 2 that brings the largest of all values to between 0.5 and 1; 1 for unit lengths."""
     largest = [float(part.detach().abs().max()) for part in parts if part.numel() and not distance.unit]
     return float(to_one(torch.tensor([max(largest)], dtype=torch.float64))) if largest else 1.0
+
+
+def _grid(embeddings: Tensor, distance: LengthDistance) -> float:
+    """The smallest power of 2 that makes all embeddings small whole numbers; 0 where there is none."""
+    largest = max(float(part.detach().abs().max()) for part in embeddings.split(BLOCK))
+    one = float(to_one(torch.tensor([largest], dtype=torch.float64)))
+    for bits in range(GRID_BITS):
+        grid = one * 2.0**bits
+        if all(
+            _whole(part, grid, distance) is not None
+            for part in (embeddings[:SAMPLE], *embeddings.split(BLOCK))
+        ):
+            return grid
+    return 0.0
+
+
+def _whole(z: Tensor, grid: float, distance: LengthDistance) -> Tensor | None:
+    """Embeddings times a power of 2 if that makes small whole numbers of all, none of length 0; else None."""
+    numbers = z.detach().double() * grid
+    if not torch.equal(numbers, numbers.round()):
+        return None
+    sizes = numbers.square().sum(1)
+    small = float(sizes.max()) < (UNIT_SIZE if distance.unit else SIZE) if len(sizes) else True
+    return numbers if small and not (distance.unit and bool((sizes == 0).any())) else None
 
 
 def _scaled(z: Tensor, distance: LengthDistance, scale: float) -> Tensor:

@@ -189,11 +189,11 @@ class Gallery:
             items: (b, c) the items they belong to; None for the whole gallery.
         """
         ordered = sort_rows(squared.clone())
-        touched = (ordered[:, 1:] - ordered[:, :-1] <= 2 * margin).any(1).nonzero()[:, 0]
+        touched = (ordered[:, 1:] - ordered[:, :-1] < 2 * margin).any(1).nonzero()[:, 0]
         if not len(touched):
             return squared
         ordered, places = squared[touched].sort(dim=1)
-        close = ordered[:, 1:] - ordered[:, :-1] <= 2 * margin[touched]
+        close = ordered[:, 1:] - ordered[:, :-1] < 2 * margin[touched]
         none = torch.zeros_like(close[:, :1])
         rows, columns = (torch.cat([close, none], 1) | torch.cat([none, close], 1)).nonzero(as_tuple=True)
         rows, columns = touched[rows], places[rows, columns]
@@ -329,7 +329,8 @@ class Gallery:
         candidate = order // queries.shape[1]
         points, ends = self.frame.points(anchors), self.frame.points(z)
         limits = self._lengths(points, query, lambda part: ends[candidate[part]])[:, None]
-        slack = 2 * self.frame.margin(points, ends)[query] + EQUAL * limits
+        slack = 2 * self.frame.margin(points, ends)[query]
+        slack = slack + EQUAL * limits if bool(slack.any()) else slack
         counts = torch.zeros_like(query)
         for rows, items, squared in self.blocks(points):
             ids = torch.arange(items.start, items.stop, device=z.device)
@@ -360,14 +361,27 @@ class Gallery:
     def _nearer(self, squared: Tensor, ids: Tensor, limit: "_Limit") -> Tensor:
         """(g,) how many of some items (k,) stand before the chosen one of each row."""
         certain = squared < limit.squared - limit.slack
-        possible = squared <= limit.squared + limit.slack
         count = certain.sum(1)
+        if not bool(limit.slack.any()):
+            if limit.first is not None:
+                count += ((squared == limit.squared) & (ids < limit.first[:, None])).sum(1)
+            return count
+        possible = squared <= limit.squared + limit.slack
         open_rows = (possible.sum(1) - count != limit.present).nonzero()[:, 0]
         if not len(open_rows):
             return count
         anchors = limit.anchors[open_rows]
         rows, columns = (possible[open_rows] & ~certain[open_rows]).nonzero(as_tuple=True)
-        here = self.frame.exact(anchors, limit.chosen[open_rows])[rows]
+        chosen = limit.chosen[open_rows]
+        same = (self.embeddings[ids[columns]] == chosen[rows]).all(1)
+        if limit.first is not None:
+            tied = same & (ids[columns] < limit.first[open_rows][rows])
+            count = count.index_add(0, open_rows[rows], tied.to(count.dtype))
+        rows, columns = rows[~same], columns[~same]
+        if not len(rows):
+            return count
+        compared, inverse = rows.unique(return_inverse=True)
+        here = self.frame.exact(anchors[compared], chosen[compared])[inverse]
         there = self._exact(anchors, rows, ids[columns])
         before = there < here * (1 - limit.equal)
         if limit.first is not None:
