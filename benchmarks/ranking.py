@@ -77,10 +77,8 @@ def examination() -> dict[str, object]:
     """The examination of an encoder of the size that photo search uses."""
     from transformers import EfficientNetConfig, EfficientNetModel
 
-    encoder, images = (
-        Pooled(EfficientNetModel(EfficientNetConfig(image_size=224))),
-        torch.rand(IMAGES, 3, 224, 224),
-    )
+    b0 = EfficientNetConfig(width_coefficient=1.0, depth_coefficient=1.0, hidden_dim=1280, image_size=224)
+    encoder, images = Pooled(EfficientNetModel(b0)), torch.rand(IMAGES, 3, 224, 224)
     passes: list[int] = []
     encoder.register_forward_hook(lambda module, given, z: passes.append(len(z)))
     Ranker(encoder).begin(images)
