@@ -153,7 +153,7 @@ def count_foreign(gallery: Gallery, ids: Tensor | None, clean: Tensor) -> int:
     frame = gallery.frame
     if ids is None or gallery.ranker.random or not isinstance(frame, LengthFrame):
         return 0
-    squared = frame.squared_to(frame.points(clean), frame.points(gallery.embeddings[ids.to(clean.device)]))
+    squared = frame.squared_to(frame.points(clean), gallery.points(ids.to(clean.device)))
     limit = max(frame.spread / 2, REEMBEDDED * (float(frame.centre.norm()) + frame.spread))
     far = (squared > limit**2).nonzero()[:, 0]
     if not len(far):

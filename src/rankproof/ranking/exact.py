@@ -124,7 +124,8 @@ class OtherFrame(Frame):
 
     def exact(self, a: Tensor, b: Tensor) -> Tensor:
         """(p,) distances by `between`."""
-        return self.distance.between(self.distance.prepare(a.double()), self.distance.prepare(b.double()))
+        a, b = (self.distance.prepare(z.detach().double()) for z in (a, b))
+        return self.distance.between(a, b)
 
     def relative(self, value: Tensor, z: Tensor) -> float:
         """A distance relative to the mean length of prepared embeddings."""
@@ -269,31 +270,42 @@ class LengthFrame(Frame):
 def exact_distances(distance: Distance, a: Tensor, b: Tensor) -> Tensor:
     """(p,) distances between pairs of embeddings (p, d), to the last digits of double precision."""
     if not isinstance(distance, LengthDistance):
-        return distance.between(distance.prepare(a.detach().double()), distance.prepare(b.detach().double()))
-    scale = _common_scale(distance, a, b)
-    frame = LengthFrame(distance=distance, scale=scale, centre=a.new_empty(0), radius=0.0, spread=0.0)
+        return OtherFrame(distance=distance, sample=a[:0]).exact(a, b)
+    frame = _uncentred(distance, a, b)
     return frame.value(frame.exact(a, b))
 
 
 def ordered_distances(distance: Distance, z: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
     """Values (b, m) that order the items (b, m, d) of each embedding (b, d) exactly, and their distances."""
-    a, b = z[:, None].expand_as(items).flatten(0, 1), items.flatten(0, 1)
+    own, flat = torch.arange(len(z), device=z.device).repeat_interleave(items.shape[1]), items.flatten(0, 1)
     if not isinstance(distance, LengthDistance):
-        distances = exact_distances(distance, a, b).view(items.shape[:2])
+        distances = exact_distances(distance, z[own], flat).view(items.shape[:2])
         return distances, distances
-    frame = LengthFrame(
-        distance=distance, scale=_common_scale(distance, a, b), centre=a.new_zeros(1), radius=0.0, spread=0.0
-    )
-    squared = frame.squared_to(frame.points(a), frame.points(b)).view(items.shape[:2])
+    frame = _uncentred(distance, z, flat)
+    squared = frame.squared_to(frame.points(z)[own], frame.points(flat)).view(items.shape[:2])
+    rows, columns = undecided(squared, frame.error(squared.clamp(min=0).sqrt(), items.shape[2]))
+    squared = squared.index_put((rows, columns), frame.exact(z[rows], items[rows, columns]))
+    return squared, frame.value(squared)
+
+
+def undecided(squared: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns of the values (b, c) that lie too near to others of their row to be ordered.
+
+    Args:
+        error: (b, c) the largest error of each, or (b, 1) that of a row.
+    """
     ordered, places = squared.sort(dim=1)
-    margins = frame.error(ordered.clamp(min=0).sqrt(), items.shape[2])
-    close = ordered[:, 1:] - ordered[:, :-1] <= margins[:, 1:] + margins[:, :-1]
+    errors = error.expand_as(squared).gather(1, places)
+    close = ordered[:, 1:] - ordered[:, :-1] < errors[:, 1:] + errors[:, :-1]
     none = torch.zeros_like(close[:, :1])
     rows, columns = (torch.cat([close, none], 1) | torch.cat([none, close], 1)).nonzero(as_tuple=True)
-    columns = places[rows, columns]
-    exact = frame.exact(z[rows], items[rows, columns])
-    squared = squared.index_put((rows, columns), exact)
-    return squared, frame.value(squared)
+    return rows, places[rows, columns]
+
+
+def _uncentred(distance: LengthDistance, a: Tensor, b: Tensor) -> LengthFrame:
+    """A frame for some pairs of embeddings that have no gallery."""
+    scale = _common_scale(distance, a, b)
+    return LengthFrame(distance=distance, scale=scale, centre=a.new_zeros(1), radius=0.0, spread=0.0)
 
 
 def _common_scale(distance: LengthDistance, *parts: Tensor) -> float:

@@ -16,7 +16,15 @@ from rankproof.checks import check_embeddings, check_images, check_labels, check
 from rankproof.errors import RankproofError
 from rankproof.modes import ordinary_modes
 from rankproof.ranking.distances import LengthDistance
-from rankproof.ranking.exact import PAIR_VALUES, Frame, LengthFrame, Points, exact_distances, frame_of
+from rankproof.ranking.exact import (
+    PAIR_VALUES,
+    Frame,
+    LengthFrame,
+    Points,
+    exact_distances,
+    frame_of,
+    undecided,
+)
 from rankproof.ranking.ranker import Ranker
 from rankproof.ranking.sorting import sort_rows
 from rankproof.types import ImagesLike, IntegersLike, ProgressCallback, no_progress
@@ -192,11 +200,8 @@ class Gallery:
         touched = (ordered[:, 1:] - ordered[:, :-1] < 2 * margin).any(1).nonzero()[:, 0]
         if not len(touched):
             return squared
-        ordered, places = squared[touched].sort(dim=1)
-        close = ordered[:, 1:] - ordered[:, :-1] < 2 * margin[touched]
-        none = torch.zeros_like(close[:, :1])
-        rows, columns = (torch.cat([close, none], 1) | torch.cat([none, close], 1)).nonzero(as_tuple=True)
-        rows, columns = touched[rows], places[rows, columns]
+        rows, columns = undecided(squared[touched], margin[touched])
+        rows = touched[rows]
         exact = self._exact(z, rows, columns if items is None else items[rows, columns])
         return squared.index_put((rows, columns), exact)
 
