@@ -1,7 +1,5 @@
 """Folders of the transformers library with random weights, examined as they are opened."""
 
-import logging
-
 import pytest
 import torch
 
@@ -10,14 +8,6 @@ from rankproof import Gallery, QueryRaise, Ranker, RankproofError, Threat, attac
 SIDE = 32
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 VISION = {**SMALL, "intermediate_size": 32, "image_size": SIDE, "patch_size": 8}
-
-
-@pytest.fixture(scope="module")
-def transformers():
-    library = pytest.importorskip("transformers")
-    library.utils.logging.set_verbosity(logging.CRITICAL)
-    library.utils.logging.disable_progress_bar()
-    return library
 
 
 def beit(library):

@@ -1,7 +1,6 @@
 """Encoders by name. timm and torchvision are stood in for by modules that answer as theirs document."""
 
 import json
-import logging
 import sys
 import warnings
 from types import ModuleType, SimpleNamespace
@@ -289,14 +288,6 @@ def test_nothing_is_opened_without_trust(tmp_path, monkeypatch):
 
 
 # -- transformers
-
-
-@pytest.fixture(scope="session")
-def transformers():
-    library = pytest.importorskip("transformers")
-    library.utils.logging.set_verbosity(logging.CRITICAL)
-    library.utils.logging.disable_progress_bar()
-    return library
 
 
 @pytest.fixture
