@@ -4,7 +4,7 @@
 
 A pass and its gradient, and a pass alone, on the encoder as it is given and on its inference graph, in turn;
 the best of nine counts. Then recall@1 and mAP of galleries embedded by either, the figures of the same
-attacked images taken by either, and the attacks found by a search on either. Run it on an otherwise idle machine.
+attacked images taken by either, and the attacks found by a search on either. Run it on an idle machine.
 """
 
 import argparse
