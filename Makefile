@@ -43,6 +43,7 @@ results: $(READY)  ## render docs/results.md from records/
 benchmark: $(READY)  ## compare attack times with the time of the work that no attack can avoid
 	$(BIN)/python benchmarks/white_box.py
 	$(BIN)/python benchmarks/ranking.py
+	$(BIN)/python benchmarks/inference_graph.py
 	$(BIN)/python benchmarks/black_box.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/reproduce.py

@@ -77,7 +77,7 @@ def query_seconds(gallery: Gallery, images: Tensor, queries: int) -> float:
         images: (b, c, h, w) the attacked images, in [0, 1].
         queries: images sent in all.
     """
-    ranker = gallery.ranker
+    ranker = gallery.ranker.for_search()
     pixels = ranker.as_input(images)
     pixels = pixels.repeat(-(-PASS // len(pixels)), 1, 1, 1)[:PASS]
     with ranker.frozen(), torch.no_grad():
@@ -132,7 +132,7 @@ def peak_mb(device: str = "cpu") -> float:
 
 def _bare_pass(gallery: Gallery, images: Tensor, whole_gallery: bool) -> Callable[[], object]:
     """One forward and one backward pass of a chunk (b, c, h, w), as a call."""
-    ranker, embeddings = gallery.ranker, gallery.embeddings
+    ranker, embeddings = gallery.ranker.for_search(), gallery.embeddings
     pixels = ranker.as_input(images).detach().requires_grad_(True)
     width = len(embeddings) if whole_gallery else embeddings.shape[1]
     upstream = torch.ones(len(images), width, device=ranker.device, dtype=embeddings.dtype)

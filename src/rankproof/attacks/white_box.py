@@ -116,7 +116,7 @@ def _attack_chunk(job: _Job, batch: AttackBatch) -> _Part:
 
 def _search(job: _Job, bound: BoundGoal, original: Tensor, rng_keys: list[int]) -> MethodOutput:
     """Let the method look for better images; at eps = 0 there are none."""
-    threat, embed = job.threat, job.gallery.ranker.embed
+    threat, embed = job.threat, job.gallery.ranker.for_search().embed
 
     def objective(images: Tensor, penalty_weight: Tensor | None = None) -> Evaluation:
         evaluation = bound.evaluate(embed(images), penalty_weight)

@@ -13,6 +13,7 @@ from rankproof.parameters import check_integer
 from rankproof.ranking.distances import LengthDistance
 from rankproof.ranking.exact import Points
 from rankproof.ranking.gallery import GALLERY, Gallery
+from rankproof.ranking.ranker import Ranker
 from rankproof.types import Ids, Images, ImageSets, Places
 
 PASS = 200  # images in one forward pass: their activations still fit the caches of a processor
@@ -47,19 +48,20 @@ class LocalOracle:
 
     def top(self, images: Images, count: int, tracked: TrackedItems) -> Ids:
         """The first results, the excluded item left out."""
-        z = self._embed(images)
+        z = self._embed(images, self.gallery.ranker)
         return self.gallery.search(z, count, excluded=tracked.to(z.device).excluded).to(images.device)
 
     def __call__(self, images: ImageSets, tracked: TrackedItems) -> Places:
         """Positions of the tracked items, at most `visible`."""
-        z = self._embed(images.flatten(0, 1)).view(*images.shape[:2], -1)  # (b, p, d)
+        z = self._embed(images.flatten(0, 1), self.gallery.ranker.for_search()).view(
+            *images.shape[:2], -1
+        )  # (b, p, d)
         tracked = tracked.to(z.device)
         places = self._pruned(z, tracked) if self._by_length(z) else self._counted(z, tracked)
         places = places if self.visible is None else places.clamp(max=self.visible)
         return places.to(images.device)
 
-    def _embed(self, images: Images) -> Tensor:
-        ranker = self.gallery.ranker
+    def _embed(self, images: Images, ranker: Ranker) -> Tensor:
         with ranker.frozen(), torch.no_grad():
             return torch.cat([ranker.embed(ranker.as_input(part)) for part in images.split(PASS)])
 

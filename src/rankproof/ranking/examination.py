@@ -28,6 +28,8 @@ ROUNDING = 16  # units in the last place of an embedding's length: a smaller dif
 COARSE = 4  # the same for half, bfloat16 and TF32, whose units are large already
 RARE = 32  # further passes of an encoder that draws random numbers without a difference so far
 FURTHER_PIXELS = 3 * 224 * 224  # values of all images in such passes of any other encoder, at most
+GRAPH = 1e-4  # of the median distance: an inference graph that differs by less is used
+GRAPH_GRADIENT = 0.1  # of a gradient's length, likewise: rounding moves a few pixels over the kink of a ReLU
 DRAWS = 8  # of which a random encoder's embedding is the mean
 TF32 = 2.0**-10  # unit in the last place of the products of single precision on a GPU
 
@@ -54,6 +56,9 @@ class Examination:
         gradient: whether the gradient of an embedding "reaches" the pixels, is "zero", or there is "none".
         dtype: floating type of its weights, in which it is given pixels.
         dimensions: of an embedding.
+        graph: largest difference between an embedding by the encoder and by its inference graph, on which
+            attacks search; None where they search on the encoder itself.
+        folded: batch norms that the inference graph does without.
     """
 
     kind: Kind = "function"
@@ -70,6 +75,8 @@ class Examination:
     gradient: Gradient = "reaches"
     dtype: str = "float32"
     dimensions: int = 0
+    graph: float | None = None
+    folded: int = 0
 
     @property
     def largest(self) -> float:
@@ -114,6 +121,9 @@ class Examination:
             yield "its gradient is zero at every pixel"
         if self.gradient == "none":
             yield "no gradient reaches the pixels"
+        if self.graph is not None:
+            norms = f" without its {self.folded} batch norms" if self.folded else ""
+            yield f"searched on its inference graph{norms}, {self.graph:.0e} {UNIT} away"
 
 
 UNIT = "of the median distance"
@@ -343,16 +353,49 @@ def gradient_of(encode: Callable[[Tensor], Tensor], images: Tensor) -> Gradient:
     Args:
         encode: gives embeddings (b, d) of images (b, c, h, w).
     """
+    gradient = _gradient(encode, images)
+    if gradient is None:
+        return "none"
+    return "reaches" if bool((gradient != 0).any()) else "zero"
+
+
+def graph_difference(
+    encode: Callable[[Tensor], Tensor],
+    graph: Callable[[Tensor], Tensor],
+    prepare: Callable[[Tensor], Tensor],
+    images: Tensor,
+) -> float | None:
+    """How far an inference graph embeds images (n, c, h, w) from where the encoder does.
+
+    Args:
+        encode, graph: give embeddings (b, d) of images (b, c, h, w).
+        prepare: prepares embeddings for the distance.
+    Returns:
+        the largest difference, in units of the median distance; None where it or the gradient of an image
+        differs by more than rounding, or the graph fails.
+    """
+    try:
+        first, again = (prepare(embed(images.clone())) for embed in (encode, graph))
+        gradients = [_gradient(embed, images[:1]) for embed in (encode, graph)]
+    except Exception:  # what a rewritten encoder raises may be anything; the original is known to work
+        return None
+    unit = _Unit.of(first, torch.finfo(torch.float32).eps)
+    difference = unit.share(unit.difference(first, again))
+    there, here = (None if each is None else each.double() for each in gradients)
+    if there is not None and (here is None or (here - there).norm() > GRAPH_GRADIENT * there.norm()):
+        return None
+    return difference if difference < GRAPH else None
+
+
+def _gradient(encode: Callable[[Tensor], Tensor], images: Tensor) -> Tensor | None:
+    """The gradient of some combination of the embeddings' values; None where there is none."""
     with torch.enable_grad():
         pixels = images.detach().clone().requires_grad_(True)
         z = encode(pixels)
         if not z.requires_grad:
-            return "none"
+            return None
         weights = torch.linspace(-1, 2, z.shape[1], device=z.device, dtype=z.dtype)
         try:
-            gradient: Tensor | None = torch.autograd.grad((z * weights).sum(), pixels, allow_unused=True)[0]
+            return torch.autograd.grad((z * weights).sum(), pixels, allow_unused=True)[0]
         except RuntimeError:  # cut somewhere inside, such as by tensors of inference_mode
-            return "none"
-    if gradient is None:
-        return "none"
-    return "reaches" if bool((gradient != 0).any()) else "zero"
+            return None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from copy import copy
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -24,8 +25,10 @@ from rankproof.ranking.examination import (
     batch_message,
     examine,
     gradient_of,
+    graph_difference,
     sample_of,
 )
+from rankproof.ranking.inference_graph import InferenceGraph, inference_graph
 from rankproof.types import ProgressCallback, no_progress
 
 CHUNK = 500  # images in one pass; about the fastest on a CPU and small enough for any GPU
@@ -88,6 +91,8 @@ class Ranker:
         self.examination: Examination | None = None
         self._draws = draws
         self._rng = EncoderRng(self.device)
+        self._graph: InferenceGraph | None = None
+        self._layout = torch.preserve_format  # of the pixels that reach the encoder
         self._mean = self._per_channel("mean", mean, MOST_MEAN)
         self._std = self._per_channel("std", std, MOST_STD)
         if self._std is not None and not bool((self._std > 0).all()):
@@ -141,9 +146,42 @@ class Ranker:
             RankproofError: an embedding depends on the other images of its batch, or is none.
         """
         if self.examination is None:
-            self.examination = self._examined(self.as_input(sample_of(images)), progress)
+            sample = self.as_input(sample_of(images))
+            self.examination = self._with_graph(self._examined(sample.clone(), progress), sample)
         self._rng.begin(seed)
         return self.examination
+
+    def for_search(self) -> "Ranker":
+        """The ranker by which an attack looks for better images.
+
+        It is one on the encoder's inference graph (`rankproof.ranking.inference_graph`) where `begin` found
+        that its embeddings are the same up to rounding, and this ranker otherwise or where the weights were
+        changed since. Figures are always taken from the encoder as it is given.
+        """
+        if self._graph is None or not self._graph.weights.hold(self.encoder):
+            return self
+        return self._on(self._graph)
+
+    def _on(self, graph: InferenceGraph) -> "Ranker":
+        """This ranker with the encoder's inference graph in its place."""
+        ranker = copy(self)
+        ranker.encoder, ranker._graph, ranker._layout = graph.encoder, None, torch.channels_last
+        return ranker
+
+    def _with_graph(self, found: Examination, images: Tensor) -> Examination:
+        """Look for the inference graph of an encoder that is a function of its image, and try it on a few."""
+        if found.kind != "function" or found.draws_numbers or found.changes_state or found.draws > 1:
+            return found
+        with self.frozen(), torch.no_grad():
+            graph = inference_graph(self.encoder, lambda: self._pass(images[: min(2, self.chunk)].clone()))
+            if graph is None:
+                return found
+            passes = (self._draw, self._on(graph)._draw)
+            difference = graph_difference(*passes, lambda z: self.distance.prepare(z.double()), images)
+        if difference is None:
+            return found
+        self._graph = graph
+        return replace(found, folded=graph.folded, graph=difference)
 
     def _examined(self, images: Tensor, progress: ProgressCallback) -> Examination:
         """The examination of the encoder on a few images, which may be overwritten."""
@@ -303,6 +341,8 @@ class Ranker:
         pixels = pixels if self._mean is None else pixels - self._mean
         pixels = pixels if self._std is None else pixels / self._std
         pixels = pixels if self._weights == self.dtype else pixels.to(self._weights)
+        if self._layout == torch.channels_last and pixels.dim() == 4:
+            pixels = pixels.contiguous(memory_format=self._layout)
         copied = self._copied_buffers() if known is not None and known.changes_state else nullcontext()
         try:
             # An encoder may switch gradients off for good; the mode is put back.

@@ -165,6 +165,7 @@ def losses_over_steps(
 
 def _losses_of(target: RetrievalSystem, goal: Reorder, threat: Threat, index: Tensor, seed: int) -> Losses:
     ranker, method, keys = target.gallery.ranker, published(goal.metric), index.tolist()
+    embed = ranker.for_search().embed
     original = ranker.as_input(target.dataset.take(index))
     seen: list[tuple[Tensor, Tensor]] = []
     with ranker.frozen():
@@ -177,7 +178,7 @@ def _losses_of(target: RetrievalSystem, goal: Reorder, threat: Threat, index: Te
             bound = goal.bind(context)
 
         def objective(images: Tensor, penalty_weight: Tensor | None = None) -> Evaluation:
-            z = ranker.embed(images)
+            z = embed(images)
             evaluation = bound.evaluate(z, penalty_weight)
             with torch.no_grad():
                 order = bound.evaluate(z, torch.zeros_like(evaluation.loss)).loss

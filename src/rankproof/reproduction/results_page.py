@@ -375,6 +375,16 @@ def ranking_speed(view: View) -> str:
     return _table(("work", "on", "seconds", "bare seconds", "ratio"), rows)
 
 
+def graph_speed(view: View) -> str:
+    """An encoder beside its inference graph."""
+    rows = []
+    for row in (view.benchmark("inference-graph") or {"rows": []})["rows"]:
+        interval = f" [{row['low']:+.3f}, {row['high']:+.3f}]" if "low" in row else ""
+        given, graph, compared = (f"{row[key]:.3f}" for key in ("given", "graph", "compared"))
+        rows.append((row["name"], given, graph, compared + interval))
+    return _table(("what", "as given", "inference graph", "ratio, or difference [95 %]"), rows)
+
+
 def _pairs(view: View) -> Iterator[tuple[TableCell, Measurement, Measurement]]:
     """The cells that both searches were run for, in the order of the papers."""
     cells = sorted(view.cells, key=lambda cell: (order_of(cell.goal), cell.count, cell.eps))
@@ -963,7 +973,7 @@ def _after(cell: TableCell, record: Measurement) -> str:
 VIEWS: dict[str, Callable[[View], str]] = {
     each.__name__.replace("_", "-"): each
     for each in (
-        *(baseline, published, stronger_order, stronger_ranks, white_box_speed, ranking_speed),
+        *(baseline, published, stronger_order, stronger_ranks, white_box_speed, ranking_speed, graph_speed),
         *(black_box_table3, against_spsa, against_five, budgets, variants, saved_files, black_box_speed),
         *(service_tables, service_pipeline, service_load),
         *(vanilla, defended, better, rejected, photographs, training_speed),
