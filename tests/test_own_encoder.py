@@ -140,7 +140,9 @@ def test_what_is_resized_on_the_way_is_attacked_as_it_was_loaded(workplace, colo
         colour, data, SystemOptions(split_by="none", preprocess=Preprocess(resize=12, crop=12, jpeg=60))
     )
     assert target.dataset.images.shape == (10, 3, 16, 20)
-    assert target.notes == ("every image passes jpeg=60, resize=12, resample=bilinear, crop=12 before the encoder",)
+    assert target.notes == (
+        "every image passes jpeg=60, resize=12, resample=bilinear, crop=12 before the encoder",
+    )
     with pytest.raises(RankproofError, match="3x12x12, photos has 3x12x15; try --resize 12"):
         open_system(colour, data, SystemOptions(split_by="none", preprocess=Preprocess(resize=12)))
     with pytest.raises(RankproofError, match="a square of 17 pixels does not fit"):

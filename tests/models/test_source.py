@@ -378,6 +378,21 @@ def test_the_size_is_that_of_the_crop_or_else_the_models(transformers, tmp_path,
         assert open_encoder(f"hf:{tmp_path}").input == (3, side, side)
 
 
+def test_its_own_preprocessing_is_that_of_the_processor(transformers, tmp_path, vit):
+    transformers.ViTModel(vit).save_pretrained(tmp_path)
+    sizes = {"size": {"shortest_edge": 20}, "crop_size": {"height": 16, "width": 16}}
+    transformers.CLIPImageProcessor(**sizes, resample=1).save_pretrained(tmp_path)
+    source = open_encoder(f"hf:{tmp_path}")
+    assert repr(source.preprocess) == "Preprocess(resize=20, resample=lanczos, crop=16, pad=True)"
+    assert source.notes == ()
+    transformers.CLIPImageProcessor(size={"longest_edge": 16}, do_center_crop=False).save_pretrained(tmp_path)
+    source = open_encoder(f"hf:{tmp_path}")
+    assert source.preprocess is None
+    (note,) = source.notes
+    assert note.startswith("how the preprocessor of hf:")
+    assert note.endswith(") resizes an upload is not reproduced")
+
+
 def test_models_that_would_be_partly_random_are_refused(transformers, saved, vit, tmp_path):
     from safetensors.torch import load_file, save_file
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import numpy as np
+import PIL
 import torch
 from jaxtyping import Float
 from PIL import Image
@@ -55,7 +56,9 @@ def pillow_resize(
     Raises:
         RankproofError: pixels are not in [0, 1], or Pillow's arithmetic is not the one that a GPU repeats.
     """
-    resized: Tensor = _PillowResize.apply(images, size, resample, rounded)
+    resized: Tensor = _PillowResize.apply(  # type: ignore[no-untyped-call]
+        images, size, resample, rounded
+    )
     return resized
 
 
@@ -63,9 +66,7 @@ class _PillowResize(torch.autograd.Function):
     """`pillow_resize` with the adjoint of its matrices as gradient."""
 
     @staticmethod
-    def forward(  # type: ignore[override]  # autograd passes the arguments of apply
-        ctx: Any, images: Tensor, size: tuple[int, int], resample: Resample, rounded: bool
-    ) -> Tensor:
+    def forward(ctx: Any, images: Tensor, size: tuple[int, int], resample: Resample, rounded: bool) -> Tensor:
         """The resized images."""
         ctx.size, ctx.resample = (int(images.shape[HEIGHT]), int(images.shape[WIDTH])), resample
         if not rounded:
@@ -126,7 +127,7 @@ def by_pillow(levels: Tensor, size: tuple[int, int], resample: Resample) -> Tens
     else:
         for position in range(len(planes)):
             resize(position)
-    return torch.from_numpy(resized).unflatten(0, tuple(levels.shape[:2]))
+    return torch.from_numpy(resized).view(*levels.shape[:2], *size)
 
 
 def by_matrices(levels: Tensor, size: tuple[int, int], resample: Resample, order: Axes) -> Tensor:
@@ -165,7 +166,7 @@ def order_of_passes(
         if torch.equal(by_matrices(noise.to(device), target, resample, order).cpu(), expected.double()):
             return order
     raise RankproofError(
-        f"resize: Pillow {Image.__version__} resizes otherwise than is repeated on {device}; attack on the "
+        f"resize: Pillow {PIL.__version__} resizes otherwise than is repeated on {device}; attack on the "
         f"CPU (--device cpu), where Pillow itself resizes"
     )
 
@@ -192,13 +193,14 @@ def _matrix(
     It is sparse on a CPU. On a GPU it is dense, since sparse products there may differ from run to run.
     """
     columns = _coefficients(source, target, resample)
-    matrix = torch.from_numpy(columns if transposed else columns.T).to(torch.float64) / 2**BITS
+    matrix = torch.from_numpy(columns if transposed else columns.T).to(torch.float64) / (1 << BITS)
     matrix = matrix.to(device=device, dtype=dtype).contiguous()
     if device.type != "cpu":
         return matrix
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that sparse rows are new
-        return matrix.to_sparse_csr()
+        sparse: Tensor = matrix.to_sparse_csr()
+        return sparse
 
 
 @lru_cache(maxsize=16)

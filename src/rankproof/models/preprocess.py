@@ -72,7 +72,7 @@ class Preprocess(nn.Module):
             "jpeg": self.jpeg,
             "resize": self.resize,
             "resample": self.resample if resized else None,
-            "crop": self.crop,
+            "crop": self.crop[0] if isinstance(self.crop, tuple) and len(set(self.crop)) == 1 else self.crop,
             "centre": self.centre if cropped and self.centre != "transformers" else None,
             "pad": True if cropped and self.pad else None,
         }
