@@ -71,12 +71,11 @@ class _PillowResize(torch.autograd.Function):
         ctx.size, ctx.resample = (int(images.shape[HEIGHT]), int(images.shape[WIDTH])), resample
         if not rounded:
             return _passes(images, size, resample, WIDTH_FIRST, rounded=False)
-        levels = as_levels(images)
-        if levels.device.type == "cpu":
-            resized = by_pillow(levels, size, resample)
+        if images.device.type == "cpu":
+            resized = by_pillow(images, size, resample)
         else:
-            order = order_of_passes(ctx.size, size, resample, levels.device)
-            resized = by_matrices(levels, size, resample, order)
+            order = order_of_passes(ctx.size, size, resample, images.device)
+            resized = by_matrices(as_levels(images), size, resample, order)
         return resized.to(images.dtype) / 255
 
     @staticmethod
@@ -111,13 +110,13 @@ def as_levels(images: Tensor) -> Tensor:
     return images.mul(255).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def by_pillow(levels: Tensor, size: tuple[int, int], resample: Resample) -> Tensor:
-    """8-bit images (b, c, h, w) on the CPU, resized by Pillow itself."""
-    planes = levels.flatten(0, 1).contiguous().numpy()  # (b c, h, w)
+def by_pillow(images: Tensor, size: tuple[int, int], resample: Resample) -> Tensor:
+    """Images (b, c, h, w) on the CPU, of [0, 1] or 8-bit values, in 8 bits and resized by Pillow itself."""
+    planes = images.flatten(0, 1)  # (b c, h, w)
     resized = np.empty((len(planes), *size), np.uint8)
 
     def resize(position: int) -> None:
-        plane = Image.fromarray(planes[position])
+        plane = Image.fromarray(as_levels(planes[position]).contiguous().numpy())
         resized[position] = np.asarray(plane.resize((size[1], size[0]), _filter(resample)))
 
     threads = min(torch.get_num_threads(), len(planes))
@@ -127,7 +126,7 @@ def by_pillow(levels: Tensor, size: tuple[int, int], resample: Resample) -> Tens
     else:
         for position in range(len(planes)):
             resize(position)
-    return torch.from_numpy(resized).view(*levels.shape[:2], *size)
+    return torch.from_numpy(resized).view(*images.shape[:2], *size)
 
 
 def by_matrices(levels: Tensor, size: tuple[int, int], resample: Resample, order: Axes) -> Tensor:
