@@ -127,7 +127,7 @@ class Darker:
 
 def test_a_processor_that_normalises_otherwise_is_refused(transformers):
     with pytest.raises(
-        RankproofError, match=r"^hf:it: its preprocessor does more to pixels than its mean and std"
+        RankproofError, match=r"^the preprocessor of hf:it .Darker. does more to pixels than its mean and std"
     ):
         read(Darker(make(transformers, "ViT", size=SQUARE)))
 

@@ -12,13 +12,10 @@ from PIL.Image import Resampling
 from torch import Tensor
 
 from rankproof.errors import RankproofError
-from rankproof.models.pillow_resize import RESAMPLES, Resample
+from rankproof.models.pillow_resize import Resample
 from rankproof.models.preprocess import Preprocess
-from rankproof.models.processor import Normalisation, agreeing, normalises_so
-from rankproof.models.source import COLOUR
+from rankproof.models.processor import OWN_FUNCTION, reproduced, resample_by_name
 
-OWN_FUNCTION = "write a function that does the same around the model, and name it as module.py:function"
-UNKNOWN_SIDES = (224, 224)  # around which a processor without a size is tried
 DEFAULT_RESAMPLE = Resampling.BILINEAR  # the library's, where a processor has none
 EXACT, SHORTER = {"height", "width"}, {"shortest_edge"}  # keys of the sizes that can be reproduced
 LEVIT = 256 / 224  # by which LeViT enlarges the side that it is told
@@ -63,24 +60,13 @@ def own_preprocess(
     Raises:
         RankproofError: it normalises otherwise than its settings say.
     """
-    channels, height, width = settings["input"] or (COLOUR, *UNKNOWN_SIDES)
-    normalisation = Normalisation(
-        mean=settings["mean"] or [0.0] * channels, std=settings["std"] or [1.0] * channels
-    )
 
     def process(image: Image.Image) -> Tensor:
         pixels: Tensor = processor(images=image, return_tensors="pt")["pixel_values"]
         return pixels
 
-    found = agreeing(process, _candidates(processor), normalisation, (height, width))
-    if found is not None:
-        return found, ()
-    if not normalises_so(process, normalisation, (height, width)):
-        raise RankproofError(
-            f"{name}: its preprocessor does more to pixels than its mean and std say; {OWN_FUNCTION}"
-        )
-    kind = type(processor).__name__
-    return None, (f"how the preprocessor of {name} ({kind}) resizes an upload is not reproduced",)
+    what = f"the preprocessor of {name} ({type(processor).__name__})"
+    return reproduced(what, process, _candidates(processor), settings)
 
 
 def _candidates(processor: Any) -> Iterator[Preprocess]:
@@ -116,11 +102,9 @@ def _forms(
 
 
 def _resample(processor: Any) -> Resample | None:
-    """Pillow's name of a processor's filter, which it may hold as a number or as torchvision's name."""
+    """Pillow's name of a processor's filter, which it may hold as a number or as torchvision's mode."""
     code = getattr(processor, "resample", None)
-    code = DEFAULT_RESAMPLE if code is None else getattr(code, "value", code)
-    word = Resampling(code).name.lower() if code in list(Resampling) else str(code)
-    return next((known for known in RESAMPLES if known == word), None)
+    return resample_by_name(DEFAULT_RESAMPLE if code is None else code)
 
 
 def _sides(size: Any) -> dict[str, Any]:

@@ -7,17 +7,24 @@ images of noise of several forms, larger and smaller than the encoder's input.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from PIL.Image import Resampling
 from torch import Tensor
 
+from rankproof.errors import RankproofError
+from rankproof.models.pillow_resize import RESAMPLES, Resample
 from rankproof.models.preprocess import Preprocess
+from rankproof.models.source import COLOUR
 
 Process = Callable[[Image.Image], Tensor]
 """A processor: from an image to normalised pixels (1, c, h, w), or (c, h, w)."""
 
+OWN_FUNCTION = "write a function that does the same around the model, and name it as module.py:function"
+UNKNOWN_FORM = (COLOUR, 224, 224)  # around which a processor without a size is tried
 LEVEL = 1.01 / 255  # one grey level, and what single precision adds
 COLOURS = ((0, 100, 255), (200, 30, 90))  # of images that any resizing leaves alone
 
@@ -35,6 +42,38 @@ class Normalisation:
             torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (self.mean, self.std)
         )
         return float((found.double() * std + mean - pixels.double()).abs().max())
+
+
+def reproduced(
+    what: str, process: Process, candidates: Iterable[Preprocess], settings: dict[str, Any]
+) -> tuple[Preprocess | None, tuple[str, ...]]:
+    """The candidate that gives a processor's pixels, and a note where none does.
+
+    Args:
+        what: how messages call the processor.
+        process: the processor.
+        candidates: what it may do before its normalisation.
+        settings: the mean, std and input of its encoder, None for what it has not.
+    Raises:
+        RankproofError: it normalises otherwise than its settings say.
+    """
+    channels, height, width = settings["input"] or UNKNOWN_FORM
+    normalisation = Normalisation(
+        mean=settings["mean"] or [0.0] * channels, std=settings["std"] or [1.0] * channels
+    )
+    found = agreeing(process, candidates, normalisation, (height, width))
+    if found is not None:
+        return found, ()
+    if not normalises_so(process, normalisation, (height, width)):
+        raise RankproofError(f"{what} does more to pixels than its mean and std say; {OWN_FUNCTION}")
+    return None, (f"how {what} resizes an upload is not reproduced",)
+
+
+def resample_by_name(code: Any) -> Resample | None:
+    """Pillow's filter by its number, its name, or a mode of torchvision; None where Pillow has none such."""
+    code = getattr(code, "value", code)
+    word = Resampling(code).name.lower() if code in list(Resampling) else str(code)
+    return next((known for known in RESAMPLES if known == word), None)
 
 
 def agreeing(
