@@ -51,7 +51,7 @@ def test_the_page_from_top_to_bottom(workplace, capsys):
     assert report["model"] == "hf:vit"
     assert "resized to 32x32, the size of hf:vit" in report["data_note"]
     assert report["model_record"]["arch"] == "ViTModel"
-    assert "every image passes jpeg=75, resize=32 before the encoder" in told[-1].stdout
+    assert "every image passes jpeg=75, resize=32, resample=bilinear before the encoder" in told[-1].stdout
     figures = [
         tuple(map(float, pair)) for pair in re.findall(r"([\d.]+) % -> ([\d.]+) %", capsys.readouterr().out)
     ]
@@ -140,7 +140,9 @@ def test_what_is_resized_on_the_way_is_attacked_as_it_was_loaded(workplace, colo
         colour, data, SystemOptions(split_by="none", preprocess=Preprocess(resize=12, crop=12, jpeg=60))
     )
     assert target.dataset.images.shape == (10, 3, 16, 20)
-    assert target.notes == ("every image passes jpeg=60, resize=12, crop=12 before the encoder",)
+    assert target.notes == (
+        "every image passes jpeg=60, resize=12, resample=bilinear, crop=12 before the encoder",
+    )
     with pytest.raises(RankproofError, match="3x12x12, photos has 3x12x15; try --resize 12"):
         open_system(colour, data, SystemOptions(split_by="none", preprocess=Preprocess(resize=12)))
     with pytest.raises(RankproofError, match="a square of 17 pixels does not fit"):
@@ -175,12 +177,12 @@ def test_a_network_that_views_its_features_keeps_its_layout(workplace):
 
 def test_options_of_preprocessing(workplace, colour):
     assert preprocess_of(None, None, None) is None
-    assert repr(preprocess_of(12, 10, 60)) == "Preprocess(jpeg=60, resize=12, crop=10)"
+    assert repr(preprocess_of(12, 10, 60)) == "Preprocess(jpeg=60, resize=12, resample=bilinear, crop=10)"
     words = ["attack", "--goal", "qa+", "--eps", "8/255", "--model", colour, "--trials", "2", "--steps", "1"]
     words += ["--data", folder_of(workplace / "photos"), "--divide", "none"]
     result = call([*words, "--resize", "12", "--crop", "12", "--jpeg", "60", "--json"])
     notes = json.loads(result.stdout)["notes"]
-    assert "every image passes jpeg=60, resize=12, crop=12 before the encoder" in notes
+    assert "every image passes jpeg=60, resize=12, resample=bilinear, crop=12 before the encoder" in notes
     bad = CliRunner().invoke(app, [*words, "--jpeg", "0"])
     assert bad.exit_code == 2
     assert bad.stderr.startswith("error: jpeg: the quality must be in [1, 100], got 0")

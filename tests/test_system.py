@@ -1,9 +1,15 @@
-"""How many images pass the encoder at once."""
+"""How many images pass the encoder at once, and what is said of their way there."""
+
+from dataclasses import replace
 
 import pytest
+import torch
+from torch import nn
 
-from rankproof import Preprocess
-from rankproof.system import SystemOptions, _chunk, open_system
+from rankproof import Preprocess, load
+from rankproof.data.image_list import resized_note
+from rankproof.models import Source
+from rankproof.system import SystemOptions, _chunk, _stretched, open_system
 
 
 @pytest.mark.parametrize(
@@ -39,3 +45,28 @@ def test_what_a_service_resizes_passes_in_small_numbers(tmp_path, monkeypatch):
     assert chunk("pooled", resize=112) == 199
     assert chunk("pooled", resize=112, crop=96) == 271
     assert chunk("colour", resize=96) == 90
+
+
+def test_images_that_a_processor_would_make_otherwise_are_named():
+    digits = load()
+    cropping, stretching = Preprocess(9, 8, pad=True), Preprocess((8, 8))
+    resized = replace(digits, note=f"{digits.note}; {resized_note((8, 8))}")
+    for preprocess, dataset, said in (
+        (cropping, digits, True),
+        (cropping, resized, True),
+        (stretching, resized, True),  # by another filter than the processor's
+        (stretching, digits, False),  # which the processor would leave alone
+        (None, resized, False),
+    ):
+        source = Source(encoder=nn.Flatten(), name="it", input=(1, 8, 8), preprocess=preprocess)
+        notes = _stretched(source, (8, 8), dataset)
+        assert len(notes) == said
+        assert all(f"encoder's own processor does {preprocess}: --size keep" in note for note in notes)
+        assert _stretched(source, None, dataset) == ()  # the user chose another size
+
+
+def test_notes_of_a_source_are_told(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    source = Source(encoder=nn.Flatten(), name="it", input=(1, 8, 8), notes=("not reproduced",))
+    monkeypatch.setattr("rankproof.system.open_encoder", lambda *given, **options: source)
+    assert "not reproduced" in open_system("it", None).notes

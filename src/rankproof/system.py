@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rankproof.data import Dataset, load
-from rankproof.data.image_list import SplitBy
+from rankproof.data.image_list import SplitBy, resized_note
 from rankproof.errors import RankproofError
 from rankproof.io import JsonObject
 from rankproof.models import GreyToColour, Preprocess, Source, open_encoder
@@ -175,9 +175,11 @@ def load_task(
             root=options.root,
             progress=tell,
         )
+    stretched = _stretched(source, native, dataset)
     if native is not None:
         dataset = replace(dataset, note=dataset.note.replace(" as asked", f", the size of {model}"))
     chain, notes, form = _chain(dataset, source, preprocess)
+    notes = (*source.notes, *stretched, *notes)
     if dataset.queries is not None:
         notes = (*notes, QUERIES_ATTACKED)
     dataset = replace(dataset, note="; ".join((dataset.note, *notes)))
@@ -246,6 +248,21 @@ def _chain(
         hint = f"try {option} {source.input[-1]}" if fits else "choose other data or another model"
         raise RankproofError(f"{source.name}: wants images of {expected}, {dataset.name} has {shape}; {hint}")
     return (nn.Sequential(*steps) if steps else None), tuple(notes), (channels, height, width)
+
+
+def _stretched(source: Source, native: tuple[int, int] | None, dataset: Dataset) -> tuple[str, ...]:
+    """A note where images loaded at the encoder's own size are not what its processor makes of an upload."""
+    if native is None or source.preprocess is None:
+        return ()
+    height, width = native
+    values = torch.arange(height * width * len(dataset.images[0])) * 7919 % 256 / 255  # any that differ
+    image = values.view(1, -1, height, width)
+    if resized_note(native) not in dataset.note and torch.equal(source.preprocess(image), image):
+        return ()
+    return (
+        f"images are attacked at {height}x{width}, stretched where they had another form; to an upload the "
+        f"encoder's own processor does {source.preprocess}: --size keep",
+    )
 
 
 def _chunk(loaded: tuple[int, ...], reached: tuple[int, int, int]) -> int:

@@ -5,8 +5,10 @@ import sys
 import warnings
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from rankproof import Ranker, RankproofError, open_encoder
@@ -378,6 +380,21 @@ def test_the_size_is_that_of_the_crop_or_else_the_models(transformers, tmp_path,
         assert open_encoder(f"hf:{tmp_path}").input == (3, side, side)
 
 
+def test_its_own_preprocessing_is_that_of_the_processor(transformers, tmp_path, vit):
+    transformers.ViTModel(vit).save_pretrained(tmp_path)
+    sizes = {"size": {"shortest_edge": 20}, "crop_size": {"height": 16, "width": 16}}
+    transformers.CLIPImageProcessor(**sizes, resample=1).save_pretrained(tmp_path)
+    source = open_encoder(f"hf:{tmp_path}")
+    assert repr(source.preprocess) == "Preprocess(resize=20, resample=lanczos, crop=16, pad=True)"
+    assert source.notes == ()
+    transformers.CLIPImageProcessor(size={"longest_edge": 16}, do_center_crop=False).save_pretrained(tmp_path)
+    source = open_encoder(f"hf:{tmp_path}")
+    assert source.preprocess is None
+    (note,) = source.notes
+    assert note.startswith("how the preprocessor of hf:")
+    assert note.endswith(") resizes an upload is not reproduced")
+
+
 def test_models_that_would_be_partly_random_are_refused(transformers, saved, vit, tmp_path):
     from safetensors.torch import load_file, save_file
 
@@ -429,6 +446,16 @@ def put(monkeypatch, name, **contents):
     monkeypatch.setitem(sys.modules, name, module)
 
 
+def transform(image, *, side, crop, filter_, mean, std):
+    """What both libraries make of an image of Pillow: the shorter side, the centre, mean and std."""
+    shorter = min(image.size)
+    image = image.resize(tuple(side * old // shorter for old in image.size), filter_)
+    left, top = (round((now - crop) / 2) for now in image.size)
+    pixels = np.asarray(image)[top : top + crop, left : left + crop].astype(np.float32) / 255
+    pixels = (pixels - np.float32(mean)) / np.float32(std)
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
 @pytest.fixture
 def timm(monkeypatch, net):
     asked = []
@@ -441,7 +468,15 @@ def timm(monkeypatch, net):
 
     config = {"input_size": (3, 16, 16), "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "crop_pct": 0.9}
     put(monkeypatch, "timm", create_model=create_model)
-    put(monkeypatch, "timm.data", resolve_model_data_config=lambda model: dict(config))
+    config["interpolation"] = "bicubic"
+
+    def create_transform(*, is_training, **given):
+        assert (given, is_training) == (config, False)
+        numbers = {"mean": given["mean"], "std": given["std"], "side": 17, "crop": 16}  # floor(16 / 0.9)
+        return lambda image: transform(image, filter_=Image.Resampling.BICUBIC, **numbers)
+
+    resolved = {"resolve_model_data_config": lambda model: dict(config), "create_transform": create_transform}
+    put(monkeypatch, "timm.data", **resolved)
     return asked
 
 
@@ -450,6 +485,8 @@ def test_a_timm_model(timm, net, images):
     assert timm == [(True, {"num_classes": 0})]
     assert (source.mean, source.std, source.input) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), (3, 16, 16))
     assert source.record["arch"] == "small"
+    expected = "Preprocess(resize=17, resample=bicubic, crop=16, centre=torchvision, pad=True)"
+    assert (repr(source.preprocess), source.notes) == (expected, ())
     assert_same(source, net, images)
     refused("timm:large", r"cannot be loaded .RuntimeError: Unknown model .large.\); timm.list_models")
 
@@ -466,14 +503,23 @@ class Classifier(nn.Module):
         return self.classifier(self.features(images))
 
 
+class Preset:
+    """As torchvision's for classification, with an odd margin around its crop."""
+
+    crop_size, resize_size = [16], [21]
+    interpolation = SimpleNamespace(value="bilinear")
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+    def __call__(self, image):
+        numbers = {"mean": self.mean, "std": self.std, "side": 21, "crop": 16}
+        return transform(image, filter_=Image.Resampling.BILINEAR, **numbers)
+
+
 @pytest.fixture
 def torchvision(monkeypatch):
     torch.manual_seed(0)
     network = Classifier().eval()
-    preset = SimpleNamespace(
-        crop_size=[16], resize_size=[20], mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
-    )
-    default = SimpleNamespace(transforms=lambda: preset)
+    default = SimpleNamespace(transforms=Preset)
 
     def get_model_weights(name):
         if name not in ("small", "headless"):
@@ -493,9 +539,18 @@ def test_a_torchvision_model_loses_its_classifier(torchvision, images):
     before = nn.Sequential(torchvision.features, torchvision.classifier[:2])
     source = open_encoder("torchvision:small")
     assert (source.input, source.mean[0], source.std[0]) == ((3, 16, 16), 0.485, 0.229)
+    expected = "Preprocess(resize=21, resample=bilinear, crop=16, centre=torchvision, pad=True)"
+    assert (repr(source.preprocess), source.notes) == (expected, ())
     assert_same(source, before, images)
     refused("torchvision:large", "ValueError: Unknown model large.; torchvision.models.list_models")
     refused("torchvision:headless", "has no linear classifier to remove")
+
+
+def test_a_transform_that_does_something_else_is_not_reproduced(torchvision, monkeypatch):
+    monkeypatch.setattr(Preset, "resize_size", [22])
+    source = open_encoder("torchvision:small")
+    assert source.preprocess is None
+    assert source.notes == ("how the transform of torchvision:small resizes an upload is not reproduced",)
 
 
 @pytest.mark.parametrize("library", ["timm", "torchvision", "hf"])

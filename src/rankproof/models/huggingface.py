@@ -13,12 +13,14 @@ Code that comes with a model is never executed, and weights are read from safete
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rankproof.errors import RankproofError
+from rankproof.models.huggingface_processor import input_settings, own_preprocess
 from rankproof.models.source import Source, describe, optional_library, reason
 from rankproof.models.weights import list_names
 
@@ -73,7 +75,8 @@ def load_huggingface(name: str, place: str) -> Source:
         cls = getattr(library, first) if first.endswith(WITH_PROJECTION) else library.AutoModel
         options = {"use_safetensors": True, "output_loading_info": True}
         model, loading = _from_pretrained(name, cls, place, **options)
-        processor = _from_pretrained(name, library.AutoImageProcessor, place)
+        # Pillow's resize where the library has a choice: that of torchvision differs from it.
+        processor = _from_pretrained(name, library.AutoImageProcessor, place, use_fast=False)
     missing = sorted(loading["missing_keys"])
     needed = [key for key in missing if POOLER not in key]
     if needed or loading["mismatched_keys"]:
@@ -82,7 +85,11 @@ def load_huggingface(name: str, place: str) -> Source:
             f"({list_names(needed) or 'see its config'}); they would be random, so fetch the whole model"
         )
     tower = ImageTower(model, pooled=not missing)
-    return describe(tower, name, {"distance": "cosine", **_input(name, config, processor)}, {"arch": first})
+    settings = input_settings(name, config, processor)
+    source = describe(tower, name, {"distance": "cosine", **settings}, {"arch": first})
+    with _quiet():
+        preprocess, notes = own_preprocess(name, processor, settings)
+    return replace(source, preprocess=preprocess, notes=notes)
 
 
 def text_queries(source: Source, texts: Sequence[str]) -> Tensor:
@@ -130,39 +137,6 @@ def _from_pretrained(name: str, cls: Any, place: str, **options: bool) -> Any:
             f"{name}: {cls.__name__} cannot be read ({reason(error)}); give a folder with config.json, "
             f"model.safetensors and preprocessor_config.json, or a name that can be downloaded"
         ) from None
-
-
-def _input(name: str, config: Any, processor: Any) -> dict[str, object]:
-    """The settings mean, std and input of a preprocessor, for pixels in [0, 1]."""
-    if getattr(processor, "do_flip_channel_order", False) or getattr(processor, "rescale_offset", False):
-        raise RankproofError(
-            f"{name}: its preprocessor reorders or offsets the channels; write a function that does the same "
-            f"around the model, and name it as module.py:function"
-        )
-    # The library computes on 0 .. 255 with a rescale factor f:
-    # (255 x f - mean) / std = (x - mean / 255 f) / (std / 255 f)
-    scale = 255 * processor.rescale_factor if getattr(processor, "do_rescale", True) else 255.0
-    normalises = getattr(processor, "do_normalize", False)
-    mean = processor.image_mean if normalises else [0.0, 0.0, 0.0]
-    std = processor.image_std if normalises else [1.0, 1.0, 1.0]
-    plain = not normalises and abs(scale - 1) < 1e-6
-    size = processor.size
-    if getattr(processor, "do_center_crop", False) and processor.crop_size:
-        size = processor.crop_size
-    return {
-        "mean": None if plain else [float(value) / scale for value in mean],
-        "std": None if plain else [float(value) / scale for value in std],
-        "input": _form(config, size, len(mean)),
-    }
-
-
-def _form(config: Any, size: Any, channels: int) -> list[int] | None:
-    """Channels, height and width, from the preprocessor's size or else from the model's own."""
-    sides = size if isinstance(size, dict) else vars(size) if hasattr(size, "__dict__") else {}
-    if sides.get("height") and sides.get("width"):
-        return [channels, int(sides["height"]), int(sides["width"])]
-    side = sides.get("shortest_edge") or getattr(getattr(config, "vision_config", config), "image_size", None)
-    return [channels, int(side), int(side)] if isinstance(side, int) else None
 
 
 @contextmanager

@@ -1,10 +1,16 @@
 """Pretrained encoders of the timm and torchvision libraries by name."""
 
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-from torch import nn
+from PIL import Image
+from torch import Tensor, nn
 
 from rankproof.errors import RankproofError
+from rankproof.models.preprocess import Preprocess
+from rankproof.models.processor import Process, reproduced, resample_by_name
 from rankproof.models.source import COLOUR, Source, describe, optional_library, reason
 
 
@@ -18,12 +24,18 @@ def load_timm(name: str, model: str) -> Source:
         encoder: Any = timm.create_model(model, pretrained=True, num_classes=0)
         config = data.resolve_model_data_config(encoder)
         settings = {"mean": config["mean"], "std": config["std"], "input": config["input_size"]}
+        candidates = list(_timm_candidates(config))
     except Exception as error:  # unknown name, no network, damaged file
         raise RankproofError(
             f"{name}: cannot be loaded ({reason(error)}); timm.list_models(pretrained=True) lists the names, "
             f"and weights are downloaded at first use"
         ) from None
-    return describe(encoder, name, settings, {"arch": model})
+
+    def process(image: Image.Image) -> Tensor:
+        pixels: Tensor = data.create_transform(**config, is_training=False)(image)
+        return pixels
+
+    return _with_preprocess(describe(encoder, name, settings, {"arch": model}), process, candidates)
 
 
 def load_torchvision(name: str, model: str) -> Source:
@@ -39,13 +51,43 @@ def load_torchvision(name: str, model: str) -> Source:
         crop = [preset.crop_size] if isinstance(preset.crop_size, int) else list(preset.crop_size)
         sides = [int(crop[0]), int(crop[-1])]  # one number, or a list of one or two
         settings = {"mean": preset.mean, "std": preset.std, "input": [COLOUR, *sides]}
+        candidates = list(_torchvision_candidates(preset, (sides[0], sides[1])))
     except Exception as error:  # unknown name, no network, damaged file, a model of something else
         raise RankproofError(
             f"{name}: cannot be loaded ({reason(error)}); torchvision.models.list_models() lists the names, "
             f"image classifiers work, and weights are downloaded at first use"
         ) from None
     _remove_classifier(encoder, name)
-    return describe(encoder, name, settings, {"arch": model})
+    return _with_preprocess(describe(encoder, name, settings, {"arch": model}), preset, candidates)
+
+
+def _timm_candidates(config: Mapping[str, Any]) -> Iterator[Preprocess]:
+    """What timm's transform for evaluation may do: enlarge by 1 / crop_pct, and crop."""
+    height, width = (int(side) for side in config["input_size"][1:])
+    resample = resample_by_name(config.get("interpolation"))
+    if resample is None:
+        return
+    enlarged = [math.floor(side / (config.get("crop_pct") or 1)) for side in (height, width)]
+    exact = enlarged[0], enlarged[1]
+    for resize in (enlarged[0], exact) if height == width else (exact,):
+        yield Preprocess(resize, (height, width), resample=resample, centre="torchvision", pad=True)
+
+
+def _torchvision_candidates(preset: Any, crop: tuple[int, int]) -> Iterator[Preprocess]:
+    """What a preset of torchvision for classification may do."""
+    resample = resample_by_name(getattr(preset, "interpolation", None))
+    size = preset.resize_size if isinstance(preset.resize_size, int) else tuple(map(int, preset.resize_size))
+    if resample is not None:
+        resize = size[0] if isinstance(size, tuple) and len(size) == 1 else size
+        yield Preprocess(resize, crop, resample=resample, centre="torchvision", pad=True)
+
+
+def _with_preprocess(source: Source, process: Process, candidates: Iterable[Preprocess]) -> Source:
+    """The source with what its library's transform does to an upload before mean and std."""
+    what = f"the transform of {source.name}"
+    settings = {"mean": source.mean, "std": source.std, "input": source.input}
+    preprocess, notes = reproduced(what, process, candidates, settings)
+    return replace(source, preprocess=preprocess, notes=notes)
 
 
 def _remove_classifier(encoder: nn.Module, name: str) -> None:
