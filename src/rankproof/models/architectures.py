@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from rankproof.errors import RankproofError
+from rankproof.models.mobilenet_v2 import MobileNetV2
 from rankproof.models.resnet import resnet18, resnet50
 from rankproof.models.small_cnns import C2F1, DigitsEncoder, LeNet
 
@@ -54,6 +55,7 @@ ARCHITECTURES = {
     "resnet18-28": Architecture(build=partial(resnet18, channels=1), channels=1, size=28),
     "resnet18": _for_colour(resnet18),
     "resnet50": _for_colour(resnet50),
+    "mobilenet_v2": _for_colour(MobileNetV2),
 }
 
 
