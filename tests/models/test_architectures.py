@@ -8,6 +8,7 @@ SIZES = {"c2f1": 3_264_384, "lenet": 426_070, "resnet18-28": 11_170_240}
 SIZES |= {"resnet18": 11_176_512, "resnet50": 23_508_032, "mobilenet_v2": 2_223_872}
 DIMENSIONS = {"c2f1": 1024, "digits": 64, "lenet": 500, "resnet18-28": 512, "resnet18": 512, "resnet50": 2048}
 DIMENSIONS |= {"mobilenet_v2": 1280}
+DIMENSIONS |= {f"efficientnet-lite{number}": 1280 for number in range(5)}
 NAMES = [  # of the usual checkpoints trained on ImageNet
     *("conv1.weight", "bn1.weight", "bn1.running_mean", "bn1.num_batches_tracked"),
     *("layer1.0.conv1.weight", "layer1.1.bn2.bias", "layer2.0.downsample.0.weight"),

@@ -8,11 +8,14 @@ import torch
 from torch import nn
 
 from rankproof.errors import RankproofError
+from rankproof.models.efficientnet_lite import SCALES, efficientnet_lite
 from rankproof.models.mobilenet_v2 import MobileNetV2
 from rankproof.models.resnet import resnet18, resnet50
 from rankproof.models.small_cnns import C2F1, DigitsEncoder, LeNet
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Google trained the Lite networks with pixels (v - 127) / 128, in steps of 1/255 here, not with ImageNet's.
+LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +47,12 @@ class Architecture:
         return f"{self.channels}xHxW" if self.size is None else f"{self.channels}x{self.size}x{self.size}"
 
 
-def _for_colour(build: Callable[[], nn.Module]) -> Architecture:
-    return Architecture(build=build, channels=3, size=None, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+def _for_colour(
+    build: Callable[[], nn.Module],
+    mean: tuple[float, ...] = IMAGENET_MEAN,
+    std: tuple[float, ...] = IMAGENET_STD,
+) -> Architecture:
+    return Architecture(build=build, channels=3, size=None, mean=mean, std=std)
 
 
 ARCHITECTURES = {
@@ -56,6 +63,10 @@ ARCHITECTURES = {
     "resnet18": _for_colour(resnet18),
     "resnet50": _for_colour(resnet50),
     "mobilenet_v2": _for_colour(MobileNetV2),
+    **{
+        f"efficientnet-lite{number}": _for_colour(partial(efficientnet_lite, number), LITE_MEAN, LITE_STD)
+        for number in range(len(SCALES))
+    },
 }
 
 

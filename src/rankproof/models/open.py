@@ -9,6 +9,7 @@ from rankproof.models.architectures import ARCHITECTURES
 from rankproof.models.checkpoint import RECORD, ZOO, load_checkpoint
 from rankproof.models.huggingface import load_huggingface
 from rankproof.models.model_libraries import load_timm, load_torchvision
+from rankproof.models.package_weights import WEIGHT_PACKAGES, load_from_package
 from rankproof.models.program import load_program
 from rankproof.models.source import SETTINGS, Source, describe
 from rankproof.models.user_code import call_user
@@ -20,6 +21,7 @@ def open_encoder(name: str, *, trust: bool = False, device: str = "cpu") -> Sour
     """Open an encoder by name.
 
     - a folder written by `rankproof train`, or `zoo:NAME`
+    - `efficientnet-lite0`, `-lite1`, `-lite2`: trained on ImageNet, from the extra `photos`
     - `hf:FOLDER_OR_NAME`, `timm:NAME`, `torchvision:NAME`: from the library of that name
     - `module.py:function`: a function in your own file, which returns the module
     - `FILE.pt2` (torch.export), `FILE.pt` or `FILE.ts` (TorchScript): a program, only with `trust`
@@ -43,6 +45,8 @@ def _open(name: str, trust: bool) -> Source:
     """The encoder, on the CPU."""
     if match := USER_CODE.fullmatch(name):
         return call_user(name, Path(match[1]), match[2])
+    if name in WEIGHT_PACKAGES and not Path(name).is_dir():
+        return load_from_package(name)
     scheme, _, rest = name.partition(":")
     match scheme if rest else "folder" if Path(name).is_dir() else Path(name).suffix:
         case "hf":
