@@ -30,6 +30,7 @@ class Source:
             pixels.
         input: channels, height and width of its images; None where any size works, or it is unknown.
         record: what is known about it, with the keys of model.json.
+        loaded: what a reader of a figure should know of its weights, one line each.
     """
 
     encoder: nn.Module
@@ -39,6 +40,7 @@ class Source:
     std: tuple[float, ...] | None = None
     input: tuple[int, int, int] | None = None
     record: JsonObject = field(default_factory=dict)
+    loaded: tuple[str, ...] = ()
 
     @property
     def channels(self) -> int | None:
