@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -38,27 +39,28 @@ def with_statistics(
         RankproofError: they contradict each other or the channels of the encoder, or it would remain open
             whether the statistics of the record are in the order of `bgr`.
     """
+    if mean is None and std is None and not bgr:
+        return source
     channels = source.channels
-    if channels in (None, 1):
-        channels = max((len(given) for given in (mean, std) if given is not None), default=channels or 0)
-    settings = {
+    if channels == 1 and source.input is None:
+        channels = None  # one value for all of an unknown number
+    count = channels or max((len(given) for given in (mean, std) if given is not None), default=0)
+    settings: dict[str, Any] = {
         "distance": source.distance,
-        "mean": source.mean if mean is None else _for_each(mean, channels),
-        "std": source.std if std is None else _for_each(std, channels),
+        "mean": _for_each(source.mean if mean is None else mean, count),
+        "std": _for_each(source.std if std is None else std, count),
         "input": source.input,
     }
     if bgr:
         if source.input is not None and source.input[0] != COLOUR:
-            raise RankproofError(
-                f"{source.name}: --bgr is about colours, and it takes {source.input[0]} channels"
-            )
+            raise RankproofError(f"{source.name}: --bgr is for colours; it takes {source.input[0]} channels")
         for name, given in (("mean", mean), ("std", std)):
             if given is None and len(set(settings[name] or ())) > 1:
                 raise RankproofError(
                     f"{source.name}: --bgr turns the channels round, but not the {name} that belongs to the "
                     f"encoder ({numbers_text(settings[name])}); write --{name} in the order blue, green, red"
                 )
-    checked = describe(source.encoder, source.name, settings)
+    checked = describe(source.encoder, source.name, settings, channels=channels)
     record = {**source.record, "mean": checked.record["mean"], "std": checked.record["std"]}
     return replace(
         source, mean=checked.mean, std=checked.std, record={**record, "bgr": True} if bgr else record
@@ -89,8 +91,8 @@ def parse_statistic(name: str, text: str | None) -> tuple[float, ...] | None:
         values = (math.nan,)
     if not all(math.isfinite(value) for value in values):
         raise RankproofError(
-            f"--{name} {text!r} is no list of numbers; write one for each channel, such as 0.485,0.456,0.406 or "
-            f"104/255,117/255,123/255, or one for all"
+            f"--{name} {text!r} is no list of numbers; write one for each channel, such as 0.485,0.456,0.406 "
+            f"or 104/255,117/255,123/255, or one for all"
         )
     return values
 
@@ -106,6 +108,8 @@ def _number(text: str) -> float:
     return float(numerator) / float(denominator) if slash else float(numerator)
 
 
-def _for_each(values: Sequence[float], channels: int) -> list[float]:
+def _for_each(values: Sequence[float] | None, channels: int) -> list[float] | None:
     """One value for each channel."""
+    if values is None:
+        return None
     return list(values) * channels if len(values) == 1 and channels > 1 else list(values)

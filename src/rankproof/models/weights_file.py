@@ -43,8 +43,8 @@ def open_weights(name: str, file: str | Path) -> Source:
     file = Path(file)
     if name not in DEFINITIONS:
         raise RankproofError(
-            f"{name}: not a network that a file of weights can be loaded into; known: {', '.join(DEFINITIONS)}; "
-            f"for any other write a function and name it as module.py:function"
+            f"{name}: not a network that a file of weights can be loaded into; known: "
+            f"{', '.join(DEFINITIONS)}; for any other write a function and name it as module.py:function"
         )
     if not file.is_file():
         raise RankproofError(f"{file}: no such file of weights; check the path")
@@ -77,14 +77,15 @@ def _definition_of(name: str, named: Named, told: Told, file: Path) -> str:
         raise RankproofError(f"{file}: {told.by} says {told.name}, another network than {name}; {known}")
     if name.startswith("resnet") and (twin := RESNET_TWINS.search(file.name)):
         raise RankproofError(
-            f"{file}: its name says {twin[0]!r}, a network with the tensors of {name} that computes something "
-            f"else; write a function that builds it, or rename the file if it is plain {name}"
+            f"{file}: its name says {twin[0]!r}, a network with the tensors of {name} that computes "
+            f"something else; write a function that builds it, or rename the file if it is plain {name}"
         )
     if lite and named.library == TIMM:
         number = name[-1]
         raise RankproofError(
-            f"{file}: timm has two networks with these tensors: write --model {TF_LITE}{number} (TensorFlow's "
-            f"padding, mean and std 0.5) or --model {LITE}{number} (torch's padding, ImageNet's mean and std)"
+            f"{file}: timm has two networks with these tensors: write --model {TF_LITE}{number} "
+            f"(TensorFlow's padding, mean and std 0.5) or --model {LITE}{number} (torch's padding, mean and "
+            f"std of ImageNet)"
         )
     if definition.adapt is not None and named.library != TIMM:
         raise RankproofError(
@@ -110,13 +111,13 @@ def _fill(encoder: nn.Module, named: Named, definition: Definition, file: Path) 
     if match.misshapen:
         first = match.misshapen[0]
         problems.append(
-            f"{first} is {shape_text(named.state[first])} in the file and {shape_text(current[first])} in the "
-            f"network"
+            f"{first} is {shape_text(named.state[first])} in the file and {shape_text(current[first])} in "
+            f"the network"
         )
     if problems:
         raise RankproofError(
-            f"{file}: not the weights of {definition.arch} alone: {'; '.join(problems)}; name the network these "
-            f"weights were trained in, or write a function that builds it"
+            f"{file}: not the weights of {definition.arch} alone: {'; '.join(problems)}; name the network "
+            f"these weights were trained in, or write a function that builds it"
         )
     check_floating(encoder, named.state, file)
     check_finite(named.state, file)
