@@ -140,7 +140,7 @@ def _told_by_timm(file: Path, sha256: str) -> Told | None:
     with suppress(OSError, ValueError, KeyError, TypeError):
         config = json.loads((file.parent / TIMM_CONFIG).read_text(encoding="utf-8"))
         settings = {**config, **config.get("pretrained_cfg", {})}
-        mean, std = (tuple(float(value) for value in settings[key]) for key in ("mean", "std"))
+        mean, std = (tuple(map(float, settings[key])) if key in settings else None for key in ("mean", "std"))
         name = str(config["architecture"])
         return Told(name=name, by=f"{TIMM_CONFIG} beside it", sha256=sha256, mean=mean, std=std)
     return None

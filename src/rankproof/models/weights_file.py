@@ -1,7 +1,9 @@
 """Opens a file of weights as the network of a named definition, or says why it is not that network's."""
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 from torch import Tensor, nn
 
@@ -50,6 +52,7 @@ def open_weights(name: str, file: str | Path) -> Source:
         raise RankproofError(f"{file}: no such file of weights; check the path")
     told = told_by(file)
     state = read_weights(file)
+    _check_whole(file)
     named = by_our_names(state, DEFINITIONS[name].arch, file)
     name = _definition_of(name, named, told, file)
     definition = DEFINITIONS[name]
@@ -59,6 +62,24 @@ def open_weights(name: str, file: str | Path) -> Source:
     record = {"arch": definition.arch, "definition": name, "weights": file.name, "sha256": told.sha256}
     source = describe(encoder, name, {"mean": mean, "std": std}, record, channels=3)
     return replace(source, loaded=(_note(name, named, told, file), *_untrained(named.state)))
+
+
+def _check_whole(file: Path) -> None:
+    """Raise where the checksum of a part of a file is wrong, which torch does not look at."""
+    if is_zipfile(file):
+        with suppress(OSError), ZipFile(file) as archive:
+            part = _damaged_part(archive)
+            if part is not None:
+                raise RankproofError(
+                    f"{file}: damaged, the checksum of its part {part} is wrong; fetch it again"
+                )
+
+
+def _damaged_part(archive: ZipFile) -> str | None:
+    try:
+        return archive.testzip()
+    except BadZipFile as error:
+        return str(error)
 
 
 def _definition_of(name: str, named: Named, told: Told, file: Path) -> str:
