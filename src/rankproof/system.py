@@ -15,6 +15,7 @@ from rankproof.errors import RankproofError
 from rankproof.io import JsonObject
 from rankproof.models import GreyToColour, Preprocess, Source, open_encoder
 from rankproof.models.source import COLOUR
+from rankproof.models.statistics import ReverseChannels, statistics_note, with_statistics
 from rankproof.ranking import Gallery, Ranker
 from rankproof.ranking.distances import distance_by_name
 from rankproof.ranking.ranker import pass_size
@@ -123,6 +124,9 @@ class SystemOptions:
         preprocess: what is done to images before the encoder, as part of what is attacked.
         draws: passes of which an embedding is the mean; None is 8 for a random encoder, else 1.
         embed_batch: images in one pass; None is as many as suit their size.
+        weights: a file of weights for the network that the model names.
+        mean, std: per channel, in place of those of the model's record; None keeps these.
+        bgr: whether the encoder takes colours in the order blue, green, red.
     """
 
     device: str = "auto"
@@ -133,6 +137,10 @@ class SystemOptions:
     preprocess: Preprocess | None = None
     draws: int | None = None
     embed_batch: int | None = None
+    weights: Path | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    bgr: bool = False
 
 
 DEFAULTS = SystemOptions()
@@ -158,7 +166,8 @@ def load_task(
     """
     size, preprocess = options.size, options.preprocess
     place = find_device(options.device)
-    source = open_encoder(model, trust=options.trust, device=place)
+    source = open_encoder(model, weights=options.weights, trust=options.trust, device=place)
+    source = with_statistics(source, options.mean, options.std, bgr=options.bgr)
     try:
         distance = distance_by_name(source.distance)
     except ValueError as error:
@@ -178,8 +187,8 @@ def load_task(
     stretched = _stretched(source, native, dataset)
     if native is not None:
         dataset = replace(dataset, note=dataset.note.replace(" as asked", f", the size of {model}"))
-    chain, notes, form = _chain(dataset, source, preprocess)
-    notes = (*source.notes, *stretched, *notes)
+    chain, notes, form = _chain(dataset, source, preprocess, bgr=options.bgr)
+    notes = (*source.notes, *stretched, *notes, *_statistics_notes(source, options))
     if dataset.queries is not None:
         notes = (*notes, QUERIES_ATTACKED)
     dataset = replace(dataset, note="; ".join((dataset.note, *notes)))
@@ -223,7 +232,7 @@ def preprocess_of(resize: int | None, crop: int | None, jpeg: int | None) -> Pre
 
 
 def _chain(
-    dataset: Dataset, source: Source, preprocess: Preprocess | None
+    dataset: Dataset, source: Source, preprocess: Preprocess | None, *, bgr: bool = False
 ) -> tuple[nn.Module | None, tuple[str, ...], tuple[int, int, int]]:
     """What images pass before the encoder, what to tell about it, and the form (c, h, w) they come out in.
 
@@ -241,6 +250,12 @@ def _chain(
         channels = COLOUR
         steps.append(GreyToColour())
         notes.append("grey images are given to the encoder in three equal channels")
+    if bgr:
+        if channels != COLOUR:
+            raise RankproofError(
+                f"--bgr is about colours, and the images of {dataset.name} have {channels} channel"
+            )
+        steps.append(ReverseChannels())
     if source.input is not None and source.input != (channels, height, width):
         shape, expected = ("x".join(map(str, form)) for form in ((channels, height, width), source.input))
         option = "--size" if preprocess is None else "--resize"
@@ -263,6 +278,15 @@ def _stretched(source: Source, native: tuple[int, int] | None, dataset: Dataset)
         f"images are attacked at {height}x{width}, stretched where they had another form; to an upload the "
         f"encoder's own processor does {source.preprocess}: --size keep",
     )
+
+
+def _statistics_notes(source: Source, options: SystemOptions) -> tuple[str, ...]:
+    """The statistics of pixels where a user gave them, or gave weights, whose file does not say them."""
+    given = options.mean is not None or options.std is not None
+    note = statistics_note(source, bgr=options.bgr)
+    if note is None or not (given or options.bgr or options.weights):
+        return ()
+    return (f"{note}, {'as asked' if given else 'the usual ones of that network (see --mean and --std)'}",)
 
 
 def _chunk(loaded: tuple[int, ...], reached: tuple[int, int, int]) -> int:

@@ -5,8 +5,9 @@ from rankproof.errors import RankproofError
 from rankproof.models import ARCHITECTURES, load_checkpoint, new_encoder, save_checkpoint
 
 SIZES = {"c2f1": 3_264_384, "lenet": 426_070, "resnet18-28": 11_170_240}
-SIZES |= {"resnet18": 11_176_512, "resnet50": 23_508_032}
+SIZES |= {"resnet18": 11_176_512, "resnet50": 23_508_032, "mobilenet_v2": 2_223_872}
 DIMENSIONS = {"c2f1": 1024, "digits": 64, "lenet": 500, "resnet18-28": 512, "resnet18": 512, "resnet50": 2048}
+DIMENSIONS |= {"mobilenet_v2": 1280}
 DIMENSIONS |= {f"efficientnet-lite{number}": 1280 for number in range(5)}
 NAMES = [  # of the usual checkpoints trained on ImageNet
     *("conv1.weight", "bn1.weight", "bn1.running_mean", "bn1.num_batches_tracked"),

@@ -131,6 +131,37 @@ Device = Annotated[
     ),
 ]
 
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Weights for the network that --model names, such as resnet18, resnet50, mobilenet_v2 or "
+        "efficientnet-lite0: a state dict with torchvision's or timm's names (.pth, .safetensors).",
+        show_default=False,
+    ),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        metavar="0.485,0.456,0.406",
+        help="Subtracted from pixels in [0, 1]: one number for each channel as the encoder takes them, or "
+        "one for all; 104/255 is a number, too. Default: what belongs to the model.",
+        show_default=False,
+    ),
+]
+Std = Annotated[
+    str | None,
+    typer.Option(
+        metavar="0.229,0.224,0.225",
+        help="What is left is divided by this; as --mean.",
+        show_default=False,
+    ),
+]
+Bgr = Annotated[
+    bool,
+    typer.Option("--bgr", metavar="", help="The encoder takes colours in the order blue, green, red."),
+]
+
 # -- runs
 
 Seed = Annotated[int, typer.Option(metavar="S", min=0, max=2**32 - 1, help="Seed of all random choices.")]
@@ -195,9 +226,14 @@ class SystemArguments:
     trust: Trust = False
     draws: Draws = None
     embed_batch: EmbedBatch = None
+    weights: Weights = None
+    mean: Mean = None
+    std: Std = None
+    bgr: Bgr = False
 
     def open(self, stage: "Stage" = progress) -> "LoadedTask":
         """Load the model and the test split."""
+        from rankproof.models.statistics import parse_statistic
         from rankproof.system import SystemOptions, load_task, preprocess_of
 
         at_least_one("draws", self.draws)
@@ -211,6 +247,10 @@ class SystemArguments:
             preprocess=preprocess_of(self.resize, self.crop, self.jpeg),
             draws=self.draws,
             embed_batch=self.embed_batch,
+            weights=self.weights,
+            mean=parse_statistic("mean", self.mean),
+            std=parse_statistic("std", self.std),
+            bgr=self.bgr,
         )
         return load_task(self.model, self.data, options, stage=stage)
 

@@ -36,8 +36,9 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="The encoder: c2f1, lenet or resnet18-28 for 28x28 grey images, digits for 8x8, resnet18 or "
-            "resnet50 for colour. Default: digits, c2f1 or resnet18, whichever takes the images.",
+            help="The encoder: c2f1, lenet or resnet18-28 for 28x28 grey images, digits for 8x8, resnet18, "
+            "resnet50 or mobilenet_v2 for colour. Default: digits, c2f1 or resnet18, whichever takes the "
+            "images.",
             show_default=False,
         ),
     ] = None,

@@ -7,6 +7,7 @@ from rankproof.models.open import open_encoder
 from rankproof.models.preprocess import GreyToColour, Preprocess
 from rankproof.models.small_cnns import C2F1, DigitsEncoder
 from rankproof.models.source import Source
+from rankproof.models.statistics import ReverseChannels
 from rankproof.models.weights import LoadedWeights, load_weights
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "GreyToColour",
     "LoadedWeights",
     "Preprocess",
+    "ReverseChannels",
     "Source",
     "load_checkpoint",
     "load_weights",

@@ -9,6 +9,7 @@ from torch import nn
 
 from rankproof.errors import RankproofError
 from rankproof.models.efficientnet_lite import SCALES, efficientnet_lite
+from rankproof.models.mobilenet_v2 import MobileNetV2
 from rankproof.models.resnet import resnet18, resnet50
 from rankproof.models.small_cnns import C2F1, DigitsEncoder, LeNet
 
@@ -61,6 +62,7 @@ ARCHITECTURES = {
     "resnet18-28": Architecture(build=partial(resnet18, channels=1), channels=1, size=28),
     "resnet18": _for_colour(resnet18),
     "resnet50": _for_colour(resnet50),
+    "mobilenet_v2": _for_colour(MobileNetV2),
     **{
         f"efficientnet-lite{number}": _for_colour(partial(efficientnet_lite, number), LITE_MEAN, LITE_STD)
         for number in range(len(SCALES))

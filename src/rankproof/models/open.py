@@ -7,17 +7,21 @@ from pathlib import Path
 from rankproof.errors import RankproofError
 from rankproof.models.architectures import ARCHITECTURES
 from rankproof.models.checkpoint import RECORD, ZOO, load_checkpoint
+from rankproof.models.definitions import DEFINITIONS
 from rankproof.models.huggingface import load_huggingface
 from rankproof.models.model_libraries import load_timm, load_torchvision
 from rankproof.models.package_weights import WEIGHT_PACKAGES, load_from_package
 from rankproof.models.program import load_program
 from rankproof.models.source import SETTINGS, Source, describe
 from rankproof.models.user_code import call_user
+from rankproof.models.weights_file import open_weights
 
 USER_CODE = re.compile(r"(.+\.py):(\w+)")
 
 
-def open_encoder(name: str, *, trust: bool = False, device: str = "cpu") -> Source:
+def open_encoder(
+    name: str, *, weights: str | Path | None = None, trust: bool = False, device: str = "cpu"
+) -> Source:
     """Open an encoder by name.
 
     - a folder written by `rankproof train`, or `zoo:NAME`
@@ -27,13 +31,14 @@ def open_encoder(name: str, *, trust: bool = False, device: str = "cpu") -> Sour
     - `FILE.pt2` (torch.export), `FILE.pt` or `FILE.ts` (TorchScript): a program, only with `trust`
 
     Args:
-        name: one of the forms above.
+        name: one of the forms above; with `weights` the network they belong to, such as "resnet18".
+        weights: a file with a state dict, under torchvision's or timm's names.
         trust: allow files that can run code when they are opened.
         device: where the encoder is put.
     Raises:
         RankproofError: it cannot be opened; the message says what to do.
     """
-    source = _open(name, trust)
+    source = _open(name, trust) if weights is None else open_weights(name, weights)
     try:
         source.encoder.to(device)
     except (RuntimeError, AssertionError) as error:
@@ -59,8 +64,9 @@ def _open(name: str, trust: bool) -> Source:
             return load_program(name, Path(name), trust)
         case ".safetensors" | ".pth" | ".bin" | ".ckpt":
             raise RankproofError(
-                f"{name}: weights alone do not say which network they belong to; write a function that "
-                f"builds it and loads them, and name it as module.py:function"
+                f"{name}: weights alone do not say which network they belong to; write --model NETWORK "
+                f"--weights {name}, where NETWORK is one of {', '.join(DEFINITIONS)}; for any other write a "
+                f"function that builds it and loads them, and name it as module.py:function"
             )
         case ".py":
             raise RankproofError(f"{name}: which function in it returns the encoder? Write {name}:FUNCTION")

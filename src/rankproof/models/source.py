@@ -32,7 +32,7 @@ class Source:
         record: what is known about it, with the keys of model.json.
         preprocess: what its own processor does to an upload, from pixels in [0, 1] of any size to those that
             mean and std are for; None where there is no processor, or it is not known what it does.
-        notes: what a reader of a figure should know of that.
+        notes: what a reader of a figure should know of that, or of its weights, one line each.
     """
 
     encoder: nn.Module

@@ -117,8 +117,8 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     safe = file.suffix == ".safetensors"
     content: Any = decode_safetensors(file.read_bytes(), file) if safe else _read_torch(file)
     for _ in range(MAX_DEPTH):
-        content = content if (inner := _nested(content)) is None else inner
-    if _nested(content) is not None:
+        content = content if (inner := _nested(content, file)) is None else inner
+    if _nested(content, file) is not None:
         raise RankproofError(
             f"{file}: its weights lie more than {MAX_DEPTH} levels deep below {' and '.join(NESTED_KEYS)}; "
             f"save the state dict alone"
@@ -188,9 +188,29 @@ def shape_text(value: Tensor) -> str:
     return "x".join(map(str, value.shape)) or "a single number"
 
 
-def _nested(content: Any) -> Mapping[Any, Any] | None:
-    """The dict below the first of the usual keys; None where there is none."""
-    key = next((key for key in NESTED_KEYS if key in content), None) if isinstance(content, Mapping) else None
+def _nested(content: Any, file: Path) -> Mapping[Any, Any] | None:
+    """The dict below the first of the usual keys, or the only one with tensors; None where there is none.
+
+    Raises:
+        RankproofError: there are several that may be meant, such as trained weights and their average.
+    """
+    if not isinstance(content, Mapping):
+        return None
+    tensors = {
+        key: sum(isinstance(entry, Tensor) for entry in value.values())
+        for key, value in content.items()
+        if isinstance(value, Mapping)
+    }
+    most = max(tensors.values(), default=0)
+    alike = [str(key) for key, count in tensors.items() if count > most / 2]
+    if len(alike) > 1:
+        raise RankproofError(
+            f"{file}: holds several sets of weights, below {list_names(alike)}; save the one that is meant "
+            f"alone, with torch.save(content[{alike[0]!r}], FILE)"
+        )
+    if any(isinstance(value, Tensor) for value in content.values()):
+        alike = []
+    key = next((key for key in (*NESTED_KEYS, *alike) if key in content), None)
     return content[key] if key is not None and isinstance(content[key], Mapping) else None
 
 
