@@ -1,9 +1,11 @@
-"""How many images pass the encoder at once."""
+"""Which images an encoder gets where none are named, and how many pass it at once."""
 
 import pytest
 
 from rankproof import Preprocess
-from rankproof.system import SystemOptions, _chunk, open_system
+from rankproof.errors import RankproofError
+from rankproof.models import new_encoder, save_checkpoint
+from rankproof.system import SystemOptions, _chunk, load_task, open_system
 
 
 @pytest.mark.parametrize(
@@ -31,7 +33,7 @@ def test_what_a_service_resizes_passes_in_small_numbers(tmp_path, monkeypatch):
     )
 
     def chunk(function, **options):
-        target = open_system(f"own.py:{function}", None, SystemOptions(preprocess=Preprocess(**options)))
+        target = open_system(f"own.py:{function}", "digits", SystemOptions(preprocess=Preprocess(**options)))
         assert target.dataset.images.shape[1:] == (1, 8, 8)
         return target.gallery.ranker.chunk
 
@@ -39,3 +41,24 @@ def test_what_a_service_resizes_passes_in_small_numbers(tmp_path, monkeypatch):
     assert chunk("pooled", resize=112) == 199
     assert chunk("pooled", resize=112, crop=96) == 271
     assert chunk("colour", resize=96) == 90
+
+
+def test_without_data_an_encoder_gets_what_it_can_take(tmp_path, monkeypatch):
+    monkeypatch.delenv("RANKPROOF_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(
+        "from torch import nn\n\n"
+        "def pooled():\n    return nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten())\n\n"
+        "def grey():\n    return pooled(), {'mean': [0.5], 'std': [0.5]}\n"
+    )
+    save_checkpoint(tmp_path / "model", new_encoder("digits"), {"arch": "digits", "input": [1, 8, 8]})
+
+    def name(model, data=None, **options):
+        return load_task(model, data, SystemOptions(**options)).dataset.name
+
+    assert name("own.py:pooled", size=8) == "groceries"
+    assert name("own.py:grey") == name("model") == "digits"
+    with pytest.raises(
+        RankproofError, match=r"model: wants images of 1x8x8, groceries has 3x8x8; choose other"
+    ):
+        name("model", "groceries")

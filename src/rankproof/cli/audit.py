@@ -99,7 +99,7 @@ def audit(
                 threat,
                 gallery_ids=target.gallery_ids(torch.arange(len(images))),
                 seed=seed,
-                data=system.data_name,
+                data=system.data or target.dataset.name,
                 options=AuditOptions(
                     prepared=todo,
                     journal=out / JOURNAL,
