@@ -1,4 +1,4 @@
-"""How many images pass the encoder at once, and what is said of their way there."""
+"""Which images an encoder gets where none are named, how many pass it at once, and what is said of it."""
 
 from dataclasses import replace
 
@@ -8,8 +8,9 @@ from torch import nn
 
 from rankproof import Preprocess, load
 from rankproof.data.image_list import resized_note
-from rankproof.models import Source
-from rankproof.system import SystemOptions, _chunk, _stretched, open_system
+from rankproof.errors import RankproofError
+from rankproof.models import Source, new_encoder, save_checkpoint
+from rankproof.system import SystemOptions, _chunk, _stretched, load_task, open_system
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,7 @@ def test_what_a_service_resizes_passes_in_small_numbers(tmp_path, monkeypatch):
     )
 
     def chunk(function, **options):
-        target = open_system(f"own.py:{function}", None, SystemOptions(preprocess=Preprocess(**options)))
+        target = open_system(f"own.py:{function}", "digits", SystemOptions(preprocess=Preprocess(**options)))
         assert target.dataset.images.shape[1:] == (1, 8, 8)
         return target.gallery.ranker.chunk
 
@@ -48,7 +49,7 @@ def test_what_a_service_resizes_passes_in_small_numbers(tmp_path, monkeypatch):
 
 
 def test_images_that_a_processor_would_make_otherwise_are_named():
-    digits = load()
+    digits = load("digits")
     cropping, stretching = Preprocess(9, 8, pad=True), Preprocess((8, 8))
     resized = replace(digits, note=f"{digits.note}; {resized_note((8, 8))}")
     for preprocess, dataset, said in (
@@ -69,4 +70,25 @@ def test_notes_of_a_source_are_told(tmp_path, monkeypatch):
     torch.manual_seed(0)
     source = Source(encoder=nn.Flatten(), name="it", input=(1, 8, 8), notes=("not reproduced",))
     monkeypatch.setattr("rankproof.system.open_encoder", lambda *given, **options: source)
-    assert "not reproduced" in open_system("it", None).notes
+    assert "not reproduced" in open_system("it", "digits").notes
+
+
+def test_without_data_an_encoder_gets_what_it_can_take(tmp_path, monkeypatch):
+    monkeypatch.delenv("RANKPROOF_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(
+        "from torch import nn\n\n"
+        "def pooled():\n    return nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten())\n\n"
+        "def grey():\n    return pooled(), {'mean': [0.5], 'std': [0.5]}\n"
+    )
+    save_checkpoint(tmp_path / "model", new_encoder("digits"), {"arch": "digits", "input": [1, 8, 8]})
+
+    def name(model, data=None, **options):
+        return load_task(model, data, SystemOptions(**options)).dataset.name
+
+    assert name("own.py:pooled", size=8) == "groceries"
+    assert name("own.py:grey") == name("model") == "digits"
+    with pytest.raises(
+        RankproofError, match=r"model: wants images of 1x8x8, groceries has 3x8x8; choose other"
+    ):
+        name("model", "groceries")

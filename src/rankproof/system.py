@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rankproof.data import Dataset, load
 from rankproof.data.image_list import SplitBy, resized_note
+from rankproof.data.load import DIGITS, GROCERIES
 from rankproof.errors import RankproofError
 from rankproof.io import JsonObject
 from rankproof.models import GreyToColour, Preprocess, Source, open_encoder
@@ -160,7 +161,8 @@ def load_task(
 
     Args:
         model: a name for `open_encoder`: a folder with a checkpoint, "zoo:" and a name, and so on.
-        data: as for `rankproof.load`; None is the embedded digits.
+        data: as for `rankproof.load`; None is the embedded groceries, or the digits for an encoder of grey
+            images.
         options: how they are opened.
         stage: given a name, opens a display of progress for one stage of the work.
     """
@@ -177,7 +179,7 @@ def load_task(
     wanted = size if native is None else native
     with stage("reading images") as tell:
         dataset = load(
-            data,
+            (DIGITS if source.channels == 1 else GROCERIES) if data is None else data,
             "test",
             size=wanted,
             split_by=as_split_by(options.split_by),

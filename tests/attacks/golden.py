@@ -143,7 +143,7 @@ class RandomEncoder(nn.Module):
 
 def gallery_of(world, distance):
     """120 digits, or 120 enlarged digits under a model of the zoo."""
-    digits = load(None, "test")
+    digits = load("digits", "test")
     images = digits.images[:120].float() / 255
     if world == "digits":
         return Gallery.build(Ranker(RandomEncoder(), distance, chunk=CHUNK), images, digits.labels[:120])

@@ -31,7 +31,7 @@ SP = [QueryRaise(m=1) + 1.0 * Preserve(g=3), QueryLower(m=1) + 100.0 * Preserve(
 
 @pytest.fixture(scope="module")
 def data():
-    return load(None, "test").head(300)
+    return load("digits", "test").head(300)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def models(data):
     def one(seed):
         ranker = Ranker(new_encoder("digits", seed), "cosine")
         recipe = Recipe(loss=Triplet(margin=0.2), sampler=InBatch(batch=100), epochs=1, seed=seed)
-        train(ranker, load(None, "train"), data, recipe)
+        train(ranker, load("digits", "train"), data, recipe)
         return Gallery.build(ranker, data.images, data.labels)
 
     return one(0), one(1)

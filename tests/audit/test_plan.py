@@ -55,6 +55,14 @@ def test_every_goal_with_both_methods_and_a_curve(gallery, pictures, unit, level
     assert {f for f in found if f[1] == "strong"} == wanted
 
 
+@pytest.mark.parametrize("level", [2.0, 1.0, 0.3])
+def test_small_budgets_have_a_finer_curve(gallery, pictures, unit, level):
+    found = figures(white(plan(gallery, pictures, Threat(level / 255)).tasks))
+    assert len(set(found)) == len(found)
+    assert {n for _, name, n in found if name == "strong"} == {0, 0.25, 0.5, 1, 2, 4, level}
+    assert {n for _, name, n in found if name == "pgd"} == {level}
+
+
 def test_both_methods_of_a_headline_figure_spend_the_same(gallery, pictures, unit):
     tasks = plan(gallery, pictures, Threat(8 / 255)).tasks
     for goal in GOALS:
@@ -176,6 +184,33 @@ def test_a_slower_model_gets_fewer_trials_in_the_same_time(gallery, make, unit):
         unit(seconds)
         trials.append(plan(gallery, many, Threat(0.03), time_limit=60.0).trials)
     assert trials[1] < trials[0] / 2
+
+
+@pytest.mark.parametrize(
+    ("query", "queries"), [(1e-4, 1000), (5e-4, 500), (1.2e-3, 200), (2.5e-3, 100), (1.0, 100)]
+)
+def test_the_black_box_leaves_half_of_the_time_to_the_white_box(
+    gallery, make, unit, monkeypatch, query, queries
+):
+    module = sys.modules["rankproof.audit.plan"]
+    monkeypatch.setattr(module, "BUDGET", 1000)
+    monkeypatch.setattr(module, "_seconds_per_query", lambda gallery, images, threat: query)
+    if query == 1.0:
+        with pytest.raises(RankproofError, match="--time: 20 trials would take"):
+            plan(gallery, make.images(3000), Threat(0.03), time_limit=60.0)
+        return
+    todo = plan(gallery, make.images(3000), Threat(0.03), time_limit=60.0)
+    assert {task.budget for task in black(todo.tasks)} == {todo.queries} == {queries}
+    assert todo.seconds <= 60
+    assert (
+        plan(gallery, make.images(30), Threat(0.03), trials=20).queries == 1000
+    )  # without a limit as always
+
+
+def test_queries_that_are_given_stay(gallery, pictures, unit):
+    assert plan(gallery, pictures, Threat(0.03), trials=20, queries=17).queries == 17
+    with pytest.raises(RankproofError, match="queries must be at least 1, got 0"):
+        plan(gallery, pictures, Threat(0.03), trials=20, queries=0)
 
 
 def test_few_images_are_all_attacked_where_time_allows(gallery, pictures, unit):

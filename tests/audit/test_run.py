@@ -7,7 +7,7 @@ import torch
 
 from rankproof import Gallery, Ranker, RankproofError, Threat, attack, audit
 from rankproof.audit import AuditOptions, plan
-from rankproof.audit.completed_tasks import stopped_trials
+from rankproof.audit.completed_tasks import stopped_sizes
 from rankproof.goals import Reorder
 from rankproof.oracles import LocalOracle
 
@@ -374,15 +374,17 @@ def test_a_black_box_that_loses_to_its_reference_or_beats_the_white_box(gallery,
     assert flags_without("strong") == {("black-box-beats-white-box", label)}
 
 
-def test_an_unfinished_journal_remembers_its_trials(tmp_path):
+def test_an_unfinished_journal_remembers_its_trials_and_queries(tmp_path):
     journal = tmp_path / "audit.jsonl"
-    assert stopped_trials(journal) is None
+    assert stopped_sizes(journal) is None
+    journal.write_text('{"audit": "x", "trials": 37, "queries": 200, "figures": 2, "label": "oa"}\n{"torn')
+    assert stopped_sizes(journal) == (37, 200)
     journal.write_text('{"audit": "x", "trials": 37, "figures": 2, "label": "oa"}\n{"torn')
-    assert stopped_trials(journal) == 37
+    assert stopped_sizes(journal) == (37, None)  # of an earlier version
     journal.write_text(
         '{"trials": 37, "figures": 2, "label": "a"}\n{"trials": 37, "figures": 2, "label": "b"}\n'
     )
-    assert stopped_trials(journal) is None
+    assert stopped_sizes(journal) is None
 
 
 def test_images_that_are_not_the_named_items_are_refused_before_any_work(make):

@@ -342,7 +342,7 @@ def test_a_figure_can_be_checked_from_what_is_saved(model, tmp_path):
     cell = json.loads(result.stdout)
     assert json.loads((folder / "result.json").read_text()) == cell
     with np.load(folder / "attack.npz") as file:
-        stored, pictures = dict(file), load(None, "test").as_float()
+        stored, pictures = dict(file), load("digits", "test").as_float()
     assert stored["original"].dtype == stored["adversarial"].dtype == np.float32
     np.testing.assert_array_equal(stored["original"], pictures[stored["index"]].numpy())
     assert np.abs(stored["adversarial"] - stored["original"]).max() <= 8 / 255 + 1e-6

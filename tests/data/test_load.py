@@ -27,11 +27,6 @@ def zipped(make, path):
     )
 
 
-def test_nothing_asked_gives_the_embedded_digits():
-    assert load().name == load("digits").name == "digits"
-    assert (len(load()), len(load(split="train"))) == (797, 1000)
-
-
 def test_the_two_splits_are_the_whole_set_once():
     train, test = load("digits", "train"), load("digits")
     assert (len(train), len(test)) == (1000, 797)
@@ -152,7 +147,7 @@ def test_the_note_tells_the_rule_and_divide_overrules_it(make, tmp_path):
     assert (len(load(tmp_path)), len(load(tmp_path, split_by="none"))) == (8, 16)
 
 
-@pytest.mark.parametrize("path", [None, "idx"])
+@pytest.mark.parametrize("path", ["digits", "idx"])
 def test_sets_with_their_own_split_refuse_another(path, tmp_path):
     with pytest.raises(RankproofError, match="own split"):
         load(path and idx_folder(tmp_path / path), split_by="items")

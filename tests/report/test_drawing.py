@@ -11,7 +11,7 @@ from PIL import Image
 from rankproof.goals.registry import spec
 from rankproof.report.curve import Line, Point, curve_svg, query_svg
 from rankproof.report.strip import Strip, Tile
-from rankproof.report.strip_drawing import SCALE, strip_png
+from rankproof.report.strip_drawing import SCALE, _Layout, _lines, strip_png
 from rankproof.threat import format_eps
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -65,6 +65,34 @@ def test_small_images_stay_crisp():
     first = page[28 * SCALE + 2 : (28 + 112) * SCALE - 2, 12 * SCALE + 2 : (12 + 112) * SCALE - 2]
     assert set(np.unique(first)) == {0, 255}
     assert (first[:, :, 0] == 255).mean() == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize(("side", "shown"), [(8, 56), (28, 56), (56, 56), (96, 72), (640, 72)])
+def test_photos_are_shown_larger_than_small_images(side, shown):
+    layout = _Layout(strip(random_images(5, 3, side)))
+    assert layout.small == (shown, shown)
+    assert layout.large == ((112, 112) if side <= 56 else (144, 144))
+
+
+def test_a_ranking_of_ten_photos_fits_on_the_page():
+    images = random_images(12, 3, 96)
+    places = (*range(6), 300, 301, 302)
+    tiles = tuple(tile(images[i], rank) for i, rank in enumerate(places))
+    assert _Layout(strip(images, before=tiles, after=tiles)).width <= 58 * 16 - 2 * 1.5 * 16 + 24
+
+
+@pytest.mark.parametrize(
+    ("label", "lines"),
+    [
+        ("Leek", ["Leek"]),
+        ("Alpro-Vanilla-Soyghurt", ["Alpro-Vanilla-", "Soyghurt"]),
+        ("God-Morgon-Red-Grapefruit-Juice", ["God-Morgon-Red-", "Grapefruit-Juice"]),
+        ("a label of very many words that do not fit", ["a label of very", "many words that…"]),
+        ("", []),
+    ],
+)
+def test_names_of_classes_are_broken_where_words_end(label, lines):
+    assert _lines(label, 16) == lines
 
 
 def test_only_the_marked_are_framed_and_each_kind_in_its_colour():

@@ -73,7 +73,7 @@ def test_coloured_images_come_back_from_their_files_as_they_were(make, tmp_path)
 @pytest.fixture
 def digits_system(make):
     """The digits under a random encoder."""
-    digits = load()
+    digits = load("digits")
     encoder = make.flat(torch.randn(16, 64, generator=make.random(0)))
     gallery = Gallery.build(Ranker(encoder, "cosine", name="random"), digits.images, digits.labels)
     return RetrievalSystem(gallery=gallery, dataset=digits, record={})

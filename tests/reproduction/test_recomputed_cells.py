@@ -142,7 +142,7 @@ def test_three_cells_of_each_kind_are_there(saved):
 
 
 def test_records_are_what_the_saved_attacks_come_to(saved):
-    pictures = load(None, "test").images / 255
+    pictures = load("digits", "test").images / 255
     step = 100 / len(pictures)  # one place; single precision may see two items the other way round
     for name, (record, attacks, weights) in saved.items():
         distance = "cosine" if record["model"] == "ct" else "euclidean"
@@ -160,7 +160,7 @@ def test_records_are_what_the_saved_attacks_come_to(saved):
 
 
 def test_saved_attacks_keep_to_their_budgets(saved):
-    pictures = (load(None, "test").images / 255).numpy()
+    pictures = (load("digits", "test").images / 255).numpy()
     for name, (record, attacks, _) in saved.items():
         for attack in attacks.values():
             moved = np.abs(attack["adversarial"] - attack["original"]).max()

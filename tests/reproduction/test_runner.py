@@ -483,9 +483,9 @@ def test_another_precision_is_another_model(again):
 
 def test_other_pictures_are_another_model(again, monkeypatch):
     found = models.Models(specs=(), folder=again.folder)
-    first = models._digest(load(None, "train"), load(None, "test"))
-    assert first == models._digest(load(None, "train"), load(None, "test"))
-    assert first != models._digest(load(None, "train"), load(None, "test").head(700))
+    first = models._digest(load("digits", "train"), load("digits", "test"))
+    assert first == models._digest(load("digits", "train"), load("digits", "test"))
+    assert first != models._digest(load("digits", "train"), load("digits", "test").head(700))
     assert found.checkpoints == {}
 
 

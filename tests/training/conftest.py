@@ -12,7 +12,7 @@ from rankproof.training import InBatch, published, train
 @pytest.fixture(scope="session")
 def digits():
     """The embedded digits: train and test split."""
-    return load(None, "train"), load(None, "test")
+    return load("digits", "train"), load("digits", "test")
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from torch import Tensor
 from rankproof.attacks.result import AttackResult
 from rankproof.attacks.summary import AttackSummary
 from rankproof.audit.diagnostics import AttackFigures
+from rankproof.audit.plan import Plan
 from rankproof.io import JsonObject, read_json_lines, write_atomically
 from rankproof.report.page import Flag
 
@@ -88,12 +89,13 @@ class CompletedTasks:
     Args:
         path: the file that keeps them, or None.
         fingerprint: what the audit is of; lines of any other are left out.
-        trials, tasks: of the whole audit.
+        plan: of the whole audit.
     """
 
-    def __init__(self, path: Path | None, fingerprint: str, *, trials: int, tasks: int) -> None:
+    def __init__(self, path: Path | None, fingerprint: str, plan: Plan) -> None:
         self.path = path
-        self._head = {"audit": fingerprint, "trials": trials, "figures": tasks}
+        sizes = {"trials": plan.trials, "queries": plan.queries, "figures": len(plan.tasks)}
+        self._head = {"audit": fingerprint, **sizes}
         lines = _read_lines(path)
         self._lines = {line["label"]: line for line in lines if line.get("audit") == fingerprint}
         self._tasks = {label: CompletedTask.from_json(line) for label, line in self._lines.items()}
@@ -113,16 +115,17 @@ class CompletedTasks:
             write_atomically(self.path, ("\n".join(lines) + "\n").encode())
 
 
-def stopped_trials(path: Path) -> int | None:
-    """The trials of an audit that was stopped before its last figure; None where there is none to go on with.
+def stopped_sizes(path: Path) -> tuple[int, int | None] | None:
+    """Trials, and queries of a black-box attack, of an audit that was stopped before its last figure.
 
-    An audit whose trials were picked by time goes on with them: timing anew would pick others.
+    None where there is none to go on with. An audit whose trials and queries were picked by time goes on with
+    them: timing anew would pick others.
     """
     lines = _read_lines(path)
     if not lines or len(lines) >= lines[-1].get("figures", 0):
         return None
-    trials = lines[-1].get("trials")
-    return trials if isinstance(trials, int) else None
+    trials, queries = lines[-1].get("trials"), lines[-1].get("queries")
+    return (trials, queries if isinstance(queries, int) else None) if isinstance(trials, int) else None
 
 
 def _read_lines(path: Path | None) -> list[JsonObject]:

@@ -26,13 +26,18 @@ from rankproof.threat import Threat, format_eps
 from rankproof.types import ImagesLike
 
 CURVE = tuple(level / 255 for level in (0, 1, 2, 4, 8, 16))
+SMALL = 2 / 255  # encoders that so little is audited for are lost long before 16/255: a finer curve
+FINE_CURVE = tuple(level / 255 for level in (0, 0.25, 0.5, 1, 2, 4))
 CURVE_SHARE = 5  # a point of a curve gets one attack for every five of a headline figure
 CURVE_LEAST = 100
 DEFAULT_TRIALS, LEAST_TRIALS = 1000, 20
 BLACK_BOX_SHARE = 10  # a black-box attack sends a thousand queries: one for every ten of a headline figure
 BLACK_BOX_K = (5, 10)
+BLACK_BOX_MOST = 0.5  # of a time limit: attacks of fewer queries where a thousand would take longer
+FEWER_QUERIES = (500, 200, 100)
 OVERHEAD_PASSES = 5  # choosing targets and computing the figures cost about as much as so many passes
 OVERHEAD = 1.2
+TOLERANCE = 1e-9  # two budgets that differ by less are one
 SAMPLE, QUERIES, REPEATS = 4, 101, 3  # attacks, queries of each and repeats that a query is timed with
 
 
@@ -108,6 +113,11 @@ class Plan:
     timing: Timing
 
     @property
+    def queries(self) -> int | None:
+        """Q of each attack on a black box; None without such attacks."""
+        return next((task.budget for task in self.tasks if task.budget is not None), None)
+
+    @property
     def seconds(self) -> float:
         """An estimate of the whole audit."""
         return sum(task.seconds(self.timing) for task in self.tasks)
@@ -129,24 +139,37 @@ def standard_goals(size: int) -> tuple[Goal, ...]:
     return tuple(goals)
 
 
-def standard_tasks(size: int, threat: Threat, trials: int) -> tuple[AuditTask, ...]:
-    """Every goal at the audited eps, by our method and by plain PGD; the curves; then the black box."""
+def curve_of(eps: float) -> tuple[float, ...]:
+    """The budgets of the curves around an audited eps."""
+    return FINE_CURVE if 0 < eps <= SMALL + TOLERANCE else CURVE
+
+
+def standard_tasks(
+    size: int, threat: Threat, trials: int, queries: int | None = None
+) -> tuple[AuditTask, ...]:
+    """Every goal at the audited eps, by our method and by plain PGD; the curves; then the black box.
+
+    Args:
+        queries: Q of each black-box attack; None is 1,000.
+    """
     tasks = []
     few = min(trials, max(CURVE_LEAST, trials // CURVE_SHARE))
     goals = standard_goals(size)
     for goal in goals:
         main = AuditTask(goal=goal, eps=threat.eps, method=strong(goal.metric), trials=trials)
         tasks += [replace(main, method=published(goal.metric), reference_method=True), main]
-    others = [eps for eps in CURVE if abs(eps - threat.eps) > 1e-9]
+    others = [eps for eps in curve_of(threat.eps) if abs(eps - threat.eps) > TOLERANCE]
     tasks += [
         AuditTask(goal=goal, eps=eps, method=strong(goal.metric), trials=few)
         for goal in goals
         for eps in others
     ]
-    return (*tasks, *black_box_tasks(size, threat, trials))
+    return (*tasks, *black_box_tasks(size, threat, trials, queries))
 
 
-def black_box_tasks(size: int, threat: Threat, trials: int) -> Iterator[AuditTask]:
+def black_box_tasks(
+    size: int, threat: Threat, trials: int, queries: int | None = None
+) -> Iterator[AuditTask]:
     """The order attack where only the first results are seen: our search, compared with SPSA."""
     few = min(trials, max(LEAST_TRIALS, trials // BLACK_BOX_SHARE))
     reference, method = SPSA(), automatic()
@@ -157,7 +180,7 @@ def black_box_tasks(size: int, threat: Threat, trials: int) -> Iterator[AuditTas
             method=method,
             trials=few,
             visible=min(VISIBLE, size),
-            budget=BUDGET,
+            budget=queries or BUDGET,
         )
         if method != reference:
             yield replace(main, method=reference, reference_method=True)
@@ -171,6 +194,7 @@ def plan(
     *,
     trials: int | None = None,
     time_limit: float | None = None,
+    queries: int | None = None,
 ) -> Plan:
     """Decide what to run; one pass and a few queries are timed for the estimate.
 
@@ -178,6 +202,8 @@ def plan(
         images: (b, c, h, w) the images that may be attacked, floats in [0, 1] or 8-bit values.
         trials: attacks for each headline figure; None is 1,000, or what `time_limit` allows.
         time_limit: seconds the audit may take; picks the trials.
+        queries: Q of each black-box attack; None is 1,000, or with `time_limit` the largest of 1,000, 500,
+            200 and 100 with which the black box takes at most half of the time.
     Raises:
         RankproofError: both are given, or the time is too short for any figure.
     """
@@ -187,6 +213,8 @@ def plan(
         trials = check_integer("trials", trials, AT_LEAST_ONE)
     if time_limit is not None:
         check_number("time_limit", time_limit, Range(low=0.0))
+    if queries is not None:
+        queries = check_integer("queries", queries, AT_LEAST_ONE)
     images = check_images("images", images)
     gallery.ranker.begin(images)
     gallery.ranker.check_gradient()
@@ -195,8 +223,11 @@ def plan(
         query=_seconds_per_query(gallery, images, threat),
     )
 
+    if queries is None and time_limit is not None:
+        queries = _affordable_queries(len(gallery), threat, timing, time_limit)
+
     def with_trials(count: int) -> Plan:
-        return Plan(tasks=standard_tasks(len(gallery), threat, count), trials=count, timing=timing)
+        return Plan(tasks=standard_tasks(len(gallery), threat, count, queries), trials=count, timing=timing)
 
     if time_limit is None:
         return with_trials(min(len(images), trials or DEFAULT_TRIALS))
@@ -208,6 +239,16 @@ def plan(
             f"--time: {chosen.trials} trials would take {ceil(chosen.seconds)} s; give more time"
         )
     return chosen
+
+
+def _affordable_queries(size: int, threat: Threat, timing: Timing, time_limit: float) -> int:
+    """Q of the black-box attacks: as many as leave half of the time to the white box."""
+    candidates = [BUDGET, *(queries for queries in FEWER_QUERIES if queries < BUDGET)]
+    for queries in candidates:
+        tasks = black_box_tasks(size, threat, LEAST_TRIALS, queries)
+        if sum(task.seconds(timing) for task in tasks) <= BLACK_BOX_MOST * time_limit:
+            return queries
+    return candidates[-1]
 
 
 def _seconds_per_evaluation(gallery: Gallery, images: torch.Tensor) -> float:

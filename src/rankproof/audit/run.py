@@ -93,7 +93,8 @@ def audit(
     Args:
         gallery: the database whose ranking is audited.
         queries: (b, c, h, w) images to attack, floats in [0, 1] or 8-bit values.
-        threat: the audited budget; the curves run over {0, 1, 2, 4, 8, 16}/255.
+        threat: the audited budget; the curves run over {0, 1, 2, 4, 8, 16}/255, or over
+            {0, 0.25, 0.5, 1, 2, 4}/255 where at most 2/255 is audited.
         gallery_ids: (b,) gallery positions of the images' own clean copies; None: they are not in it.
         trials: attacks for each headline figure, drawn from `queries` by `seed`; None is up to 1,000. A
             black-box figure gets a tenth of them, but at least 20.
@@ -169,7 +170,7 @@ class _Job:
         distance = self.gallery.ranker.distance.name
         settings = self.threat, self.seed, self.plan.tasks, versions(), ids, distance
         digest.update(repr(settings).encode())
-        return CompletedTasks(path, digest.hexdigest(), trials=self.plan.trials, tasks=len(self.plan.tasks))
+        return CompletedTasks(path, digest.hexdigest(), self.plan)
 
 
 def _run(job: _Job, journal: Path | None, progress: ShareCallback) -> AuditResult:

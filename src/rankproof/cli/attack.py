@@ -164,7 +164,7 @@ def attack(
         summary = replace(
             result.summary,
             model=system.model,
-            data=system.data_name,
+            data=system.data or target.dataset.name,
             model_seconds=cost.model_seconds,
             peak_mb=cost.peak_mb,
         )

@@ -40,7 +40,8 @@ def audit(
         str | None,
         typer.Option(
             metavar="10m",
-            help="Choose the number of trials by time instead: 90s, 10m, 1h.",
+            help="Choose the number of trials by time instead: 90s, 10m, 1h. Black-box attacks send fewer "
+            "than 1,000 queries where these would take more than half of it.",
             show_default=False,
         ),
     ] = None,
@@ -51,13 +52,14 @@ def audit(
     """Run the standard set of attacks on a model, white box and black box, and write a report.
 
     Every goal of the papers is attacked at the given eps, by the strong method and by the published PGD as
-    reference, with curves over eps from 0 to 16/255; then the order attack runs as a black box. Writes
-    report.html, report.json and images to DIR. Finished figures are saved in DIR/audit.jsonl: after Ctrl-C
-    the same command resumes from there.
+    reference, with curves over eps from 0 to 16/255 (to 4/255 where at most 2/255 is audited); then the order
+    attack runs as a black box. Writes report.html, report.json and images to DIR. Finished figures are saved
+    in DIR/audit.jsonl: after Ctrl-C the same command resumes from there.
 
     **Example**
 
     ```
+    rankproof audit --eps 1/255 --time 170s --out runs/groceries
     rankproof audit --model runs/digits/model --eps 8/255 --out runs/digits
     rankproof audit --model zoo:fashion-mnist/c2f1-ct --data fashion-mnist --eps 4/255 --time 9m --out runs/f
     ```
@@ -70,7 +72,7 @@ def audit(
 
         from rankproof.audit import AuditOptions, plan
         from rankproof.audit import audit as run
-        from rankproof.audit.completed_tasks import stopped_trials
+        from rankproof.audit.completed_tasks import stopped_sizes
         from rankproof.evaluation import retrieve
         from rankproof.report.page import audit_table, grouped
         from rankproof.threat import Threat, parse_eps
@@ -78,20 +80,22 @@ def audit(
         threat = Threat(parse_eps(eps))
         target = system.embed()
         gallery, images = target.gallery, target.attacked.images
-        if limit is not None and trials is None and (before := stopped_trials(out / JOURNAL)):
+        queries: int | None = None
+        if limit is not None and trials is None and (before := stopped_sizes(out / JOURNAL)):
+            trials, queries = before
             say(
-                f"going on with the {before} trials of the stopped audit; remove {out / JOURNAL} to plan anew"
+                f"going on with the {trials} trials of the stopped audit; remove {out / JOURNAL} to plan anew"
             )
-            trials, limit = before, None
-        todo = plan(gallery, images, threat, trials=trials, time_limit=limit)
+            limit = None
+        todo = plan(gallery, images, threat, trials=trials, time_limit=limit, queries=queries)
         say(
             f"{len(todo.tasks)} figures, {todo.trials} attacks for each headline figure: about "
             f"{spoken(todo.seconds)} on {gallery.ranker.device.type}"
         )
         if dry_run:
             return
-        queries = target.queries
-        recall = None if queries is None else 100 * float(retrieve(gallery, queries, [1]).recalls.mean())
+        separate = target.queries
+        recall = None if separate is None else 100 * float(retrieve(gallery, separate, [1]).recalls.mean())
         with progress("auditing") as tell:
             result = run(
                 gallery,
@@ -99,7 +103,7 @@ def audit(
                 threat,
                 gallery_ids=target.gallery_ids(torch.arange(len(images))),
                 seed=seed,
-                data=system.data_name,
+                data=system.data or target.dataset.name,
                 options=AuditOptions(
                     prepared=todo,
                     journal=out / JOURNAL,

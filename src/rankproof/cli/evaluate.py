@@ -96,7 +96,7 @@ def evaluate(
             retrieval,
             attacked,
             model=system.model,
-            data=system.data_name,
+            data=system.data or target.dataset.name,
             gallery_size=len(gallery),
             device=gallery.ranker.device.type,
             seconds=perf_counter() - begin,

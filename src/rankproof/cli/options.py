@@ -35,23 +35,30 @@ GOALS, GOAL_LIST, WHITE_BOX, BLACK_BOX = (
 
 # -- the retrieval system
 
+IMAGES = (
+    "Images: a folder of idx files, a folder with one sub-folder per class, a folder of images without "
+    "classes, a zip or folder with metadata.csv, or the name of one of these below $RANKPROOF_DATA (else "
+    "./data). "
+)
 Data = Annotated[
     str | None,
     typer.Option(
         metavar="PATH",
-        help="Images: a folder of idx files, a folder with one sub-folder per class, a folder of images "
-        "without classes, a zip or folder with metadata.csv, or the name of one of these below "
-        "$RANKPROOF_DATA (else ./data). Default: scikit-learn's scanned digits.",
+        help=f"{IMAGES}Two sets are embedded: groceries, 648 photos, the default, and digits, scikit-learn's "
+        "scanned digits, the default for an encoder of grey images.",
         show_default=False,
     ),
+]
+TrainingData = Annotated[
+    str, typer.Option(metavar="PATH", help=f"{IMAGES}Embedded: digits, scikit-learn's scanned digits.")
 ]
 Model = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="A folder written by `rankproof train`, a name that `rankproof zoo` lists, hf:FOLDER-OR-NAME, "
-        "timm:NAME, torchvision:NAME, your own FILE.py:FUNCTION, or a program FILE.pt2, .pt, .ts.",
-        show_default=False,
+        help="efficientnet-lite0, -lite1 or -lite2 (trained on ImageNet, from the extra photos), a folder "
+        "written by `rankproof train`, a name that `rankproof zoo` lists, hf:FOLDER-OR-NAME, timm:NAME, "
+        "torchvision:NAME, your own FILE.py:FUNCTION, or a program FILE.pt2, .pt, .ts.",
     ),
 ]
 Size = Annotated[
@@ -215,7 +222,7 @@ class SystemArguments:
 
     PANEL: ClassVar = "Model and data"
 
-    model: Model
+    model: Model = "efficientnet-lite0"
     data: Data = None
     device: Device = "auto"
     size: Size = None
@@ -266,13 +273,6 @@ class SystemArguments:
         target = task.embedded(progress)
         say(target.dataset.note)
         return target
-
-    @property
-    def data_name(self) -> str:
-        """The data set as reports name it."""
-        from rankproof.data.load import EMBEDDED
-
-        return self.data or EMBEDDED
 
 
 @dataclass(frozen=True, kw_only=True)

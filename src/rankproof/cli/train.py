@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rankproof.cli.options import Data, Device, Seed, Size, SplitBy, data_root
+from rankproof.cli.options import Device, Seed, Size, SplitBy, TrainingData, data_root
 from rankproof.cli.output import echo
 from rankproof.cli.terminal import (
     at_least_one,
@@ -31,14 +31,14 @@ def train(
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder the checkpoint is written to.", show_default=False)
     ],
-    data: Data = None,
+    data: TrainingData = "digits",
     arch: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
             help="The encoder: c2f1, lenet or resnet18-28 for 28x28 grey images, digits for 8x8, resnet18, "
-            "resnet50 or mobilenet_v2 for colour. Default: digits, c2f1 or resnet18, whichever takes the "
-            "images.",
+            "resnet50, mobilenet_v2 or efficientnet-lite0 to 4 for colour. Default: digits, c2f1 or resnet18, "
+            "whichever takes the images.",
             show_default=False,
         ),
     ] = None,
@@ -268,7 +268,7 @@ def _check_numbers(arguments: Mapping[str, Any]) -> None:
         not_below_zero(option, arguments[option.replace("-", "_")])
 
 
-def _read(split: str, data: str | None, size: int | None, split_by: str) -> "Dataset":
+def _read(split: str, data: str, size: int | None, split_by: str) -> "Dataset":
     """One split of a data set."""
     from rankproof.data import load
     from rankproof.system import as_split_by

@@ -12,6 +12,7 @@ from rankproof.data.cub import is_cub, list_cub
 from rankproof.data.dataset import Dataset, as_labels
 from rankproof.data.download import SOURCES, manual_download
 from rankproof.data.folder import list_folder, read_below
+from rankproof.data.groceries import GROCERIES, open_groceries
 from rankproof.data.idx import is_idx, load_idx
 from rankproof.data.image_list import (
     SPLITS,
@@ -28,7 +29,8 @@ from rankproof.data.tree import folder_tree
 from rankproof.errors import RankproofError
 from rankproof.types import ProgressCallback, no_progress
 
-EMBEDDED = "digits"
+DIGITS = "digits"
+EMBEDDED = (GROCERIES, DIGITS)
 DIGITS_TRAIN_SIZE = 1000
 
 
@@ -44,10 +46,10 @@ def load(
     """Load one split of a data set; its note says what was found and how it was split.
 
     Args:
-        path: None or "digits" for the embedded digits; a folder of idx files, a folder with one sub-folder
-            per class or of images without classes, a zip of such a folder, a zip or folder with metadata.csv,
-            Stanford Online Products, CUB-200-2011 or Market-1501 as published; or the name of one of these
-            below `root`.
+        path: None or "groceries" for the embedded photos, "digits" for the embedded digits; a folder of idx
+            files, a folder with one sub-folder per class or of images without classes, a zip of such a
+            folder, a zip or folder with metadata.csv, Stanford Online Products, CUB-200-2011 or Market-1501
+            as published; or the name of one of these below `root`.
         split: "train" or "test".
         size: side or (height, width) in pixels that every image is resized to.
         split_by: which images belong to which split: "auto" (as the source says, else halves of the classes
@@ -63,14 +65,17 @@ def load(
     if split not in SPLITS:
         raise RankproofError(f"split must be train or test, got {split!r}")
     wanted = as_size(size)
-    place = None if path is None or str(path) == EMBEDDED else find(path, root)
+    if path is None or str(path) == GROCERIES:
+        with open_groceries() as listed:
+            return read_split(listed, split, size=wanted, split_by=split_by, progress=progress)
+    place = None if str(path) == DIGITS else find(path, root)
     if place is not None and not is_idx(place):
         if place.is_file() or (place / TABLE).is_file():
             with open_archive(place) as listed:
                 return read_split(listed, split, size=wanted, split_by=split_by, progress=progress)
         return read_split(_list_images(place), split, size=wanted, split_by=split_by, progress=progress)
     if split_by != "auto":
-        raise RankproofError(f"{path or EMBEDDED}: comes with its own split; leave --divide at auto")
+        raise RankproofError(f"{path}: comes with its own split; leave --divide at auto")
     dataset = _load_digits(split) if place is None else load_idx(place, split)
     require_two_classes(dataset.require_labels().tolist(), f"{dataset.name}, {split} split")
     if wanted is None or tuple(dataset.images.shape[2:]) == wanted:
@@ -121,7 +126,7 @@ def _load_digits(split: str) -> Dataset:
         images=torch.from_numpy(pixels)[:, None],  # (n, 1, 8, 8)
         labels=as_labels(digits.target[part]),
         classes=tuple(str(name) for name in digits.target_names),
-        name=EMBEDDED,
+        name=DIGITS,
         split=split,
         note=f"the embedded digits, {split} split: {len(pixels)} images of 8x8 in 10 classes",
     )

@@ -84,7 +84,8 @@ def _from_checkpoint(name: str) -> Source:
         )
     checkpoint = load_checkpoint(name)
     record, architecture = checkpoint.record, ARCHITECTURES[str(checkpoint.record["arch"])]
-    defaults = {"mean": architecture.mean, "std": architecture.std}
+    form = None if (side := architecture.size) is None else [architecture.channels, side, side]
+    defaults = {"mean": architecture.mean, "std": architecture.std, "input": form}
     settings = {key: record.get(key, defaults.get(key)) for key in SETTINGS}
     source = describe(checkpoint.encoder, name, settings, channels=architecture.channels)
     return replace(source, record=record)

@@ -4,6 +4,7 @@ import io
 import math
 import warnings
 from itertools import pairwise
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,12 @@ Length = int | float
 SCALE = 2  # strips are drawn at twice their size on the page
 DPI = 72 * SCALE  # so that one point of type is one pixel of the page
 LARGE, SMALL = 112, 56  # sides of an image on the page: first row, rankings
+LARGE_PHOTO, SMALL_PHOTO = (
+    144,
+    72,
+)  # of an image with more pixels than SMALL, as far as ten fit beside each other
 MARGIN, SPACE, CUT = 12, 10, 22
+LINE, CHARACTER = 10, 5  # height of a line and width of a letter below an image
 
 
 def strip_png(strip: Strip) -> bytes:
@@ -42,10 +48,12 @@ class _Layout:
         from matplotlib.figure import Figure
 
         self.strip = strip
-        self.large, self.small = _box(strip.original, LARGE), _box(strip.original, SMALL)
+        photo = max(strip.original.shape[-2:]) > SMALL
+        self.large = _box(strip.original, LARGE_PHOTO if photo else LARGE)
+        self.small = _box(strip.original, SMALL_PHOTO if photo else SMALL)
         rankings = [tiles for tiles in (strip.before, strip.order, strip.after) if tiles]
-        labels = any(tile.label or tile.mark for tiles in rankings for tile in tiles)
-        self.row_height = 32 + self.small[1] + (16 if labels else 4)
+        below = [1 if tile.mark else len(self._label(tile)) for tiles in rankings for tile in tiles]
+        self.row_height = 32 + self.small[1] + (6 + LINE * max(below) if any(below) else 4)
         widest = max((self._ranking_width(tiles) for tiles in rankings), default=0)
         self.width = math.ceil(max(widest, 3 * (self.large[0] + 2 * SPACE) + 150) + 2 * MARGIN)
         self.height = math.ceil(2 * MARGIN + 22 + self.large[1] + len(rankings) * (self.row_height + SPACE))
@@ -129,8 +137,13 @@ class _Layout:
         below = top + height + 8
         if tile.mark:
             self._text(middle, below + 1, tile.mark, color=INK, size=10, weight="bold", align="center")
-        elif tile.label:
-            self._text(middle, below, _short(tile.label), color=MUTED, size=7.5, align="center")
+        else:
+            for number, line in enumerate(self._label(tile)):
+                self._text(middle, below + LINE * number, line, color=MUTED, size=7.5, align="center")
+
+    def _label(self, tile: Tile) -> list[str]:
+        """The label of a tile in lines that fit below it."""
+        return _lines(tile.label or "", longest=(self.small[0] + SPACE) // CHARACTER)
 
     def _ranking_width(self, tiles: tuple[Tile, ...]) -> int:
         return (len(tiles) + 1) * (self.small[0] + SPACE) + SPACE + CUT * sum(_cuts(tiles))
@@ -167,7 +180,7 @@ def _box(image: Pixels, side: int) -> tuple[int, int]:
     """Width and height on the page: whole multiples of a small image's pixels, else fitted to `side`."""
     height, width = image.shape[-2:]
     longest = max(height, width)
-    scale = max(1, round(side / longest)) if longest <= side else side / longest
+    scale = max(1, round(side / longest)) if longest <= SMALL else side / longest
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
@@ -177,7 +190,8 @@ def _pixels(image: Pixels, box: tuple[int, int]) -> np.ndarray:
     colours = channels[..., :3] if channels.shape[-1] >= 3 else channels[..., :1].repeat(3, axis=-1)
     drawn = Image.fromarray(np.rint(255 * colours.clip(0, 1)).astype(np.uint8))
     size = (box[0] * SCALE, box[1] * SCALE)
-    crisp = size[0] % drawn.width == 0 and size[1] % drawn.height == 0
+    whole = size[0] % drawn.width == 0 and size[1] % drawn.height == 0
+    crisp = whole and max(drawn.size) <= SMALL
     return np.asarray(drawn.resize(size, Image.Resampling.NEAREST if crisp else Image.Resampling.LANCZOS))
 
 
@@ -195,6 +209,9 @@ def _cuts(tiles: tuple[Tile, ...]) -> list[bool]:
     return [rank - earlier > 1 for earlier, rank in pairwise(ranks)]
 
 
-def _short(label: str, longest: int = 12) -> str:
-    words = " ".join(label.split())
-    return words if len(words) <= longest else words[: longest - 1] + "…"
+def _lines(label: str, longest: int, most: int = 2) -> list[str]:
+    """A label in at most so many lines, broken at spaces and hyphens; "…" where it is cut."""
+    lines = wrap(" ".join(label.split()), longest)
+    if len(lines) > most:
+        lines[most - 1 :] = [lines[most - 1][: longest - 1] + "…"]
+    return lines

@@ -265,7 +265,7 @@ class Models:
         """Where a data set is, as `load` takes it; None where nobody has it."""
         if name in self.paths:
             return str(find(self.paths[name], self.root))
-        if name == EMBEDDED:
+        if name in EMBEDDED:
             return name
         try:
             return str(find(name, self.root))
