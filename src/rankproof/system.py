@@ -9,11 +9,13 @@ from typing import cast, get_args
 import torch
 from torch import Tensor, nn
 
+from rankproof.cache import Entry, GalleryCache
 from rankproof.data import Dataset, load
 from rankproof.data.image_list import SplitBy
 from rankproof.errors import RankproofError
 from rankproof.io import JsonObject
 from rankproof.models import GreyToColour, Preprocess, Source, open_encoder
+from rankproof.models.open import USER_CODE
 from rankproof.models.source import COLOUR
 from rankproof.ranking import Gallery, Ranker
 from rankproof.ranking.distances import distance_by_name
@@ -41,34 +43,59 @@ class LoadedTask:
         ranker: the same with its distance and all that happens to images before it.
         dataset: the images.
         notes: what happens to the images on their way to the encoder.
+        cache: where embeddings are kept between commands; None keeps nothing.
     """
 
     source: Source
     ranker: Ranker
     dataset: Dataset
     notes: tuple[str, ...]
+    cache: GalleryCache | None = None
 
     def embedded(self, stage: Stage = no_display) -> "RetrievalSystem":
         """The task with its gallery."""
-        with stage("examining the encoder") as tell:
-            self.ranker.begin(self.dataset.images, progress=tell)
-        with stage("embedding the gallery") as tell:
-            gallery = Gallery.build(self.ranker, self.dataset.images, self.dataset.labels, tell)
         return RetrievalSystem(
-            gallery=gallery,
+            gallery=self._gallery(stage),
             dataset=self.dataset,
             record=self.source.record,
             notes=self.notes,
             queries=self._embedded_queries(stage),
         )
 
+    def _gallery(self, stage: Stage) -> Gallery:
+        """The gallery, embedded unless its embeddings are kept."""
+        images, labels = self.dataset.images, self.dataset.labels
+        entry = self.entry(self.dataset, stage)
+        if entry is not None and (z := entry.read()) is not None:
+            return Gallery(self.ranker, z, labels, images)
+        with stage("examining the encoder") as tell:
+            self.ranker.begin(images, progress=tell)
+        with stage("embedding the gallery") as tell:
+            gallery = Gallery.build(self.ranker, images, labels, tell)
+        if entry is not None:
+            entry.write(gallery.embeddings)
+        return gallery
+
+    def entry(self, dataset: Dataset, stage: Stage = no_display) -> Entry | None:
+        """Where the embeddings of some images are kept; None if nothing is kept."""
+        if self.cache is None:
+            return None
+        with stage("looking for kept embeddings"):
+            files = [Path(own[1])] if (own := USER_CODE.fullmatch(self.source.name)) else []
+            return self.cache.entry(self.ranker, dataset.images, data=dataset.name, files=files)
+
     def _embedded_queries(self, stage: Stage) -> SeparateQueries | None:
         """The queries that the data set has beside its gallery, if any."""
         queries = self.dataset.queries
         if queries is None:
             return None
-        with stage("embedding the queries") as tell:
-            z = self.ranker.embed_all(queries.images, tell)
+        entry = self.entry(queries, stage)
+        z = None if entry is None else entry.read()
+        if z is None:
+            with stage("embedding the queries") as tell:
+                z = self.ranker.embed_all(queries.images, tell)
+            if entry is not None:
+                entry.write(z)
         return SeparateQueries(
             embeddings=z,
             labels=queries.require_labels(),
@@ -123,6 +150,7 @@ class SystemOptions:
         preprocess: what is done to images before the encoder, as part of what is attacked.
         draws: passes of which an embedding is the mean; None is 8 for a random encoder, else 1.
         embed_batch: images in one pass; None is as many as suit their size.
+        cache: where embeddings are kept between commands; None keeps nothing.
     """
 
     device: str = "auto"
@@ -133,6 +161,7 @@ class SystemOptions:
     preprocess: Preprocess | None = None
     draws: int | None = None
     embed_batch: int | None = None
+    cache: GalleryCache | None = None
 
 
 DEFAULTS = SystemOptions()
@@ -191,7 +220,7 @@ def load_task(
         chunk=options.embed_batch or _chunk(tuple(dataset.images.shape[1:]), form),
         draws=options.draws,
     )
-    return LoadedTask(source=source, ranker=ranker, dataset=dataset, notes=notes)
+    return LoadedTask(source=source, ranker=ranker, dataset=dataset, notes=notes, cache=options.cache)
 
 
 def find_device(word: str) -> str:

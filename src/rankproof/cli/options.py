@@ -130,6 +130,14 @@ Device = Annotated[
         help="Where to compute; auto uses a GPU if there is one.",
     ),
 ]
+NoCache = Annotated[
+    bool,
+    typer.Option(
+        "--no-cache",
+        metavar="",
+        help="Embed the gallery again, and keep nothing on disk; see `rankproof cache`.",
+    ),
+]
 
 # -- runs
 
@@ -195,9 +203,11 @@ class SystemArguments:
     trust: Trust = False
     draws: Draws = None
     embed_batch: EmbedBatch = None
+    no_cache: NoCache = False
 
     def open(self, stage: "Stage" = progress) -> "LoadedTask":
         """Load the model and the test split."""
+        from rankproof.cache import GalleryCache
         from rankproof.system import SystemOptions, load_task, preprocess_of
 
         at_least_one("draws", self.draws)
@@ -211,6 +221,7 @@ class SystemArguments:
             preprocess=preprocess_of(self.resize, self.crop, self.jpeg),
             draws=self.draws,
             embed_batch=self.embed_batch,
+            cache=None if self.no_cache else GalleryCache(log=say),
         )
         return load_task(self.model, self.data, options, stage=stage)
 

@@ -131,19 +131,38 @@ class Ranker:
             f"untouched images under new random numbers",
         )
 
-    def begin(self, images: Tensor, seed: int = 0, progress: ProgressCallback = no_progress) -> Examination:
+    @property
+    def embedded_from(self) -> tuple[object, ...]:
+        """All that an embedding depends on beside its image, for whoever keeps embeddings."""
+        asked = (self.chunk, self._draws, self.dtype, self.device.type)
+        return (self.encoder, self.preprocess, self._mean, self._std, self.distance, *asked)
+
+    def begin(
+        self,
+        images: Tensor,
+        seed: int = 0,
+        progress: ProgressCallback = no_progress,
+        known: Examination | None = None,
+    ) -> Examination:
         """Examine the encoder unless it was, and start its random numbers from a seed.
 
         Args:
             images: (n, c, h, w) floats in [0, 1], or 8-bit values; the encoder is examined on a few of them.
             progress: called with steps done and steps in all.
+            known: what an examination of the same encoder on the same images found.
         Raises:
             RankproofError: an embedding depends on the other images of its batch, or is none.
         """
+        if self.examination is None and known is not None:
+            self.examination, self._weights = known, getattr(torch, known.dtype)
         if self.examination is None:
             self.examination = self._examined(self.as_input(sample_of(images)), progress)
         self._rng.begin(seed)
         return self.examination
+
+    def forget(self) -> None:
+        """Examine the encoder again when it is needed next."""
+        self.examination, self._weights = None, next(iter(_types_of(self.encoder)), torch.float32)
 
     def _examined(self, images: Tensor, progress: ProgressCallback) -> Examination:
         """The examination of the encoder on a few images, which may be overwritten."""
