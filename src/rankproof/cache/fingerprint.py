@@ -46,7 +46,14 @@ ATOMS: frozenset[type] = frozenset({*SCALARS, *OF_TORCH, range, slice})
 DESCRIPTORS = ("getset_descriptor", "member_descriptor", "wrapper_descriptor", "method_descriptor")
 # Entries of a class that say nothing about what it does.
 UNUSED = {"__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__annotate__"}
-UNUSED |= {"__firstlineno__", "__orig_bases__", "__static_attributes__", "__parameters__", "__match_args__"}
+UNUSED |= {
+    "__slotnames__",
+    "__firstlineno__",
+    "__orig_bases__",
+    "__static_attributes__",
+    "__parameters__",
+    "__match_args__",
+}
 UNUSED |= {"__abstractmethods__", "_abc_impl", "__dataclass_fields__", "__dataclass_params__"}
 FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 HOOKS = "hook"  # in the name of every other attribute that holds hooks: of gradients and of state dicts
@@ -354,6 +361,7 @@ WAYS: tuple[Way, ...] = (
     (property, _Walk._property),
     ((torch._ops.OpOverload, torch._ops.OpOverloadPacket), _Walk._operator),
     ((staticmethod, classmethod), lambda walk, value: walk.add(value.__func__)),
+    (functools.partial, lambda walk, value: walk.add(["partial", value.func, value.args, value.keywords])),
     (functools.cached_property, lambda walk, value: walk.add(value.func)),
     (functools._lru_cache_wrapper, lambda walk, value: walk.add(value.__wrapped__)),
     (weakref.ref, lambda walk, value: walk.add(value())),
