@@ -203,6 +203,7 @@ def load_task(
             split_by=as_split_by(options.split_by),
             root=options.root,
             progress=tell,
+            kept=None if options.cache is None else options.cache.pixels,
         )
     if native is not None:
         dataset = replace(dataset, note=dataset.note.replace(" as asked", f", the size of {model}"))

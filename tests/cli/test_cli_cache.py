@@ -96,7 +96,7 @@ def test_a_full_disk_is_one_line(place, monkeypatch):
         figures, said = evaluate()
     assert figures == evaluate("--no-cache")[0]
     (line,) = [line for line in said.splitlines() if "No space left" in line]
-    assert line.endswith("galleries are not kept on disk")
+    assert line.endswith("nothing is kept on disk")
 
 
 def test_the_list_and_clearing(place):
@@ -104,16 +104,16 @@ def test_the_list_and_clearing(place):
     evaluate()
     evaluate("--size", "6")
     listed = json.loads(run("cache", "--json").stdout)
-    assert [each["model"] for each in listed["galleries"]] == ["own.py:encoder"] * 2
-    assert {each["dimensions"] for each in listed["galleries"]} == {9, 16}
-    assert listed["bytes"] == sum(each["bytes"] for each in listed["galleries"])
-    key = listed["galleries"][0]["key"]
+    assert [each["model"] for each in listed["kept"]] == ["own.py:encoder"] * 2
+    assert {each["dimensions"] for each in listed["kept"]} == {9, 16}
+    assert listed["bytes"] == sum(each["bytes"] for each in listed["kept"])
+    key = listed["kept"][0]["key"]
     table = run("cache").stdout
     assert key[:8] in table
     assert "digits" in table
     assert "MB freed" in run("cache", "--clear", key[:6]).stdout
     assert json.loads(run("cache", "--clear", "--json").stdout)["freed"] > 0
-    assert not json.loads(run("cache", "--json").stdout)["galleries"]
+    assert not json.loads(run("cache", "--json").stdout)["kept"]
 
 
 @pytest.mark.parametrize(

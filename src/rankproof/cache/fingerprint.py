@@ -39,6 +39,7 @@ from torch.nn.parameter import is_lazy
 from rankproof.cache.script import graph_parts, script_bytes
 from rankproof.cache.source_files import is_library, own_source, texts
 
+ROOMS = ("ranking", "models", "cache")  # of this package, that embeddings come from
 STATE = "__rankproof_state__"  # a method by which an object says itself what its behaviour depends on
 SCALARS = (NoneType, bool, int, float, complex, str, bytes, bytearray, EllipsisType, NotImplementedType)
 OF_TORCH = (torch.dtype, torch.device, torch.Size, torch.layout, torch.memory_format)
@@ -79,7 +80,7 @@ def fingerprint(*values: object, files: Iterable[Path] = ()) -> str:
             walk.add(value)
     except RecursionError:
         raise UnreadableError("objects nested too deeply") from None
-    walk.word("rankproof", own_source())
+    walk.word("rankproof", own_source(*ROOMS))
     for text in texts({*walk.files, *files}):
         walk.word("file", text)
     return walk.digest.hexdigest()

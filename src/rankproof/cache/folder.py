@@ -16,7 +16,8 @@ FOLDER, SIZE = "RANKPROOF_CACHE", "RANKPROOF_CACHE_SIZE"  # environment variable
 DEFAULT_SIZE = 2_000_000_000
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 SUFFIX = ".safetensors"
-KEY = re.compile(r"[0-9a-f]{32}")
+KEY_LENGTH = 32
+KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
 ABANDONED = 3600  # seconds after which a file that is still being written belongs to a stopped command
 
 

@@ -6,37 +6,33 @@ there.
 """
 
 import json
-import time
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
 from torch import Tensor
 
 from rankproof.cache.fingerprint import UnreadableError, fingerprint
-from rankproof.cache.folder import CacheFolder, default_folder, default_size
+from rankproof.cache.folder import KEY_LENGTH, CacheFolder, default_folder, default_size
+from rankproof.cache.listing import EMBEDDINGS, KeptFile, listing
+from rankproof.cache.pixels import PixelCache
 from rankproof.cache.settings import torch_settings
+from rankproof.cache.tensor_file import FORMAT, decoded, encoded
 from rankproof.checks import check_images
 from rankproof.errors import RankproofError
-from rankproof.io import JsonObject
 from rankproof.modes import ordinary_modes
 from rankproof.ranking import Gallery, Ranker
 from rankproof.ranking.examination import Examination, examination_from_json
 from rankproof.types import ImagesLike, IntegersLike, ProgressCallback, no_progress
 
-FORMAT = "rankproof gallery 1"
-EMBEDDINGS, TRIED = "embeddings", "tried"  # tensors of a file
+TRIED = "tried"  # the tensor of a file that holds the items which are embedded again
 TRIED_ITEMS = 8  # embedded again whenever a file is opened
 SHARE = 1e-4  # of the median distance: how far an item may be from itself when embedded again
 ROUNDING = 16  # units in the last place of an embedding's length, which are rounding
 NOISE = 4  # times what the examination found, as much may a batch change an item's embedding
 FIRST_DISTANCE = 1e-3  # of the median distance, which counts as no difference anyway
-KEY_LENGTH = 32
 
 Log = Callable[[str], None]
 
@@ -44,28 +40,6 @@ Log = Callable[[str], None]
 def warn(text: str) -> None:
     """Say one line as a warning of Python."""
     warnings.warn(text, stacklevel=3)
-
-
-@dataclass(frozen=True, kw_only=True)
-class KeptGallery:
-    """One file of kept embeddings.
-
-    Args:
-        key: digest of all that it was made from, and the name of its file.
-        model, data: as they were called.
-        items: number of embeddings; 0 where the file is damaged.
-        dimensions: of each.
-        bytes: size of the file.
-        used: when it was last used, in seconds since 1970.
-    """
-
-    key: str
-    model: str
-    data: str
-    items: int
-    dimensions: int
-    bytes: int
-    used: float
 
 
 class GalleryCache:
@@ -135,16 +109,14 @@ class GalleryCache:
             return Entry(self, ranker, images, None, data)
         return Entry(self, ranker, images, key[:KEY_LENGTH], data)
 
-    def list(self) -> list[KeptGallery]:
+    @property
+    def pixels(self) -> PixelCache:
+        """Where decoded pixels are kept beside the galleries; for `rankproof.load(kept=)`."""
+        return PixelCache(self.folder, self.say)
+
+    def list(self) -> list[KeptFile]:
         """All that is kept, the most recently used first."""
-        found = []
-        for file in self.folder.files():
-            try:
-                status = file.stat()
-            except OSError:  # removed meanwhile
-                continue
-            found.append(_described(file, status.st_size, status.st_mtime))
-        return found
+        return listing(self.folder)
 
     def clear(self, key: str | None = None) -> int:
         """Remove what is kept, or the one gallery whose key begins with `key`; the bytes that were freed.
@@ -197,7 +169,7 @@ class Entry:
         except OSError:
             return None
         try:
-            tensors, metadata = _decoded(content)
+            tensors, metadata = decoded(content)
             examination = examination_from_json(json.loads(metadata["examination"]))
             z, before = tensors[EMBEDDINGS], tensors[TRIED]
             if metadata["key"] != self.key or examination is None or len(z) != len(self.images):
@@ -224,18 +196,15 @@ class Entry:
             )
             return
         metadata = {
-            "format": FORMAT,
             "key": self.key,
             "model": self.ranker.name,
             "data": self.data,
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "examination": json.dumps(found.to_json()),
         }
-        tensors = {EMBEDDINGS: z.detach().cpu().contiguous(), TRIED: tried.cpu().contiguous()}
         try:
-            self.cache.folder.write(self.key, _encoded(tensors, metadata))
+            self.cache.folder.write(self.key, encoded({EMBEDDINGS: z, TRIED: tried}, metadata))
         except RankproofError as error:
-            self.cache.say(f"{error}; galleries are not kept on disk")
+            self.cache.say(f"{error}; nothing is kept on disk")
 
     def _holds(self, before: Tensor, examination: Examination) -> bool:
         """Whether the tried items are embedded as before; the ranker has the examination then."""
@@ -282,56 +251,3 @@ class Entry:
         if far <= max(share * median, ROUNDING * torch.finfo(torch.float32).eps * length):
             return None
         return f"an item is {far / (median or length or 1.0):.1g} of the median distance away from itself"
-
-
-def _encoded(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
-    """The content of a file: tensors, and metadata with a digest of everything else."""
-    return save(tensors, {**metadata, "sha256": _digest(tensors, metadata)})
-
-
-def _decoded(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of a file.
-
-    Raises:
-        ValueError: it is damaged or something else.
-    """
-    try:
-        tensors = load(content)
-        length = int.from_bytes(content[:8], "little")
-        metadata: dict[str, str] = json.loads(content[8 : 8 + length])["__metadata__"]
-        found = metadata.pop("sha256")
-        if metadata["format"] != FORMAT or found != _digest(tensors, metadata):
-            raise ValueError("its sha256 is another")
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(str(error)) from None
-    return tensors, metadata
-
-
-def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
-    digest = sha256(json.dumps(metadata, sort_keys=True).encode())
-    for name in sorted(tensors):
-        value = tensors[name]
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _described(file: Path, size: int, used: float) -> KeptGallery:
-    """What the head of a file says; its embeddings are not read."""
-    metadata: JsonObject = {}
-    shape = [0, 0]
-    try:
-        with safe_open(file, "pt") as opened:
-            metadata = opened.metadata() or {}
-            shape = opened.get_slice(EMBEDDINGS).get_shape()
-    except (OSError, SafetensorError):
-        pass
-    return KeptGallery(
-        key=file.stem,
-        model=str(metadata.get("model", "damaged")),
-        data=str(metadata.get("data", "")),
-        items=shape[0],
-        dimensions=shape[1],
-        bytes=size,
-        used=used,
-    )

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 PACKAGE = Path(__file__).parents[1]
-OWN = ("ranking", "models", "cache")  # rooms of this package that embeddings come from
 INSTALLED = ("site-packages", "dist-packages")
 LIBRARIES = (
     *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")),
@@ -29,9 +28,9 @@ def is_library(file: str) -> bool:
     return any(part in INSTALLED for part in path.parts) or any(path.is_relative_to(at) for at in LIBRARIES)
 
 
-def own_source() -> str:
-    """A digest of the rooms of this package that embeddings come from."""
-    files = sorted(file for room in OWN for file in (PACKAGE / room).glob("*.py"))
+def own_source(*rooms: str) -> str:
+    """A digest of the text of some rooms of this package."""
+    files = sorted(file for room in rooms for file in (PACKAGE / room).glob("*.py"))
     return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
