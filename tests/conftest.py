@@ -23,6 +23,15 @@ torch.set_num_threads(1)  # everything here is tiny: threads would only wait for
 SIDE = 4  # pixels along each side of the test images
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_cache_of_the_user(tmp_path_factory):
+    """Nothing that a test does may reach, or come from, the galleries that the user keeps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RANKPROOF_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("RANKPROOF_CACHE_SIZE", raising=False)
+        yield
+
+
 @pytest.fixture(scope="module")
 def few_queries():
     """Audits whose black-box attacks look 100 times, not 1,000: the same code in a tenth of the time."""

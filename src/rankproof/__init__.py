@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rankproof.attacks.result import AttackResult
     from rankproof.attacks.transfer import choose, on_unseen, transfer
     from rankproof.audit import AuditOptions, AuditResult, audit
+    from rankproof.cache import GalleryCache
     from rankproof.data import load
     from rankproof.errors import RankproofError
     from rankproof.evaluation import accuracy, robustness_score
@@ -48,6 +49,7 @@ __all__ = [
     "CandidateLower",
     "CandidateRaise",
     "Gallery",
+    "GalleryCache",
     "HttpOracle",
     "LeaveTop",
     "ListOracle",
@@ -87,6 +89,7 @@ _PUBLIC = {
     "attacks.summary": ("AttackSummary",),
     "attacks.transfer": ("choose", "on_unseen", "transfer"),
     "audit": ("AuditOptions", "AuditResult", "audit"),
+    "cache": ("GalleryCache",),
     "data": ("load",),
     "errors": ("RankproofError",),
     "evaluation": ("accuracy", "robustness_score"),

@@ -9,12 +9,14 @@ from typing import cast, get_args
 import torch
 from torch import Tensor, nn
 
+from rankproof.cache import Entry, GalleryCache
 from rankproof.data import Dataset, load
 from rankproof.data.image_list import SplitBy, resized_note
 from rankproof.data.load import DIGITS, GROCERIES
 from rankproof.errors import RankproofError
 from rankproof.io import JsonObject
 from rankproof.models import GreyToColour, Preprocess, Source, open_encoder
+from rankproof.models.open import USER_CODE
 from rankproof.models.source import COLOUR
 from rankproof.models.statistics import ReverseChannels, statistics_note, with_statistics
 from rankproof.ranking import Gallery, Ranker
@@ -43,34 +45,59 @@ class LoadedTask:
         ranker: the same with its distance and all that happens to images before it.
         dataset: the images.
         notes: what happens to the images on their way to the encoder.
+        cache: where embeddings are kept between commands; None keeps nothing.
     """
 
     source: Source
     ranker: Ranker
     dataset: Dataset
     notes: tuple[str, ...]
+    cache: GalleryCache | None = None
 
     def embedded(self, stage: Stage = no_display) -> "RetrievalSystem":
         """The task with its gallery."""
-        with stage("examining the encoder") as tell:
-            self.ranker.begin(self.dataset.images, progress=tell)
-        with stage("embedding the gallery") as tell:
-            gallery = Gallery.build(self.ranker, self.dataset.images, self.dataset.labels, tell)
         return RetrievalSystem(
-            gallery=gallery,
+            gallery=self._gallery(stage),
             dataset=self.dataset,
             record=self.source.record,
             notes=self.notes,
             queries=self._embedded_queries(stage),
         )
 
+    def _gallery(self, stage: Stage) -> Gallery:
+        """The gallery, embedded unless its embeddings are kept."""
+        images, labels = self.dataset.images, self.dataset.labels
+        entry = self.entry(self.dataset, stage)
+        if entry is not None and (z := entry.read()) is not None:
+            return Gallery(self.ranker, z, labels, images)
+        with stage("examining the encoder") as tell:
+            self.ranker.begin(images, progress=tell)
+        with stage("embedding the gallery") as tell:
+            gallery = Gallery.build(self.ranker, images, labels, tell)
+        if entry is not None:
+            entry.write(gallery.embeddings)
+        return gallery
+
+    def entry(self, dataset: Dataset, stage: Stage = no_display) -> Entry | None:
+        """Where the embeddings of some images are kept; None if nothing is kept."""
+        if self.cache is None:
+            return None
+        with stage("looking for kept embeddings"):
+            files = [Path(own[1])] if (own := USER_CODE.fullmatch(self.source.name)) else []
+            return self.cache.entry(self.ranker, dataset.images, data=dataset.name, files=files)
+
     def _embedded_queries(self, stage: Stage) -> SeparateQueries | None:
         """The queries that the data set has beside its gallery, if any."""
         queries = self.dataset.queries
         if queries is None:
             return None
-        with stage("embedding the queries") as tell:
-            z = self.ranker.embed_all(queries.images, tell)
+        entry = self.entry(queries, stage)
+        z = None if entry is None else entry.read()
+        if z is None:
+            with stage("embedding the queries") as tell:
+                z = self.ranker.embed_all(queries.images, tell)
+            if entry is not None:
+                entry.write(z)
         return SeparateQueries(
             embeddings=z,
             labels=queries.require_labels(),
@@ -128,6 +155,7 @@ class SystemOptions:
         weights: a file of weights for the network that the model names.
         mean, std: per channel, in place of those of the model's record; None keeps these.
         bgr: whether the encoder takes colours in the order blue, green, red.
+        cache: where embeddings are kept between commands; None keeps nothing.
     """
 
     device: str = "auto"
@@ -142,6 +170,7 @@ class SystemOptions:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     bgr: bool = False
+    cache: GalleryCache | None = None
 
 
 DEFAULTS = SystemOptions()
@@ -185,6 +214,7 @@ def load_task(
             split_by=as_split_by(options.split_by),
             root=options.root,
             progress=tell,
+            kept=None if options.cache is None else options.cache.pixels,
         )
     stretched = _stretched(source, native, dataset)
     if native is not None:
@@ -204,7 +234,7 @@ def load_task(
         chunk=options.embed_batch or _chunk(tuple(dataset.images.shape[1:]), form),
         draws=options.draws,
     )
-    return LoadedTask(source=source, ranker=ranker, dataset=dataset, notes=notes)
+    return LoadedTask(source=source, ranker=ranker, dataset=dataset, notes=notes, cache=options.cache)
 
 
 def find_device(word: str) -> str:

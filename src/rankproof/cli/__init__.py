@@ -9,6 +9,7 @@ from typer.core import TyperCommand, TyperGroup
 from rankproof.cli.attack import attack
 from rankproof.cli.attack_service import attack_service
 from rankproof.cli.audit import audit
+from rankproof.cli.cache import cache
 from rankproof.cli.data import data
 from rankproof.cli.evaluate import evaluate
 from rankproof.cli.options import RegistryCommand, expanded
@@ -30,6 +31,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     reproduce,
     data,
     zoo,
+    cache,
     serve,
     keys,
 )

@@ -137,6 +137,14 @@ Device = Annotated[
         help="Where to compute; auto uses a GPU if there is one.",
     ),
 ]
+NoCache = Annotated[
+    bool,
+    typer.Option(
+        "--no-cache",
+        metavar="",
+        help="Embed the gallery again, and keep nothing on disk; see `rankproof cache`.",
+    ),
+]
 
 Weights = Annotated[
     Path | None,
@@ -237,9 +245,11 @@ class SystemArguments:
     mean: Mean = None
     std: Std = None
     bgr: Bgr = False
+    no_cache: NoCache = False
 
     def open(self, stage: "Stage" = progress) -> "LoadedTask":
         """Load the model and the test split."""
+        from rankproof.cache import GalleryCache
         from rankproof.models.statistics import parse_statistic
         from rankproof.system import SystemOptions, load_task, preprocess_of
 
@@ -258,6 +268,7 @@ class SystemArguments:
             mean=parse_statistic("mean", self.mean),
             std=parse_statistic("std", self.std),
             bgr=self.bgr,
+            cache=None if self.no_cache else GalleryCache(log=say),
         )
         return load_task(self.model, self.data, options, stage=stage)
 

@@ -37,8 +37,8 @@ def train(
         typer.Option(
             metavar="NAME",
             help="The encoder: c2f1, lenet or resnet18-28 for 28x28 grey images, digits for 8x8, resnet18, "
-            "resnet50, mobilenet_v2 or efficientnet-lite0 to 4 for colour. Default: digits, c2f1 or resnet18, as "
-            "the images need.",
+            "resnet50, mobilenet_v2 or efficientnet-lite0 to 4 for colour. Default: digits, c2f1 or "
+            "resnet18, as the images need.",
             show_default=False,
         ),
     ] = None,

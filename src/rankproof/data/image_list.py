@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,6 +20,19 @@ QUERY = "query"
 MIN_CLASSES_TO_SPLIT = 20  # from here on "auto" splits by class
 COMMON_SIZE = (128, 128)
 MAX_MEMORY = 16 * 2**30
+
+
+@runtime_checkable
+class KeptPixels(Protocol):
+    """Where decoded pixels are kept between commands: the digest of a file is cheap, decoding it is not."""
+
+    def read(self, content: str) -> torch.Tensor | None:
+        """The (n, c, h, w) 8-bit pixels of some content, if they are kept."""
+        ...
+
+    def write(self, content: str, pixels: torch.Tensor, name: str) -> None:
+        """Keep the pixels of some content of the data set `name`."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +81,7 @@ def read_split(
     size: tuple[int, int] | None,
     split_by: SplitBy,
     progress: ProgressCallback,
+    kept: KeptPixels | None = None,
 ) -> Dataset:
     """Read the images of one split.
 
@@ -77,6 +91,7 @@ def read_split(
         size: (height, width) all images are resized to; None as for `common_form`.
         split_by: how images without a given split are divided; see `select_split`.
         progress: called with the number of images read and of all images of the split.
+        kept: where decoded pixels are kept.
     """
     if None not in (keys := {image.key for image in listed.images}):
         require_two_classes(sorted(map(str, keys)), listed.name)
@@ -84,7 +99,7 @@ def read_split(
     _require_ranking(selected, f"{listed.name}, {split} split")
     form, resized = common_form(listed, size)
     queries = [image for image in listed.images if image.given == QUERY] if split == "test" else []
-    read = _Read(listed, form, len(selected) + len(queries), progress)
+    read = _Read(listed, form, len(selected) + len(queries), progress, kept)
     note = "; ".join((_summary(listed, selected, split, form), rule, *resized, *listed.remarks))
     dataset = read.dataset(selected, split, note)
     return replace(dataset, queries=read.dataset(queries, QUERY, note)) if queries else dataset
@@ -199,6 +214,7 @@ class _Read:
     form: Form
     total: int
     progress: ProgressCallback
+    kept: KeptPixels | None
 
     def dataset(self, selected: Sequence[ListedImage], split: str, note: str) -> Dataset:
         """Images of a list as a `Dataset`."""
@@ -225,8 +241,22 @@ class _Read:
                 f"{self.listed.name}: {len(selected)} images of {form.height}x{form.width} do not fit into "
                 f"{MAX_MEMORY // 2**30} GiB; give a smaller size"
             )
-        pixels = np.empty(shape, np.uint8)
+        if self.kept is not None:
+            raws = (self.listed.read(image.file) for image in selected)
+            found = self.kept.read(self._content([sha256(raw).hexdigest() for raw in raws]))
+            if found is not None:
+                return found
+        pixels, digests = np.empty(shape, np.uint8), []
         for position, image in enumerate(selected):
-            pixels[position] = decode(self.listed.read(image.file), image.file, form)
+            raw = self.listed.read(image.file)
+            digests.append(sha256(raw).hexdigest())  # of what is decoded, should the file change meanwhile
+            pixels[position] = decode(raw, image.file, form)
             self.progress(done + position + 1, self.total)
-        return torch.from_numpy(pixels)
+        decoded = torch.from_numpy(pixels)
+        if self.kept is not None:
+            self.kept.write(self._content(digests), decoded, self.listed.name)
+        return decoded
+
+    def _content(self, digests: list[str]) -> str:
+        """A digest of the files that are decoded, and of the form that they are decoded to."""
+        return sha256(f"{self.form} {digests}".encode()).hexdigest()

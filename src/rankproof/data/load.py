@@ -17,6 +17,7 @@ from rankproof.data.idx import is_idx, load_idx
 from rankproof.data.image_list import (
     SPLITS,
     ImageList,
+    KeptPixels,
     SplitBy,
     read_split,
     require_two_classes,
@@ -42,6 +43,7 @@ def load(
     split_by: SplitBy = "auto",
     root: Path | None = None,
     progress: ProgressCallback = no_progress,
+    kept: KeptPixels | None = None,
 ) -> Dataset:
     """Load one split of a data set; its note says what was found and how it was split.
 
@@ -57,6 +59,7 @@ def load(
             splits).
         root: folder that contains data sets by name.
         progress: called with (done, total) while images are decoded.
+        kept: where decoded pixels are kept, such as `GalleryCache().pixels`; None keeps nothing.
     Returns:
         the split, with labels that mean the same class in both splits.
     Raises:
@@ -72,8 +75,10 @@ def load(
     if place is not None and not is_idx(place):
         if place.is_file() or (place / TABLE).is_file():
             with open_archive(place) as listed:
-                return read_split(listed, split, size=wanted, split_by=split_by, progress=progress)
-        return read_split(_list_images(place), split, size=wanted, split_by=split_by, progress=progress)
+                return read_split(listed, split, size=wanted, split_by=split_by, progress=progress, kept=kept)
+        return read_split(
+            _list_images(place), split, size=wanted, split_by=split_by, progress=progress, kept=kept
+        )
     if split_by != "auto":
         raise RankproofError(f"{path}: comes with its own split; leave --divide at auto")
     dataset = _load_digits(split) if place is None else load_idx(place, split)

@@ -1,6 +1,7 @@
 """Encoders as programs in one file: torch.export and TorchScript. Opening such a file can run code."""
 
 import warnings
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,16 @@ class Program(nn.Module):
 
     Args:
         program: the module made from the file.
+        sha256: of the file.
     """
 
-    def __init__(self, program: nn.Module) -> None:
+    def __init__(self, program: nn.Module, sha256: str) -> None:
         super().__init__()
-        self.program = program
+        self.program, self.sha256 = program, sha256
+
+    def __rankproof_state__(self) -> list[object]:
+        """What embeddings depend on: the file, and weights that were changed since it was opened."""
+        return [self.sha256, list(self.program.named_parameters()), list(self.program.named_buffers())]
 
     def train(self, mode: bool = True) -> "Program":
         """Set the mode of this module only; an exported program raises when its mode is set."""
@@ -53,9 +59,11 @@ def load_program(name: str, file: Path, trust: bool) -> Source:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # meant for the author of the program
+            digest = sha256(file.read_bytes()).hexdigest()
             if file.suffix == EXPORTED:
-                return _exported(name, torch.export.load(str(file)))
-            return describe(Program(torch.jit.load(str(file), map_location="cpu").eval()), name, {})
+                return _exported(name, torch.export.load(str(file)), digest)
+            program = torch.jit.load(str(file), map_location="cpu").eval()
+            return describe(Program(program, digest), name, {})
     except RankproofError:
         raise
     except Exception as error:  # a damaged file, another version, plain weights
@@ -65,7 +73,7 @@ def load_program(name: str, file: Path, trust: bool) -> Source:
         ) from None
 
 
-def _exported(name: str, program: Any) -> Source:
+def _exported(name: str, program: Any, digest: str) -> Source:
     """A program of torch.export, with the shape of the images it was exported for."""
     user_inputs = program.graph_signature.user_inputs
     inputs = [node.meta["val"] for node in program.graph.nodes if node.name in user_inputs]
@@ -78,4 +86,4 @@ def _exported(name: str, program: Any) -> Source:
             f'dynamic_shapes=({{0: torch.export.Dim("batch")}},)'
         )
     fixed = all(isinstance(side, int) for side in form)
-    return describe(Program(program.module()), name, {"input": form if fixed else None})
+    return describe(Program(program.module(), digest), name, {"input": form if fixed else None})

@@ -136,18 +136,34 @@ class Ranker:
             f"untouched images under new random numbers",
         )
 
-    def begin(self, images: Tensor, seed: int = 0, progress: ProgressCallback = no_progress) -> Examination:
+    @property
+    def embedded_from(self) -> tuple[object, ...]:
+        """All that an embedding depends on beside its image, for whoever keeps embeddings."""
+        asked = (self.chunk, self._draws, self.dtype, self.device.type)
+        return (self.encoder, self.preprocess, self._mean, self._std, self.distance, *asked)
+
+    def begin(
+        self,
+        images: Tensor,
+        seed: int = 0,
+        progress: ProgressCallback = no_progress,
+        known: Examination | None = None,
+    ) -> Examination:
         """Examine the encoder unless it was, and start its random numbers from a seed.
 
         Args:
             images: (n, c, h, w) floats in [0, 1], or 8-bit values; the encoder is examined on a few of them.
             progress: called with steps done and steps in all.
+            known: what an examination of the same encoder on the same images found.
         Raises:
             RankproofError: an embedding depends on the other images of its batch, or is none.
         """
         if self.examination is None:
+            if known is not None:
+                self._weights = getattr(torch, known.dtype)
             sample = self.as_input(sample_of(images))
-            self.examination = self._with_graph(self._examined(sample.clone(), progress), sample)
+            found = known or self._examined(sample.clone(), progress)
+            self.examination = self._with_graph(replace(found, graph=None, folded=0), sample)
         self._rng.begin(seed)
         return self.examination
 
@@ -182,6 +198,11 @@ class Ranker:
             return found
         self._graph = graph
         return replace(found, folded=graph.folded, graph=difference)
+
+    def forget(self) -> None:
+        """Examine the encoder again when it is needed next."""
+        self.examination, self._graph = None, None
+        self._weights = next(iter(_types_of(self.encoder)), torch.float32)
 
     def _examined(self, images: Tensor, progress: ProgressCallback) -> Examination:
         """The examination of the encoder on a few images, which may be overwritten."""
