@@ -123,6 +123,7 @@ class SystemOptions:
         preprocess: what is done to images before the encoder, as part of what is attacked.
         draws: passes of which an embedding is the mean; None is 8 for a random encoder, else 1.
         embed_batch: images in one pass; None is as many as suit their size.
+        output: of an ONNX file, the tensor that is the embedding; see `open_encoder`.
     """
 
     device: str = "auto"
@@ -133,6 +134,7 @@ class SystemOptions:
     preprocess: Preprocess | None = None
     draws: int | None = None
     embed_batch: int | None = None
+    output: str | None = None
 
 
 DEFAULTS = SystemOptions()
@@ -158,7 +160,7 @@ def load_task(
     """
     size, preprocess = options.size, options.preprocess
     place = find_device(options.device)
-    source = open_encoder(model, trust=options.trust, device=place)
+    source = open_encoder(model, trust=options.trust, output=options.output, device=place)
     try:
         distance = distance_by_name(source.distance)
     except ValueError as error:
@@ -178,6 +180,7 @@ def load_task(
     if native is not None:
         dataset = replace(dataset, note=dataset.note.replace(" as asked", f", the size of {model}"))
     chain, notes, form = _chain(dataset, source, preprocess)
+    notes = (*notes, *source.notes)
     if dataset.queries is not None:
         notes = (*notes, QUERIES_ATTACKED)
     dataset = replace(dataset, note="; ".join((dataset.note, *notes)))

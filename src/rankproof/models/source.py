@@ -30,6 +30,7 @@ class Source:
             pixels.
         input: channels, height and width of its images; None where any size works, or it is unknown.
         record: what is known about it, with the keys of model.json.
+        plain_note: what a reader should know where no mean and std are given.
     """
 
     encoder: nn.Module
@@ -39,6 +40,12 @@ class Source:
     std: tuple[float, ...] | None = None
     input: tuple[int, int, int] | None = None
     record: JsonObject = field(default_factory=dict)
+    plain_note: str | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of a figure should know of the encoder's input."""
+        return (self.plain_note,) if self.plain_note and self.mean is None and self.std is None else ()
 
     @property
     def channels(self) -> int | None:
@@ -113,9 +120,11 @@ def _is_number(entry: object) -> bool:
     return isinstance(entry, int | float) and not isinstance(entry, bool)
 
 
-def optional_library(module: str) -> Any:
-    """A module of a library that is installed as the optional extra of the same name.
+def optional_library(module: str, extra: str | None = None) -> Any:
+    """A module of a library that is installed as an optional extra.
 
+    Args:
+        extra: its name; None is the name of the library.
     Raises:
         RankproofError: it cannot be imported, for whatever reason; the message says what to install.
     """
@@ -125,7 +134,7 @@ def optional_library(module: str) -> Any:
         library = module.partition(".")[0]
         raise RankproofError(
             f"{library} cannot be used here ({reason(error)}); install one that matches your torch: "
-            f"pip install 'rankproof[{library}]'"
+            f"pip install 'rankproof[{extra or library}]'"
         ) from None
 
 

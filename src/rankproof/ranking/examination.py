@@ -54,6 +54,8 @@ class Examination:
         gradient: whether the gradient of an embedding "reaches" the pixels, is "zero", or there is "none".
         dtype: floating type of its weights, in which it is given pixels.
         dimensions: of an embedding.
+        implementation: what an encoder says of how it is computed, in its attribute of that name, such as how
+            far a converted network agrees with its original; None where it says nothing.
     """
 
     kind: Kind = "function"
@@ -70,6 +72,7 @@ class Examination:
     gradient: Gradient = "reaches"
     dtype: str = "float32"
     dimensions: int = 0
+    implementation: str | None = None
 
     @property
     def largest(self) -> float:
@@ -114,6 +117,8 @@ class Examination:
             yield "its gradient is zero at every pixel"
         if self.gradient == "none":
             yield "no gradient reaches the pixels"
+        if self.implementation:
+            yield self.implementation
 
 
 UNIT = "of the median distance"

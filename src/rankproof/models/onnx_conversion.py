@@ -1,0 +1,144 @@
+"""ONNX models as torch modules, by onnx2torch, so that gradients flow through them."""
+
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from importlib import import_module
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from rankproof.errors import RankproofError
+from rankproof.models.onnx_file import EXTRA
+from rankproof.models.onnx_graph import EmbeddingGraph, constants_of
+from rankproof.models.source import optional_library, reason
+
+INSTALL = "pip install --no-deps onnx2torch"
+STAND_IN = ("torchvision", "torchvision.ops")
+NEWEST = 17  # opset that the library knows all of
+UNKNOWN = re.compile(r"Converter is not implemented .*operation_type='(\w+)'")
+REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
+
+
+class CannotConvertError(RankproofError):
+    """A model that cannot be converted; the message says why, in a few words."""
+
+
+def converted(graph: EmbeddingGraph) -> nn.Module:
+    """The model as a torch module, which returns the one output or all outputs of the node that has it.
+
+    It is meant to compute the same, and whoever uses it must compare it with the original: the library passes
+    over some attributes, and of an operation newer than it knows the older meaning is taken.
+
+    Raises:
+        CannotConvertError: the library is missing, or does not know an operation.
+    """
+    convert = _library()
+    failure = ""
+    for prepare in (_inlined, _as_older):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # meant for the author of the library
+                # Copied, since its weights lie in memory that must not be written.
+                return deepcopy(convert(prepare(graph.model))).eval()
+        except Exception as error:  # what it does not know: it raises anything
+            failure = reason(error)
+    unknown = UNKNOWN.search(failure)
+    raise CannotConvertError(f"onnx2torch cannot convert {unknown[1] if unknown else f'it, {failure}'}")
+
+
+def _library() -> Callable[[Any], nn.Module]:
+    """`onnx2torch.convert`."""
+    try:
+        with _torchvision_importable():
+            convert: Callable[[Any], nn.Module] = import_module("onnx2torch").convert
+    except Exception as error:  # missing, or of another version than the other libraries
+        raise CannotConvertError(f"onnx2torch cannot be used, {reason(error)}; {INSTALL}") from None
+    return convert
+
+
+@contextmanager
+def _torchvision_importable() -> Iterator[None]:
+    """Let `import torchvision.ops` succeed inside of the block, without effect outside.
+
+    The library imports it for two layers of detectors, which no encoder has. Where the real one is missing or
+    broken, an empty module stands in for it.
+    """
+    if "onnx2torch" in sys.modules or _imports("torchvision.ops"):
+        yield
+        return
+    package, operations = (ModuleType(name) for name in STAND_IN)
+    for module in (package, operations):
+        module.__spec__ = ModuleSpec(module.__name__, None)
+    vars(package).update(ops=operations, __path__=[])
+    vars(operations)["roi_align"] = _roi_align
+    before = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == STAND_IN[0]}
+    for name in before:  # what a broken one has left behind
+        del sys.modules[name]
+    sys.modules.update(zip(STAND_IN, (package, operations), strict=True))
+    try:
+        yield
+    finally:
+        for name in STAND_IN:
+            sys.modules.pop(name, None)
+        sys.modules.update(before)
+
+
+def _imports(name: str) -> bool:
+    try:
+        import_module(name)
+    except Exception:  # one that was built for another torch may raise anything
+        return False
+    return True
+
+
+def _roi_align(*given: object, **options: object) -> None:
+    raise NotImplementedError("RoiAlign needs torchvision")
+
+
+def _inlined(model: Any) -> Any:
+    """A model without functions of its own."""
+    if not model.functions:
+        return model
+    return optional_library("onnx.inliner", EXTRA).inline_local_functions(model)
+
+
+def _as_older(model: Any) -> Any:
+    """A model by operations of an older opset, as far as they mean the same."""
+    older = type(model)()
+    older.CopyFrom(_inlined(model))
+    unknown = _unknown_operations(older)
+    if unknown:  # many are defined by others
+        inliner = optional_library("onnx.inliner", EXTRA)
+        older = inliner.inline_selected_functions(older, unknown, inline_schema_functions=True)
+    constants = constants_of(older.graph)
+    for node in older.graph.node:
+        if node.op_type.removeprefix("Reduce") in REDUCTIONS and len(node.input) == 2:
+            _axes_as_attribute(node, constants)
+    for opset in older.opset_import:
+        if opset.domain == "":
+            opset.version = min(opset.version, NEWEST)
+    return older
+
+
+def _unknown_operations(model: Any) -> list[tuple[str, str]]:
+    """Domains and names of operations that the library converts in no version."""
+    registry = import_module("onnx2torch.node_converters.registry")
+    known = {(each.domain, each.operation_type) for each in registry._CONVERTER_REGISTRY}
+    used = {(node.domain, node.op_type) for node in model.graph.node}
+    return sorted(used - known)
+
+
+def _axes_as_attribute(node: Any, constants: dict[str, Any]) -> None:
+    """Axes of a reduction as an attribute, where they were before opset 18."""
+    axes = optional_library("onnx.numpy_helper", EXTRA).to_array(constants[node.input[1]])
+    del node.input[1:]
+    kept = [each for each in node.attribute if each.name != "noop_with_empty_axes"]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+    node.attribute.append(optional_library("onnx.helper", EXTRA).make_attribute("axes", axes.tolist()))
