@@ -6,6 +6,7 @@ onnxruntime and has no gradient, which is enough for a black box.
 """
 
 import hashlib
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,7 +30,9 @@ COARSE = 4  # the same in half precision, whose units are large already
 HALF = (torch.float16, torch.bfloat16)
 TF32 = 2.0**-10  # unit in the last place of the products of single precision on a GPU
 MOST_KNOWN = 32  # embeddings of which the median distance is taken
-ALIKE = 0.02  # median distance of unlike images, in lengths, of a network that hardly tells them apart
+ALIKE = 0.1  # median distance of images, in lengths, of a network that hardly tells them apart
+NOISE = re.compile(r"^\w+: \[ONNXRuntimeError\] : \d+ : \w+ : |/onnxruntime_src\S+ |onnxruntime::.*\) ")
+SAID = 400  # characters of its own words in a message
 SILENT = 4  # severity of onnxruntime's log: what matters comes as an exception
 
 PLAIN = (
@@ -63,8 +66,8 @@ class Runtime:
                 graph.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # the library has no common class of its errors
-            raise RankproofError(f"{name}: onnxruntime cannot run it ({reason(error)})") from None
-        self._input, self._output = graph.input, graph.output
+            raise RankproofError(f"{name}: onnxruntime cannot run it ({_said(error)})") from None
+        self._name, self._input, self._output = name, graph.input, graph.output
 
     def __deepcopy__(self, memo: object) -> "Runtime":
         return self
@@ -72,8 +75,18 @@ class Runtime:
     def __call__(self, pixels: Tensor) -> Tensor:
         """The output for pixels in the form that the graph takes."""
         values = pixels.detach().cpu().contiguous().numpy()
-        (z,) = self._session.run([self._output], {self._input: values})
+        try:
+            (z,) = self._session.run([self._output], {self._input: values})
+        except Exception as error:  # the library has no common class of its errors
+            raise RankproofError(
+                f"{self._name}: onnxruntime fails on pixels of {tuple(values.shape)} ({_said(error)}); are "
+                f"they of the size that the file was made for?"
+            ) from None
         return torch.from_numpy(z).to(pixels.device)
+
+
+def _said(error: Exception) -> str:
+    return NOISE.sub("", reason(error)[:SAID])
 
 
 class OnnxEncoder(nn.Module):
@@ -259,14 +272,12 @@ class _Comparison:
     def add(self, z: Tensor, images: Tensor) -> None:
         """Take note of what onnxruntime gives for images, by which differences are measured."""
         self._known = torch.cat([self._known.to(z), z])[:MOST_KNOWN] if len(self._known) else z
-        plain = float(images.min()) >= 0 and float(images.max()) <= 1
-        if plain and len(self._known) >= COMPARED:
-            median = _median(nn.functional.normalize(self._known.double(), dim=1))
-            if median < ALIKE:
-                self.alike = (
-                    f"its embeddings of all images are nearly alike (median distance {median:.0e} of their "
-                    f"length): does it want pixels in [0, 1], as it gets them?"
-                )
+        if len(self._known) >= COMPARED and (median := _median(_directions(self._known.double()))) < ALIKE:
+            low, high = float(images.min()), float(images.max())
+            self.alike = (
+                f"its embeddings of different images are nearly alike (median distance {median:.1g} of their "
+                f"length), and pixels reach it from {low:.2g} to {high:.2g}: does it want another range?"
+            )
 
     def differ(self, z: Tensor, expected: Tensor) -> bool:
         """Whether embeddings (n, d) differ from those of onnxruntime by more than rounding."""

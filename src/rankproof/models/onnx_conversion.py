@@ -15,13 +15,15 @@ from torch import nn
 
 from rankproof.errors import RankproofError
 from rankproof.models.onnx_file import EXTRA
-from rankproof.models.onnx_graph import EmbeddingGraph, constants_of
+from rankproof.models.onnx_graph import EmbeddingGraph, Shape, attribute, constants_of, shape_of, shapes_of
 from rankproof.models.source import optional_library, reason
 
 INSTALL = "pip install --no-deps onnx2torch"
 STAND_IN = ("torchvision", "torchvision.ops")
 NEWEST = 17  # opset that the library knows all of
 UNKNOWN = re.compile(r"Converter is not implemented .*operation_type='(\w+)'")
+DEPTH = 3  # of operations defined by others that are defined by others
+SAME = (b"SAME_UPPER", b"SAME_LOWER")
 REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
 
 
@@ -111,19 +113,36 @@ def _inlined(model: Any) -> Any:
 def _as_older(model: Any) -> Any:
     """A model by operations of an older opset, as far as they mean the same."""
     older = type(model)()
-    older.CopyFrom(_inlined(model))
-    unknown = _unknown_operations(older)
-    if unknown:  # many are defined by others
-        inliner = optional_library("onnx.inliner", EXTRA)
-        older = inliner.inline_selected_functions(older, unknown, inline_schema_functions=True)
-    constants = constants_of(older.graph)
+    older.CopyFrom(_spelled_out(_inlined(model)))
+    constants, shapes = constants_of(older.graph), shapes_of(older)
+    shapes |= {each.name: shape_of(each) for each in older.graph.input}
     for node in older.graph.node:
         if node.op_type.removeprefix("Reduce") in REDUCTIONS and len(node.input) == 2:
             _axes_as_attribute(node, constants)
+        if attribute(node, "auto_pad") in SAME:
+            _pads_as_numbers(node, constants, shapes)
     for opset in older.opset_import:
         if opset.domain == "":
             opset.version = min(opset.version, NEWEST)
     return older
+
+
+def _spelled_out(model: Any) -> Any:
+    """A model in which operations that the library does not know are those they are defined by, if any."""
+    inference, inliner = (optional_library(f"onnx.{each}", EXTRA) for each in ("shape_inference", "inliner"))
+    make_info = optional_library("onnx.helper", EXTRA).make_tensor_value_info
+    for _ in range(DEPTH):
+        if not (unknown := _unknown_operations(model)):
+            break
+        model = inference.infer_shapes(model)  # definitions depend on the types of what goes in
+        named = {each.name for each in model.graph.value_info}
+        model.graph.value_info.extend(
+            make_info(each.name, each.data_type, each.dims)
+            for each in model.graph.initializer
+            if each.name not in named
+        )
+        model = inliner.inline_selected_functions(model, unknown, inline_schema_functions=True)
+    return model
 
 
 def _unknown_operations(model: Any) -> list[tuple[str, str]]:
@@ -142,3 +161,27 @@ def _axes_as_attribute(node: Any, constants: dict[str, Any]) -> None:
     del node.attribute[:]
     node.attribute.extend(kept)
     node.attribute.append(optional_library("onnx.helper", EXTRA).make_attribute("axes", axes.tolist()))
+
+
+def _pads_as_numbers(node: Any, constants: dict[str, Any], shapes: dict[str, Shape | None]) -> None:
+    """The padding of a convolution or pooling in numbers, where its input has a known height and width."""
+    sides = (shapes.get(node.input[0]) or ())[2:]
+    kernel = attribute(node, "kernel_shape") or constants[node.input[1]].dims[2:]
+    ones = [1] * len(sides)
+    if len(sides) != len(kernel):
+        return  # stays as it is, which the library refuses
+    strides, dilations = attribute(node, "strides") or ones, attribute(node, "dilations") or ones
+    missing = [
+        max(0, (-(-side // stride) - 1) * stride + (size - 1) * dilation + 1 - side)
+        for side, stride, size, dilation in zip(sides, strides, kernel, dilations, strict=True)
+        if isinstance(side, int)
+    ]
+    if len(missing) < len(kernel):
+        return
+    upper = attribute(node, "auto_pad") == SAME[0]
+    smaller, larger = [each // 2 for each in missing], [each - each // 2 for each in missing]
+    kept = [each for each in node.attribute if each.name not in ("auto_pad", "pads")]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+    pads = smaller + larger if upper else larger + smaller
+    node.attribute.append(optional_library("onnx.helper", EXTRA).make_attribute("pads", pads))

@@ -32,6 +32,7 @@ def read_onnx(name: str, file: Path) -> Any:
         raise RankproofError(f"{name}: is damaged, or no ONNX file; export or download it again") from None
     if not model.graph.node:
         raise RankproofError(f"{name}: holds no network; export or download it again")
+    model.ClearField("training_info")
     _read_external(name, file.parent, model)
     return model
 
@@ -41,13 +42,13 @@ def tensors_of(graph: Any) -> Iterator[Any]:
     yield from getattr(graph, "initializer", ())
     for sparse in getattr(graph, "sparse_initializer", ()):
         yield from (sparse.values, sparse.indices)
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors)
-            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
-                yield from (sparse.values, sparse.indices)
-            for inner in (attribute.g, *attribute.graphs):
-                yield from tensors_of(inner)
+    defaults = getattr(graph, "attribute_proto", ())  # of a function's attributes
+    for attribute in (*defaults, *(each for node in graph.node for each in node.attribute)):
+        yield from (attribute.t, *attribute.tensors)
+        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            yield from (sparse.values, sparse.indices)
+        for inner in (attribute.g, *attribute.graphs):
+            yield from tensors_of(inner)
 
 
 def _read_external(name: str, folder: Path, model: Any) -> None:

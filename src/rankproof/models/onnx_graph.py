@@ -13,12 +13,14 @@ from rankproof.models.source import optional_library
 
 Shape = tuple[int | str | None, ...]  # whole numbers, names of what varies, None for what is unknown
 
-INPUT_TYPES = {  # numbers of onnx.TensorProto
+UINT8 = 2  # numbers of onnx.TensorProto
+INPUT_TYPES = {
     1: torch.float32,
-    2: torch.uint8,
+    UINT8: torch.uint8,
     10: torch.float16,
     11: torch.float64,
 }
+FREE_WEIGHTS = 4  # version of the format from which weights need not be inputs, too
 MOST_CHANNELS = 4  # of an image with channels last
 LISTED = 24  # names in a message
 FEW = 4  # of them that are no outputs, at least
@@ -65,18 +67,17 @@ def embedding_graph(name: str, model: Any, output: str | None) -> EmbeddingGraph
         RankproofError: there is no such output, several could be meant, or it wants more than one batch of
             images.
     """
-    shapes = _shapes_of(model)
+    shapes = shapes_of(model)
     chosen = _output_of(name, model, shapes, output)
     part = _cut(model, chosen)
-    given = {each.name for each in part.graph.initializer}
-    inputs = [each for each in part.graph.input if each.name not in given]
+    inputs = list(part.graph.input)
     if len(inputs) != 1:
-        listed = ", ".join(_written(each.name, _shape_of(each)) for each in inputs) or "none"
+        listed = ", ".join(_written(each.name, shape_of(each)) for each in inputs) or "none"
         raise RankproofError(
             f"{name}: must take one batch of images and nothing else, it takes: {listed}; export the image "
             f"encoder alone, or choose another tensor by --output"
         )
-    number, shape = inputs[0].type.tensor_type.elem_type, _shape_of(inputs[0])
+    number, shape = inputs[0].type.tensor_type.elem_type, shape_of(inputs[0])
     if number not in INPUT_TYPES or shape is None or len(shape) != 4:
         kind = optional_library("onnx", EXTRA).TensorProto.DataType.Name(number).lower()
         raise RankproofError(
@@ -93,7 +94,7 @@ def embedding_graph(name: str, model: Any, output: str | None) -> EmbeddingGraph
         channels_last=last,
         batch=batch,
         form=(sides[2], sides[0], sides[1]) if last else (sides[0], sides[1], sides[2]),
-        wants_bytes=number != 2 and _wants_bytes(part.graph, inputs[0].name),
+        wants_bytes=number != UINT8 and _wants_bytes(part.graph, inputs[0].name),
     )
 
 
@@ -116,18 +117,18 @@ def constants_of(graph: Any) -> dict[str, Any]:
     return constants
 
 
-def _shapes_of(model: Any) -> dict[str, Shape | None]:
+def shapes_of(model: Any) -> dict[str, Shape | None]:
     """Shapes of all tensors that nodes compute, by name and in order; None where one is unknown."""
     inferred = model
     with suppress(Exception):  # a graph that cannot be followed may still run
         inferred = optional_library("onnx.shape_inference", EXTRA).infer_shapes(model)
-    known = {each.name: _shape_of(each) for each in (*inferred.graph.value_info, *inferred.graph.output)}
+    known = {each.name: shape_of(each) for each in (*inferred.graph.value_info, *inferred.graph.output)}
     # A constant is no tensor that depends on images.
     names = (name for node in model.graph.node if node.op_type != "Constant" for name in node.output)
     return {name: known.get(name) for name in names if name}
 
 
-def _shape_of(value: Any) -> Shape | None:
+def shape_of(value: Any) -> Shape | None:
     """The shape of a tensor (onnx.ValueInfoProto); None where it is unknown."""
     tensor = value.type.tensor_type
     if not tensor.HasField("shape"):
@@ -194,7 +195,10 @@ def _cut(model: Any, output: str) -> Any:
     for kind in ("input", "initializer", "sparse_initializer", "output", "value_info", "node"):
         part.graph.ClearField(kind)
     part.graph.node.extend(reversed(nodes))
-    part.graph.input.extend(each for each in model.graph.input if each.name in needed)
+    weights = {each.name for each in model.graph.initializer}
+    weights |= {each.values.name for each in model.graph.sparse_initializer}
+    part.graph.input.extend(each for each in model.graph.input if each.name in needed - weights)
+    part.ir_version = max(part.ir_version, FREE_WEIGHTS)
     part.graph.initializer.extend(each for each in model.graph.initializer if each.name in needed)
     part.graph.sparse_initializer.extend(
         each for each in model.graph.sparse_initializer if each.values.name in needed
@@ -211,12 +215,12 @@ def _channels_last(graph: Any, name: str, sides: list[int | None]) -> bool:
     return any(
         node.op_type == "Transpose"
         and name in node.input
-        and tuple(_attribute(node, "perm") or ()) == CHANNELS_FIRST
+        and tuple(attribute(node, "perm") or ()) == CHANNELS_FIRST
         for node in graph.node
     )
 
 
-def _attribute(node: Any, name: str) -> Any:
+def attribute(node: Any, name: str) -> Any:
     """The value of an attribute of a node; None where it has none."""
     helper = optional_library("onnx.helper", EXTRA)
     return next((helper.get_attribute_value(each) for each in node.attribute if each.name == name), None)
@@ -227,7 +231,12 @@ def _wants_bytes(graph: Any, name: str) -> bool:
     constants = constants_of(graph)
     to_array: Callable[[Any], Any] = optional_library("onnx.numpy_helper", EXTRA).to_array
     for node in _steps(graph.node, name):
-        values = [abs(to_array(constants[each])).max(initial=0) for each in node.input if each in constants]
+        try:
+            values = [
+                abs(to_array(constants[each])).max(initial=0) for each in node.input if each in constants
+            ]
+        except (TypeError, ValueError):  # of texts, or damaged
+            return False
         if node.op_type in ("Sub", "Add", "Div") and values:
             return bool(values[0] > LARGE)
         if node.op_type == "Mul" and values:
