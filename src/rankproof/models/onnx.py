@@ -37,11 +37,11 @@ SILENT = 4  # severity of onnxruntime's log: what matters comes as an exception
 
 PLAIN = (
     "no mean and std: the network gets pixels in [0, 1], since an ONNX file does not say what it was made "
-    "for; normalise inside the file, or give its mean and std"
+    "for; give --mean and --std if it wants others"
 )
 WANTS_BYTES = (
     "no mean and std: the network gets pixels in [0, 1], but it begins with a normalisation of pixels in "
-    "0 .. 255; give it those by a mean of 0 and a std of 1/255 = 0.00392157"
+    "0 .. 255; it gets those by --mean 0 and --std 0.00392157, which is 1/255"
 )
 
 
@@ -135,7 +135,8 @@ class OnnxEncoder(nn.Module):
             within = f"within {found.share:.0e} of the median distance" if found.share else "exactly"
             said = f"onnxruntime and the converted network agree {within} on {found.images} images"
         if not self._whole:
-            said += f", by passes of {self._group} images, since larger ones fail or differ"
+            passes = "one image at a time" if self._group == 1 else f"{self._group} images at a time"
+            said += f", {passes}, since other batches fail or differ"
         return said if not found.alike else f"{said}; {found.alike}"
 
     def train(self, mode: bool = True) -> "OnnxEncoder":
@@ -215,6 +216,7 @@ class OnnxEncoder(nn.Module):
         expected = self._in_groups(self._run, pixels[rows])
         found = self._comparison
         found.add(expected, images)
+        found.eps = max(found.eps, TF32 if pixels.is_cuda else 0.0)
         if found.differ(self._in_groups(self._run, pixels[rows]), expected):
             self.network, self._obstacle = None, "it is random, so that nothing can check a conversion"
             return
@@ -238,7 +240,8 @@ class OnnxEncoder(nn.Module):
         except (torch.OutOfMemoryError, MemoryError):
             raise
         except Exception as error:  # a converted network may raise anything
-            self._obstacle = f"its conversion fails, {reason(error)}"
+            if self.network is not None:
+                self._obstacle = f"its conversion fails, {reason(error)}"
             return None
 
     def _disagreement(self, share: float) -> RankproofError:
@@ -257,7 +260,7 @@ class _Comparison:
     """
 
     def __init__(self, eps: float) -> None:
-        self._eps = eps
+        self.eps = eps
         self._known = torch.empty(0)
         self._sizes: set[int] = set()
         self.images = 0
@@ -292,7 +295,7 @@ class _Comparison:
             )
             length, median = float(known.norm(dim=1).max()), _median(known)
             difference = float((a - b).norm(dim=1).max())
-            units = (ROUNDING if self._eps < TF32 else COARSE) * self._eps * length
+            units = (ROUNDING if self.eps < TF32 else COARSE) * self.eps * length
             tolerated = tolerated and difference <= max(SHARE * median, units)
             largest = max(largest, difference / (median or length or 1.0))
         self.last = largest
@@ -306,7 +309,8 @@ class _Comparison:
 
 
 def _directions(z: Tensor) -> Tensor:
-    return nn.functional.normalize(z, dim=1)
+    """Embeddings in double precision, scaled to length 1."""
+    return nn.functional.normalize(z, dim=1, eps=torch.finfo(torch.float64).tiny)
 
 
 def _median(z: Tensor) -> float:

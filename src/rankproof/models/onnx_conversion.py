@@ -42,12 +42,16 @@ def converted(graph: EmbeddingGraph) -> nn.Module:
     """
     convert = _library()
     failure = ""
-    for prepare in (_inlined, _as_older):
+    for prepare in (_plain, _as_older):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # meant for the author of the library
                 # Copied, since its weights lie in memory that must not be written.
-                return deepcopy(convert(prepare(graph.model))).eval()
+                network = deepcopy(convert(prepare(graph.model))).eval()
+            for module in network.modules():  # whose form the library takes from shapes that may be unknown
+                if isinstance(module, nn.LayerNorm):
+                    module.normalized_shape = tuple(module.weight.shape)
+            return network
         except Exception as error:  # what it does not know: it raises anything
             failure = reason(error)
     unknown = UNKNOWN.search(failure)
@@ -103,17 +107,30 @@ def _roi_align(*given: object, **options: object) -> None:
     raise NotImplementedError("RoiAlign needs torchvision")
 
 
-def _inlined(model: Any) -> Any:
-    """A model without functions of its own."""
-    if not model.functions:
-        return model
-    return optional_library("onnx.inliner", EXTRA).inline_local_functions(model)
+def _plain(model: Any) -> Any:
+    """A copy of a model without functions of its own, and with all its constants as weights."""
+    plain = type(model)()
+    inliner = optional_library("onnx.inliner", EXTRA)
+    plain.CopyFrom(inliner.inline_local_functions(model) if model.functions else model)
+    weights = {each.name: each for each in plain.graph.initializer}
+    outputs = {each.name for each in plain.graph.output}
+    kept = []
+    for node in plain.graph.node:
+        value = weights.get(node.input[0]) if node.op_type == "Identity" else attribute(node, "value")
+        if node.op_type in ("Constant", "Identity") and value is not None and node.output[0] not in outputs:
+            weights[node.output[0]] = plain.graph.initializer.add()
+            weights[node.output[0]].CopyFrom(value)
+            weights[node.output[0]].name = node.output[0]
+        else:
+            kept.append(node)
+    del plain.graph.node[:]
+    plain.graph.node.extend(kept)
+    return plain
 
 
 def _as_older(model: Any) -> Any:
     """A model by operations of an older opset, as far as they mean the same."""
-    older = type(model)()
-    older.CopyFrom(_spelled_out(_inlined(model)))
+    older = _plain(_spelled_out(_plain(model)))  # what spells them out has constants of its own
     constants, shapes = constants_of(older.graph), shapes_of(older)
     shapes |= {each.name: shape_of(each) for each in older.graph.input}
     for node in older.graph.node:
@@ -146,11 +163,16 @@ def _spelled_out(model: Any) -> Any:
 
 
 def _unknown_operations(model: Any) -> list[tuple[str, str]]:
-    """Domains and names of operations that the library converts in no version."""
-    registry = import_module("onnx2torch.node_converters.registry")
-    known = {(each.domain, each.operation_type) for each in registry._CONVERTER_REGISTRY}
-    used = {(node.domain, node.op_type) for node in model.graph.node}
-    return sorted(used - known)
+    """Domains and names of operations that the library does not convert in the opset that it knows best."""
+    get_converter = import_module("onnx2torch.node_converters.registry").get_converter
+    opsets = {each.domain: min(each.version, NEWEST) for each in model.opset_import}
+    unknown = []
+    for domain, name in sorted({(node.domain, node.op_type) for node in model.graph.node}):
+        try:
+            get_converter(name, opsets.get(domain, 1), domain)
+        except NotImplementedError:
+            unknown.append((domain, name))
+    return unknown
 
 
 def _axes_as_attribute(node: Any, constants: dict[str, Any]) -> None:
