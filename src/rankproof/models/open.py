@@ -10,17 +10,24 @@ from rankproof.models.checkpoint import RECORD, ZOO, load_checkpoint
 from rankproof.models.definitions import DEFINITIONS
 from rankproof.models.huggingface import load_huggingface
 from rankproof.models.model_libraries import load_timm, load_torchvision
+from rankproof.models.onnx import load_onnx
 from rankproof.models.package_weights import WEIGHT_PACKAGES, load_from_package
 from rankproof.models.program import load_program
 from rankproof.models.source import SETTINGS, Source, describe
 from rankproof.models.user_code import call_user
 from rankproof.models.weights_file import open_weights
 
+ONNX = ".onnx"
 USER_CODE = re.compile(r"(.+\.py):(\w+)")
 
 
 def open_encoder(
-    name: str, *, weights: str | Path | None = None, trust: bool = False, device: str = "cpu"
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    output: str | None = None,
+    trust: bool = False,
+    device: str = "cpu",
 ) -> Source:
     """Open an encoder by name.
 
@@ -28,17 +35,20 @@ def open_encoder(
     - `efficientnet-lite0`, `-lite1`, `-lite2`: trained on ImageNet, from the extra `photos`
     - `hf:FOLDER_OR_NAME`, `timm:NAME`, `torchvision:NAME`: from the library of that name
     - `module.py:function`: a function in your own file, which returns the module
+    - `FILE.onnx`: a network in an ONNX file; it has a gradient where onnx2torch can convert it
     - `FILE.pt2` (torch.export), `FILE.pt` or `FILE.ts` (TorchScript): a program, only with `trust`
 
     Args:
         name: one of the forms above; with `weights` the network they belong to, such as "resnet18".
         weights: a file with a state dict, under torchvision's or timm's names.
         trust: allow files that can run code when they are opened.
+        output: of an ONNX file, the tensor that is the embedding; None is its only output, or the only one
+            that is (b, d).
         device: where the encoder is put.
     Raises:
         RankproofError: it cannot be opened; the message says what to do.
     """
-    source = _open(name, trust) if weights is None else open_weights(name, weights)
+    source = _open(name, trust, output) if weights is None else open_weights(name, weights)
     try:
         source.encoder.to(device)
     except (RuntimeError, AssertionError) as error:
@@ -46,8 +56,12 @@ def open_encoder(
     return source
 
 
-def _open(name: str, trust: bool) -> Source:
+def _open(name: str, trust: bool, output: str | None) -> Source:
     """The encoder, on the CPU."""
+    if name.endswith(ONNX) and not Path(name).is_dir():
+        return load_onnx(name, Path(name), output)
+    if output is not None:
+        raise RankproofError(f"{name}: --output names a tensor of an ONNX file, FILE{ONNX}; leave it out")
     if match := USER_CODE.fullmatch(name):
         return call_user(name, Path(match[1]), match[2])
     if name in WEIGHT_PACKAGES and not Path(name).is_dir():

@@ -33,6 +33,7 @@ class Source:
         preprocess: what its own processor does to an upload, from pixels in [0, 1] of any size to those that
             mean and std are for; None where there is no processor, or it is not known what it does.
         notes: what a reader of a figure should know of that, or of its weights, one line each.
+        plain_note: what a reader should know where no mean and std are given.
     """
 
     encoder: nn.Module
@@ -44,6 +45,7 @@ class Source:
     record: JsonObject = field(default_factory=dict)
     preprocess: nn.Module | None = None
     notes: tuple[str, ...] = ()
+    plain_note: str | None = None
 
     @property
     def channels(self) -> int | None:
@@ -118,9 +120,11 @@ def _is_number(entry: object) -> bool:
     return isinstance(entry, int | float) and not isinstance(entry, bool)
 
 
-def optional_library(module: str) -> Any:
-    """A module of a library that is installed as the optional extra of the same name.
+def optional_library(module: str, extra: str | None = None) -> Any:
+    """A module of a library that is installed as an optional extra.
 
+    Args:
+        extra: its name; None is the name of the library.
     Raises:
         RankproofError: it cannot be imported, for whatever reason; the message says what to install.
     """
@@ -130,7 +134,7 @@ def optional_library(module: str) -> Any:
         library = module.partition(".")[0]
         raise RankproofError(
             f"{library} cannot be used here ({reason(error)}); install one that matches your torch: "
-            f"pip install 'rankproof[{library}]'"
+            f"pip install 'rankproof[{extra or library}]'"
         ) from None
 
 

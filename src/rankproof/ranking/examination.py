@@ -59,6 +59,8 @@ class Examination:
         graph: largest difference between an embedding by the encoder and by its inference graph, on which
             attacks search; None where they search on the encoder itself.
         folded: batch norms that the inference graph does without.
+        implementation: what an encoder says of how it is computed, in its attribute of that name, such as how
+            far a converted network agrees with its original; None where it says nothing.
     """
 
     kind: Kind = "function"
@@ -77,6 +79,7 @@ class Examination:
     dimensions: int = 0
     graph: float | None = None
     folded: int = 0
+    implementation: str | None = None
 
     @property
     def largest(self) -> float:
@@ -124,6 +127,8 @@ class Examination:
         if self.graph is not None:
             norms = f" without its {self.folded} batch norms" if self.folded else ""
             yield f"searched on its inference graph{norms}, {self.graph:.0e} {UNIT} away"
+        if self.implementation:
+            yield self.implementation
 
 
 UNIT = "of the median distance"

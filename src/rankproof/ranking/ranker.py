@@ -37,6 +37,7 @@ PASS_VALUES = 2_500_000  # pixel values in one pass: more, and what a deep encod
 SINGLE = (torch.float32, torch.float64)  # precisions that pixels are kept in and embeddings compared in
 WEIGHTS = (*SINGLE, torch.float16, torch.bfloat16)  # floating types an encoder computes in
 MOST_MEAN, MOST_STD = 1.0, 10.0  # of pixels in [0, 1]; what is larger was meant for 0 .. 255
+CUT = "no_grad, inference_mode or detach inside?"
 SAID = 200  # characters of the encoder's own words in a message
 
 
@@ -237,6 +238,7 @@ class Ranker:
             changes_input=habits.changes_input,
             shares_output=habits.shares_output,
             changes_state=habits.changes_state,
+            implementation=_implementation(self.encoder),
         )
 
     def _habits(self, images: Tensor) -> Examination:
@@ -283,9 +285,9 @@ class Ranker:
         """
         if self.examination is not None and self.examination.gradient == "none":
             raise RankproofError(
-                f"{self.name}: no gradient flows through the encoder (no_grad, inference_mode or detach "
-                f"inside?), and a white box needs it; attack it as a black box: --goal oa --visible 50, in "
-                f"Python LocalOracle(gallery, visible=50)"
+                f"{self.name}: no gradient flows through the encoder "
+                f"({self.examination.implementation or CUT}), and a white box needs it; attack it as a black "
+                f"box: --goal oa --visible 50, in Python LocalOracle(gallery, visible=50)"
             )
 
     def embed(self, images: Tensor) -> Tensor:
@@ -452,6 +454,12 @@ def _types_of(encoder: nn.Module) -> list[torch.dtype]:
     """The floating types an encoder can compute in, in the order of its parameters and buffers."""
     values = chain(encoder.parameters(), encoder.buffers())
     return list(dict.fromkeys(value.dtype for value in values if value.dtype in WEIGHTS))
+
+
+def _implementation(encoder: nn.Module) -> str | None:
+    """What an encoder, or the first part of it that does, says of how it is computed."""
+    said = (getattr(module, "implementation", None) for module in encoder.modules())
+    return next((each for each in said if isinstance(each, str)), None)
 
 
 def _equal(buffer: Any, before: Tensor) -> bool:
