@@ -9,7 +9,7 @@ from typing import cast, get_args
 import torch
 from torch import Tensor, nn
 
-from rankproof.data import Dataset, load
+from rankproof.data import Dataset, load, load_queries
 from rankproof.data.image_list import SplitBy
 from rankproof.errors import RankproofError
 from rankproof.io import JsonObject
@@ -71,9 +71,9 @@ class LoadedTask:
             z = self.ranker.embed_all(queries.images, tell)
         return SeparateQueries(
             embeddings=z,
-            labels=queries.require_labels(),
+            labels=queries.labels,
             cameras=queries.cameras,
-            gallery_cameras=self.dataset.cameras,
+            gallery_cameras=None if queries.cameras is None else self.dataset.cameras,
         )
 
 
@@ -123,6 +123,8 @@ class SystemOptions:
         preprocess: what is done to images before the encoder, as part of what is attacked.
         draws: passes of which an embedding is the mean; None is 8 for a random encoder, else 1.
         embed_batch: images in one pass; None is as many as suit their size.
+        queries: images that are searched for among the data and are no part of them, as for
+            `rankproof.data.load_queries`; None: those that the data set has, if any.
     """
 
     device: str = "auto"
@@ -133,6 +135,7 @@ class SystemOptions:
     preprocess: Preprocess | None = None
     draws: int | None = None
     embed_batch: int | None = None
+    queries: str | None = None
 
 
 DEFAULTS = SystemOptions()
@@ -178,6 +181,11 @@ def load_task(
     if native is not None:
         dataset = replace(dataset, note=dataset.note.replace(" as asked", f", the size of {model}"))
     chain, notes, form = _chain(dataset, source, preprocess)
+    if options.queries is not None:
+        with stage("reading queries") as tell:
+            queries = load_queries(options.queries, dataset, root=options.root, progress=tell)
+        dataset = replace(dataset, queries=queries)
+        notes = (*notes, f"queries: {queries.note}")
     if dataset.queries is not None:
         notes = (*notes, QUERIES_ATTACKED)
     dataset = replace(dataset, note="; ".join((dataset.note, *notes)))

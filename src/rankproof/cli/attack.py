@@ -14,8 +14,8 @@ from rankproof.cli.options import (
     BlackBoxArguments,
     Eps,
     GoalArguments,
+    SearchedArguments,
     Seed,
-    SystemArguments,
     Trials,
     about_option,
     parse_visible,
@@ -45,7 +45,7 @@ TRIALS = 1000
 def attack(
     goal: GoalArguments,
     eps: Eps,
-    system: SystemArguments,
+    system: SearchedArguments,
     black_box: BlackBoxArguments,
     trials: Trials = None,
     seed: Seed = 0,
@@ -96,8 +96,9 @@ def attack(
 ) -> None:
     """Run one attack on a model and report how far the ranking moved.
 
-    The gallery is the whole test split; T of its images are attacked, each once. Ranks are in % of the
-    gallery, 0 is first; an order is measured by Kendall's tau, 1 is the wanted order. The goals:
+    The gallery is the whole test split; T of its images, or of those of --queries, are attacked, each once.
+    Ranks are in % of the gallery, 0 is first; an order is measured by Kendall's tau, 1 is the wanted order.
+    The goals:
 
     {goal list}
 
@@ -110,6 +111,7 @@ def attack(
     ```
     rankproof attack --goal qa+ --m 1 --eps 8/255 --model runs/digits/model --trials 100
     rankproof attack --goal oa --k 5 --eps 4/255 --model runs/digits/model --json
+    rankproof attack --goal qa+ --eps 4/255 --model hf:vit --data shop --queries uploads
     rankproof attack --goal oa --visible 50 --budget 1000 --eps 4/255 --model runs/digits/model --trials 50
     ```
     """

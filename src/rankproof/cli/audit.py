@@ -1,11 +1,11 @@
 """`rankproof audit`: every attack on one model, as a report."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rankproof.cli.options import AsJson, DryRun, Eps, Seed, SystemArguments
+from rankproof.cli.options import AsJson, DryRun, Eps, SearchedArguments, Seed
 from rankproof.cli.output import echo, print_table
 from rankproof.cli.terminal import (
     as_typed,
@@ -19,11 +19,14 @@ from rankproof.cli.terminal import (
     writable,
 )
 
+if TYPE_CHECKING:
+    from rankproof.system import RetrievalSystem
+
 JOURNAL = "audit.jsonl"
 
 
 def audit(
-    system: SystemArguments,
+    system: SearchedArguments,
     eps: Eps,
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder the report is written to.", show_default=False)
@@ -71,7 +74,6 @@ def audit(
         from rankproof.audit import AuditOptions, plan
         from rankproof.audit import audit as run
         from rankproof.audit.completed_tasks import stopped_trials
-        from rankproof.evaluation import retrieve
         from rankproof.report.page import audit_table, grouped
         from rankproof.threat import Threat, parse_eps
 
@@ -90,8 +92,7 @@ def audit(
         )
         if dry_run:
             return
-        queries = target.queries
-        recall = None if queries is None else 100 * float(retrieve(gallery, queries, [1]).recalls.mean())
+        recall, note = _recall(target)
         with progress("auditing") as tell:
             result = run(
                 gallery,
@@ -105,7 +106,7 @@ def audit(
                     journal=out / JOURNAL,
                     progress=tell,
                     model=system.model,
-                    data_note=target.dataset.note,
+                    data_note=note,
                     classes=target.dataset.classes,
                     command=as_typed(),
                     model_record=target.record,
@@ -122,3 +123,17 @@ def audit(
         for flag in grouped(result.flags):
             echo(f"flag: {flag.cell or 'the audit'}: {flag.text}")
         echo(f"report: {page}")
+
+
+def _recall(target: "RetrievalSystem") -> tuple[float | None, str]:
+    """R@1 in % where it is measured by queries, else None; and the note about the data."""
+    from rankproof.evaluation import retrieve
+    from rankproof.evaluation.queries import has_match
+
+    queries, note = target.queries, target.dataset.note
+    if queries is None:
+        return None, note
+    if not has_match(target.gallery, queries):
+        known = target.gallery.labels is not None
+        return None, note + ("; R@1 is that of gallery items, not of the queries" if known else "")
+    return 100 * float(retrieve(target.gallery, queries, [1]).recalls.mean()), note

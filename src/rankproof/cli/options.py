@@ -45,6 +45,16 @@ Data = Annotated[
         show_default=False,
     ),
 ]
+Queries = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH",
+        help="Images that are searched for in the data and are no part of it: a folder with or without "
+        "classes, a zip, or one image file. Classes are those of the data by name. Default: images of "
+        "the data, each among all others.",
+        show_default=False,
+    ),
+]
 Model = Annotated[
     str,
     typer.Option(
@@ -211,6 +221,7 @@ class SystemArguments:
             preprocess=preprocess_of(self.resize, self.crop, self.jpeg),
             draws=self.draws,
             embed_batch=self.embed_batch,
+            queries=self.searched,
         )
         return load_task(self.model, self.data, options, stage=stage)
 
@@ -228,11 +239,28 @@ class SystemArguments:
         return target
 
     @property
+    def searched(self) -> str | None:
+        """The images that are searched for, where they are given."""
+        return None
+
+    @property
     def data_name(self) -> str:
         """The data set as reports name it."""
         from rankproof.data.load import EMBEDDED
 
         return self.data or EMBEDDED
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchedArguments(SystemArguments):
+    """The same with the images that are searched for."""
+
+    queries: Queries = None
+
+    @property
+    def searched(self) -> str | None:
+        """The images that are searched for, where they are given."""
+        return self.queries
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,5 +3,6 @@
 from rankproof.data.dataset import Dataset
 from rankproof.data.download import download
 from rankproof.data.load import load
+from rankproof.data.queries import load_queries
 
-__all__ = ["Dataset", "download", "load"]
+__all__ = ["Dataset", "download", "load", "load_queries"]

@@ -186,6 +186,18 @@ def common_form(listed: ImageList, size: tuple[int, int] | None) -> tuple[Form, 
     return Form(height=height, width=width, channels=channels), note
 
 
+def read_images(
+    listed: ImageList,
+    selected: Sequence[ListedImage],
+    form: Form,
+    split: str,
+    note: str,
+    progress: ProgressCallback,
+) -> Dataset:
+    """Some images of a list, decoded to one form, as a split of that name."""
+    return _Read(listed, form, len(selected), progress).dataset(selected, split, note)
+
+
 def resized_note(size: tuple[int, int]) -> str:
     """What the note says about images that were resized to a given size."""
     return f"resized to {size[0]}x{size[1]} as asked"

@@ -1,5 +1,7 @@
 """Loads any supported data set, whatever its layout."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,10 +67,8 @@ def load(
     wanted = as_size(size)
     place = None if path is None or str(path) == EMBEDDED else find(path, root)
     if place is not None and not is_idx(place):
-        if place.is_file() or (place / TABLE).is_file():
-            with open_archive(place) as listed:
-                return read_split(listed, split, size=wanted, split_by=split_by, progress=progress)
-        return read_split(_list_images(place), split, size=wanted, split_by=split_by, progress=progress)
+        with listing(place) as listed:
+            return read_split(listed, split, size=wanted, split_by=split_by, progress=progress)
     if split_by != "auto":
         raise RankproofError(f"{path or EMBEDDED}: comes with its own split; leave --divide at auto")
     dataset = _load_digits(split) if place is None else load_idx(place, split)
@@ -77,6 +77,16 @@ def load(
         return dataset
     note = f"{dataset.note}; {resized_note(wanted)}"
     return replace(dataset, images=resize(dataset.images, wanted), note=note)
+
+
+@contextmanager
+def listing(place: Path) -> Iterator[ImageList]:
+    """The images of a folder or zip of any layout but idx files; they can be read while this is open."""
+    if place.is_file() or (place / TABLE).is_file():
+        with open_archive(place) as listed:
+            yield listed
+    else:
+        yield _list_images(place)
 
 
 def find(path: str | Path, root: Path | None) -> Path:
