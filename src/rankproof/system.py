@@ -9,14 +9,15 @@ from typing import cast, get_args
 import torch
 from torch import Tensor, nn
 
-from rankproof.data import Dataset, load, load_queries
-from rankproof.data.image_list import SplitBy
+from rankproof.data import Dataset, MixedDataset, load, load_queries
+from rankproof.data.image_list import KEEP, Keep, SplitBy
 from rankproof.errors import RankproofError
 from rankproof.io import JsonObject
 from rankproof.models import GreyToColour, Preprocess, Source, open_encoder
 from rankproof.models.source import COLOUR
 from rankproof.ranking import Gallery, Ranker
 from rankproof.ranking.distances import distance_by_name
+from rankproof.ranking.mixed_images import MixedImages
 from rankproof.ranking.ranker import pass_size
 from rankproof.ranking.separate_queries import SeparateQueries
 from rankproof.rng import draw
@@ -45,7 +46,7 @@ class LoadedTask:
 
     source: Source
     ranker: Ranker
-    dataset: Dataset
+    dataset: Dataset | MixedDataset
     notes: tuple[str, ...]
 
     def embedded(self, stage: Stage = no_display) -> "RetrievalSystem":
@@ -90,13 +91,13 @@ class RetrievalSystem:
     """
 
     gallery: Gallery
-    dataset: Dataset
+    dataset: Dataset | MixedDataset
     record: JsonObject
     notes: tuple[str, ...] = ()
     queries: SeparateQueries | None = None
 
     @property
-    def attacked(self) -> Dataset:
+    def attacked(self) -> Dataset | MixedDataset:
         """The images that attacks start from: the gallery's, or queries that are no part of it."""
         return self.dataset if self.dataset.queries is None else self.dataset.queries
 
@@ -115,7 +116,8 @@ class SystemOptions:
 
     Args:
         device: "auto" (a GPU where there is one), "cpu" or "cuda".
-        size: side every image is resized to; None takes the model's own where it has one, unless
+        size: side every image is resized to, or "keep": each is attacked at its own, and what makes it fit
+            the encoder is part of the attack; None takes the model's own where it has one, unless
             `preprocess` gives images another size.
         split_by: who gets which image of a data set without splits.
         root: folder that holds data sets by name.
@@ -128,7 +130,7 @@ class SystemOptions:
     """
 
     device: str = "auto"
-    size: int | None = None
+    size: int | Keep | None = None
     split_by: str = "auto"
     root: Path | None = None
     trust: bool = False
@@ -180,15 +182,18 @@ def load_task(
         )
     if native is not None:
         dataset = replace(dataset, note=dataset.note.replace(" as asked", f", the size of {model}"))
-    chain, notes, form = _chain(dataset, source, preprocess)
     if options.queries is not None:
+        kept = KEEP if size == KEEP else None
         with stage("reading queries") as tell:
-            queries = load_queries(options.queries, dataset, root=options.root, progress=tell)
+            queries = load_queries(options.queries, dataset, size=kept, root=options.root, progress=tell)
         dataset = replace(dataset, queries=queries)
-        notes = (*notes, f"queries: {queries.note}")
+    chain, notes, form = (_upload_chain if size == KEEP else _chain)(dataset, source, preprocess)
+    if options.queries is not None and dataset.queries is not None:
+        notes = (*notes, f"queries: {dataset.queries.note}")
     if dataset.queries is not None:
         notes = (*notes, QUERIES_ATTACKED)
     dataset = replace(dataset, note="; ".join((dataset.note, *notes)))
+    loaded = form if isinstance(dataset, MixedDataset) else tuple(dataset.images.shape[1:])
     ranker = Ranker(
         source.encoder,
         distance,
@@ -196,7 +201,7 @@ def load_task(
         std=source.std,
         preprocess=chain,
         name=model,
-        chunk=options.embed_batch or _chunk(tuple(dataset.images.shape[1:]), form),
+        chunk=options.embed_batch or _chunk(loaded, form),
         draws=options.draws,
     )
     return LoadedTask(source=source, ranker=ranker, dataset=dataset, notes=notes)
@@ -229,14 +234,14 @@ def preprocess_of(resize: int | None, crop: int | None, jpeg: int | None) -> Pre
 
 
 def _chain(
-    dataset: Dataset, source: Source, preprocess: Preprocess | None
+    dataset: Dataset | MixedDataset, source: Source, preprocess: Preprocess | None
 ) -> tuple[nn.Module | None, tuple[str, ...], tuple[int, int, int]]:
     """What images pass before the encoder, what to tell about it, and the form (c, h, w) they come out in.
 
     Raises:
         RankproofError: the encoder was made for images of another form than comes out.
     """
-    channels, height, width = (int(side) for side in dataset.images.shape[1:])
+    channels, height, width = (int(side) for side in dataset.images[0].shape)
     steps: list[nn.Module] = []
     notes: list[str] = []
     if preprocess is not None:
@@ -254,6 +259,75 @@ def _chain(
         hint = f"try {option} {source.input[-1]}" if fits else "choose other data or another model"
         raise RankproofError(f"{source.name}: wants images of {expected}, {dataset.name} has {shape}; {hint}")
     return (nn.Sequential(*steps) if steps else None), tuple(notes), (channels, height, width)
+
+
+def _upload_chain(
+    dataset: Dataset | MixedDataset, source: Source, preprocess: Preprocess | None
+) -> tuple[nn.Module | None, tuple[str, ...], tuple[int, int, int]]:
+    """What uploads of any size pass before the encoder, and what `_chain` says beside it.
+
+    The form that comes out is the largest. Resizing is what was asked for, else what the encoder's own
+    processor does, else stretching to its input.
+
+    Raises:
+        RankproofError: the encoder was made for images of another form than comes out.
+    """
+    shapes = _shapes(dataset)
+    steps: list[nn.Module] = []
+    notes: list[str] = [_sizes_note(dataset)] if isinstance(dataset, MixedDataset) else []
+    if preprocess is not None:
+        steps.append(preprocess)
+        notes.append(f"every image passes {preprocess.extra_repr()} before the encoder")
+    if preprocess is None or not (preprocess.resize or preprocess.crop):
+        if source.preprocess is not None:
+            steps.append(source.preprocess)
+            what = " ".join(str(source.preprocess).split())
+            notes.append(f"every image is attacked at its own size, and passes the encoder's own {what}")
+        elif source.input is not None:
+            height, width = source.input[1:]
+            steps.append(Preprocess(resize=(height, width)))
+            notes.append(
+                f"every image is attacked at its own size, and stretched to {height}x{width} before the "
+                f"encoder, as what its own processor does is not known"
+            )
+        else:
+            notes.append("every image reaches the encoder at its own size")
+    if shapes[0][0] == 1 and source.channels == COLOUR:
+        steps.append(GreyToColour())
+        notes.append("grey images are given to the encoder in three equal channels")
+    chain = nn.Sequential(*steps)
+    forms = [_form_after(chain, shape) for shape in shapes]
+    for shape, form in zip(shapes, forms, strict=True):
+        if source.input is not None and form != source.input:
+            loaded, reached, expected = ("x".join(map(str, each)) for each in (shape, form, source.input))
+            hint = f"try --resize {min(source.input[1:])} --crop {min(source.input[1:])}"
+            hint = hint if form[0] == source.input[0] else "choose other data or another model"
+            raise RankproofError(
+                f"{source.name}: wants images of {expected}, those of {loaded} come out as {reached}; {hint}"
+            )
+    return (chain if steps else None), tuple(notes), max(forms, key=lambda form: form[1] * form[2])
+
+
+def _shapes(dataset: Dataset | MixedDataset) -> list[tuple[int, int, int]]:
+    """The different forms (c, h, w) of the images of a data set and its queries, the smallest first."""
+    parts = [dataset] if dataset.queries is None else [dataset, dataset.queries]
+    found: set[tuple[int, int, int]] = set()
+    for part in parts:
+        images = part.images
+        found |= set(images.shapes if isinstance(images, MixedImages) else MixedImages([images[0]]).shapes)
+    return sorted(found, key=lambda shape: (shape[1] * shape[2], shape))
+
+
+def _sizes_note(dataset: MixedDataset) -> str:
+    sizes = len(set(dataset.images.shapes))
+    return f"a batch holds images of one size, and these have {sizes}: this is slower than images of one size"
+
+
+def _form_after(chain: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """The form (c, h, w) in which images of a form come out of a chain: found by trying."""
+    with torch.no_grad():
+        channels, height, width = chain(torch.zeros(1, *shape)).shape[1:]
+    return int(channels), int(height), int(width)
 
 
 def _chunk(loaded: tuple[int, ...], reached: tuple[int, int, int]) -> int:

@@ -131,7 +131,10 @@ def test_an_audit_attacks_the_queries(place, tmp_path, monkeypatch, queries, exp
     package = sys.modules["rankproof.audit"]
     monkeypatch.setattr(package, "audit", stop)
     monkeypatch.setattr(package, "plan", lambda *_, **__: SimpleNamespace(tasks=(), trials=2, seconds=1.0))
-    call("audit", *words(place, queries), "--eps", "4/255", "--trials", 2, "--out", tmp_path / "report")
+    result = call(
+        "audit", *words(place, queries), "--eps", "4/255", "--trials", 2, "--out", tmp_path / "report"
+    )
+    assert "error: stopped" in result.stderr, (result.stderr, result.exception)
     gallery, images, labels = system(place)
     assert kept["gallery_ids"] is None
     options = kept["options"]

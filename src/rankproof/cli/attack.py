@@ -89,7 +89,8 @@ def attack(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Write attack.npz (images before and after, targets, figures) and result.json.",
+            help="Write attack.npz (images before and after, targets, figures) and result.json; of images "
+            "of several sizes those of each in a folder named by it.",
             show_default=False,
         ),
     ] = None,
@@ -111,7 +112,7 @@ def attack(
     ```
     rankproof attack --goal qa+ --m 1 --eps 8/255 --model runs/digits/model --trials 100
     rankproof attack --goal oa --k 5 --eps 4/255 --model runs/digits/model --json
-    rankproof attack --goal qa+ --eps 4/255 --model hf:vit --data shop --queries uploads
+    rankproof attack --goal qa+ --eps 4/255 --model hf:vit --data shop --queries uploads --size keep
     rankproof attack --goal oa --visible 50 --budget 1000 --eps 4/255 --model runs/digits/model --trials 50
     ```
     """
@@ -121,10 +122,13 @@ def attack(
         at_least_one("steps", steps)
         black_box.check()
         writable(save)
+        from rankproof.attacks import SearchOptions
         from rankproof.attacks import attack as run
         from rankproof.attacks.cost import measure_result
+        from rankproof.attacks.mixed import attack_mixed
         from rankproof.methods import registry
         from rankproof.methods.black_box.base import BlackBoxMethod
+        from rankproof.ranking.mixed_images import MixedImages
         from rankproof.threat import Threat, parse_eps
 
         wanted = goal.parse()
@@ -144,21 +148,40 @@ def attack(
         if trials is not None and trials > len(index):
             say(f"{trials} trials were asked for: all {len(index)} items are attacked")
         images = target.attacked.take(index)
+        attacked = _attacked(target.gallery, wanted, search, black_box.visible)
+        ids, drop = target.gallery_ids(index), clean_copy == "drop"
         with progress("attacking") as tell:
-            result = run(
-                _attacked(target.gallery, wanted, search, black_box.visible),
-                images,
-                wanted,
-                threat,
-                method=search,
-                budget=black_box.budget,
-                subspace=subspace,
-                seed=seed,
-                gallery_ids=target.gallery_ids(index),
-                exclude_self=clean_copy == "drop",
-                search_folder=black_box.journal,
-                progress=tell,
-            )
+            if isinstance(images, MixedImages):
+                result = attack_mixed(
+                    attacked,
+                    images,
+                    wanted,
+                    threat,
+                    method=search,
+                    search=SearchOptions(
+                        budget=black_box.budget, subspace=subspace, folder=black_box.journal
+                    ),
+                    seed=seed,
+                    gallery_ids=ids,
+                    exclude_self=drop,
+                    save=save,
+                    progress=tell,
+                )
+            else:
+                result = run(
+                    attacked,
+                    images,
+                    wanted,
+                    threat,
+                    method=search,
+                    budget=black_box.budget,
+                    subspace=subspace,
+                    seed=seed,
+                    gallery_ids=ids,
+                    exclude_self=drop,
+                    search_folder=black_box.journal,
+                    progress=tell,
+                )
         with progress("timing the bare work") as tell:
             cost = measure_result(target.gallery, images, wanted, result, progress=tell)
         notes = _notes(result, grid=threat.grid, order=goal.order, exclude_self=clean_copy == "drop")

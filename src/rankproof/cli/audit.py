@@ -79,7 +79,7 @@ def audit(
 
         threat = Threat(parse_eps(eps))
         target = system.embed()
-        gallery, images = target.gallery, target.attacked.images
+        gallery, images = target.gallery, target.attacked.one_size().images
         if limit is not None and trials is None and (before := stopped_trials(out / JOURNAL)):
             say(
                 f"going on with the {before} trials of the stopped audit; remove {out / JOURNAL} to plan anew"

@@ -18,6 +18,7 @@ from rankproof.cli.terminal import at_least_one, not_below_zero, progress, say, 
 from rankproof.errors import RankproofError
 
 if TYPE_CHECKING:
+    from rankproof.data.image_list import Keep
     from rankproof.goals.base import Goal
     from rankproof.methods.black_box.subspace import Subspace
     from rankproof.methods.registry import Kind
@@ -34,6 +35,17 @@ GOALS, GOAL_LIST, WHITE_BOX, BLACK_BOX = (
 )
 
 # -- the retrieval system
+
+
+def parse_size(text: str) -> "int | Keep":
+    """The side in pixels that `--size` names, or "keep"."""
+    if text == "keep":
+        return "keep"
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no side in pixels; write a whole number, or keep") from None
+
 
 Data = Annotated[
     str | None,
@@ -70,6 +82,17 @@ Size = Annotated[
         metavar="N",
         help="Resize every image to N x N pixels. Default: the input size of the "
         "model if it is known, else their own size, or 128 if they differ.",
+        show_default=False,
+    ),
+]
+SizeOrKeep = Annotated[
+    Any,
+    typer.Option(
+        metavar="N|keep",
+        parser=parse_size,
+        help="Resize every image to N x N pixels. Default: the input size of the model if it is known, else "
+        "their own size, or 128 if they differ. With keep each image is attacked at its own resolution, and "
+        "the resizing to the model's input is part of what is attacked.",
         show_default=False,
     ),
 ]
@@ -197,7 +220,7 @@ class SystemArguments:
     model: Model
     data: Data = None
     device: Device = "auto"
-    size: Size = None
+    size: SizeOrKeep = None
     split_by: SplitBy = "auto"
     jpeg: Jpeg = None
     resize: Resize = None

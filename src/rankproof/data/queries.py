@@ -6,18 +6,26 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from rankproof.data.dataset import Dataset, as_labels
+from rankproof.data.dataset import Dataset, LabelledImages, MixedDataset, as_labels
 from rankproof.data.folder import read_below
 from rankproof.data.idx import is_idx
-from rankproof.data.image_list import QUERY, ImageList, ListedImage, read_images, select_split
-from rankproof.data.images import Form, peek, resize
+from rankproof.data.image_list import (
+    QUERY,
+    ImageList,
+    Keep,
+    ListedImage,
+    read_images,
+    select_split,
+    size_text,
+)
+from rankproof.data.images import peek, resize
 from rankproof.data.load import EMBEDDED, find, listing, load
 from rankproof.data.tree import is_image
 from rankproof.errors import RankproofError
@@ -29,11 +37,12 @@ GREY = 1  # channels
 
 def load_queries(
     path: str | Path,
-    gallery: Dataset,
+    gallery: Dataset | MixedDataset,
     *,
+    size: Keep | None = None,
     root: Path | None = None,
     progress: ProgressCallback = no_progress,
-) -> Dataset:
+) -> Dataset | MixedDataset:
     """Load images that are searched for in a gallery; `note` says how they fit to it.
 
     All images count, whatever split they are in; of digits and idx files, which come with a fixed one, the
@@ -43,17 +52,22 @@ def load_queries(
     Args:
         path: anything that `load` opens, or a single image file.
         gallery: what they are searched for in.
+        size: "keep" leaves each image at its own size, as in a gallery of several sizes.
         root: folder that contains data sets by name.
         progress: called with (done, total) while images are decoded.
     Raises:
         RankproofError: in one line, what is wrong and what to do.
     """
+    channels, *sides = (int(side) for side in gallery.images[0].shape)
+    keep = size is not None or isinstance(gallery, MixedDataset)
+    fit = _Fit(channels, None if keep else (sides[0], sides[1]))
     place = None if str(path) == EMBEDDED else find(path, root)
+    found: Dataset | MixedDataset
     if place is None or is_idx(place):
-        found = _fitted(load(path, "test", root=root), gallery)
+        found = _fitted(load(path, "test", root=root), fit)
     else:
         with _listed(place) as listed:
-            found = _read(listed, gallery, progress)
+            found = _read(listed, fit, progress)
     queries, remarks = _with_classes(found, gallery)
     if copies := count_copies(queries, gallery):
         remarks.append(
@@ -63,10 +77,18 @@ def load_queries(
     return replace(queries, split=QUERY, queries=None, note="; ".join((queries.note, *remarks)))
 
 
-def count_copies(queries: Dataset, gallery: Dataset) -> int:
+@dataclass(frozen=True)
+class _Fit:
+    """The gallery's number of channels, and its (height, width) unless images keep their own."""
+
+    channels: int
+    size: tuple[int, int] | None
+
+
+def count_copies(queries: Dataset | MixedDataset, gallery: Dataset | MixedDataset) -> int:
     """How many queries are equal to a gallery image in every pixel."""
-    known = {_digest(image) for image in gallery.images}
-    return sum(_digest(image) in known for image in queries.images)
+    known = {_digest(gallery.images[row]) for row in range(len(gallery))}
+    return sum(_digest(queries.images[row]) in known for row in range(len(queries)))
 
 
 def _digest(image: Tensor) -> bytes:
@@ -91,44 +113,42 @@ def _listed(place: Path) -> Iterator[ImageList]:
         yield listed
 
 
-def _read(listed: ImageList, gallery: Dataset, progress: ProgressCallback) -> Dataset:
+def _read(listed: ImageList, fit: _Fit, progress: ProgressCallback) -> Dataset | MixedDataset:
     """All images of a list in the form of the gallery's."""
     selected, _ = select_split(listed, "test", "none")
     if not selected:
         raise RankproofError(f"{listed.name}: no images to search for; check the path")
-    channels, height, width = (int(side) for side in gallery.images.shape[1:])
-    own = [peek(listed.read(image.file), image.file) for image in selected]
-    note = [_count(listed.kind, len(selected), {(form.height, form.width) for form in own})]
-    if any((form.height, form.width) != (height, width) for form in own):
-        note.append(f"resized to {height}x{width}, the size of the gallery's images")
-    if any(form.channels > channels for form in own):
+    own = {image.file: peek(listed.read(image.file), image.file) for image in selected}
+    count = f"{len(selected)} image" + ("s" if len(selected) > 1 else "")
+    note = [f"{listed.kind}: {count} of {size_text(list(own.values()), kept=fit.size is None)}"]
+    forms = {file: replace(form, channels=fit.channels) for file, form in own.items()}
+    if fit.size is not None:
+        height, width = fit.size
+        if any((form.height, form.width) != fit.size for form in own.values()):
+            note.append(f"resized to {height}x{width}, the size of the gallery's images")
+        forms = {file: replace(form, height=height, width=width) for file, form in forms.items()}
+    if any(form.channels > fit.channels for form in own.values()):
         note.append("made grey, as the gallery is")
-    form = Form(height=height, width=width, channels=channels)
-    text = "; ".join((*note, *listed.remarks))
-    return read_images(listed, selected, form, QUERY, text, progress)
+    return read_images(listed, selected, forms, QUERY, "; ".join((*note, *listed.remarks)), progress)
 
 
-def _fitted(queries: Dataset, gallery: Dataset) -> Dataset:
+def _fitted(queries: Dataset, fit: _Fit) -> Dataset:
     """Queries that are tensors already, in the form of the gallery's images."""
-    channels, height, width = (int(side) for side in gallery.images.shape[1:])
-    images = resize(queries.images, (height, width))
-    note = queries.note
-    if tuple(queries.images.shape[2:]) != (height, width):
-        note = f"{note}; resized to {height}x{width}, the size of the gallery's images"
-    if images.shape[1] != channels:
+    images, note = queries.images, queries.note
+    if fit.size not in (None, tuple(images.shape[2:])):
+        assert fit.size is not None
+        images = resize(images, fit.size)
+        note = f"{note}; resized to {'x'.join(map(str, fit.size))}, the size of the gallery's images"
+    if images.shape[1] != fit.channels:
         if images.shape[1] != GREY:
             raise RankproofError(f"{queries.name}: colour images, but the gallery's are grey; choose others")
-        images = images.expand(-1, channels, -1, -1)
+        images = images.expand(-1, fit.channels, -1, -1)
     return replace(queries, images=images, note=note)
 
 
-def _count(kind: str, count: int, sizes: set[tuple[int, int]]) -> str:
-    """How many images of which size, for the note."""
-    size = "x".join(map(str, min(sizes))) if len(sizes) == 1 else f"{len(sizes)} sizes"
-    return f"{kind}: {count} {'image' if count == 1 else 'images'} of {size}"
-
-
-def _with_classes(queries: Dataset, gallery: Dataset) -> tuple[Dataset, list[str]]:
+def _with_classes(
+    queries: Dataset | MixedDataset, gallery: LabelledImages
+) -> tuple[Dataset | MixedDataset, list[str]]:
     """The queries with the gallery's labels for classes of its names, and what to tell about them.
 
     Raises:

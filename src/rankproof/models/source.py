@@ -30,6 +30,8 @@ class Source:
             pixels.
         input: channels, height and width of its images; None where any size works, or it is unknown.
         record: what is known about it, with the keys of model.json.
+        preprocess: what its own processor does to an upload, from pixels in [0, 1] of any size to those that
+            mean and std are for; None where there is no processor, or it is not known what it does.
     """
 
     encoder: nn.Module
@@ -39,6 +41,7 @@ class Source:
     std: tuple[float, ...] | None = None
     input: tuple[int, int, int] | None = None
     record: JsonObject = field(default_factory=dict)
+    preprocess: nn.Module | None = None
 
     @property
     def channels(self) -> int | None:
