@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import rankproof as rp
 from rankproof.attacks import SearchOptions
-from rankproof.attacks.mixed import attack_mixed
+from rankproof.attacks.mixed import MixedBatch, attack_mixed
 from rankproof.cli import app
 from rankproof.data import MixedDataset, MixedImages, load_queries
 from rankproof.errors import RankproofError
@@ -211,12 +211,10 @@ def test_an_attack_does_not_depend_on_the_sizes_beside_it(mixed, tmp_path, goal)
     rows = torch.arange(10)
     whole = attack_mixed(
         mixed.gallery,
-        mixed.dataset.images,
+        MixedBatch(images=mixed.dataset.images, gallery_ids=rows, save=tmp_path),
         goal,
         rp.Threat(EPS),
         method=method,
-        gallery_ids=rows,
-        save=tmp_path,
     )
     assert len(whole) == 10
     assert whole.gallery_ids.tolist() == rows.tolist()
@@ -247,7 +245,10 @@ def test_one_size_in_a_mixed_list_is_the_attack_on_a_tensor(place):
     for ids in (torch.arange(8), None):
         plain = rp.attack(target.gallery, images, rp.QueryRaise(m=1), rp.Threat(EPS), gallery_ids=ids)
         listed = attack_mixed(
-            target.gallery, MixedImages(list(images)), rp.QueryRaise(m=1), rp.Threat(EPS), gallery_ids=ids
+            target.gallery,
+            MixedBatch(images=MixedImages(list(images)), gallery_ids=ids),
+            rp.QueryRaise(m=1),
+            rp.Threat(EPS),
         )
         assert torch.equal(plain.rank_after, listed.rank_after)
         assert plain.summary.ci95 == listed.summary.ci95
@@ -257,7 +258,9 @@ def test_a_black_box_attacks_every_size(mixed):
     oracle, goal, few = rp.LocalOracle(mixed.gallery, visible=8), rp.Reorder(k=2), 12
     options = SearchOptions(budget=few)
     ids = torch.arange(10)
-    whole = attack_mixed(oracle, mixed.dataset.images, goal, rp.Threat(EPS), search=options, gallery_ids=ids)
+    whole = attack_mixed(
+        oracle, MixedBatch(images=mixed.dataset.images, gallery_ids=ids), goal, rp.Threat(EPS), search=options
+    )
     alone = rp.attack(
         oracle, mixed.dataset.images[4][None], goal, rp.Threat(EPS), budget=few, gallery_ids=ids[4:5]
     )
@@ -268,7 +271,12 @@ def test_a_black_box_attacks_every_size(mixed):
 
 def test_a_shared_perturbation_has_one_size(mixed):
     with pytest.raises(RankproofError, match="shared perturbation has one size"):
-        attack_mixed(mixed.gallery, mixed.dataset.images, rp.QueryRaise(m=1), rp.Threat(EPS, shared=True))
+        attack_mixed(
+            mixed.gallery,
+            MixedBatch(images=mixed.dataset.images),
+            rp.QueryRaise(m=1),
+            rp.Threat(EPS, shared=True),
+        )
 
 
 def test_the_score_of_several_sizes_is_that_of_one(place):

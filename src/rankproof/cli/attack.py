@@ -125,7 +125,7 @@ def attack(
         from rankproof.attacks import SearchOptions
         from rankproof.attacks import attack as run
         from rankproof.attacks.cost import measure_result
-        from rankproof.attacks.mixed import attack_mixed
+        from rankproof.attacks.mixed import MixedBatch, attack_mixed
         from rankproof.methods import registry
         from rankproof.methods.black_box.base import BlackBoxMethod
         from rankproof.ranking.mixed_images import MixedImages
@@ -134,8 +134,8 @@ def attack(
         wanted = goal.parse()
         with about_option():
             search = registry.parse(name, wanted.metric, steps)
-        options = {"method": method, **vars(black_box)}
-        _check_combination(wanted, search, options, {"steps": steps, "xi": goal.xi})
+        given = {"method": method, **vars(black_box)}
+        _check_combination(wanted, search, given, {"steps": steps, "xi": goal.xi})
         if clean_copy not in ("keep", "drop"):
             raise RankproofError(f"--own-copy must be keep or drop, got {clean_copy!r}")
         published_grid = isinstance(search, BlackBoxMethod) and search.grid
@@ -154,7 +154,7 @@ def attack(
             if isinstance(images, MixedImages):
                 result = attack_mixed(
                     attacked,
-                    images,
+                    MixedBatch(images=images, gallery_ids=ids, exclude_self=drop, save=save),
                     wanted,
                     threat,
                     method=search,
@@ -162,9 +162,6 @@ def attack(
                         budget=black_box.budget, subspace=subspace, folder=black_box.journal
                     ),
                     seed=seed,
-                    gallery_ids=ids,
-                    exclude_self=drop,
-                    save=save,
                     progress=tell,
                 )
             else:

@@ -246,7 +246,7 @@ class _Read:
         label = {key: number for number, key in enumerate(self.listed.classes)}
         keys = [image.key for image in selected]
         cameras = [image.camera for image in selected]
-        facts = LabelledImages(
+        known = LabelledImages(
             labels=None if None in keys else as_labels([label[str(key)] for key in keys]),
             classes=tuple(self.listed.classes.values()),
             name=self.listed.name,
@@ -258,8 +258,8 @@ class _Read:
         forms = [self._form(image) for image in selected]
         images = self._pixels(selected, forms, done=0 if split != QUERY else self.total - len(selected))
         if isinstance(images, Tensor):
-            return Dataset(images=images, **vars(facts))
-        return MixedDataset(images=MixedImages(images), **vars(facts))
+            return Dataset(images=images, **vars(known))
+        return MixedDataset(images=MixedImages(images), **vars(known))
 
     def _form(self, image: ListedImage) -> Form:
         return self.form if isinstance(self.form, Form) else self.form[image.file]

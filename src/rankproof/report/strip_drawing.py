@@ -22,7 +22,7 @@ Length = int | float
 SCALE = 2  # strips are drawn at twice their size on the page
 DPI = 72 * SCALE  # so that one point of type is one pixel of the page
 LARGE, SMALL = 112, 56  # sides of an image on the page: first row, rankings
-LARGE_LEAST, SMALL_LEAST = 76, 40  # widths below which the text above images would run together
+LARGE_LEAST, SMALL_LEAST = 76, 52  # widths below which the text above images would run together
 MARGIN, SPACE, CUT = 12, 10, 22
 
 
@@ -188,7 +188,7 @@ class _Layout:
         self.figure.text(x / self.width, 1 - y / self.height, text, ha=align, color=color, **plain, **style)
 
 
-def _cell(images: Sequence[Pixels], side: int, least: int) -> tuple[int, int]:
+def _cell(images: Sequence[Tensor], side: int, least: int) -> tuple[int, int]:
     """Width and height of the cell that holds any of some images, as wide as what stands above them."""
     boxes = [_box(image, side) for image in images]
     return max(least, *(width for width, _ in boxes)), max(height for _, height in boxes)
