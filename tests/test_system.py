@@ -10,7 +10,8 @@ from rankproof import Preprocess, load
 from rankproof.data.image_list import resized_note
 from rankproof.errors import RankproofError
 from rankproof.models import Source, new_encoder, save_checkpoint
-from rankproof.system import SystemOptions, _chunk, _stretched, load_task, open_system
+from rankproof.system import SystemOptions, load_task, open_system
+from rankproof.system.input_chain import pass_images, stretched_note
 
 
 @pytest.mark.parametrize(
@@ -25,7 +26,7 @@ from rankproof.system import SystemOptions, _chunk, _stretched, load_task, open_
     ],
 )
 def test_the_chunk_is_that_of_the_form_that_reaches_the_encoder(loaded, reached, chunk):
-    assert _chunk(loaded, reached) == chunk
+    assert pass_images(loaded, reached) == chunk
 
 
 def test_what_a_service_resizes_passes_in_small_numbers(tmp_path, monkeypatch):
@@ -60,16 +61,16 @@ def test_images_that_a_processor_would_make_otherwise_are_named():
         (None, resized, False),
     ):
         source = Source(encoder=nn.Flatten(), name="it", input=(1, 8, 8), preprocess=preprocess)
-        notes = _stretched(source, (8, 8), dataset)
+        notes = stretched_note(source, (8, 8), dataset)
         assert len(notes) == said
         assert all(f"encoder's own processor does {preprocess}: --size keep" in note for note in notes)
-        assert _stretched(source, None, dataset) == ()  # the user chose another size
+        assert stretched_note(source, None, dataset) == ()  # the user chose another size
 
 
 def test_notes_of_a_source_are_told(tmp_path, monkeypatch):
     torch.manual_seed(0)
     source = Source(encoder=nn.Flatten(), name="it", input=(1, 8, 8), notes=("not reproduced",))
-    monkeypatch.setattr("rankproof.system.open_encoder", lambda *given, **options: source)
+    monkeypatch.setattr("rankproof.system.loading.open_encoder", lambda *given, **options: source)
     assert "not reproduced" in open_system("it", "digits").notes
 
 

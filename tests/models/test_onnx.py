@@ -381,14 +381,14 @@ def test_a_normalisation_of_bytes_inside_is_said(tmp_path, start, values, wants)
     body = f"p = {start} " + POOLED.replace("(x,", "(p,")
     k3, s = np.full(3, values, dtype="float32"), np.ones(3, dtype="float32")
     source = open_encoder(saved(tmp_path, network(body, k=np.float32(values), k3=k3, s=s)))
-    assert len(source.notes) == 1
-    assert ("a normalisation of pixels in 0 .. 255" in source.notes[0]) == wants
+    assert source.plain_note is not None
+    assert ("a normalisation of pixels in 0 .. 255" in source.plain_note) == wants
     assert source.input == (3, 16, 16)
 
 
 def test_bytes_are_made_from_plain_pixels(tmp_path, images):
     source = open_encoder(saved(tmp_path, CONVERTED["bytes"]()))
-    assert source.notes == ()
+    assert source.plain_note is None
     with pytest.raises(RankproofError, match=r"takes 8-bit pixels.* leave mean and std out"):
         Ranker(source.encoder, mean=[0.5], std=[0.5]).begin(images)
 

@@ -50,6 +50,28 @@ def count(page, colour):
     return int((np.abs(page - np.array(colour)).max(axis=2) <= 2).sum())
 
 
+@pytest.mark.parametrize("size", [(20, 80), (80, 20), (300, 150), (7, 9)])
+def test_images_of_another_form_keep_it(size):
+    images = random_images(5, 3)
+    other = torch.zeros(3, *size)
+    other[0] = other[2] = 1
+    rankings = (tile(images[2], 0), tile(other, 1), tile(images[3], 2))
+    page = pixels(strip_png(strip(images, before=rankings, after=rankings[:1])))
+    rows, columns = (np.abs(page - np.array((255, 0, 255))).max(axis=2) <= 2).nonzero()
+    height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+    assert height / width == pytest.approx(size[0] / size[1], rel=0.1)
+    assert max(height, width) == pytest.approx(56 * SCALE, rel=0.2)
+
+
+@pytest.mark.parametrize("size", [(1, 40), (40, 1), (427, 640)])
+def test_what_stands_beside_a_narrow_or_flat_image_has_its_place(size):
+    image = torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
+    others = random_images(5, 3)
+    page = pixels(strip_png(strip(others, original=image, adversarial=image)))
+    assert page.shape[0] > 250 * SCALE
+    assert page.shape[1] > 300 * SCALE
+
+
 @pytest.mark.parametrize(("channels", "side"), [(1, 8), (1, 28), (3, 32), (3, 150), (4, 20)])
 def test_a_strip_is_drawn_whatever_the_images_are(channels, side):
     page = pixels(strip_png(strip(random_images(5, channels, side))))

@@ -14,15 +14,19 @@ from rankproof.attacks.white_box import chunk_rows
 from rankproof.goals.base import Goal
 from rankproof.oracles.local import PASS
 from rankproof.ranking.gallery import Gallery
+from rankproof.ranking.mixed_images import MixedImages
 from rankproof.types import ProgressCallback, no_progress
 
 REPEATS = 5  # the best of so many counts: the others were disturbed
 
 
 class AttackCost(NamedTuple):
-    """What an attack cost: seconds of the bare work it could not avoid, and the most memory held, in MB."""
+    """What an attack cost: seconds of the bare work it could not avoid, and the most memory held, in MB.
 
-    model_seconds: float
+    The bare work is None where images differ in size, for which it is not timed.
+    """
+
+    model_seconds: float | None
     peak_mb: float
 
 
@@ -108,13 +112,15 @@ def measure(
 
 def measure_result(
     gallery: Gallery,
-    images: Tensor,
+    images: Tensor | MixedImages,
     goal: Goal,
     result: AttackResult,
     *,
     progress: ProgressCallback = no_progress,
 ) -> AttackCost:
     """The cost of an attack from its result: of its passes, or of the queries spent in a black box."""
+    if isinstance(images, MixedImages):
+        return AttackCost(None, peak_mb(gallery.ranker.device.type))
     if result.log is None:
         return measure(gallery, images, goal, result.steps, progress=progress)
     peak = peak_mb(gallery.ranker.device.type)

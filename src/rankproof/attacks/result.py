@@ -196,6 +196,10 @@ class AttackResult:
             notes=tuple(dict.fromkeys(notes)),
         ).with_repeat_note()
 
+    def without_images(self) -> "AttackResult":
+        """The same figures with empty images (b, c, 0, 0), which is what attacks of several sizes share."""
+        return replace(self, original=self.original[:, :, :0, :0], adversarial=self.adversarial[:, :, :0, :0])
+
     def _with(self, arrays: Mapping[str, Tensor], **more: Any) -> "AttackResult":
         """This attack with other rows."""
         values: dict[str, Any] = {**arrays, **more}
@@ -323,11 +327,14 @@ class AttackResult:
         note = self.repeat_note()
         return self if note is None else replace(self, notes=(*self.notes, note))
 
-    def save(self, folder: str | Path, summary: AttackSummary | None = None) -> Path:
+    def save(
+        self, folder: str | Path, summary: AttackSummary | None = None, *, rows: Tensor | None = None
+    ) -> Path:
         """Write `attack.npz` and `result.json`, so that anybody can check a figure.
 
         Args:
             summary: what goes into `result.json` where it knows more than the result itself.
+            rows: (b,) which attacks of a larger run these are, stored as "row".
         """
         stored = {key: getattr(self, name) for name, key in {**STORED, **OPTIONAL}.items()}
         if self.log is not None:
@@ -337,6 +344,7 @@ class AttackResult:
         measured = {"before": self.before, "after": self.after, "unchanged": self.unchanged}
         for when, figures in measured.items():
             stored |= {f"{when}_{name}": values for name, values in figures.items()}
+        stored |= {"row": rows}
         arrays = {name: values.cpu().numpy() for name, values in stored.items() if values is not None}
         arrays |= {name: arrays[name].astype(np.float32) for name in ("original", "adversarial")}
         write_arrays(Path(folder) / ARRAYS, arrays, compressed=True)

@@ -25,6 +25,7 @@ from rankproof.errors import RankproofError
 from rankproof.modes import ordinary_modes
 from rankproof.ranking import Gallery, Ranker
 from rankproof.ranking.examination import Examination, examination_from_json
+from rankproof.ranking.mixed_images import MixedImages
 from rankproof.types import ImagesLike, IntegersLike, ProgressCallback, no_progress
 
 TRIED = "tried"  # the tensor of a file that holds the items which are embedded again
@@ -87,7 +88,7 @@ class GalleryCache:
     def entry(
         self,
         ranker: Ranker,
-        images: Tensor,
+        images: Tensor | MixedImages,
         *,
         data: str = "",
         files: Iterable[Path] = (),
@@ -95,14 +96,15 @@ class GalleryCache:
         """The place of the embeddings of some images by some ranker; nothing is read yet.
 
         Args:
-            images: (n, c, h, w) as they are given to the ranker.
+            images: (n, c, h, w) as they are given to the ranker, or images of several sizes.
             data: what the images are called.
             files: Python files whose text belongs to the encoder, with those that they import.
         """
+        pixels = images.sha256 if isinstance(images, MixedImages) else images
         try:
             with ranker.frozen():
                 key = fingerprint(
-                    FORMAT, ranker.embedded_from, torch_settings(ranker.device), images, files=files
+                    FORMAT, ranker.embedded_from, torch_settings(ranker.device), pixels, files=files
                 )
         except UnreadableError as error:
             self.say(f"{ranker.name}: its gallery is not kept on disk, since {error} cannot be read")
@@ -146,14 +148,14 @@ class Entry:
     Args:
         cache: what it belongs to.
         ranker: embeds the images.
-        images: (n, c, h, w) of the gallery.
+        images: of the gallery.
         key: name of the file; None where the embeddings cannot be kept.
         data: what the images are called.
     """
 
     cache: GalleryCache
     ranker: Ranker
-    images: Tensor
+    images: Tensor | MixedImages
     key: str | None
     data: str
 
@@ -225,7 +227,10 @@ class Entry:
         return False
 
     def _tried(self) -> Tensor:
-        return self.ranker.embed_all(self.images[self._rows().to(self.images.device)])
+        rows = self._rows()
+        if isinstance(self.images, MixedImages):
+            return self.ranker.embed_all(self.images.take(rows))
+        return self.ranker.embed_all(self.images[rows.to(self.images.device)])
 
     def _rows(self) -> Tensor:
         """Positions of the items that are tried: the first, the last, and some drawn from the key."""

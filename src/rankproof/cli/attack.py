@@ -14,8 +14,8 @@ from rankproof.cli.options import (
     BlackBoxArguments,
     Eps,
     GoalArguments,
+    SearchedArguments,
     Seed,
-    SystemArguments,
     Trials,
     about_option,
     parse_visible,
@@ -45,7 +45,7 @@ TRIALS = 1000
 def attack(
     goal: GoalArguments,
     eps: Eps,
-    system: SystemArguments,
+    system: SearchedArguments,
     black_box: BlackBoxArguments,
     trials: Trials = None,
     seed: Seed = 0,
@@ -89,15 +89,17 @@ def attack(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Write attack.npz (images before and after, targets, figures) and result.json.",
+            help="Write attack.npz (images before and after, targets, figures) and result.json; of images "
+            "of several sizes those of each in a folder named by it.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
     """Run one attack on a model and report how far the ranking moved.
 
-    The gallery is the whole test split; T of its images are attacked, each once. Ranks are in % of the
-    gallery, 0 is first; an order is measured by Kendall's tau, 1 is the wanted order. The goals:
+    The gallery is the whole test split; T of its images, or of those of --queries, are attacked, each once.
+    Ranks are in % of the gallery, 0 is first; an order is measured by Kendall's tau, 1 is the wanted order.
+    The goals:
 
     {goal list}
 
@@ -110,6 +112,7 @@ def attack(
     ```
     rankproof attack --goal qa+ --m 1 --eps 8/255 --model runs/digits/model --trials 100
     rankproof attack --goal oa --k 5 --eps 4/255 --model runs/digits/model --json
+    rankproof attack --goal qa+ --eps 4/255 --model hf:vit --data shop --queries uploads --size keep
     rankproof attack --goal oa --visible 50 --budget 1000 --eps 4/255 --model runs/digits/model --trials 50
     ```
     """
@@ -119,17 +122,20 @@ def attack(
         at_least_one("steps", steps)
         black_box.check()
         writable(save)
+        from rankproof.attacks import SearchOptions
         from rankproof.attacks import attack as run
         from rankproof.attacks.cost import measure_result
+        from rankproof.attacks.mixed import MixedBatch, attack_mixed
         from rankproof.methods import registry
         from rankproof.methods.black_box.base import BlackBoxMethod
+        from rankproof.ranking.mixed_images import MixedImages
         from rankproof.threat import Threat, parse_eps
 
         wanted = goal.parse()
         with about_option():
             search = registry.parse(name, wanted.metric, steps)
-        options = {"method": method, **vars(black_box)}
-        _check_combination(wanted, search, options, {"steps": steps, "xi": goal.xi})
+        given = {"method": method, **vars(black_box)}
+        _check_combination(wanted, search, given, {"steps": steps, "xi": goal.xi})
         if clean_copy not in ("keep", "drop"):
             raise RankproofError(f"--own-copy must be keep or drop, got {clean_copy!r}")
         published_grid = isinstance(search, BlackBoxMethod) and search.grid
@@ -142,21 +148,37 @@ def attack(
         if trials is not None and trials > len(index):
             say(f"{trials} trials were asked for: all {len(index)} items are attacked")
         images = target.attacked.take(index)
+        attacked = _attacked(target.gallery, wanted, search, black_box.visible)
+        ids, drop = target.gallery_ids(index), clean_copy == "drop"
         with progress("attacking") as tell:
-            result = run(
-                _attacked(target.gallery, wanted, search, black_box.visible),
-                images,
-                wanted,
-                threat,
-                method=search,
-                budget=black_box.budget,
-                subspace=subspace,
-                seed=seed,
-                gallery_ids=target.gallery_ids(index),
-                exclude_self=clean_copy == "drop",
-                search_folder=black_box.journal,
-                progress=tell,
-            )
+            if isinstance(images, MixedImages):
+                result = attack_mixed(
+                    attacked,
+                    MixedBatch(images=images, gallery_ids=ids, exclude_self=drop, save=save),
+                    wanted,
+                    threat,
+                    method=search,
+                    search=SearchOptions(
+                        budget=black_box.budget, subspace=subspace, folder=black_box.journal
+                    ),
+                    seed=seed,
+                    progress=tell,
+                )
+            else:
+                result = run(
+                    attacked,
+                    images,
+                    wanted,
+                    threat,
+                    method=search,
+                    budget=black_box.budget,
+                    subspace=subspace,
+                    seed=seed,
+                    gallery_ids=ids,
+                    exclude_self=drop,
+                    search_folder=black_box.journal,
+                    progress=tell,
+                )
         with progress("timing the bare work") as tell:
             cost = measure_result(target.gallery, images, wanted, result, progress=tell)
         notes = _notes(result, grid=threat.grid, order=goal.order, exclude_self=clean_copy == "drop")

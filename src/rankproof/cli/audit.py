@@ -1,11 +1,11 @@
 """`rankproof audit`: every attack on one model, as a report."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rankproof.cli.options import AsJson, DryRun, Eps, Seed, SystemArguments
+from rankproof.cli.options import AsJson, DryRun, Eps, SearchedArguments, Seed
 from rankproof.cli.output import echo, print_table
 from rankproof.cli.terminal import (
     as_typed,
@@ -19,11 +19,14 @@ from rankproof.cli.terminal import (
     writable,
 )
 
+if TYPE_CHECKING:
+    from rankproof.system import RetrievalSystem
+
 JOURNAL = "audit.jsonl"
 
 
 def audit(
-    system: SystemArguments,
+    system: SearchedArguments,
     eps: Eps,
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder the report is written to.", show_default=False)
@@ -73,13 +76,12 @@ def audit(
         from rankproof.audit import AuditOptions, plan
         from rankproof.audit import audit as run
         from rankproof.audit.completed_tasks import stopped_sizes
-        from rankproof.evaluation import retrieve
         from rankproof.report.page import audit_table, grouped
         from rankproof.threat import Threat, parse_eps
 
         threat = Threat(parse_eps(eps))
         target = system.embed()
-        gallery, images = target.gallery, target.attacked.images
+        gallery, images = target.gallery, target.attacked.one_size().images
         queries: int | None = None
         if limit is not None and trials is None and (before := stopped_sizes(out / JOURNAL)):
             trials, queries = before
@@ -94,8 +96,7 @@ def audit(
         )
         if dry_run:
             return
-        separate = target.queries
-        recall = None if separate is None else 100 * float(retrieve(gallery, separate, [1]).recalls.mean())
+        recall, note = _recall(target)
         with progress("auditing") as tell:
             result = run(
                 gallery,
@@ -109,7 +110,7 @@ def audit(
                     journal=out / JOURNAL,
                     progress=tell,
                     model=system.model,
-                    data_note=target.dataset.note,
+                    data_note=note,
                     classes=target.dataset.classes,
                     command=as_typed(),
                     model_record=target.record,
@@ -126,3 +127,17 @@ def audit(
         for flag in grouped(result.flags):
             echo(f"flag: {flag.cell or 'the audit'}: {flag.text}")
         echo(f"report: {page}")
+
+
+def _recall(target: "RetrievalSystem") -> tuple[float | None, str]:
+    """R@1 in % where it is measured by queries, else None; and the note about the data."""
+    from rankproof.evaluation import retrieve
+    from rankproof.evaluation.queries import has_match
+
+    queries, note = target.queries, target.dataset.note
+    if queries is None:
+        return None, note
+    if not has_match(target.gallery, queries):
+        known = target.gallery.labels is not None
+        return None, note + ("; R@1 is that of gallery items, not of the queries" if known else "")
+    return 100 * float(retrieve(target.gallery, queries, [1]).recalls.mean()), note

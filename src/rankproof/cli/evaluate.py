@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rankproof.cli.options import AsJson, Seed, SystemArguments, Trials
+from rankproof.cli.options import AsJson, SearchedArguments, Seed, Trials
 from rankproof.cli.output import echo, print_table
 from rankproof.cli.terminal import at_least_one, print_json, progress, reported, say, writable
 from rankproof.errors import RankproofError
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from rankproof.io import JsonObject
 
 
-ITEMS_ATTACKED = "ERS attacks gallery items, each searched for among all others; cameras play no part in it"
+ITEMS_ATTACKED = (
+    "ERS attacks gallery items, each searched for among all others; queries and cameras play no part in it"
+)
 
 
 def evaluate(
-    system: SystemArguments,
+    system: SearchedArguments,
     eps: Annotated[
         str | None,
         typer.Option(
@@ -46,15 +48,16 @@ def evaluate(
     """Measure how well a model retrieves, and its robustness score.
 
     Computes R@1, 2, 4 and 8, mAP, mAP@R and NMI over the whole test split, with each item as the query and
-    the others as the gallery; data with queries of its own, as Market-1501, is searched by these. Then
-    computes the empirical robustness score (ERS): T images are attacked in nine ways, and the score is the
-    mean of ten terms from 0 to 100 %; higher is more robust.
+    the others as the gallery; with --queries, and in data with queries of its own as Market-1501, each query
+    is searched for in the gallery. Then computes the empirical robustness score (ERS): T images are attacked
+    in nine ways, and the score is the mean of ten terms from 0 to 100 %; higher is more robust.
 
     **Example**
 
     ```
     rankproof evaluate --model runs/digits/model --trials 200 --out runs/digits/evaluation.json
     rankproof evaluate --model zoo:fashion-mnist/c2f1-ct --data fashion-mnist --eps 8/255 --json
+    rankproof evaluate --model hf:vit --data shop --queries uploads --no-robustness
     ```
     """
     with reported("nothing was written; the same command starts the evaluation again"):
@@ -103,6 +106,8 @@ def evaluate(
             versions=versions(),
         )
         examination = gallery.ranker.examination
+        if system.queries is not None:
+            report["notes"].append(f"queries: {target.attacked.note}")
         report["examination"] = None if examination is None else examination.to_json()
         if out is not None:
             write_json(out, report, indent=2, allow_nan=False)

@@ -18,6 +18,7 @@ from rankproof.cli.terminal import at_least_one, not_below_zero, progress, say, 
 from rankproof.errors import RankproofError
 
 if TYPE_CHECKING:
+    from rankproof.data.image_list import Keep
     from rankproof.goals.base import Goal
     from rankproof.methods.black_box.subspace import Subspace
     from rankproof.methods.registry import Kind
@@ -34,6 +35,17 @@ GOALS, GOAL_LIST, WHITE_BOX, BLACK_BOX = (
 )
 
 # -- the retrieval system
+
+
+def parse_size(text: str) -> "int | Keep":
+    """The side in pixels that `--size` names, or "keep"."""
+    if text == "keep":
+        return "keep"
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no side in pixels; write a whole number, or keep") from None
+
 
 IMAGES = (
     "Images: a folder of idx files, a folder with one sub-folder per class, a folder of images without "
@@ -52,6 +64,16 @@ Data = Annotated[
 TrainingData = Annotated[
     str, typer.Option(metavar="PATH", help=f"{IMAGES}Embedded: digits, scikit-learn's scanned digits.")
 ]
+Queries = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH",
+        help="Images that are searched for in the data and are no part of it: a folder with or without "
+        "classes, a zip, or one image file. Classes are those of the data by name. Default: images of "
+        "the data, each among all others.",
+        show_default=False,
+    ),
+]
 Model = Annotated[
     str,
     typer.Option(
@@ -67,6 +89,17 @@ Size = Annotated[
         metavar="N",
         help="Resize every image to N x N pixels. Default: the input size of the "
         "model if it is known, else their own size, or 128 if they differ.",
+        show_default=False,
+    ),
+]
+SizeOrKeep = Annotated[
+    Any,
+    typer.Option(
+        metavar="N|keep",
+        parser=parse_size,
+        help="Resize every image to N x N pixels. Default: the input size of the model if it is known, else "
+        "their own size, or 128 if they differ. With keep each image is attacked at its own resolution, and "
+        "the resizing to the model's input is part of what is attacked.",
         show_default=False,
     ),
 ]
@@ -242,7 +275,7 @@ class SystemArguments:
     model: Model = "efficientnet-lite0"
     data: Data = None
     device: Device = "auto"
-    size: Size = None
+    size: SizeOrKeep = None
     split_by: SplitBy = "auto"
     jpeg: Jpeg = None
     resize: Resize = None
@@ -280,6 +313,7 @@ class SystemArguments:
             std=parse_statistic("std", self.std),
             bgr=self.bgr,
             cache=None if self.no_cache else GalleryCache(log=say),
+            queries=self.searched,
         )
         return load_task(self.model, self.data, options, stage=stage)
 
@@ -295,6 +329,23 @@ class SystemArguments:
         target = task.embedded(progress)
         say(target.dataset.note)
         return target
+
+    @property
+    def searched(self) -> str | None:
+        """The images that are searched for, where they are given."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchedArguments(SystemArguments):
+    """The same with the images that are searched for."""
+
+    queries: Queries = None
+
+    @property
+    def searched(self) -> str | None:
+        """The images that are searched for, where they are given."""
+        return self.queries
 
 
 @dataclass(frozen=True, kw_only=True)

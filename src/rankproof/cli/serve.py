@@ -8,6 +8,7 @@ import typer
 from rankproof.cli.options import SystemArguments
 from rankproof.cli.output import echo
 from rankproof.cli.terminal import progress, reported, say, writable
+from rankproof.errors import RankproofError
 
 if TYPE_CHECKING:
     from rankproof.service.search_service import SearchService
@@ -104,6 +105,11 @@ def serve(
         from rankproof.service.server import serve as run
         from rankproof.service.worker_thread import run_in_worker_thread
 
+        if system.size == "keep":
+            raise RankproofError(
+                "--size keep: a service gives uploads the size of its gallery; give --size N, and "
+                "--resize and --crop for what it does to them"
+            )
         if lab:
             check_lab(host, for_all=lab_for_all)
         limits = Limits(

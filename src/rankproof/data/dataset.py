@@ -9,14 +9,14 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from rankproof.errors import RankproofError
+from rankproof.ranking.mixed_images import MixedImages
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dataset:
-    """Images, their classes, and where they come from.
+class LabelledImages:
+    """What is known of images: their classes, and where they come from.
 
     Args:
-        images: (n, c, h, w) 8-bit pixel values.
         labels: (n,) class of each image, an index into `classes`; None where images have no classes.
         classes: name of each class.
         name: short name of the data set, as in records.
@@ -28,7 +28,6 @@ class Dataset:
             such; None: each image is searched for among the others.
     """
 
-    images: UInt8[Tensor, "n c h w"]
     labels: Int[Tensor, " n"] | None
     classes: tuple[str, ...]
     name: str
@@ -36,14 +35,7 @@ class Dataset:
     note: str
     files: tuple[str, ...] = ()
     cameras: Int[Tensor, " n"] | None = None
-    queries: "Dataset | None" = None
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def as_float(self) -> Tensor:
-        """All images as (n, c, h, w) floats in [0, 1]; for large data sets use `take`."""
-        return self.images.float() / 255
+    queries: "Dataset | MixedDataset | None" = None
 
     def require_labels(self) -> Tensor:
         """The labels of a data set that must have some.
@@ -57,6 +49,28 @@ class Dataset:
                 f"put them into one sub-folder per class"
             )
         return self.labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset(LabelledImages):
+    """Images of one size, their classes, and where they come from.
+
+    Args:
+        images: (n, c, h, w) 8-bit pixel values.
+    """
+
+    images: UInt8[Tensor, "n c h w"]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def one_size(self) -> "Dataset":
+        """This data set, whose images all have one size."""
+        return self
+
+    def as_float(self) -> Tensor:
+        """All images as (n, c, h, w) floats in [0, 1]; for large data sets use `take`."""
+        return self.images.float() / 255
 
     @cached_property
     def sha256(self) -> str:
@@ -80,6 +94,44 @@ class Dataset:
         return replace(
             self, images=self.images[:count], labels=labels, files=self.files[:count], cameras=cameras
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixedDataset(LabelledImages):
+    """Images of several sizes, each kept as it is, their classes, and where they come from.
+
+    Args:
+        images: n images of any heights and widths.
+    """
+
+    images: MixedImages
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def one_size(self) -> Dataset:
+        """Nothing: images of several sizes are no tensor.
+
+        Raises:
+            RankproofError: always; the message says what to do.
+        """
+        sizes = len(set(self.images.shapes))
+        raise RankproofError(
+            f"{self.name}: its images have {sizes} sizes, and one is needed here; give --size N (in Python "
+            f"size=), or attack them by `rankproof attack --size keep`"
+        )
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of the pixels and labels; names do not count."""
+        digest = hashlib.sha256(self.images.sha256.encode())
+        if self.labels is not None:
+            digest.update(self.labels.contiguous().numpy().data)
+        return digest.hexdigest()
+
+    def take(self, positions: Tensor) -> MixedImages:
+        """The images at `positions` (b,), each at its own size, as 8-bit values."""
+        return self.images.take(positions)
 
 
 def as_labels(values: object) -> Tensor:

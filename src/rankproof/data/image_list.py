@@ -1,20 +1,26 @@
 """The image files of a data set: which belong to which split, and their pixels as a `Dataset`."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from rankproof.data.dataset import Dataset, as_labels
+from rankproof.data.dataset import Dataset, LabelledImages, MixedDataset, as_labels
 from rankproof.data.images import Form, decode, peek
 from rankproof.errors import RankproofError
+from rankproof.ranking.mixed_images import MixedImages
 from rankproof.types import ProgressCallback
 
+Keep = Literal["keep"]
+Forms = Mapping[str, Form]
+"""The form of each image by its file."""
+
 SplitBy = Literal["auto", "classes", "items", "none"]
+KEEP: Keep = "keep"
 SPLITS = ("train", "test")
 QUERY = "query"
 MIN_CLASSES_TO_SPLIT = 20  # from here on "auto" splits by class
@@ -78,17 +84,18 @@ def read_split(
     listed: ImageList,
     split: str,
     *,
-    size: tuple[int, int] | None,
+    size: tuple[int, int] | Keep | None,
     split_by: SplitBy,
     progress: ProgressCallback,
     kept: KeptPixels | None = None,
-) -> Dataset:
+) -> Dataset | MixedDataset:
     """Read the images of one split.
 
     Labels and number of channels are determined by both splits together, so that they agree.
 
     Args:
-        size: (height, width) all images are resized to; None as for `common_form`.
+        size: (height, width) all images are resized to; "keep" for their own, by which a split of several
+            sizes is a `MixedDataset`; None as for `common_form`.
         split_by: how images without a given split are divided; see `select_split`.
         progress: called with the number of images read and of all images of the split.
         kept: where decoded pixels are kept.
@@ -97,19 +104,25 @@ def read_split(
         require_two_classes(sorted(map(str, keys)), listed.name)
     selected, rule = select_split(listed, split, split_by)
     _require_ranking(selected, f"{listed.name}, {split} split")
-    form, resized = common_form(listed, size)
     queries = [image for image in listed.images if image.given == QUERY] if split == "test" else []
+    resized: tuple[str, ...] = ()
+    form: Form | Forms
+    if size == KEEP:
+        form = own_forms(listed)
+    else:
+        form, resized = common_form(listed, size)
     read = _Read(listed, form, len(selected) + len(queries), progress, kept)
     note = "; ".join((_summary(listed, selected, split, form), rule, *resized, *listed.remarks))
     dataset = read.dataset(selected, split, note)
     return replace(dataset, queries=read.dataset(queries, QUERY, note)) if queries else dataset
 
 
-def _summary(listed: ImageList, selected: Sequence[ListedImage], split: str, form: Form) -> str:
+def _summary(listed: ImageList, selected: Sequence[ListedImage], split: str, form: Form | Forms) -> str:
     """What was found, for the note."""
     classes = len({image.key for image in selected})
     labelled = selected[0].key is not None
-    return f"{listed.kind}, {split} split: {len(selected)} images of {form.height}x{form.width} " + (
+    sizes = size_text([form if isinstance(form, Form) else form[image.file] for image in selected])
+    return f"{listed.kind}, {split} split: {len(selected)} images of {sizes} " + (
         f"in {classes} classes" if labelled else "without classes (an unlabelled gallery)"
     )
 
@@ -180,6 +193,22 @@ def require_two_classes(keys: Sequence[str] | Sequence[int], where: str) -> None
         )
 
 
+def own_forms(listed: ImageList) -> Forms:
+    """The form of each image at its own size: colour if any image has colour."""
+    forms = {image.file: peek(listed.read(image.file), image.file) for image in listed.images}
+    channels = max(form.channels for form in forms.values())
+    return {file: replace(form, channels=channels) for file, form in forms.items()}
+
+
+def size_text(forms: Sequence[Form], *, kept: bool = True) -> str:
+    """The size of images, or how many sizes they have, for a note."""
+    sizes = sorted({(form.height, form.width) for form in forms}, key=lambda size: (size[0] * size[1], size))
+    small, large = ("x".join(map(str, size)) for size in (sizes[0], sizes[-1]))
+    if len(sizes) == 1:
+        return small
+    return f"{len(sizes)} sizes from {small} to {large}" + (", which they keep," if kept else "")
+
+
 def common_form(listed: ImageList, size: tuple[int, int] | None) -> tuple[Form, tuple[str, ...]]:
     """The form that all images are decoded to, and what the note should say about it.
 
@@ -201,6 +230,18 @@ def common_form(listed: ImageList, size: tuple[int, int] | None) -> tuple[Form, 
     return Form(height=height, width=width, channels=channels), note
 
 
+def read_images(
+    listed: ImageList,
+    selected: Sequence[ListedImage],
+    form: Form | Forms,
+    split: str,
+    note: str,
+    progress: ProgressCallback,
+) -> Dataset | MixedDataset:
+    """Some images of a list, decoded to one form or each to its own, as a split of that name."""
+    return _Read(listed, form, len(selected), progress).dataset(selected, split, note)
+
+
 def resized_note(size: tuple[int, int]) -> str:
     """What the note says about images that were resized to a given size."""
     return f"resized to {size[0]}x{size[1]} as asked"
@@ -208,21 +249,20 @@ def resized_note(size: tuple[int, int]) -> str:
 
 @dataclass(frozen=True)
 class _Read:
-    """Decodes images of a list to one form, and counts them."""
+    """Decodes images of a list, to one form or each to its own by its file, and counts them."""
 
     listed: ImageList
-    form: Form
+    form: Form | Forms
     total: int
     progress: ProgressCallback
-    kept: KeptPixels | None
+    kept: KeptPixels | None = None
 
-    def dataset(self, selected: Sequence[ListedImage], split: str, note: str) -> Dataset:
-        """Images of a list as a `Dataset`."""
+    def dataset(self, selected: Sequence[ListedImage], split: str, note: str) -> Dataset | MixedDataset:
+        """Images of a list as a `Dataset`; as a `MixedDataset` if they have several sizes."""
         label = {key: number for number, key in enumerate(self.listed.classes)}
         keys = [image.key for image in selected]
         cameras = [image.camera for image in selected]
-        return Dataset(
-            images=self._pixels(selected, done=0 if split != QUERY else self.total - len(selected)),
+        known = LabelledImages(
             labels=None if None in keys else as_labels([label[str(key)] for key in keys]),
             classes=tuple(self.listed.classes.values()),
             name=self.listed.name,
@@ -231,32 +271,51 @@ class _Read:
             files=tuple(image.file for image in selected),
             cameras=None if None in cameras else as_labels(cameras),
         )
+        forms = [self._form(image) for image in selected]
+        images = self._pixels(selected, forms, done=0 if split != QUERY else self.total - len(selected))
+        if isinstance(images, Tensor):
+            return Dataset(images=images, **vars(known))
+        return MixedDataset(images=MixedImages(images), **vars(known))
 
-    def _pixels(self, selected: Sequence[ListedImage], done: int) -> torch.Tensor:
-        """(n, c, h, w) 8-bit pixels; `done` images were read before."""
-        form = self.form
-        shape = (len(selected), form.channels, form.height, form.width)
-        if math.prod(shape) > MAX_MEMORY:
+    def _form(self, image: ListedImage) -> Form:
+        return self.form if isinstance(self.form, Form) else self.form[image.file]
+
+    def _pixels(
+        self, selected: Sequence[ListedImage], forms: Sequence[Form], done: int
+    ) -> Tensor | list[Tensor]:
+        """8-bit pixels (n, c, h, w), or of several sizes (c, h, w) each; `done` images were read before."""
+        if sum(form.values for form in forms) > MAX_MEMORY:
             raise RankproofError(
-                f"{self.listed.name}: {len(selected)} images of {form.height}x{form.width} do not fit into "
+                f"{self.listed.name}: {len(selected)} images of {size_text(forms)} do not fit into "
                 f"{MAX_MEMORY // 2**30} GiB; give a smaller size"
             )
-        if self.kept is not None:
+        one_size = len(set(forms)) == 1
+        kept = self.kept if one_size else None
+        if kept is not None:
             raws = (self.listed.read(image.file) for image in selected)
-            found = self.kept.read(self._content([sha256(raw).hexdigest() for raw in raws]))
+            found = kept.read(_content([sha256(raw).hexdigest() for raw in raws], forms[0]))
             if found is not None:
                 return found
-        pixels, digests = np.empty(shape, np.uint8), []
-        for position, image in enumerate(selected):
+        stack = np.empty((len(forms), *forms[0].shape), np.uint8) if one_size else None
+        each: list[Tensor] = []
+        digests: list[str] = []
+        for position, (image, form) in enumerate(zip(selected, forms, strict=True)):
             raw = self.listed.read(image.file)
             digests.append(sha256(raw).hexdigest())  # of what is decoded, should the file change meanwhile
-            pixels[position] = decode(raw, image.file, form)
+            pixels = decode(raw, image.file, form)
+            if stack is None:
+                each.append(torch.from_numpy(np.ascontiguousarray(pixels)))
+            else:
+                stack[position] = pixels
             self.progress(done + position + 1, self.total)
-        decoded = torch.from_numpy(pixels)
-        if self.kept is not None:
-            self.kept.write(self._content(digests), decoded, self.listed.name)
+        if stack is None:
+            return each
+        decoded = torch.from_numpy(stack)
+        if kept is not None:
+            kept.write(_content(digests, forms[0]), decoded, self.listed.name)
         return decoded
 
-    def _content(self, digests: list[str]) -> str:
-        """A digest of the files that are decoded, and of the form that they are decoded to."""
-        return sha256(f"{self.form} {digests}".encode()).hexdigest()
+
+def _content(digests: list[str], form: Form) -> str:
+    """A digest of the files that are decoded, and of the form that they are decoded to."""
+    return sha256(f"{form} {digests}".encode()).hexdigest()

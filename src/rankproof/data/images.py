@@ -37,6 +37,16 @@ class Form:
     width: int
     channels: int
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        return self.channels, self.height, self.width
+
+    @property
+    def values(self) -> int:
+        """The number of its pixel values."""
+        return self.channels * self.height * self.width
+
 
 def as_size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     """A size as (height, width); a single number is the side of a square."""

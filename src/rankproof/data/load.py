@@ -1,7 +1,10 @@
 """Loads any supported data set, whatever its layout."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import torch
@@ -9,14 +12,16 @@ import torch
 from rankproof.data.archive import open_archive
 from rankproof.data.csv_table import TABLE
 from rankproof.data.cub import is_cub, list_cub
-from rankproof.data.dataset import Dataset, as_labels
+from rankproof.data.dataset import Dataset, MixedDataset, as_labels
 from rankproof.data.download import SOURCES, manual_download
 from rankproof.data.folder import list_folder, read_below
 from rankproof.data.groceries import GROCERIES, open_groceries
 from rankproof.data.idx import is_idx, load_idx
 from rankproof.data.image_list import (
+    KEEP,
     SPLITS,
     ImageList,
+    Keep,
     KeptPixels,
     SplitBy,
     read_split,
@@ -35,6 +40,7 @@ EMBEDDED = (GROCERIES, DIGITS)
 DIGITS_TRAIN_SIZE = 1000
 
 
+@overload
 def load(
     path: str | Path | None = None,
     split: str = "test",
@@ -44,7 +50,32 @@ def load(
     root: Path | None = None,
     progress: ProgressCallback = no_progress,
     kept: KeptPixels | None = None,
-) -> Dataset:
+) -> Dataset: ...
+
+
+@overload
+def load(
+    path: str | Path | None = None,
+    split: str = "test",
+    *,
+    size: Keep,
+    split_by: SplitBy = "auto",
+    root: Path | None = None,
+    progress: ProgressCallback = no_progress,
+    kept: KeptPixels | None = None,
+) -> Dataset | MixedDataset: ...
+
+
+def load(
+    path: str | Path | None = None,
+    split: str = "test",
+    *,
+    size: int | tuple[int, int] | Keep | None = None,
+    split_by: SplitBy = "auto",
+    root: Path | None = None,
+    progress: ProgressCallback = no_progress,
+    kept: KeptPixels | None = None,
+) -> Dataset | MixedDataset:
     """Load one split of a data set; its note says what was found and how it was split.
 
     Args:
@@ -53,7 +84,9 @@ def load(
             folder, a zip or folder with metadata.csv, Stanford Online Products, CUB-200-2011 or Market-1501
             as published; or the name of one of these below `root`.
         split: "train" or "test".
-        size: side or (height, width) in pixels that every image is resized to.
+        size: side or (height, width) in pixels that every image is resized to; "keep" leaves each image at
+            its own, and gives a `MixedDataset` where they differ; None takes the size that all images
+            share, or 128x128 where they differ.
         split_by: which images belong to which split: "auto" (as the source says, else halves of the classes
             from 20 classes on, else halves of each class), "classes", "items", or "none" (all in both
             splits).
@@ -67,26 +100,41 @@ def load(
     """
     if split not in SPLITS:
         raise RankproofError(f"split must be train or test, got {split!r}")
-    wanted = as_size(size)
+    wanted = check_size(size)
     if path is None or str(path) == GROCERIES:
         with open_groceries() as listed:
             return read_split(listed, split, size=wanted, split_by=split_by, progress=progress)
     place = None if str(path) == DIGITS else find(path, root)
     if place is not None and not is_idx(place):
-        if place.is_file() or (place / TABLE).is_file():
-            with open_archive(place) as listed:
-                return read_split(listed, split, size=wanted, split_by=split_by, progress=progress, kept=kept)
-        return read_split(
-            _list_images(place), split, size=wanted, split_by=split_by, progress=progress, kept=kept
-        )
+        with listing(place) as listed:
+            return read_split(listed, split, size=wanted, split_by=split_by, progress=progress, kept=kept)
     if split_by != "auto":
         raise RankproofError(f"{path}: comes with its own split; leave --divide at auto")
     dataset = _load_digits(split) if place is None else load_idx(place, split)
     require_two_classes(dataset.require_labels().tolist(), f"{dataset.name}, {split} split")
-    if wanted is None or tuple(dataset.images.shape[2:]) == wanted:
+    if wanted is None or wanted == KEEP or tuple(dataset.images.shape[2:]) == wanted:
         return dataset
     note = f"{dataset.note}; {resized_note(wanted)}"
     return replace(dataset, images=resize(dataset.images, wanted), note=note)
+
+
+def check_size(size: int | tuple[int, int] | Keep | None) -> tuple[int, int] | Keep | None:
+    """A size as (height, width), or "keep"."""
+    if not isinstance(size, str):
+        return as_size(size)
+    if size != KEEP:
+        raise RankproofError(f"size: give a side in pixels, (height, width) or {KEEP!r}, got {size!r}")
+    return size
+
+
+@contextmanager
+def listing(place: Path) -> Iterator[ImageList]:
+    """The images of a folder or zip of any layout but idx files; they can be read while this is open."""
+    if place.is_file() or (place / TABLE).is_file():
+        with open_archive(place) as listed:
+            yield listed
+    else:
+        yield _list_images(place)
 
 
 def find(path: str | Path, root: Path | None) -> Path:

@@ -29,6 +29,27 @@ class QueryRetrieval:
     without_match: int
 
 
+def known_classes(queries: SeparateQueries) -> Tensor:
+    """(b,) the class of every query.
+
+    Raises:
+        RankproofError: the queries have no labels.
+    """
+    if queries.labels is None:
+        raise RankproofError(
+            "queries: they have no classes, so that nobody knows what they should find; put them into one "
+            "sub-folder per class"
+        )
+    return queries.labels
+
+
+def has_match(gallery: Gallery, queries: SeparateQueries | None) -> bool:
+    """Whether retrieval can be measured by queries: these have classes, and the gallery one of them."""
+    if queries is None or queries.labels is None or gallery.labels is None:
+        return False
+    return bool(torch.isin(queries.labels.cpu(), gallery.labels.cpu()).any())
+
+
 def retrieve(
     gallery: Gallery,
     queries: SeparateQueries,
@@ -47,17 +68,17 @@ def retrieve(
         ks: numbers of items that are looked at.
         progress: called with queries done and queries in all.
     Raises:
-        RankproofError: the gallery has no labels, its cameras are not one for each item, or no query has a
-            match.
+        RankproofError: the gallery or the queries have no labels, its cameras are not one for each item, or
+            no query has a match.
     """
     if min(ks) < 1:
         raise RankproofError(f"recall needs k of at least 1, got {min(ks)}")
-    labels, size = known_labels(gallery), len(gallery)
+    labels, size, classes = known_labels(gallery), len(gallery), known_classes(queries)
     if queries.gallery_cameras is not None and len(queries.gallery_cameras) != size:
         raise RankproofError(f"queries: {len(queries.gallery_cameras)} gallery_cameras for {size} items")
     recalls, precisions = [], []
     for rows in torch.arange(len(queries)).split(max(1, VALUES // size)):
-        wanted = queries.labels[rows].to(labels.device)[:, None] == labels  # (rows, n)
+        wanted = classes[rows].to(labels.device)[:, None] == labels  # (rows, n)
         ignored = torch.zeros_like(wanted)
         if queries.cameras is not None and queries.gallery_cameras is not None:
             cameras = queries.cameras[rows].to(labels.device)[:, None]

@@ -2,17 +2,20 @@
 
 import math
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from rankproof.attacks import AttackBatch, attack_batch
+from rankproof.attacks import AttackResult, attack_batch
 from rankproof.attacks.batch import make_batch
+from rankproof.attacks.mixed import PART_VALUES
 from rankproof.audit.diagnostics import check_attack, check_gallery
 from rankproof.checks import check_images, check_kind
 from rankproof.errors import RankproofError
 from rankproof.evaluation.terms import ERS_TERMS, GOALS, SHIFT, TERMS, AttackRun
+from rankproof.goals.base import Goal
 from rankproof.io import JsonObject
 from rankproof.methods import PGD
 from rankproof.methods.white_box.base import Method
@@ -20,6 +23,8 @@ from rankproof.modes import ordinary_modes
 from rankproof.parameters import AT_LEAST_ONE, check_integer
 from rankproof.ranking.gallery import GALLERY, Gallery
 from rankproof.ranking.metrics import MeanInterval, known_labels, mean_interval
+from rankproof.ranking.mixed_images import MixedImages
+from rankproof.ranking.ranker import pass_size
 from rankproof.report.page import Flag
 from rankproof.rng import draw
 from rankproof.threat import Threat
@@ -28,6 +33,7 @@ from rankproof.types import ImagesLike, ProgressCallback, no_progress
 TRIALS = 1000
 PUBLISHED = PGD(steps=32, step=3 / 255)
 SMALL_SIDE, SMALL_EPS, LARGE_EPS = 32, 77 / 255, 8 / 255
+UNLIMITED = 2**62  # images in one pass, beside what the ranker allows
 HALF_LEVEL = 0.5 / 255  # the same image, kept as floats and as 8-bit values
 UNIT = 1e-3  # how far the length of an embedding may be from 1 on the unit sphere
 
@@ -124,7 +130,7 @@ class Robustness:
 @ordinary_modes()
 def robustness_score(
     gallery: Gallery,
-    images: ImagesLike,
+    images: ImagesLike | MixedImages,
     *,
     eps: float | None = None,
     trials: int = TRIALS,
@@ -151,7 +157,8 @@ def robustness_score(
 
     Args:
         gallery: an embedded database with labels.
-        images: (n, c, h, w) its images in the same order, floats in [0, 1] or 8-bit values.
+        images: (n, c, h, w) its images in the same order, floats in [0, 1] or 8-bit values, or images of
+            several sizes, which are attacked one size at a time.
         eps: the budget; None is `default_eps(images)`.
         trials: T, how many images are attacked, drawn by `seed` as in an audit.
         seed: all choices come from it.
@@ -162,7 +169,7 @@ def robustness_score(
     """
     begin = time.perf_counter()
     check_kind("gallery", gallery, Gallery, GALLERY)
-    images = check_images("images", images, count=len(gallery))
+    images = _checked(images, len(gallery))
     trials, seed = check_integer("trials", trials, AT_LEAST_ONE), check_integer("seed", seed)
     if len(known_labels(gallery).unique()) < 2:
         raise RankproofError("all items are of one class; ERS needs a gallery of several")
@@ -171,9 +178,10 @@ def robustness_score(
     if len(ids) == 0:
         raise RankproofError("every image drawn is alone in its class; ERS needs two images of a class")
     threat = Threat(default_eps(images) if eps is None else eps)
-    batch = make_batch(gallery, images[ids], gallery_ids=ids)
-    _check_order(gallery, batch.images, ids)
-    outcome = _attack_all(gallery, batch, threat, method, seed, progress)
+    parts = list(_parts(images, ids))
+    for part in parts:
+        _check_order(gallery, part.images, ids[part.rows])
+    outcome = _attack_all(gallery, ids, parts, threat, method, seed, progress)
     return replace(
         outcome,
         flags=(*check_gallery(gallery, ids), *outcome.flags),
@@ -182,42 +190,99 @@ def robustness_score(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """Attacked images of one size.
+
+    Args:
+        rows: (k,) which of all attacks they are.
+        images: (k, c, h, w) floats in [0, 1] or 8-bit values.
+        passes: the most images in one pass of the encoder.
+    """
+
+    rows: Tensor
+    images: Tensor
+    passes: int
+
+    def attack(
+        self,
+        gallery: Gallery,
+        ids: Tensor,
+        goal: Goal,
+        threat: Threat,
+        method: Method,
+        seed: int,
+        progress: ProgressCallback,
+    ) -> AttackRun:
+        """One attack on each of them; `ids` (T,) are the gallery positions of all."""
+        own = ids[self.rows]
+        batch = make_batch(gallery, self.images, gallery_ids=own)
+        result = attack_batch(gallery, batch, goal, threat, method=method, seed=seed, progress=progress)
+        return AttackRun(result, gallery, own)
+
+
+def _checked(images: ImagesLike | MixedImages, count: int) -> Tensor | MixedImages:
+    """The images of a gallery of so many items."""
+    if not isinstance(images, MixedImages):
+        return check_images("images", images, count=count)
+    if len(images) != count:
+        raise RankproofError(f"images: expected {count} images, got {len(images)}")
+    return images
+
+
+def _parts(images: Tensor | MixedImages, ids: Tensor) -> Iterator[_Part]:
+    """The attacked images (T,), one size at a time."""
+    if isinstance(images, Tensor):
+        yield _Part(rows=torch.arange(len(ids)), images=images[ids], passes=UNLIMITED)
+        return
+    for rows, part in images.take(ids).groups(PART_VALUES):
+        yield _Part(rows=rows, images=part, passes=pass_size(*part.shape[1:]))
+
+
 def _attack_all(
     gallery: Gallery,
-    batch: AttackBatch,
+    ids: Tensor,
+    parts: Sequence[_Part],
     threat: Threat,
     method: Method,
     seed: int,
     progress: ProgressCallback,
 ) -> Robustness:
     """One attack after the other on the same images; of large images no two results fit side by side."""
-    assert batch.gallery_ids is not None
-    work = len(batch) * method.passes(threat.eps)
-    values: dict[str, Tensor] = {}
-    unchanged: dict[str, Tensor] = {}
+    work = len(ids) * method.passes(threat.eps)
+    order = torch.cat([part.rows for part in parts]).argsort()
+    values: dict[str, list[Tensor]] = {name: [] for name in TERMS}
+    unchanged: dict[str, list[Tensor]] = {}
     flags: list[Flag] = []
     notes: list[str] = []
-    moved = torch.empty(0)
+    moved: list[Tensor] = []
     for number, goal in enumerate(GOALS):
+        results: list[AttackResult] = []
+        for part in parts:
+            done = number * work + sum(map(len, results)) * method.passes(threat.eps)
 
-        def inside(done: int, total: int, before: int = number * work) -> None:
-            progress(before + done, len(GOALS) * work)
+            def inside(now: int, total: int, before: int = done) -> None:
+                progress(before + now, len(GOALS) * work)
 
-        result = attack_batch(gallery, batch, goal, threat, method=method, seed=seed, progress=inside)
-        outcome = AttackRun(result, gallery, batch.gallery_ids)
-        terms = [term for term in ERS_TERMS if term.goal is goal]
-        values |= {term.name: term.values(outcome) for term in terms}
-        if gallery.ranker.random:
-            untouched = replace(result, adversarial=result.original, after=result.unchanged)
-            again = AttackRun(untouched, gallery, batch.gallery_ids)
-            unchanged |= {term.name: term.values(again) for term in terms}
-        moved = outcome.figure if goal is SHIFT else moved
+            terms = [term for term in ERS_TERMS if term.goal is goal]
+            with gallery.ranker.passes_of(part.passes):
+                outcome = part.attack(gallery, ids, goal, threat, method, seed, inside)
+                for term in terms:
+                    values[term.name].append(term.values(outcome))
+                if gallery.ranker.random:
+                    again = outcome.untouched()
+                    for term in terms:
+                        unchanged.setdefault(term.name, []).append(term.values(again))
+            if goal is SHIFT:
+                moved.append(outcome.figure)
+            results.append(outcome.result.without_images())
+        result = AttackResult.concat(results)
         flags += check_attack(result, result.goal, headline=False)
         notes += [f"{result.goal}: {note}" for note in result.notes if note not in gallery.ranker.notes]
     return Robustness(
-        values={name: values[name] for name in TERMS},
-        moved=moved,
-        gallery_ids=batch.gallery_ids.cpu(),
+        values={name: torch.cat(values[name])[order] for name in TERMS},
+        moved=torch.cat(moved)[order],
+        gallery_ids=ids.cpu(),
         eps=threat.eps,
         method=method.name,
         steps=method.passes(threat.eps) if threat.eps else 0,
@@ -225,13 +290,14 @@ def _attack_all(
         flags=tuple(flags),
         notes=(*gallery.ranker.notes, *notes),
         seconds=0.0,
-        unchanged=unchanged,
+        unchanged={name: torch.cat(each)[order] for name, each in unchanged.items()},
     )
 
 
-def default_eps(images: Tensor) -> float:
+def default_eps(images: Tensor | MixedImages) -> float:
     """77/255 for images of at most 32 pixels along each side, 8/255 for larger ones, as published."""
-    return SMALL_EPS if max(images.shape[-2:]) <= SMALL_SIDE else LARGE_EPS
+    shapes = images.shapes if isinstance(images, MixedImages) else [images.shape]
+    return SMALL_EPS if all(max(shape[-2:]) <= SMALL_SIDE for shape in shapes) else LARGE_EPS
 
 
 def has_company(gallery: Gallery) -> Tensor:
@@ -245,14 +311,19 @@ def _check_order(gallery: Gallery, images: Tensor, ids: Tensor) -> None:
     """Raise where an image is not that of its place in the gallery, if the gallery has its images.
 
     Args:
-        images: (b, c, h, w) images, as the encoder takes them.
+        images: (b, c, h, w) floats in [0, 1] or 8-bit values.
         ids: (b,) their places.
     """
     if gallery.images is None:
         return
-    theirs = gallery.ranker.as_input(gallery.images[ids.to(gallery.images.device)])
-    ours = gallery.ranker.as_input(images)
-    if theirs.shape != ours.shape or float((theirs - ours).abs().max()) > HALF_LEVEL:
+    ours, wrong = gallery.ranker.as_input(images), False
+    if isinstance(gallery.images, MixedImages):
+        stored = [gallery.images[place] for place in ids.tolist()]
+        wrong = any(image.shape != images.shape[1:] for image in stored)
+        theirs = ours if wrong else gallery.ranker.as_input(torch.stack(stored))
+    else:
+        theirs = gallery.ranker.as_input(gallery.images[ids.to(gallery.images.device)])
+    if wrong or theirs.shape != ours.shape or float((theirs - ours).abs().max()) > HALF_LEVEL:
         raise RankproofError("images: they are not the gallery's own; give those, in the gallery's order")
 
 

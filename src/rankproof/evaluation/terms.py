@@ -1,7 +1,7 @@
 """The ten terms of the empirical robustness score: nine attacks and what each of them leaves, in %."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from torch import Tensor
@@ -42,6 +42,11 @@ class AttackRun:
     def adversarial(self) -> Embeddings:
         """(T, d) embeddings of the adversarial images."""
         return self.gallery.ranker.embed_all(self.result.adversarial)
+
+    def untouched(self) -> "AttackRun":
+        """The same of a random encoder with untouched images, under new random numbers."""
+        result = replace(self.result, adversarial=self.result.original, after=self.result.unchanged)
+        return replace(self, result=result)
 
 
 @dataclass(frozen=True, kw_only=True)

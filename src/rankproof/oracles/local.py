@@ -16,6 +16,7 @@ from rankproof.ranking.gallery import GALLERY, Gallery
 from rankproof.ranking.ranker import Ranker
 from rankproof.types import Ids, Images, ImageSets, Places
 
+PASS_VALUES = 40_000_000  # pixel values in one forward pass; 200 images of up to 256x256
 PASS = 200  # images in one forward pass: their activations still fit the caches of a processor
 SLACK = 3e-3  # of single-precision distances that only decide which items are looked at exactly
 
@@ -62,8 +63,9 @@ class LocalOracle:
         return places.to(images.device)
 
     def _embed(self, images: Images, ranker: Ranker) -> Tensor:
+        most = max(1, min(PASS, PASS_VALUES // images[0].numel()))
         with ranker.frozen(), torch.no_grad():
-            return torch.cat([ranker.embed(ranker.as_input(part)) for part in images.split(PASS)])
+            return torch.cat([ranker.embed(ranker.as_input(part)) for part in images.split(most)])
 
     def _by_length(self, z: Tensor) -> bool:
         """Whether the distances of some embeddings (..., d) grow with |a - b|, as the triangles need it."""

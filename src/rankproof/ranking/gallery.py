@@ -25,6 +25,7 @@ from rankproof.ranking.exact import (
     frame_of,
     undecided,
 )
+from rankproof.ranking.mixed_images import MixedImages
 from rankproof.ranking.ranker import Ranker
 from rankproof.ranking.sorting import sort_rows
 from rankproof.types import ImagesLike, IntegersLike, ProgressCallback, no_progress
@@ -47,19 +48,22 @@ class Gallery:
         ranker: how images become embeddings, and the distance between them.
         embeddings: (n, d) embeddings of all items, as the encoder returned them.
         labels: (n,) class of each item, where known.
-        images: (n, c, h, w) the items themselves, for reports; never used to rank.
+        images: (n, c, h, w) the items themselves, or of several sizes, for reports; never used to rank.
     """
 
     ranker: Ranker
     embeddings: Tensor
     labels: Tensor | None = None
-    images: Tensor | None = None
+    images: Tensor | MixedImages | None = None
 
     def __post_init__(self) -> None:
         checked: dict[str, Tensor] = {"embeddings": check_embeddings("embeddings", self.embeddings)}
         if self.labels is not None:
             checked["labels"] = check_labels("labels", self.labels, len(self.embeddings))
-        if self.images is not None:
+        if isinstance(self.images, MixedImages):
+            if len(self.images) != len(self.embeddings):
+                raise RankproofError(f"images: expected {len(self.embeddings)}, got {len(self.images)}")
+        elif self.images is not None:
             checked["images"] = check_images("images", self.images, count=len(self.embeddings))
         for name, values in checked.items():
             object.__setattr__(self, name, values)
@@ -69,23 +73,24 @@ class Gallery:
     def build(
         cls,
         ranker: Ranker,
-        images: ImagesLike,
+        images: ImagesLike | MixedImages,
         labels: IntegersLike | None = None,
         progress: ProgressCallback = no_progress,
     ) -> "Gallery":
         """Embed a database.
 
         Args:
-            images: (n, c, h, w) floats in [0, 1] or 8-bit values.
+            images: (n, c, h, w) floats in [0, 1] or 8-bit values, or images of several sizes.
             labels: (n,) class of each item, as integers; a list will do.
             progress: called with images embedded and images in all.
         Raises:
             RankproofError: the images or labels are something else, or are fewer than two.
         """
-        images = check_images("images", images)
+        images = images if isinstance(images, MixedImages) else check_images("images", images)
         if len(images) < 2:
             raise RankproofError(f"a gallery needs at least 2 items, this one has {len(images)}")
-        check_not_black("images", images)
+        if isinstance(images, Tensor):
+            check_not_black("images", images)
         labels = None if labels is None else check_labels("labels", labels, len(images))
         ranker.begin(images)
         return cls(ranker, ranker.embed_all(images, progress), labels, images)

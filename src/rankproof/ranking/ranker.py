@@ -19,6 +19,7 @@ from rankproof.ranking.encoder_function import EncoderFunction
 from rankproof.ranking.encoder_rng import EncoderRng
 from rankproof.ranking.examination import (
     DRAWS,
+    IMAGES,
     TF32,
     Examination,
     Examined,
@@ -29,6 +30,7 @@ from rankproof.ranking.examination import (
     sample_of,
 )
 from rankproof.ranking.inference_graph import InferenceGraph, inference_graph
+from rankproof.ranking.mixed_images import MixedImages
 from rankproof.types import ProgressCallback, no_progress
 
 CHUNK = 500  # images in one pass; about the fastest on a CPU and small enough for any GPU
@@ -145,7 +147,7 @@ class Ranker:
 
     def begin(
         self,
-        images: Tensor,
+        images: Tensor | MixedImages,
         seed: int = 0,
         progress: ProgressCallback = no_progress,
         known: Examination | None = None,
@@ -154,6 +156,7 @@ class Ranker:
 
         Args:
             images: (n, c, h, w) floats in [0, 1], or 8-bit values; the encoder is examined on a few of them.
+                Of images of several sizes these few are stretched to one.
             progress: called with steps done and steps in all.
             known: what an examination of the same encoder on the same images found.
         Raises:
@@ -162,7 +165,8 @@ class Ranker:
         if self.examination is None:
             if known is not None:
                 self._weights = getattr(torch, known.dtype)
-            sample = self.as_input(sample_of(images))
+            few = images.sample(IMAGES) if isinstance(images, MixedImages) else images
+            sample = self.as_input(sample_of(few))
             found = known or self._examined(sample.clone(), progress)
             self.examination = self._with_graph(replace(found, graph=None, folded=0), sample)
         self._rng.begin(seed)
@@ -404,15 +408,18 @@ class Ranker:
             for module, name, buffer in buffers:
                 setattr(module, name, buffer)
 
-    def embed_all(self, images: Tensor, progress: ProgressCallback = no_progress) -> Tensor:
+    def embed_all(self, images: Tensor | MixedImages, progress: ProgressCallback = no_progress) -> Tensor:
         """Embeddings of many images in passes of `chunk`, without gradients.
 
         Args:
-            images: (n, c, h, w) floats in [0, 1], or 8-bit values.
+            images: (n, c, h, w) floats in [0, 1], or 8-bit values; images of several sizes pass one size at
+                a time, in smaller numbers where they are large.
             progress: called with images done and images in all.
         Returns:
             (n, d) embeddings on the encoder's device.
         """
+        if isinstance(images, MixedImages):
+            return self._embed_mixed(images, progress)
         # Not inference_mode: what an encoder keeps of a pass, as position codes, must serve a gradient later.
         with self.frozen(), torch.no_grad():
             parts: list[Tensor] = []
@@ -421,6 +428,33 @@ class Ranker:
                 parts.append(self.embed(self.as_input(part)))
                 progress(start + len(part), len(images))
         return torch.cat(parts).clone()
+
+    def _embed_mixed(self, images: MixedImages, progress: ProgressCallback) -> Tensor:
+        rows: list[Tensor] = []
+        parts: list[Tensor] = []
+        for places, part in images.groups(PASS_VALUES):
+            with self.passes_of(pass_size(*part.shape[1:])):
+                parts.append(self.embed_all(part))
+            if parts[-1].shape[1] != parts[0].shape[1]:
+                first, other = (
+                    "x".join(map(str, images[int(row[0])].shape[1:])) for row in (rows[0], places)
+                )
+                raise RankproofError(
+                    f"{self.name}: embeddings have {parts[0].shape[1]} dimensions for images of {first} and "
+                    f"{parts[-1].shape[1]} for {other}: this encoder does not pool; give images one size"
+                )
+            rows.append(places)
+            progress(sum(map(len, rows)), len(images))
+        return torch.cat(parts)[torch.cat(rows).argsort().to(self.device)]
+
+    @contextmanager
+    def passes_of(self, count: int) -> Iterator[None]:
+        """At most so many images in a pass while this is open, as large images need."""
+        before, self.chunk = self.chunk, min(self.chunk, count)
+        try:
+            yield
+        finally:
+            self.chunk = before
 
     def as_input(self, images: Tensor) -> Tensor:
         """Floats in [0, 1] or 8-bit values, as the encoder's own precision and device want them."""

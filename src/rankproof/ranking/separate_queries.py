@@ -1,4 +1,4 @@
-"""Queries that are no items of the gallery, as person re-identification has them."""
+"""Queries that are no items of the gallery, such as uploads, and as person re-identification has them."""
 
 from dataclasses import dataclass
 
@@ -15,13 +15,13 @@ class SeparateQueries:
 
     Args:
         embeddings: (b, d) as the gallery's own.
-        labels: (b,) class of each.
+        labels: (b,) class of each; None where they have none, and retrieval by them cannot be measured.
         cameras: (b,) camera of each, where known; items of a query's own class and camera do not count.
         gallery_cameras: (n,) camera of each gallery item.
     """
 
     embeddings: Embeddings
-    labels: Tensor
+    labels: Tensor | None = None
     cameras: Tensor | None = None
     gallery_cameras: Tensor | None = None
 
@@ -40,4 +40,4 @@ class SeparateQueries:
                 )
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.embeddings)

@@ -52,7 +52,8 @@ class Strip:
         goal: the goal's name, such as "qa+".
         eps: perturbation budget in [0, 1].
         original, adversarial: (c, h, w) in [0, 1].
-        query: the query whose ranking is shown; None where it is the attacked image itself.
+        query: the query whose ranking is shown, which may have another size; None where it is the attacked
+            image itself.
         before, after: the ranking as shown before and after the attack, nearest first; a gap in the
             ranks is a cut.
         wanted: one sentence on what the attacker wanted.
@@ -65,7 +66,7 @@ class Strip:
     eps: float
     original: Float[Tensor, "c h w"]
     adversarial: Float[Tensor, "c h w"]
-    query: Float[Tensor, "c h w"] | None
+    query: Float[Tensor, "c hq wq"] | None
     before: tuple[Tile, ...]
     after: tuple[Tile, ...]
     wanted: str

@@ -3,6 +3,7 @@
 import io
 import math
 import warnings
+from collections.abc import Sequence
 from itertools import pairwise
 from textwrap import wrap
 from typing import Any
@@ -22,10 +23,8 @@ Length = int | float
 SCALE = 2  # strips are drawn at twice their size on the page
 DPI = 72 * SCALE  # so that one point of type is one pixel of the page
 LARGE, SMALL = 112, 56  # sides of an image on the page: first row, rankings
-LARGE_PHOTO, SMALL_PHOTO = (
-    144,
-    72,
-)  # of an image with more pixels than SMALL, as far as ten fit beside each other
+LARGE_PHOTO, SMALL_PHOTO = 144, 72  # of an image with more pixels than SMALL, as far as ten fit in a row
+LARGE_LEAST, SMALL_LEAST = 76, 52  # widths below which the text above images would run together
 MARGIN, SPACE, CUT = 12, 10, 22
 LINE, CHARACTER = 10, 5  # height of a line and width of a letter below an image
 
@@ -49,20 +48,24 @@ class _Layout:
 
         self.strip = strip
         photo = max(strip.original.shape[-2:]) > SMALL
-        self.large = _box(strip.original, LARGE_PHOTO if photo else LARGE)
-        self.small = _box(strip.original, SMALL_PHOTO if photo else SMALL)
+        self.sides = (LARGE_PHOTO, SMALL_PHOTO) if photo else (LARGE, SMALL)
         rankings = [tiles for tiles in (strip.before, strip.order, strip.after) if tiles]
+        shown = [strip.original, *(tile.image for tiles in rankings for tile in tiles)]
+        shown += [] if strip.query is None else [strip.query]
+        self.large = _cell([strip.original], self.sides[0], LARGE_LEAST)
+        self.small = _cell(shown, self.sides[1], SMALL_LEAST)
+        self.top_height = max(self.large[1], self._legend_height())
         below = [1 if tile.mark else len(self._label(tile)) for tiles in rankings for tile in tiles]
         self.row_height = 32 + self.small[1] + (6 + LINE * max(below) if any(below) else 4)
         widest = max((self._ranking_width(tiles) for tiles in rankings), default=0)
         self.width = math.ceil(max(widest, 3 * (self.large[0] + 2 * SPACE) + 150) + 2 * MARGIN)
-        self.height = math.ceil(2 * MARGIN + 22 + self.large[1] + len(rankings) * (self.row_height + SPACE))
+        self.height = math.ceil(2 * MARGIN + 22 + self.top_height + len(rankings) * (self.row_height + SPACE))
         self.figure = Figure(figsize=(self.width / 72, self.height / 72), dpi=DPI, facecolor="white")
 
     def draw(self) -> bytes:
         strip, y = self.strip, float(MARGIN)
         self._first_row(y)
-        y += 22 + self.large[1] + SPACE
+        y += 22 + self.top_height + SPACE
         for tiles, title, query in (
             (strip.before, "Ranking before", strip.original if strip.query is None else strip.query),
             (strip.order, "Wanted order", None),
@@ -77,6 +80,15 @@ class _Layout:
             self.figure.savefig(stream, format="png", dpi=DPI, metadata={"Software": None})
         return stream.getvalue()
 
+    def _legend_height(self) -> int:
+        """The height of what stands beside the images of the first row."""
+        tiles = self.strip.before + self.strip.after
+        lines = any(tile.attacked for tile in tiles) + any(
+            tile.chosen and not tile.attacked for tile in tiles
+        )
+        lines += any(tile.unseen for tile in tiles)
+        return 38 + 16 * lines + 15 * (self.strip.visible is not None)
+
     def _first_row(self, y: Length) -> None:
         strip, step = self.strip, self.large[0] + 2 * SPACE
         change, factor = _amplified(strip.original, strip.adversarial)
@@ -85,7 +97,7 @@ class _Layout:
         for column, (title, image) in enumerate(zip(titles, images, strict=True)):
             x = MARGIN + column * step
             self._text(x, y + 6, title, color=MUTED, size=9)
-            self._image(x, y + 16, self.large, image)
+            self._image(x, y + 16, self.large, image, self.sides[0])
         x, y = MARGIN + 3 * step, y + 16
         self._text(x, y + 8, strip.title, size=13, weight="bold")
         self._text(x, y + 25, f"at most {format_eps(strip.eps)} per pixel", color=MUTED, size=9)
@@ -112,7 +124,7 @@ class _Layout:
         top, x = y + 32, float(MARGIN)
         if query is not None:
             self._text(x + width / 2, top - 8, "query", color=MUTED, size=8.5, align="center")
-            self._image(x, top, self.small, query)
+            self._image(x, top, self.small, query, self.sides[1])
         x += width + SPACE
         self._rule(x, top, height)
         x += SPACE
@@ -131,9 +143,10 @@ class _Layout:
         self._text(
             middle, top - 8, f"{tile.rank:,}", size=8.5, align="center", color=colour or MUTED, weight=weight
         )
-        self._image(x, top, self.small, 0.6 + 0.4 * tile.image if tile.unseen else tile.image)
+        image = 0.6 + 0.4 * tile.image if tile.unseen else tile.image
+        left, upper, box = self._image(x, top, self.small, image, self.sides[1])
         if colour and not tile.unseen:
-            self._frame(x - 1.5, top - 1.5, (width + 3, height + 3), colour, 3)
+            self._frame(left - 1.5, upper - 1.5, (box[0] + 3, box[1] + 3), colour, 3)
         below = top + height + 8
         if tile.mark:
             self._text(middle, below + 1, tile.mark, color=INK, size=10, weight="bold", align="center")
@@ -148,12 +161,21 @@ class _Layout:
     def _ranking_width(self, tiles: tuple[Tile, ...]) -> int:
         return (len(tiles) + 1) * (self.small[0] + SPACE) + SPACE + CUT * sum(_cuts(tiles))
 
-    def _image(self, x: Length, y: Length, box: tuple[int, int], image: Pixels) -> None:
-        """Pixels go to the page as they are: a small image stays crisp."""
+    def _image(
+        self, x: Length, y: Length, cell: tuple[int, int], image: Pixels, side: int
+    ) -> tuple[Length, Length, tuple[int, int]]:
+        """Pixels go to the page as they are, in the middle of their cell: a small image stays crisp.
+
+        Returns:
+            where the image is, and its box.
+        """
+        box = _box(image, side)
+        x, y = x + (cell[0] - box[0]) // 2, y + (cell[1] - box[1]) // 2
         pixels = _pixels(image, box)
         below = self.height * SCALE - round(y * SCALE) - pixels.shape[0]
         self.figure.figimage(pixels, xo=round(x * SCALE), yo=below, origin="upper")
         self._frame(x, y, box, RULE, 0.5)
+        return x, y, box
 
     def _frame(self, x: Length, y: Length, box: tuple[Length, Length], colour: str, width: Length) -> None:
         from matplotlib.patches import Rectangle
@@ -174,6 +196,12 @@ class _Layout:
         """Text centred on the line at `y`; a "$" in it is a "$"."""
         plain: dict[str, Any] = {"va": "center", "parse_math": False, "family": "DejaVu Sans"}
         self.figure.text(x / self.width, 1 - y / self.height, text, ha=align, color=color, **plain, **style)
+
+
+def _cell(images: Sequence[Tensor], side: int, least: int) -> tuple[int, int]:
+    """Width and height of the cell that holds any of some images, as wide as what stands above them."""
+    boxes = [_box(image, side) for image in images]
+    return max(least, *(width for width, _ in boxes)), max(height for _, height in boxes)
 
 
 def _box(image: Pixels, side: int) -> tuple[int, int]:

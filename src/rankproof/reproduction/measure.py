@@ -145,7 +145,7 @@ class Bench:
     ) -> AttackResult:
         """The attack of a cell with gradients; if given, `ranked_by` chooses its items."""
         goal, index = goal_of(cell), target.draw(cell.trials, self.seed)
-        images, chosen = target.dataset.take(index), None
+        images, chosen = target.dataset.one_size().take(index), None
         if ranked_by is not None:
             chosen = choose(ranked_by.gallery, images, goal, gallery_ids=index, seed=self.seed)
         return attack(
@@ -234,7 +234,7 @@ class Bench:
         method, subspace, _ = search_of(cell.method)
         return attack(
             LocalOracle(target.gallery, shown(cell, len(target.gallery))),
-            target.dataset.take(index),
+            target.dataset.one_size().take(index),
             goal_of(cell),
             Threat(cell.eps, grid=cell.grid),
             method=method,
@@ -287,7 +287,7 @@ class Bench:
             ]
             measured["shift"] = self._defended(target, MaxShift.SPEC.name, PGD.name)
         if cell.robustness:
-            score = robustness_score(gallery, target.dataset.images, trials=cell.robustness)
+            score = robustness_score(gallery, target.dataset.one_size().images, trials=cell.robustness)
             measured["robustness"] = score.as_dict()
         return CellOutcome(
             seconds=time.perf_counter() - begin,
@@ -302,7 +302,7 @@ class Bench:
         index, goal = target.draw(DEFENDED_TRIALS, self.seed), parse(name)
         result = attack(
             target.gallery,
-            target.dataset.take(index),
+            target.dataset.one_size().take(index),
             goal,
             Threat(DEFENDED_EPS),
             method=methods.parse(method, goal.metric),
@@ -407,7 +407,7 @@ class Bench:
         whole, chunk = goal.whole_gallery, chunk_rows(target.gallery, goal)
         key = (id(target), whole, chunk, images)
         if key not in self._passes:
-            sample = target.dataset.take(torch.arange(min(images, len(target.gallery))))
+            sample = target.dataset.one_size().take(torch.arange(min(images, len(target.gallery))))
             self._passes[key] = bare_seconds(target.gallery, sample, 1, whole_gallery=whole, chunk=chunk)
         return self._passes[key]
 

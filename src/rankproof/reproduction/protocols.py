@@ -86,7 +86,7 @@ def universal_values(
 
         made = attack(
             gallery,
-            target.dataset.take(seen),
+            target.dataset.one_size().take(seen),
             goal,
             Threat(eps, shared=True),
             method=method,
@@ -95,7 +95,7 @@ def universal_values(
             targets=torch.full((each, 1), item),
             progress=show,
         )
-        other = on_unseen(made, gallery, goal, target.dataset.take(unseen), gallery_ids=unseen)
+        other = on_unseen(made, gallery, goal, target.dataset.one_size().take(unseen), gallery_ids=unseen)
         for name, result, positions in (("seen", made, seen), ("unseen", other, unseen)):
             attacks[f"{number}-{name}"] = result
             rows = _nearest(target, item, positions) if lowers else torch.arange(len(positions))
@@ -166,7 +166,7 @@ def losses_over_steps(
 def _losses_of(target: RetrievalSystem, goal: Reorder, threat: Threat, index: Tensor, seed: int) -> Losses:
     ranker, method, keys = target.gallery.ranker, published(goal.metric), index.tolist()
     embed = ranker.for_search().embed
-    original = ranker.as_input(target.dataset.take(index))
+    original = ranker.as_input(target.dataset.one_size().take(index))
     seen: list[tuple[Tensor, Tensor]] = []
     with ranker.frozen():
         with torch.no_grad():
@@ -267,7 +267,7 @@ def searched_alone(oracle: Oracle, images: Images, wanted: Ids) -> PerAttack:
 def served(target: RetrievalSystem) -> Iterator[str]:
     """The address of a service of its own process, whose uploads pass a JPEG file and a smaller size."""
     with TemporaryDirectory() as folder:
-        side = str(target.dataset.images.shape[-1])
+        side = str(target.dataset.one_size().images.shape[-1])
         chain = ["--size", side, "--jpeg", str(JPEG), "--resize", str(SEEN_SIDE)]
         limits = ["--per-day", UNLIMITED, "--per-second", UNLIMITED]
         model, data = target.gallery.ranker.name, target.dataset.name
@@ -308,7 +308,7 @@ def sent_again(cell: TableCell, target: RetrievalSystem, seed: int) -> tuple[Att
     ):
         result = attack(
             HttpOracle(client, cache, visible),
-            target.dataset.take(index),
+            target.dataset.one_size().take(index),
             goal_of(cell),
             Threat(cell.eps, grid=cell.grid),
             method=method,

@@ -49,7 +49,7 @@ def open_service(
         anonymous: whether callers without a key may search as long as no key exists.
         stage: opens a progress display for one stage of the work, given its name.
     """
-    ranker, dataset = subject.ranker, subject.dataset
+    ranker, dataset = subject.ranker, subject.dataset.one_size()
     limits, hnsw_from = limits or Limits(), None if exact else HNSW_FROM
     with ExitStack() as stack:
         database = open_database(index, folder)
