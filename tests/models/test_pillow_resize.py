@@ -134,6 +134,20 @@ def test_without_roundings_it_is_within_a_level_or_two():
     )  # half a level for each pass, the first spread by cubic
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_autocast_and_half_precision_change_no_coefficient(dtype, make):
+    images = torch.rand(1, 1, 31, 29, generator=make.random(0)).to(dtype).requires_grad_(True)
+    expected = pillow_resize(images.detach().double(), (12, 17), "bicubic").to(dtype)
+    weight = torch.rand(1, 1, 12, 17, generator=make.random(1)).to(dtype)
+    (plain,) = torch.autograd.grad((weight * pillow_resize(images, (12, 17), "bicubic")).sum(), images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = pillow_resize(images, (12, 17), "bicubic")
+        (gradient,) = torch.autograd.grad(found, images, weight)
+    assert found.dtype == gradient.dtype == dtype
+    torch.testing.assert_close(found.detach(), expected)
+    assert torch.equal(gradient, plain)
+
+
 @pytest.mark.parametrize("value", [255.0, -0.1, float("nan"), float("inf")])
 def test_pixels_that_eight_bits_would_hide_are_refused(value):
     images = torch.full((1, 1, 4, 4), 0.5)

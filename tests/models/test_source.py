@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_sample_images
 from torch import nn
 
-from rankproof import Ranker, RankproofError, open_encoder
+from rankproof import CandidateRaise, Gallery, Ranker, RankproofError, Threat, attack, open_encoder
 from rankproof.models import new_encoder, save_checkpoint
 
 SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -393,6 +394,26 @@ def test_its_own_preprocessing_is_that_of_the_processor(transformers, tmp_path, 
     (note,) = source.notes
     assert note.startswith("how the preprocessor of hf:")
     assert note.endswith(") resizes an upload is not reproduced")
+
+
+def test_a_saved_attack_embeds_as_the_library_embeds_the_file(transformers, tmp_path, vit, make):
+    transformers.ViTModel(vit).save_pretrained(tmp_path)
+    sizes = {"size": {"shortest_edge": 20}, "crop_size": {"height": 16, "width": 16}}
+    transformers.CLIPImageProcessor(**sizes).save_pretrained(tmp_path)
+    source = open_encoder(f"hf:{tmp_path}")
+    ranker = Ranker(source.encoder, mean=source.mean, std=source.std, preprocess=source.preprocess)
+    photo = torch.from_numpy(load_sample_images().images[0].copy()).permute(2, 0, 1)
+    uploads = torch.stack([photo[:, 40 * row : 40 * row + 61, 90:143] for row in range(6)])
+    gallery = Gallery.build(ranker, uploads)
+    result = attack(gallery, uploads[:2], CandidateRaise(w=2), Threat(8 / 255), gallery_ids=torch.arange(2))
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path, use_fast=False)
+    for adversarial in result.adversarial:
+        levels = (adversarial * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        Image.fromarray(levels).save(tmp_path / "upload.png")
+        with Image.open(tmp_path / "upload.png") as upload, torch.no_grad():
+            z = source.encoder(processor(images=upload, return_tensors="pt")["pixel_values"])
+            torch.testing.assert_close(ranker.embed(adversarial[None]), z, atol=1e-5, rtol=1e-4)
+    assert result.rank_after.mean() < result.rank_before.mean()
 
 
 def test_models_that_would_be_partly_random_are_refused(transformers, saved, vit, tmp_path):

@@ -76,9 +76,9 @@ def _timm_candidates(config: Mapping[str, Any]) -> Iterator[Preprocess]:
 def _torchvision_candidates(preset: Any, crop: tuple[int, int]) -> Iterator[Preprocess]:
     """What a preset of torchvision for classification may do."""
     resample = resample_by_name(getattr(preset, "interpolation", None))
-    size = preset.resize_size if isinstance(preset.resize_size, int) else tuple(map(int, preset.resize_size))
+    size = [preset.resize_size] if isinstance(preset.resize_size, int) else list(preset.resize_size)
     if resample is not None:
-        resize = size[0] if isinstance(size, tuple) and len(size) == 1 else size
+        resize = int(size[0]) if len(size) == 1 else (int(size[0]), int(size[1]))
         yield Preprocess(resize, crop, resample=resample, centre="torchvision", pad=True)
 
 

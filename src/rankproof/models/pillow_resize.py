@@ -76,7 +76,8 @@ class _PillowResize(torch.autograd.Function):
         else:
             order = order_of_passes(ctx.size, size, resample, images.device)
             resized = by_matrices(as_levels(images), size, resample, order)
-        return resized.to(images.dtype) / 255
+        wide = resized.to(torch.promote_types(images.dtype, torch.float32))
+        return (wide / 255).to(images.dtype)
 
     @staticmethod
     @once_differentiable
@@ -107,7 +108,8 @@ def as_levels(images: Tensor) -> Tensor:
                 f"resize: pixels must be in [0, 1], these reach from {low:g} to {high:g}; "
                 f"divide 8-bit values by 255 and clamp what overshoots"
             )
-    return images.mul(255).round_().clamp_(0, 255).to(torch.uint8)
+    wide = images.to(torch.promote_types(images.dtype, torch.float32))
+    return wide.mul(255).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def by_pillow(images: Tensor, size: tuple[int, int], resample: Resample) -> Tensor:
@@ -173,8 +175,9 @@ def order_of_passes(
 def _along(matrix: Tensor, images: Tensor, axis: int) -> Tensor:
     """A matrix (m, n) times the n values along an axis of images (b, c, h, w)."""
     first = images.movedim(axis, 0)  # (n, ...)
-    product = matrix @ first.reshape(first.shape[0], -1)
-    return product.view(-1, *first.shape[1:]).movedim(0, axis)
+    with torch.autocast(images.device.type, enabled=False):  # which would round the coefficients
+        product = matrix @ first.reshape(first.shape[0], -1).to(matrix.dtype)
+    return product.view(-1, *first.shape[1:]).movedim(0, axis).to(images.dtype)
 
 
 @lru_cache(maxsize=64)
@@ -189,11 +192,12 @@ def _matrix(
 ) -> Tensor:
     """The matrix of a pass, (target, source), or (source, target) when transposed.
 
-    It is sparse on a CPU. On a GPU it is dense, since sparse products there may differ from run to run.
+    It is in single precision, or in double for images in double. It is sparse on a CPU. On a GPU it is dense,
+    since sparse products there may differ from run to run.
     """
     columns = _coefficients(source, target, resample)
     matrix = torch.from_numpy(columns if transposed else columns.T).to(torch.float64) / (1 << BITS)
-    matrix = matrix.to(device=device, dtype=dtype).contiguous()
+    matrix = matrix.to(device=device, dtype=dtype if dtype == torch.float64 else torch.float32).contiguous()
     if device.type != "cpu":
         return matrix
     with warnings.catch_warnings():
