@@ -1,8 +1,10 @@
 """How many images pass the encoder at once."""
 
 import pytest
+import torch
+from PIL import Image
 
-from rankproof import Preprocess
+from rankproof import Preprocess, RankproofError
 from rankproof.system import SystemOptions, _chunk, open_system
 
 
@@ -39,3 +41,29 @@ def test_what_a_service_resizes_passes_in_small_numbers(tmp_path, monkeypatch):
     assert chunk("pooled", resize=112) == 199
     assert chunk("pooled", resize=112, crop=96) == 271
     assert chunk("colour", resize=96) == 90
+
+
+def test_statistics_and_the_order_of_channels_are_what_was_asked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(
+        "from torch import nn\n\n"
+        "def encoder():\n    return nn.Flatten(), {'mean': [0.25] * 3, 'std': [0.5] * 3}\n\n"
+        "def grey():\n    return nn.Flatten()\n"
+    )
+    pixels = torch.randint(256, (4, 8, 8, 3), dtype=torch.uint8)
+    for number, image in enumerate(pixels.numpy()):
+        (tmp_path / f"photos/{number % 2}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / f"photos/{number % 2}/{number}.png")
+    asked = {"mean": (0.1, 0.2, 0.3), "std": (0.5,), "bgr": True}
+    target = open_system("own.py:encoder", "photos", SystemOptions(split_by="none", **asked))
+    images = target.dataset.images.float() / 255
+    mean = torch.tensor([0.1, 0.2, 0.3]).view(1, 3, 1, 1)
+    torch.testing.assert_close(target.gallery.embeddings, ((images.flip(1) - mean) / 0.5).flatten(1))
+    assert "the encoder takes blue, green, red and mean 0.1, 0.2, 0.3 and std 0.5, as asked" in target.notes
+    assert target.record["mean"] == [0.1, 0.2, 0.3]
+    half = open_system("own.py:encoder", "photos", SystemOptions(split_by="none", mean=(0.5,)))
+    torch.testing.assert_close(half.gallery.embeddings, ((images - 0.5) / 0.5).flatten(1))
+    with pytest.raises(RankproofError, match=r"--bgr is for colours; the images of .* have 1 channel"):
+        open_system("own.py:grey", None, SystemOptions(bgr=True))
+    with pytest.raises(RankproofError, match="mean: got 104, but pixels are in"):
+        open_system("own.py:encoder", "photos", SystemOptions(split_by="none", mean=(104.0,)))

@@ -252,7 +252,7 @@ def _chain(
     if bgr:
         if channels != COLOUR:
             raise RankproofError(
-                f"--bgr is about colours, and the images of {dataset.name} have {channels} channel"
+                f"--bgr is for colours; the images of {dataset.name} have {channels} channel"
             )
         steps.append(ReverseChannels())
     if source.input is not None and source.input != (channels, height, width):
