@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from rankproof import Preprocess, load
@@ -93,3 +94,30 @@ def test_without_data_an_encoder_gets_what_it_can_take(tmp_path, monkeypatch):
         RankproofError, match=r"model: wants images of 1x8x8, groceries has 3x8x8; choose other"
     ):
         name("model", "groceries")
+
+
+def test_statistics_and_the_order_of_channels_are_what_was_asked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(
+        "from torch import nn\n\n"
+        "def encoder():\n    return nn.Flatten(), {'mean': [0.25] * 3, 'std': [0.5] * 3}\n\n"
+        "def grey():\n    return nn.Flatten()\n"
+    )
+    random = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (4, 8, 8, 3), dtype=torch.uint8, generator=random)
+    for number, image in enumerate(pixels.numpy()):
+        (tmp_path / f"photos/{number % 2}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / f"photos/{number % 2}/{number}.png")
+    asked = {"mean": (0.1, 0.2, 0.3), "std": (0.5,), "bgr": True}
+    target = open_system("own.py:encoder", "photos", SystemOptions(split_by="none", **asked))
+    images = target.dataset.images.float() / 255
+    mean = torch.tensor([0.1, 0.2, 0.3]).view(1, 3, 1, 1)
+    torch.testing.assert_close(target.gallery.embeddings, ((images.flip(1) - mean) / 0.5).flatten(1))
+    assert "the encoder takes blue, green, red and mean 0.1, 0.2, 0.3 and std 0.5, as asked" in target.notes
+    assert target.record["mean"] == [0.1, 0.2, 0.3]
+    half = open_system("own.py:encoder", "photos", SystemOptions(split_by="none", mean=(0.5,)))
+    torch.testing.assert_close(half.gallery.embeddings, ((images - 0.5) / 0.5).flatten(1))
+    with pytest.raises(RankproofError, match=r"--bgr is for colours; the images of .* have 1 channel"):
+        open_system("own.py:grey", "digits", SystemOptions(bgr=True))
+    with pytest.raises(RankproofError, match="mean: got 104, but pixels are in"):
+        open_system("own.py:encoder", "photos", SystemOptions(split_by="none", mean=(104.0,)))

@@ -35,11 +35,12 @@ def open_encoder(
     - `efficientnet-lite0`, `-lite1`, `-lite2`: trained on ImageNet, from the extra `photos`
     - `hf:FOLDER_OR_NAME`, `timm:NAME`, `torchvision:NAME`: from the library of that name
     - `module.py:function`: a function in your own file, which returns the module
+    - with `weights`, the network that a file of weights belongs to, such as `resnet18`
     - `FILE.onnx`: a network in an ONNX file; it has a gradient where onnx2torch can convert it
     - `FILE.pt2` (torch.export), `FILE.pt` or `FILE.ts` (TorchScript): a program, only with `trust`
 
     Args:
-        name: one of the forms above; with `weights` the network they belong to, such as "resnet18".
+        name: one of the forms above.
         weights: a file with a state dict, under torchvision's or timm's names.
         trust: allow files that can run code when they are opened.
         output: of an ONNX file, the tensor that is the embedding; None is its only output, or the only one

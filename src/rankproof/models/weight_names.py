@@ -83,13 +83,12 @@ def _from_timm(
         expands = {(int(match[1]), int(match[2])) for match in found if match[3].startswith(INVERTED[4])}
         ours = {}
         for name in names:
+            before, changes, rest = "", stem, name
             if match := BLOCK.fullmatch(name):
                 place = int(match[1]), int(match[2])
                 theirs = INVERTED if place in expands else DEPTHWISE
                 before = f"{block}{first + places.index(place)}."
                 changes, rest = dict(zip(theirs, parts[theirs], strict=True)), match[3]
-            else:
-                before, changes, rest = "", stem, name
             part = next((part for part in changes if rest.startswith(part)), None)
             ours[name] = name if part is None else before + changes[part] + rest.removeprefix(part)
         return ours

@@ -72,7 +72,7 @@ def input_chain(
     if bgr:
         if channels != COLOUR:
             raise RankproofError(
-                f"--bgr is about colours, and the images of {dataset.name} have {channels} channel"
+                f"--bgr is for colours; the images of {dataset.name} have {channels} channel"
             )
         steps.append(ReverseChannels())
     chain = nn.Sequential(*steps)
