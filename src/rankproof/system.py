@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from rankproof.data import Dataset, load
+from rankproof.data.groceries import GROCERIES
 from rankproof.data.image_list import SplitBy
-from rankproof.data.load import DIGITS, GROCERIES
+from rankproof.data.load import DIGITS
 from rankproof.errors import RankproofError
 from rankproof.io import JsonObject
 from rankproof.models import GreyToColour, Preprocess, Source, open_encoder
