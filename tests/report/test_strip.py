@@ -97,6 +97,7 @@ def test_candidate_strips_show_the_candidate_itself_at_its_rank(gallery, goal, r
         (own,) = [tile for tile in tiles if tile.chosen]
         assert own.rank == round(float(figure[0, 0]) * 60 / 100)
         assert own.attacked is attacked
+        assert own.label == CLASSES[row % 3]  # the item's own class
         torch.testing.assert_close(own.image, image.float())
         assert not any(tile.attacked for tile in tiles if tile is not own)
         ranks = [tile.rank for tile in tiles]

@@ -440,12 +440,6 @@ def test_attack_answers_in_one_line_which_command_attacks_a_service(words, optio
     assert done.stderr == line
 
 
-def test_attack_without_a_model_names_the_option():
-    done = call("--goal", "oa", "--eps", EPS, command="attack")
-    assert done.exit_code == 2, done.output
-    assert "Missing option '--model'" in done.stderr
-
-
 def test_a_killed_attack_goes_on(serve, service, photos, tmp_path):
     port, _ = serve(service)
     words = [str(word) for word in live(port, photos, "--json", "--concurrency", 2)]

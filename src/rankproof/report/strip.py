@@ -102,7 +102,10 @@ def strip_of(result: AttackResult, gallery: Gallery, classes: tuple[str, ...] = 
             round(float(figures["rank"][0, 0]) * len(gallery) / 100)
             for figures in (result.before, result.after)
         ]
-        before, after = (items.with_candidate(order, ranks[i], ends[i], attacked=i == 1) for i in (0, 1))
+        name = None if result.gallery_ids is None else items.label(int(result.gallery_ids[0]))
+        before, after = (
+            items.with_candidate(order, ranks[i], ends[i], name, attacked=i == 1) for i in (0, 1)
+        )
     else:
         with torch.no_grad(), gallery.ranker.frozen():
             z = gallery.ranker.embed(torch.stack([original, adversarial]))
@@ -171,12 +174,15 @@ class _Items:
         image = self.gallery.images[position].cpu()
         return image.float() / 255 if image.dtype == torch.uint8 else image.float()
 
+    def label(self, position: int) -> str | None:
+        """The name of an item's class, None where it is unknown."""
+        if self.gallery.labels is None or not self.classes:
+            return None
+        return self.classes[int(self.gallery.labels[position])]
+
     def tile(self, position: int, rank: int, *, chosen: bool) -> Tile:
         """An item at its rank."""
-        label = None
-        if self.gallery.labels is not None and self.classes:
-            label = self.classes[int(self.gallery.labels[position])]
-        return Tile(image=self.image(position), rank=rank, label=label, chosen=chosen)
+        return Tile(image=self.image(position), rank=rank, label=self.label(position), chosen=chosen)
 
     def ranking(self, order: Tensor, chosen: Tensor) -> tuple[Tile, ...]:
         """The first places of a ranking (n,) and the chosen items with their neighbours."""
@@ -186,12 +192,14 @@ class _Items:
         shown = _window([int(places[item]) for item in wanted], len(order))
         return tuple(self.tile(int(order[rank]), rank, chosen=int(order[rank]) in wanted) for rank in shown)
 
-    def with_candidate(self, order: Tensor, rank: int, image: Tensor, *, attacked: bool) -> tuple[Tile, ...]:
+    def with_candidate(
+        self, order: Tensor, rank: int, image: Tensor, label: str | None, *, attacked: bool
+    ) -> tuple[Tile, ...]:
         """The ranking (n,) of a query with the candidate put in at its rank; its clean copy stays."""
         tiles = []
         for place in _window([rank], len(order) + 1):
             if place == rank:
-                tiles.append(Tile(image=image, rank=rank, chosen=True, attacked=attacked))
+                tiles.append(Tile(image=image, rank=rank, label=label, chosen=True, attacked=attacked))
             else:
                 tiles.append(self.tile(int(order[place - (place > rank)]), place, chosen=False))
         return tuple(tiles)

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from rankproof.cache import Entry, GalleryCache
 from rankproof.data import Dataset, MixedDataset, load, load_queries
+from rankproof.data.groceries import GROCERIES
 from rankproof.data.image_list import KEEP
-from rankproof.data.load import DIGITS, GROCERIES
+from rankproof.data.load import DIGITS
 from rankproof.errors import RankproofError
 from rankproof.io import JsonObject
 from rankproof.models import Source, open_encoder
