@@ -276,6 +276,18 @@ def test_a_conversion_that_fails_only_for_later_images_is_still_compared(tmp_pat
 
 
 @converter
+def test_another_size_of_images_is_compared_again(tmp_path, images, monkeypatch):
+    encoder = open_encoder(saved(tmp_path, CONVERTED["any size"]())).encoder
+    for part in (images, images[:4]):
+        encoder(part)
+    before = encoder.implementation
+    encoder(images[:2, :, :12])
+    assert encoder.implementation != before
+    monkeypatch.setattr(encoder, "runtime", None)
+    encoder(images[:3, :, :12])
+
+
+@converter
 def test_after_enough_images_only_the_network_runs(tmp_path, images, monkeypatch):
     encoder = open_encoder(saved(tmp_path, pooled(13))).encoder
     for part in (images, images[:4], images[:1]):

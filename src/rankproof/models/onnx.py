@@ -24,6 +24,7 @@ from rankproof.models.source import Source, describe, optional_library, reason
 
 COMPARED = 8  # images on which the two are compared, at least
 SIZES = 2  # of batches of several images that are compared: numbers that were baked in fit one of them
+FORMS = 8  # heights and widths of images that are compared, at most
 SHARE = 1e-3  # of the median distance: a smaller difference is rounding
 ROUNDING = 64  # units in the last place of an embedding's length: so is this, of two implementations
 COARSE = 4  # the same in half precision, whose units are large already
@@ -82,6 +83,8 @@ class Runtime:
                 f"{self._name}: onnxruntime fails on pixels of {tuple(values.shape)} ({_said(error)}); are "
                 f"they of the size that the file was made for?"
             ) from None
+        if not hasattr(z, "dtype") or z.dtype.kind not in "fiub":
+            raise RankproofError(f"{self._name}: {self._output} is no tensor of numbers; choose by --output")
         return torch.from_numpy(z).to(pixels.device)
 
 
@@ -147,7 +150,7 @@ class OnnxEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(b, c, h, w) to (b, d)."""
         pixels = self._prepared(images)
-        if not self._comparison.wants(len(pixels)):
+        if not self._comparison.wants(pixels.shape):
             return self._embedded(pixels)
         with torch.no_grad():
             self._compare(pixels, images)
@@ -227,7 +230,7 @@ class OnnxEncoder(nn.Module):
                 self.network, self._whole = None, True
             else:
                 raise self._disagreement(found.last)
-        found.passed(len(pixels), len(rows))
+        found.passed(pixels.shape, len(rows))
 
     def _attempt(self, pixels: Tensor) -> Tensor | None:
         """Embeddings in the present way, None where it fails; the last resort, single passes, may raise."""
@@ -262,15 +265,18 @@ class _Comparison:
     def __init__(self, eps: float) -> None:
         self.eps = eps
         self._known = torch.empty(0)
-        self._sizes: set[int] = set()
+        self._sizes: set[int] = set()  # of batches
+        self._forms: set[torch.Size] = set()  # of images
         self.images = 0
         self.share = self.last = 0.0  # largest and last difference, in median distances
         self.alike = ""
 
-    def wants(self, count: int) -> bool:
-        """Whether a batch of so many images is to be compared."""
-        several = self._sizes - {1}
-        return self.images < COMPARED or (count > 1 and count not in several and len(several) < SIZES)
+    def wants(self, shape: torch.Size) -> bool:
+        """Whether a batch of that shape is to be compared."""
+        count, several = shape[0], self._sizes - {1}
+        new_size = count > 1 and count not in several and len(several) < SIZES
+        new_form = shape[1:] not in self._forms and len(self._forms) < FORMS
+        return self.images < COMPARED or new_size or new_form
 
     def add(self, z: Tensor, images: Tensor) -> None:
         """Take note of what onnxruntime gives for images, by which differences are measured."""
@@ -301,9 +307,10 @@ class _Comparison:
         self.last = largest
         return not tolerated
 
-    def passed(self, size: int, rows: int) -> None:
-        """Count images that agree, of a batch of some size."""
-        self._sizes.add(size)
+    def passed(self, shape: torch.Size, rows: int) -> None:
+        """Count images that agree, of a batch of some shape."""
+        self._sizes.add(shape[0])
+        self._forms.add(shape[1:])
         self.images += rows
         self.share = max(self.share, self.last)
 
