@@ -218,18 +218,19 @@ class OnnxEncoder(nn.Module):
         rows = rows if len(rows) <= COMPARED else torch.cat([rows[: COMPARED - 1], rows[-1:]])
         expected = self._in_groups(self._run, pixels[rows])
         found = self._comparison
-        found.add(expected, images)
+        found.add(expected, images[rows])
         found.eps = max(found.eps, TF32 if pixels.is_cuda else 0.0)
         if found.differ(self._in_groups(self._run, pixels[rows]), expected):
             self.network, self._obstacle = None, "it is random, so that nothing can check a conversion"
+            found.over = True
             return
         while (z := self._attempt(pixels)) is None or found.differ(z[rows], expected):
             if self._whole and len(pixels) != self._group:
                 self._whole = False
-            elif z is None:
+            elif z is None and self.network is not None and found.rows < COMPARED:
                 self.network, self._whole = None, True
             else:
-                raise self._disagreement(found.last)
+                raise self._disagreement(None if z is None else found.last, pixels)
         found.passed(pixels.shape, len(rows))
 
     def _attempt(self, pixels: Tensor) -> Tensor | None:
@@ -247,7 +248,12 @@ class OnnxEncoder(nn.Module):
                 self._obstacle = f"its conversion fails, {reason(error)}"
             return None
 
-    def _disagreement(self, share: float) -> RankproofError:
+    def _disagreement(self, share: float | None, pixels: Tensor) -> RankproofError:
+        """The error of embeddings that differ by a share of the median distance, or (None) of none at all."""
+        if share is None:
+            return RankproofError(
+                f"{self.name}: agreed so far, but not on pixels of {tuple(pixels.shape)}: {self._obstacle}"
+            )
         return RankproofError(
             f"{self.name}: onnxruntime and the network converted by onnx2torch disagree by {share:.2g} of "
             f"the median distance, so that no gradient can be trusted; for a black box, name a function that "
@@ -267,7 +273,9 @@ class _Comparison:
         self._known = torch.empty(0)
         self._sizes: set[int] = set()  # of batches
         self._forms: set[torch.Size] = set()  # of images
-        self.images = 0
+        self._seen: set[bytes] = set()  # images, by their bytes
+        self.rows = 0  # compared, some of the same image
+        self.over = False  # whether there is nothing more to compare
         self.share = self.last = 0.0  # largest and last difference, in median distances
         self.alike = ""
 
@@ -276,11 +284,22 @@ class _Comparison:
         count, several = shape[0], self._sizes - {1}
         new_size = count > 1 and count not in several and len(several) < SIZES
         new_form = shape[1:] not in self._forms and len(self._forms) < FORMS
-        return self.images < COMPARED or new_size or new_form
+        return not self.over and (self.rows < COMPARED or new_size or new_form)
+
+    @property
+    def images(self) -> int:
+        """How many images were compared."""
+        return len(self._seen)
 
     def add(self, z: Tensor, images: Tensor) -> None:
         """Take note of what onnxruntime gives for images, by which differences are measured."""
-        self._known = torch.cat([self._known.to(z), z])[:MOST_KNOWN] if len(self._known) else z
+        digests = [
+            hashlib.sha256(image.cpu().float().contiguous().numpy().tobytes()).digest() for image in images
+        ]
+        new = [row for row, digest in enumerate(digests) if digest not in self._seen]
+        self._seen.update(digests)
+        self._known = torch.cat([self._known.to(z), z[new]])[:MOST_KNOWN] if len(self._known) else z
+        self.alike = ""
         if len(self._known) >= COMPARED and (median := _median(_directions(self._known.double()))) < ALIKE:
             low, high = float(images.min()), float(images.max())
             self.alike = (
@@ -295,10 +314,7 @@ class _Comparison:
             return bool(torch.isfinite(expected).all())  # others find what onnxruntime gives, too
         largest, tolerated = 0.0, True
         for form in (torch.clone, _directions):
-            a, b, known = (
-                form(each.double())
-                for each in (z, expected, expected if self._known is None else self._known)
-            )
+            a, b, known = (form(each.double()) for each in (z, expected, self._known))
             length, median = float(known.norm(dim=1).max()), _median(known)
             difference = float((a - b).norm(dim=1).max())
             units = (ROUNDING if self.eps < TF32 else COARSE) * self.eps * length
@@ -311,7 +327,7 @@ class _Comparison:
         """Count images that agree, of a batch of some shape."""
         self._sizes.add(shape[0])
         self._forms.add(shape[1:])
-        self.images += rows
+        self.rows += rows
         self.share = max(self.share, self.last)
 
 
