@@ -27,7 +27,7 @@ from rankproof import (
     open_encoder,
 )
 from rankproof.cli import app
-from rankproof.models import onnx as onnx_module
+from rankproof.models.onnx_comparison import SHARE
 from rankproof.models.onnx_conversion import _torchvision_importable
 
 onnx = pytest.importorskip("onnx")
@@ -498,4 +498,4 @@ def test_commands_tell_what_was_found(tmp_path, monkeypatch):
 
 
 def test_comparison_has_the_examinations_share():
-    assert onnx_module.SHARE == import_module("rankproof.ranking.examination").SHARE
+    assert SHARE == import_module("rankproof.ranking.examination").SHARE
