@@ -23,6 +23,9 @@ ROOMS = {  # a library, and the only places that import it
     "faiss": ("indexes",),
     "psycopg": ("indexes", "service/storage"),
     "pgvector": ("indexes", "service/storage"),
+    "onnx": ("models",),
+    "onnxruntime": ("models",),
+    "onnx2torch": ("models",),
     "ray": ("parallel.py",),
 }
 MOST_LINES, MOST_PARAMETERS, MOST_UNTYPED = 60, 8, 40

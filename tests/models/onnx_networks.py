@@ -255,6 +255,10 @@ REFUSED = {
         lambda: network(POOLED + " y = ReduceMean<keepdims=0>(z)", gives="float y"),
         r"one embedding for each of 1 images, y is \(\)",
     ),
+    "a list": (
+        lambda: network(POOLED + " y = SequenceConstruct(z, z)", gives="seq(float[N,4]) y"),
+        "y is no tensor of numbers",
+    ),
     "two inputs": (
         lambda: network(
             POOLED + " y = Add(z, k)", takes="float[N,3,16,16] x, float[N,4] k", gives="float[N,4] y"

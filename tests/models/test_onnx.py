@@ -27,7 +27,7 @@ from rankproof import (
     open_encoder,
 )
 from rankproof.cli import app
-from rankproof.models import onnx as onnx_module
+from rankproof.models.onnx_comparison import SHARE
 from rankproof.models.onnx_conversion import _torchvision_importable
 
 onnx = pytest.importorskip("onnx")
@@ -83,9 +83,8 @@ def test_a_network_that_is_converted(tmp_path, images, name):
     ranker = Ranker(source.encoder, source.distance)
     found = ranker.begin(images)
     assert (found.kind, found.gradient) == ("function", "reaches")
-    assert re.search(r"onnxruntime and the converted network agree (within \de-\d\d|exactly)", found.line), (
-        found
-    )
+    told = r"onnxruntime and the converted network agree (within \de-\d\d of .*|exactly) on 9 images"
+    assert re.search(told, found.line), found  # eight, and the negative of one
     expected = by_onnxruntime(model, images)
     tolerance = 5e-3 if name.startswith("half") else 1e-5
     z = ranker.embed_all(images)
@@ -108,6 +107,7 @@ def test_a_network_that_is_not_converted_is_a_black_box(tmp_path, images, name):
         attack(gallery, images[rows], QueryRaise(), Threat(8 / 255), gallery_ids=rows)
     if name == "random":
         assert (found.kind, found.reproducible) == ("random", False)
+        assert not ranker.encoder._comparison.wants(torch.Size((7, 3, SIDE, SIDE)))
         return
     torch.testing.assert_close(gallery.embeddings, by_onnxruntime(model, images))
     result = attack(LocalOracle(gallery, 5), images[rows], Reorder(k=3), Threat(8 / 255), budget=3)
@@ -273,6 +273,23 @@ def test_a_conversion_that_fails_only_for_later_images_is_still_compared(tmp_pat
         next(encoder.network.parameters()).mul_(1.01)
     with pytest.raises(RankproofError, match="disagree"):
         encoder(images)
+
+
+@converter
+def test_another_size_of_images_is_compared_again(tmp_path, images, monkeypatch):
+    encoder = open_encoder(saved(tmp_path, CONVERTED["any size"]())).encoder
+    for part in (images, images[:4]):
+        encoder(part)
+    before = encoder.implementation
+    encoder(images[:2, :, :12])
+    assert encoder.implementation != before
+    runtime = encoder.runtime
+    monkeypatch.setattr(encoder, "runtime", None)
+    encoder(images[:3, :, :12])
+    monkeypatch.setattr(encoder, "runtime", runtime)
+    encoder.network = torch.nn.AvgPool2d(99)
+    with pytest.raises(RankproofError, match=r"agreed so far, but not on pixels of \(2, 3, 14, 16\): its"):
+        encoder(images[:2, :, :14])
 
 
 @converter
@@ -481,4 +498,4 @@ def test_commands_tell_what_was_found(tmp_path, monkeypatch):
 
 
 def test_comparison_has_the_examinations_share():
-    assert onnx_module.SHARE == import_module("rankproof.ranking.examination").SHARE
+    assert SHARE == import_module("rankproof.ranking.examination").SHARE

@@ -17,20 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from rankproof.errors import RankproofError
+from rankproof.models.onnx_comparison import COMPARED, TF32, Comparison
 from rankproof.models.onnx_conversion import CannotConvertError, converted
 from rankproof.models.onnx_file import EXTRA, read_onnx
 from rankproof.models.onnx_graph import EmbeddingGraph, embedding_graph
 from rankproof.models.source import Source, describe, optional_library, reason
 
-COMPARED = 8  # images on which the two are compared, at least
-SIZES = 2  # of batches of several images that are compared: numbers that were baked in fit one of them
-SHARE = 1e-3  # of the median distance: a smaller difference is rounding
-ROUNDING = 64  # units in the last place of an embedding's length: so is this, of two implementations
-COARSE = 4  # the same in half precision, whose units are large already
-HALF = (torch.float16, torch.bfloat16)
-TF32 = 2.0**-10  # unit in the last place of the products of single precision on a GPU
-MOST_KNOWN = 32  # embeddings of which the median distance is taken
-ALIKE = 0.1  # median distance of images, in lengths, of a network that hardly tells them apart
 NOISE = re.compile(r"^\w+: \[ONNXRuntimeError\] : \d+ : \w+ : |/onnxruntime_src\S+ |onnxruntime::.*\) ")
 SAID = 400  # characters of its own words in a message
 SILENT = 4  # severity of onnxruntime's log: what matters comes as an exception
@@ -82,6 +74,8 @@ class Runtime:
                 f"{self._name}: onnxruntime fails on pixels of {tuple(values.shape)} ({_said(error)}); are "
                 f"they of the size that the file was made for?"
             ) from None
+        if not hasattr(z, "dtype") or z.dtype.kind not in "fiub":
+            raise RankproofError(f"{self._name}: {self._output} is no tensor of numbers; choose by --output")
         return torch.from_numpy(z).to(pixels.device)
 
 
@@ -115,7 +109,7 @@ class OnnxEncoder(nn.Module):
             self.network = converted(graph)
         except CannotConvertError as error:
             self._obstacle = str(error)
-        self._comparison = _Comparison(self._eps())
+        self._comparison = Comparison(self._eps())
 
     def _eps(self) -> float:
         """Unit in the last place of the coarsest type it computes in."""
@@ -147,7 +141,7 @@ class OnnxEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(b, c, h, w) to (b, d)."""
         pixels = self._prepared(images)
-        if not self._comparison.wants(len(pixels)):
+        if not self._comparison.wants(pixels.shape):
             return self._embedded(pixels)
         with torch.no_grad():
             self._compare(pixels, images)
@@ -215,19 +209,20 @@ class OnnxEncoder(nn.Module):
         rows = rows if len(rows) <= COMPARED else torch.cat([rows[: COMPARED - 1], rows[-1:]])
         expected = self._in_groups(self._run, pixels[rows])
         found = self._comparison
-        found.add(expected, images)
+        found.add(expected, images[rows])
         found.eps = max(found.eps, TF32 if pixels.is_cuda else 0.0)
         if found.differ(self._in_groups(self._run, pixels[rows]), expected):
             self.network, self._obstacle = None, "it is random, so that nothing can check a conversion"
+            found.over = True
             return
         while (z := self._attempt(pixels)) is None or found.differ(z[rows], expected):
             if self._whole and len(pixels) != self._group:
                 self._whole = False
-            elif z is None:
+            elif z is None and self.network is not None and found.rows < COMPARED:
                 self.network, self._whole = None, True
             else:
-                raise self._disagreement(found.last)
-        found.passed(len(pixels), len(rows))
+                raise self._disagreement(None if z is None else found.last, pixels)
+        found.passed(pixels.shape, len(rows))
 
     def _attempt(self, pixels: Tensor) -> Tensor | None:
         """Embeddings in the present way, None where it fails; the last resort, single passes, may raise."""
@@ -244,78 +239,17 @@ class OnnxEncoder(nn.Module):
                 self._obstacle = f"its conversion fails, {reason(error)}"
             return None
 
-    def _disagreement(self, share: float) -> RankproofError:
+    def _disagreement(self, share: float | None, pixels: Tensor) -> RankproofError:
+        """The error of embeddings that differ by a share of the median distance, or (None) of none at all."""
+        if share is None:
+            return RankproofError(
+                f"{self.name}: agreed so far, but not on pixels of {tuple(pixels.shape)}: {self._obstacle}"
+            )
         return RankproofError(
             f"{self.name}: onnxruntime and the network converted by onnx2torch disagree by {share:.2g} of "
             f"the median distance, so that no gradient can be trusted; for a black box, name a function that "
             f"runs the file by onnxruntime as FILE.py:FUNCTION"
         )
-
-
-class _Comparison:
-    """What two implementations gave for the first images.
-
-    Args:
-        eps: unit in the last place of their arithmetic.
-    """
-
-    def __init__(self, eps: float) -> None:
-        self.eps = eps
-        self._known = torch.empty(0)
-        self._sizes: set[int] = set()
-        self.images = 0
-        self.share = self.last = 0.0  # largest and last difference, in median distances
-        self.alike = ""
-
-    def wants(self, count: int) -> bool:
-        """Whether a batch of so many images is to be compared."""
-        several = self._sizes - {1}
-        return self.images < COMPARED or (count > 1 and count not in several and len(several) < SIZES)
-
-    def add(self, z: Tensor, images: Tensor) -> None:
-        """Take note of what onnxruntime gives for images, by which differences are measured."""
-        self._known = torch.cat([self._known.to(z), z])[:MOST_KNOWN] if len(self._known) else z
-        if len(self._known) >= COMPARED and (median := _median(_directions(self._known.double()))) < ALIKE:
-            low, high = float(images.min()), float(images.max())
-            self.alike = (
-                f"its embeddings of different images are nearly alike (median distance {median:.1g} of their "
-                f"length), and pixels reach it from {low:.2g} to {high:.2g}: does it want another range?"
-            )
-
-    def differ(self, z: Tensor, expected: Tensor) -> bool:
-        """Whether embeddings (n, d) differ from those of onnxruntime by more than rounding."""
-        if z.shape != expected.shape or not bool(torch.isfinite(z).all()):
-            self.last = float("inf")
-            return bool(torch.isfinite(expected).all())  # others find what onnxruntime gives, too
-        largest, tolerated = 0.0, True
-        for form in (torch.clone, _directions):
-            a, b, known = (
-                form(each.double())
-                for each in (z, expected, expected if self._known is None else self._known)
-            )
-            length, median = float(known.norm(dim=1).max()), _median(known)
-            difference = float((a - b).norm(dim=1).max())
-            units = (ROUNDING if self.eps < TF32 else COARSE) * self.eps * length
-            tolerated = tolerated and difference <= max(SHARE * median, units)
-            largest = max(largest, difference / (median or length or 1.0))
-        self.last = largest
-        return not tolerated
-
-    def passed(self, size: int, rows: int) -> None:
-        """Count images that agree, of a batch of some size."""
-        self._sizes.add(size)
-        self.images += rows
-        self.share = max(self.share, self.last)
-
-
-def _directions(z: Tensor) -> Tensor:
-    """Embeddings in double precision, scaled to length 1."""
-    return nn.functional.normalize(z, dim=1, eps=torch.finfo(torch.float64).tiny)
-
-
-def _median(z: Tensor) -> float:
-    """The median distance of embeddings (n, d); 0 of a single one."""
-    return float(torch.pdist(z).median()) if len(z) > 1 else 0.0
 
 
 def _position(graph: EmbeddingGraph) -> int:
