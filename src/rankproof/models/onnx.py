@@ -33,7 +33,7 @@ PLAIN = (
 )
 WANTS_BYTES = (
     "no mean and std: the network gets pixels in [0, 1], but it begins with a normalisation of pixels in "
-    "0 .. 255; it gets those by --mean 0 and --std 0.00392157, which is 1/255"
+    "0 .. 255; it gets those by --mean 0 --std 1/255 (in Python mean=[0], std=[1 / 255])"
 )
 
 
