@@ -309,7 +309,7 @@ def test_every_door_refuses_what_is_no_integer(world, door, value):
 
 @each(COUNTS, {"0": 0, "-1": -1})
 def test_every_door_refuses_counts_below_one(world, door, value):
-    assert f"got {value}" in refused("budget trials visible k", door, world, value)
+    assert f"got {value}" in refused("budget trials visible k queries", door, world, value)
 
 
 @each(NUMBERS, {repr(value): value for value in (math.nan, math.inf, -0.5, True, "1")})

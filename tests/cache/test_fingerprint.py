@@ -1,6 +1,8 @@
 """A fingerprint is another wherever something that an encoder's embeddings depend on is another."""
 
 import functools
+import logging
+import re
 import subprocess
 import sys
 import threading
@@ -132,6 +134,7 @@ def cached(factor):
         (Preprocess(resize=8), Preprocess(resize=9)),
         (Preprocess(resize=8), Preprocess(crop=8)),
         (torch.fx.symbolic_trace(nn.ReLU()), torch.fx.symbolic_trace(nn.GELU())),
+        (re.compile("a"), re.compile("b")), (re.compile("a"), re.compile("a", re.I)),
         (torch.tensor(1.0), torch.tensor(1.0).double()),
         (1, 1.0), (0.0, -0.0), ("1", 1), ((1, 2), [1, 2]), (True, 1), ({1: 2}, {2: 1}), ([[1], 2], [[1, 2]]),
         ({"a", "b"}, {"a", "c"}), (torch.relu, torch.tanh), (np.float32(1), np.float64(1)),
@@ -204,6 +207,34 @@ def test_what_cannot_be_read_has_no_fingerprint(value):
         fingerprint({"held": [value]})
     with pytest.raises(UnreadableError):
         fingerprint(lambda: value)
+
+
+def test_what_raises_when_it_is_looked_at_has_no_fingerprint():
+    class Shy:
+        def __getattr__(self, name):
+            raise RuntimeError(name)
+
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    for value in (Shy(), deep):
+        with pytest.raises(UnreadableError, match="raises R"):
+            fingerprint([value])
+
+
+def test_a_model_of_transformers(tmp_path):
+    library = pytest.importorskip("transformers")
+    library.utils.logging.set_verbosity(logging.CRITICAL)
+    library.utils.logging.disable_progress_bar()
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    config = library.ViTConfig(image_size=16, patch_size=8, **sizes)
+    library.ViTModel(config).save_pretrained(tmp_path / "vit")
+    library.ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "vit")
+    one, other = (open_encoder(f"hf:{tmp_path}/vit").encoder for _ in range(2))
+    assert fingerprint(one) == fingerprint(other)
+    with torch.no_grad():
+        next(other.parameters()).view(-1)[0].add_(1e-3)
+    assert fingerprint(one) != fingerprint(other)
 
 
 def test_an_object_can_say_itself_what_it_depends_on():

@@ -9,6 +9,7 @@ or closure, and the text of their files and of the files these import. Of an ins
 counts, and the text of the file that defines a class.
 """
 
+import copyreg
 import functools
 import importlib.metadata
 import logging
@@ -78,8 +79,10 @@ def fingerprint(*values: object, files: Iterable[Path] = ()) -> str:
     try:
         for value in values:
             walk.add(value)
-    except RecursionError:
-        raise UnreadableError("objects nested too deeply") from None
+    except UnreadableError:
+        raise
+    except Exception as error:  # an object of the user may raise anything when it is looked at
+        raise UnreadableError(f"an object that raises {type(error).__name__}") from None
     walk.word("rankproof", own_source(*ROOMS))
     for text in texts({*walk.files, *files}):
         walk.word("file", text)
@@ -333,8 +336,9 @@ class _Walk:
         if hasattr(value, STATE):
             self.add(getattr(value, STATE)())
             return
+        registered = copyreg.dispatch_table.get(type(value))
         try:
-            reduced = value.__reduce_ex__(4)
+            reduced: Any = value.__reduce_ex__(4) if registered is None else registered(value)
         except Exception:  # any object may refuse in its own way
             raise UnreadableError(f"a value of type {type(value).__name__}") from None
         if isinstance(reduced, str):

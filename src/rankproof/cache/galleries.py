@@ -79,7 +79,7 @@ class GalleryCache:
         """
         pixels = check_images("images", images)
         entry = self.entry(ranker, pixels)
-        if (z := entry.read()) is not None:
+        if len(pixels) > 1 and (z := entry.read()) is not None:
             return Gallery(ranker, z, labels if labels is None else torch.as_tensor(labels), pixels)
         gallery = Gallery.build(ranker, images, labels, progress)
         entry.write(gallery.embeddings)

@@ -60,6 +60,11 @@ class Runtime:
         except Exception as error:  # the library has no common class of its errors
             raise RankproofError(f"{name}: onnxruntime cannot run it ({_said(error)})") from None
         self._name, self._input, self._output = name, graph.input, graph.output
+        self._version = str(library.__version__)
+
+    def __rankproof_state__(self) -> tuple[str, ...]:
+        """What it depends on beside the content of the file, for whoever keeps embeddings."""
+        return self._version, self._name, self._input, self._output
 
     def __deepcopy__(self, memo: object) -> "Runtime":
         return self
