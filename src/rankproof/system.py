@@ -246,7 +246,7 @@ def _chain(
         shape, expected = ("x".join(map(str, form)) for form in ((channels, height, width), source.input))
         option = "--size" if preprocess is None else "--resize"
         fits = source.input[0] == channels
-        hint = f"try {option} {source.input[-1]}" if fits else "choose other data or another model"
+        hint = f"try {option} {source.input[-1]}" if fits else "choose other data (--data) or another model"
         raise RankproofError(f"{source.name}: wants images of {expected}, {dataset.name} has {shape}; {hint}")
     return (nn.Sequential(*steps) if steps else None), tuple(notes), (channels, height, width)
 
