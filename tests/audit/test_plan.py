@@ -196,7 +196,7 @@ def test_the_black_box_leaves_half_of_the_time_to_the_white_box(
     monkeypatch.setattr(module, "BUDGET", 1000)
     monkeypatch.setattr(module, "_seconds_per_query", lambda gallery, images, threat: query)
     if query == 1.0:
-        with pytest.raises(RankproofError, match="--time: 20 trials would take"):
+        with pytest.raises(RankproofError, match="--time: 10 trials would take"):
             plan(gallery, make.images(3000), Threat(0.03), time_limit=60.0)
         return
     todo = plan(gallery, make.images(3000), Threat(0.03), time_limit=60.0)
@@ -220,7 +220,7 @@ def test_few_images_are_all_attacked_where_time_allows(gallery, pictures, unit):
 
 def test_too_little_time(gallery, pictures, unit):
     unit(1.0)
-    with pytest.raises(RankproofError, match=r"--time: 20 trials would take \d+ s; give more time"):
+    with pytest.raises(RankproofError, match=r"--time: 10 trials would take \d+ s; give more time"):
         plan(gallery, pictures, Threat(0.03), time_limit=60.0)
 
 

@@ -70,8 +70,13 @@ def call(*words):
 
 def attack(function, *words, goal="qa+"):
     return call(
-        *("attack", "--goal", goal, "--eps", "8/255", "--model", f"own.py:{function}", "--trials", 3), *words
+        *("attack", "--goal", goal, "--eps", "8/255", "--model", f"own.py:{function}", "--data", "digits"),
+        *("--trials", 3, *words),
     )
+
+
+def evaluate(function, *words):
+    return call("evaluate", "--model", f"own.py:{function}", "--data", "digits", *words)
 
 
 def values(result):
@@ -117,9 +122,9 @@ def test_other_kinds_of_encoders_work_in_attack_and_evaluate(function):
     told = values(attack(function, "--json"))
     assert told["after"] < told["before"]
     dtype = {"half": "float16", "bfloat16": "bfloat16"}.get(function, "float32")
-    report = values(call("evaluate", "--model", f"own.py:{function}", "--trials", 2, "--json"))
+    report = values(evaluate(function, "--trials", 2, "--json"))
     assert told["examination"]["dtype"] == report["examination"]["dtype"] == dtype
-    shown = call("evaluate", "--model", f"own.py:{function}", "--no-robustness")
+    shown = evaluate(function, "--no-robustness")
     assert "the encoder: examined on 8 images" in shown.stdout
 
 
@@ -136,10 +141,10 @@ def test_counts_below_one_are_refused(option):
 
 
 def test_the_score_of_a_random_encoder_stands_beside_that_of_unchanged_images():
-    report = values(call("evaluate", "--model", "own.py:dropping", "--trials", 3, "--draws", 2, "--json"))
+    report = values(evaluate("dropping", "--trials", 3, "--draws", 2, "--json"))
     assert report["unchanged"].keys() == report["ers_terms"].keys()
     assert 0 < report["unchanged"]["shift"] < 100  # the embedding of an untouched image moves as well
     assert sum("the encoder is random" in note for note in report["notes"]) == 1
-    shown = call("evaluate", "--model", "own.py:dropping", "--trials", 3, "--draws", 2)
+    shown = evaluate("dropping", "--trials", 3, "--draws", 2)
     assert "untouched images, drawn again: 2 CA+ " in shown.stdout
-    assert values(call("evaluate", "--model", "own.py:sound", "--trials", 3, "--json"))["unchanged"] is None
+    assert values(evaluate("sound", "--trials", 3, "--json"))["unchanged"] is None

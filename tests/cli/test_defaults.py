@@ -49,7 +49,7 @@ def test_the_default_is_a_photo_shop_and_a_grey_encoder_gets_digits(tmp_path):
     assert '"digits"' in shown.stdout
     assert "the embedded digits, test split" in shown.stderr
     done = call(*words, "--model", "model", "--data", "groceries")
-    assert done.stderr.splitlines()[-1].endswith("choose other data or another model")
+    assert done.stderr.splitlines()[-1].endswith("choose other data (--data) or another model")
 
 
 def test_training_keeps_the_digits():

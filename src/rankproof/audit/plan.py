@@ -30,8 +30,9 @@ SMALL = 2 / 255  # encoders that so little is audited for are lost long before 1
 FINE_CURVE = tuple(level / 255 for level in (0, 0.25, 0.5, 1, 2, 4))
 CURVE_SHARE = 5  # a point of a curve gets one attack for every five of a headline figure
 CURVE_LEAST = 100
-DEFAULT_TRIALS, LEAST_TRIALS = 1000, 20
+DEFAULT_TRIALS, LEAST_TRIALS = 1000, 10  # fewer say nothing: more time is needed
 BLACK_BOX_SHARE = 10  # a black-box attack sends a thousand queries: one for every ten of a headline figure
+BLACK_BOX_LEAST = 20
 BLACK_BOX_K = (5, 10)
 BLACK_BOX_MOST = 0.5  # of a time limit: attacks of fewer queries where a thousand would take longer
 FEWER_QUERIES = (500, 200, 100)
@@ -171,7 +172,7 @@ def black_box_tasks(
     size: int, threat: Threat, trials: int, queries: int | None = None
 ) -> Iterator[AuditTask]:
     """The order attack where only the first results are seen: our search, compared with SPSA."""
-    few = min(trials, max(LEAST_TRIALS, trials // BLACK_BOX_SHARE))
+    few = min(trials, max(BLACK_BOX_LEAST, trials // BLACK_BOX_SHARE))
     reference, method = SPSA(), automatic()
     for k in sorted({min(k, size) for k in BLACK_BOX_K}):
         main = AuditTask(
@@ -245,7 +246,7 @@ def _affordable_queries(size: int, threat: Threat, timing: Timing, time_limit: f
     """Q of the black-box attacks: as many as leave half of the time to the white box."""
     candidates = [BUDGET, *(queries for queries in FEWER_QUERIES if queries < BUDGET)]
     for queries in candidates:
-        tasks = black_box_tasks(size, threat, LEAST_TRIALS, queries)
+        tasks = black_box_tasks(size, threat, BLACK_BOX_LEAST, queries)
         if sum(task.seconds(timing) for task in tasks) <= BLACK_BOX_MOST * time_limit:
             return queries
     return candidates[-1]

@@ -326,9 +326,8 @@ class SystemArguments:
         task = self.open()
         if labelled:
             task.dataset.require_labels()
-        target = task.embedded(progress)
-        say(target.dataset.note)
-        return target
+        say(task.dataset.note)
+        return task.embedded(progress)
 
     @property
     def searched(self) -> str | None:
