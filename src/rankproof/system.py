@@ -1,6 +1,6 @@
 """What a command line names - a model, a data set, a device - as a gallery that can be attacked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -193,7 +193,6 @@ def load_task(
     if dataset.queries is not None:
         notes = (*notes, QUERIES_ATTACKED)
     dataset = replace(dataset, note="; ".join((dataset.note, *notes)))
-    loaded = form if isinstance(dataset, MixedDataset) else tuple(dataset.images.shape[1:])
     ranker = Ranker(
         source.encoder,
         distance,
@@ -201,7 +200,7 @@ def load_task(
         std=source.std,
         preprocess=chain,
         name=model,
-        chunk=options.embed_batch or _chunk(loaded, form),
+        chunk=options.embed_batch or min(_chunk(loaded, form) for loaded in _loaded(dataset, form)),
         draws=options.draws,
     )
     return LoadedTask(source=source, ranker=ranker, dataset=dataset, notes=notes)
@@ -287,8 +286,8 @@ def _upload_chain(
             height, width = source.input[1:]
             steps.append(Preprocess(resize=(height, width)))
             notes.append(
-                f"every image is attacked at its own size, and stretched to {height}x{width} before the "
-                f"encoder, as what its own processor does is not known"
+                f"every image is attacked at its own size, and stretched to {height}x{width} (bilinear) "
+                f"before the encoder, as what its own processor does is not known"
             )
         else:
             notes.append("every image reaches the encoder at its own size")
@@ -316,6 +315,14 @@ def _shapes(dataset: Dataset | MixedDataset) -> list[tuple[int, int, int]]:
         images = part.images
         found |= set(images.shapes if isinstance(images, MixedImages) else MixedImages([images[0]]).shapes)
     return sorted(found, key=lambda shape: (shape[1] * shape[2], shape))
+
+
+def _loaded(dataset: Dataset | MixedDataset, form: tuple[int, int, int]) -> Iterator[tuple[int, int, int]]:
+    """The forms of images that pass by the ranker's chunk; those of several sizes limit theirs."""
+    for part in (dataset, dataset.queries):
+        if isinstance(part, Dataset):
+            yield from MixedImages([part.images[0]]).shapes
+    yield form
 
 
 def _sizes_note(dataset: MixedDataset) -> str:
