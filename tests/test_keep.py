@@ -282,6 +282,16 @@ def test_a_black_box_attacks_every_size(mixed):
     assert whole.log.scores.shape == (10, few)
 
 
+def test_a_later_run_leaves_nothing_of_an_earlier_one(mixed, tmp_path):
+    (tmp_path / "notes").mkdir()
+    for rows in ([0, 4], [8]):
+        images = mixed.dataset.take(torch.tensor(rows))
+        batch = MixedBatch(images=images, save=tmp_path)
+        attack_mixed(mixed.gallery, batch, rp.QueryRaise(m=1), rp.Threat(0.0))
+    saved = {path.parent.name for path in tmp_path.glob("*/attack.npz")}
+    assert saved == {"x".join(map(str, images.shapes[0][1:]))}
+
+
 def test_a_shared_perturbation_has_one_size(mixed):
     with pytest.raises(RankproofError, match="shared perturbation has one size"):
         attack_mixed(
