@@ -101,7 +101,7 @@ def test_images_keep_their_size_and_order(place):
     assert isinstance(data, MixedDataset)
     for image, expected in zip(data.images, by_hand(place), strict=True):
         assert torch.equal(image, expected)
-    assert "10 images of 6 sizes from 1x25 to 20x16, which they keep, in 3 classes" in data.note
+    assert "10 images of 6 sizes from 1x25 to 20x16 (kept) in 3 classes" in data.note
     assert data.sha256 == rp.load(place / "mixed", split_by="none", size="keep").sha256
 
 
@@ -156,7 +156,7 @@ def test_an_embedding_is_that_of_the_image_alone_resized_in_the_chain(place, mix
     assert torch.allclose(mixed.gallery.embeddings, expected, atol=1e-6)
     assert mixed.gallery.labels.tolist() == [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert (
-        "stretched to 12x12 before the encoder, as what its own processor does is not known"
+        "stretched to 12x12 (bilinear) before the encoder, as what its own processor does is not known"
         in mixed.dataset.note
     )
 
@@ -169,6 +169,19 @@ def test_an_encoder_that_pools_takes_each_size(place):
         MixedImages([torch.zeros(3, 9, 8, dtype=torch.uint8), torch.zeros(3, 12, 12, dtype=torch.uint8)]),
     )
     assert gallery.embeddings.shape == (2, 32)
+
+
+def test_large_queries_of_one_size_pass_in_small_numbers(place):
+    write(place / "large", [(700, 900)] * 2, start=200)
+    task = load_task(f"{place / 'own.py'}:fixed", str(place / "mixed"), options(queries=str(place / "large")))
+    assert task.ranker.chunk == 1
+    task = load_task(f"{place / 'own.py'}:fixed", str(place / "mixed"), options())
+    assert task.ranker.chunk == 500  # large images among others pass alone, see `passes_of`
+    seen = []
+    task.ranker.passes_of, real = (lambda count: seen.append(count) or real(count)), task.ranker.passes_of
+    large = torch.zeros(3, 700, 900, dtype=torch.uint8)
+    task.ranker.embed_all(MixedImages([large, large, large[:, :8, :8]]))
+    assert seen == [1, 1, 500]
 
 
 def test_an_encoder_that_does_not_pool_is_refused_in_one_line(place):
@@ -267,6 +280,16 @@ def test_a_black_box_attacks_every_size(mixed):
     assert torch.equal(whole.targets[4], alone.targets[0])
     assert whole.tau[4] == alone.tau[0]
     assert whole.log.scores.shape == (10, few)
+
+
+def test_a_later_run_leaves_nothing_of_an_earlier_one(mixed, tmp_path):
+    (tmp_path / "notes").mkdir()
+    for rows in ([0, 4], [8]):
+        images = mixed.dataset.take(torch.tensor(rows))
+        batch = MixedBatch(images=images, save=tmp_path)
+        attack_mixed(mixed.gallery, batch, rp.QueryRaise(m=1), rp.Threat(0.0))
+    saved = {path.parent.name for path in tmp_path.glob("*/attack.npz")}
+    assert saved == {"x".join(map(str, images.shapes[0][1:]))}
 
 
 def test_a_shared_perturbation_has_one_size(mixed):

@@ -27,7 +27,9 @@ from rankproof.system.input_chain import pass_images, stretched_note
     ],
 )
 def test_the_chunk_is_that_of_the_form_that_reaches_the_encoder(loaded, reached, chunk):
-    assert pass_images(loaded, reached) == chunk
+    images = torch.zeros(1, *loaded, dtype=torch.uint8)
+    dataset = replace(load("digits"), images=images, labels=None)
+    assert pass_images(dataset, reached) == chunk
 
 
 def test_what_a_service_resizes_passes_in_small_numbers(tmp_path, monkeypatch):

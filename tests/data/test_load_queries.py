@@ -141,6 +141,12 @@ def test_what_is_no_query_is_one_line(make, tmp_path, gallery, files, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_file_that_is_neither_image_nor_zip_is_no_query(make, tmp_path, gallery):
+    make.tree(tmp_path, {"notes.txt": "x"})
+    with pytest.raises(RankproofError, match="neither an image file nor a zip"):
+        load_queries(tmp_path / "notes.txt", gallery)
+
+
 def test_market_is_no_query(make, tmp_path, gallery):
     files = {f"{folder}/0001_c1s1_1.png": make.flat(RED) for folder in ("bounding_box_test", "query")}
     with pytest.raises(RankproofError, match="comes with its own queries"):

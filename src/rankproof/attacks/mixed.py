@@ -1,5 +1,6 @@
 """Attacks on images of several sizes: one size at a time, one result for all."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -12,7 +13,7 @@ from torch import Tensor
 from rankproof.attacks import attack_batch
 from rankproof.attacks.batch import AttackBatch, make_batch
 from rankproof.attacks.black_box import NO_OPTIONS, SearchOptions, gallery_of
-from rankproof.attacks.result import AttackResult
+from rankproof.attacks.result import ARRAYS, SUMMARY, AttackResult
 from rankproof.errors import RankproofError
 from rankproof.goals.base import Goal
 from rankproof.methods.black_box.base import BlackBoxMethod
@@ -94,6 +95,8 @@ def attack_mixed(
     if threat.shared:
         raise RankproofError("a shared perturbation has one size: attack images that have one, too")
     gallery = target if isinstance(target, Gallery) else gallery_of(target)
+    if batch.save is not None:
+        _remove_earlier(Path(batch.save))
     total, results, order = len(batch.images), list[AttackResult](), list[Tensor]()
     for part in batch.parts(gallery):
         done, count = sum(map(len, order)), len(part.rows)
@@ -112,3 +115,11 @@ def attack_mixed(
         results.append(result.without_images())
         order.append(part.rows)
     return AttackResult.concat(results)[torch.cat(order).argsort()]
+
+
+def _remove_earlier(folder: Path) -> None:
+    """Remove what an earlier run saved by size, of which this one may have fewer sizes."""
+    for part in folder.glob("*x*"):
+        if re.fullmatch(r"\d+x\d+(-\d+)?", part.name):
+            for name in (ARRAYS, SUMMARY):
+                (part / name).unlink(missing_ok=True)

@@ -206,7 +206,7 @@ def size_text(forms: Sequence[Form], *, kept: bool = True) -> str:
     small, large = ("x".join(map(str, size)) for size in (sizes[0], sizes[-1]))
     if len(sizes) == 1:
         return small
-    return f"{len(sizes)} sizes from {small} to {large}" + (", which they keep," if kept else "")
+    return f"{len(sizes)} sizes from {small} to {large}" + (" (kept)" if kept else "")
 
 
 def common_form(listed: ImageList, size: tuple[int, int] | None) -> tuple[Form, tuple[str, ...]]:

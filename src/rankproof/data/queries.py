@@ -100,7 +100,9 @@ def _digest(image: Tensor) -> bytes:
 @contextmanager
 def _listed(place: Path) -> Iterator[ImageList]:
     """The images of a folder, a zip, or an image file."""
-    if place.is_file() and is_image(place.name) and not zipfile.is_zipfile(place):
+    if place.is_file() and not zipfile.is_zipfile(place):
+        if not is_image(place.name):
+            raise RankproofError(f"{place}: neither an image file nor a zip; name one of these, or a folder")
         yield ImageList(
             name=place.stem,
             kind="image file",

@@ -94,8 +94,8 @@ def _own_resizing(source: Source) -> tuple[list[nn.Module], str]:
         return [], "every image reaches the encoder at its own size"
     height, width = source.input[1:]
     return [Preprocess(resize=(height, width))], (
-        f"{how}, and stretched to {height}x{width} before the encoder, as what its own processor does is not "
-        f"known"
+        f"{how}, and stretched to {height}x{width} (bilinear) before the encoder, as what its own processor "
+        f"does is not known"
     )
 
 
@@ -110,7 +110,7 @@ def _misfit(source: Source, name: str, shape: Form, form: Form, *, keep: bool) -
     wanted = source.input or form
     loaded, reached, expected = ("x".join(map(str, each)) for each in (shape, form, wanted))
     if form[0] != wanted[0]:
-        hint = "choose other data or another model"
+        hint = "choose other data (--data) or another model"
     elif keep:
         hint = f"try --resize {min(wanted[1:])} --crop {min(wanted[1:])}"
     else:
@@ -125,8 +125,13 @@ def _shapes(dataset: Dataset | MixedDataset) -> list[Form]:
     found: set[Form] = set()
     for part in parts:
         images = part.images
-        found |= set(images.shapes if isinstance(images, MixedImages) else MixedImages([images[0]]).shapes)
+        found |= set(images.shapes) if isinstance(images, MixedImages) else {_shape(images[0])}
     return sorted(found, key=lambda shape: (shape[1] * shape[2], shape))
+
+
+def _shape(image: torch.Tensor) -> Form:
+    channels, height, width = image.shape
+    return channels, height, width
 
 
 def _sizes_note(dataset: MixedDataset) -> str:
@@ -169,11 +174,12 @@ def statistics_notes(source: Source, options: SystemOptions) -> tuple[str, ...]:
     return (f"{note}, {'as asked' if given else 'the usual ones of that network (see --mean and --std)'}",)
 
 
-def pass_images(loaded: tuple[int, ...], reached: Form) -> int:
-    """Images in one pass, by the form (c, h, w) in which they reach the encoder.
+def pass_images(dataset: Dataset | MixedDataset, reached: Form) -> int:
+    """Images in one pass, by the form in which they reach the encoder.
 
     What it remembers grows with that form. Images loaded larger count as they are loaded: attacks move
-    them, and keep their gradients, before they are made smaller.
+    them, and keep their gradients, before they are made smaller. Images of several sizes have passes of
+    their own, by their number of pixels.
     """
-    channels, height, width = loaded
-    return min(pass_size(*reached), pass_size(channels, height, width))
+    parts = [part for part in (dataset, dataset.queries) if isinstance(part, Dataset)]
+    return min(pass_size(*form) for form in (reached, *(_shape(part.images[0]) for part in parts)))

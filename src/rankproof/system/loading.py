@@ -180,7 +180,6 @@ def load_task(
         asked = () if options.queries is None else (f"queries: {dataset.queries.note}",)
         notes = (*notes, *asked, QUERIES_ATTACKED)
     dataset = replace(dataset, note="; ".join((dataset.note, *notes)))
-    loaded = chain.form if isinstance(dataset, MixedDataset) else tuple(dataset.images.shape[1:])
     ranker = Ranker(
         source.encoder,
         distance,
@@ -188,7 +187,7 @@ def load_task(
         std=source.std,
         preprocess=chain.module,
         name=model,
-        chunk=options.embed_batch or pass_images(loaded, chain.form),
+        chunk=options.embed_batch or pass_images(dataset, chain.form),
         draws=options.draws,
     )
     return LoadedTask(source=source, ranker=ranker, dataset=dataset, notes=notes, cache=options.cache)
