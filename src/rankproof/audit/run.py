@@ -93,8 +93,7 @@ def audit(
     Args:
         gallery: the database whose ranking is audited.
         queries: (b, c, h, w) images to attack, floats in [0, 1] or 8-bit values.
-        threat: the audited budget; the curves run over {0, 1, 2, 4, 8, 16}/255, or over
-            {0, 0.25, 0.5, 1, 2, 4}/255 where at most 2/255 is audited.
+        threat: the audited budget; the curves run over {0, 1, 2, 4, 8, 16}/255 (finer to 2/255).
         gallery_ids: (b,) gallery positions of the images' own clean copies; None: they are not in it.
         trials: attacks for each headline figure, drawn from `queries` by `seed`; None is up to 1,000. A
             black-box figure gets a tenth of them, but at least 20.
