@@ -84,11 +84,9 @@ def audit(
         gallery, images = target.gallery, target.attacked.one_size().images
         queries: int | None = None
         if limit is not None and trials is None and (before := stopped_sizes(out / JOURNAL)):
-            trials, queries = before
-            say(
-                f"going on with the {trials} trials of the stopped audit; remove {out / JOURNAL} to plan anew"
-            )
-            limit = None
+            (trials, queries), limit = before, None
+            kept = f"going on with the {trials} trials of the stopped audit"
+            say(f"{kept}; remove {out / JOURNAL} to plan anew")
         todo = plan(gallery, images, threat, trials=trials, time_limit=limit, queries=queries)
         say(
             f"{len(todo.tasks)} figures, {todo.trials} attacks for each headline figure: about "
