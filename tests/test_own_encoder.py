@@ -51,7 +51,8 @@ def test_the_page_from_top_to_bottom(workplace, capsys):
     assert report["model"] == "hf:vit"
     assert "resized to 32x32, the size of hf:vit" in report["data_note"]
     assert report["model_record"]["arch"] == "ViTModel"
-    assert "every image passes jpeg=75, resize=32 before the encoder" in told[-1].stdout
+    assert "every image passes jpeg=75, resize=32 before the encoder" in told[-2].stdout
+    assert "every image is attacked at its own size" in told[-1].stdout
     figures = [
         tuple(map(float, pair)) for pair in re.findall(r"([\d.]+) % -> ([\d.]+) %", capsys.readouterr().out)
     ]
