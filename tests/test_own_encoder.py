@@ -56,7 +56,8 @@ def test_the_page_from_top_to_bottom(workplace, capsys):
     assert "resized to 32x32, the size of hf:vit" in report["data_note"]
     assert report["model_record"]["arch"] == "ViTModel"
     passes = "every image passes jpeg=75, resize=32, resample=bilinear before the encoder"
-    assert any(passes in each.stdout for each in told)
+    own = "every image is attacked at its own size, and passes the encoder's own"
+    assert all(any(said in each.stdout for each in told) for said in (passes, own))
     figures = [
         tuple(map(float, pair)) for pair in re.findall(r"([\d.]+) % -> ([\d.]+) %", capsys.readouterr().out)
     ]
