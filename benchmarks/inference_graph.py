@@ -51,6 +51,8 @@ def main() -> None:
     root = Path(os.environ.get("RANKPROOF_DATA") or "data")
     target = open_system(options.model, options.data, SystemOptions(root=root))
     given = target.gallery.ranker
+    # As a user's own network is: encoders that rankproof builds are laid out channels last already.
+    given.encoder.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     fast = given.for_search()
     if fast is given:
         raise SystemExit(f"{options.model}: has no inference graph; nothing to compare")

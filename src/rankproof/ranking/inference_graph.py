@@ -81,6 +81,9 @@ def inference_graph(encoder: nn.Module, run: Callable[[], object]) -> InferenceG
         for convolution, norm in pairs:
             _fold(copied[id(convolution)], norm)
         _replace(copy, {id(copied[id(norm)]) for _, norm in pairs})
+        for module in copy.modules():
+            if isinstance(module, nn.Hardtanh):  # as ReLU6: in place it is computed aside and copied back
+                module.inplace = False
         for module in convolutions:
             copied[id(module)].to(memory_format=torch.channels_last)
             for parameter in copied[id(module)].parameters(recurse=False):
