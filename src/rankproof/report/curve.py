@@ -157,15 +157,15 @@ def _scale(points: Sequence[Point], metric: str) -> tuple[tuple[float, float], l
 def _x_axis(budgets: Sequence[float], audited: float, x: Callable[[float], float]) -> list[str]:
     """Ticks in 255ths at the budgets that were run; labels that would touch give way to the audited one."""
     base = HEIGHT - BOTTOM
-    placed: list[float] = []
+    placed: list[tuple[float, int]] = []
     parts = [
         f'<line x1="{x(audited):.1f}" x2="{x(audited):.1f}" y1="{TOP}" y2="{base + 3}" '
         f'stroke="{INK}" stroke-width="0.8" stroke-dasharray="2 2"/>'
     ]
     for eps in sorted({audited, *budgets}, key=lambda eps: (not _same(eps, audited), eps)):
         text = format_eps(eps).removesuffix("/255")
-        if all(abs(x(eps) - other) > 5 + 3 * len(text) for other in placed):
-            placed.append(x(eps))
+        if all(abs(x(eps) - other) > 4 + 3 * (len(text) + length) for other, length in placed):
+            placed.append((x(eps), len(text)))
             style = f'fill="{INK}" font-weight="700"' if _same(eps, audited) else f'fill="{MUTED}"'
             parts.append(f'<text x="{x(eps):.1f}" y="{base + 15}" text-anchor="middle" {style}>{text}</text>')
     parts.append(f'<text x="{WIDTH - RIGHT + 7.5}" y="{base + 15}" fill="{MUTED}">/255</text>')
