@@ -171,7 +171,7 @@ def _half_of_each_class(listed: ImageList) -> tuple[frozenset[str], str]:
     train: set[str] = set()
     for files in members.values():
         train.update(sorted(files, key=_digest)[: len(files) // 2])
-    rule = f"divided by image: half of each class train, half test, by a hash of the name"
+    rule = "divided by image: half of each class train, half test, by a hash of the name"
     return frozenset(train), rule
 
 
