@@ -6,15 +6,18 @@ from rankproof import (
     CandidateLower,
     CandidateRaise,
     Gallery,
+    LocalOracle,
     MaxShift,
     Preserve,
     QueryLower,
     QueryRaise,
     Ranker,
     Reorder,
+    Threat,
+    attack,
 )
 from rankproof.attacks import cost
-from rankproof.attacks.cost import bare_seconds, measure, peak_mb
+from rankproof.attacks.cost import bare_seconds, measure, measure_result, peak_mb, query_seconds
 
 
 class Counting(nn.Module):
@@ -55,10 +58,30 @@ def test_each_chunk_size_is_timed_five_times(gallery, whole_gallery):
 
 
 def test_the_best_of_five_is_multiplied_out(gallery, monkeypatch):
-    times = iter([4.0, 3.0, 2.0, 5.0, 6.0, 1.0, 0.5, 7.0, 8.0, 9.0])
+    times = iter([0.4, 0.3, 0.2, 0.5, 0.6, 0.1, 0.05, 0.7, 0.8, 0.9])
     monkeypatch.setattr(cost, "_timed", lambda work, device: next(times))
     seconds = bare_seconds(gallery, torch.rand(7, 1, 2, 2), 10, whole_gallery=True, chunk=3)
-    assert seconds == 10 * (2 * 2.0 + 1 * 0.5)
+    assert seconds == pytest.approx(10 * (2 * 0.2 + 1 * 0.05))
+
+
+def test_of_long_passes_two_are_timed(gallery, monkeypatch):
+    told, times = [], iter([4.0, 3.5, 20.0])
+    monkeypatch.setattr(cost, "_timed", lambda work, device: next(times))
+    seconds = query_seconds(
+        gallery, torch.rand(2, 1, 2, 2), 60, rows=7, progress=lambda *args: told.append(args)
+    )
+    assert seconds == pytest.approx(60 * 3.5 / 7)
+    assert told == [(1, 5), (2, 5), (5, 5)]
+
+
+def test_no_more_images_are_timed_than_were_sent(gallery):
+    oracle = LocalOracle(gallery, visible=4)
+    images, goal = torch.rand(2, 1, 2, 2), Reorder(k=3)
+    result = attack(oracle, images, goal, Threat(0.1, grid=True), budget=3, seed=0)
+    gallery.ranker.encoder.sizes.clear()
+    seconds, _ = measure_result(gallery, images, goal, result)
+    assert set(gallery.ranker.encoder.sizes) == {int(result.log.spent.sum())}
+    assert seconds > 0
 
 
 def test_measured_in_the_chunks_of_the_attack(gallery):

@@ -142,7 +142,9 @@ def test_every_kind_honours_size(kind, make, tmp_path):
 def test_the_note_tells_the_rule_and_divide_overrules_it(make, tmp_path):
     make.classes(tmp_path, 4)
     assert "divided by image" in load(tmp_path).note
+    assert "for all images in one gallery: --divide none" in load(tmp_path).note
     assert "divided by class" in load(tmp_path, split_by="classes").note
+    assert "--divide" not in load(tmp_path, split_by="classes").note
     assert "not divided" in load(tmp_path, split_by="none").note
     assert (len(load(tmp_path)), len(load(tmp_path, split_by="none"))) == (8, 16)
 

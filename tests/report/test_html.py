@@ -1,3 +1,4 @@
+import base64
 import io
 import json
 import os
@@ -5,6 +6,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -198,6 +200,24 @@ def test_nothing_on_the_page_is_fetched_from_elsewhere(page):
     assert not re.search(r"@import|url\(|<script|<link|<iframe", html, re.IGNORECASE)
 
 
+def test_photos_are_light_on_the_page_and_exact_in_their_folder(tmp_path):
+    photo = torch.rand(3, 96, 96, generator=torch.Generator().manual_seed(2))
+    tiles = tuple(Tile(image=photo.roll(rank, -1), rank=rank) for rank in range(3))
+    one = replace(strip(), original=photo, adversarial=photo + 0.004, before=tiles, after=tiles, query=None)
+    place = audit(strips=[one]).save(tmp_path)
+    (source,) = Page(place.read_text(encoding="utf-8")).attributes("src")
+    kind, _, content = source.partition(";base64,")
+    assert kind == "data:image/webp"
+    exact = (tmp_path / "pictures" / "qa-plus.png").read_bytes()
+    assert exact == report.strip_png(one)
+    light = base64.b64decode(content)
+    assert len(light) < 0.6 * len(exact)  # noise; of true photos a fifth
+    with Image.open(io.BytesIO(light)) as shown, Image.open(io.BytesIO(exact)) as drawn:
+        assert shown.size == drawn.size
+        grey = [np.asarray(image.convert("L")).astype(int) for image in (shown, drawn)]
+    assert np.abs(grey[0] - grey[1]).mean() < 4
+
+
 def test_what_the_user_named_cannot_become_markup():
     evil = "<script>alert('x')</script>"
     flags = [Flag(kind=evil, text=f"{evil} & more", cell=evil)]
@@ -334,6 +354,12 @@ def test_white_and_black_boxes_are_not_mixed_up():
     assert "the attacks went between 28 % (SP-QA−) and 94 % (CA+) of the way" in found
     assert "sees only the first 50 results of each query, went between 30 % (10 results) and 36 % (5" in found
     assert "Kendall tau of 0.81" in Page(report.render_html(audit(cells=cells))).text
+
+
+def test_one_share_of_the_way_is_no_range():
+    cells = [*audit().cells, seen(after=0.3), seen(10, after=0.301)]
+    found = pages.conclusion(audit(cells=cells)).replace("\N{NO-BREAK SPACE}", " ")
+    assert "of each query, went 29 % of the way to a chosen order" in found
 
 
 def test_a_black_box_alone_is_told_of_as_such():

@@ -24,6 +24,7 @@ KEEP: Keep = "keep"
 SPLITS = ("train", "test")
 QUERY = "query"
 MIN_CLASSES_TO_SPLIT = 20  # from here on "auto" splits by class
+WHOLE = ' (for all images in one gallery: --divide none, in Python split_by="none")'
 COMMON_SIZE = (128, 128)
 MAX_MEMORY = 16 * 2**30
 
@@ -149,6 +150,8 @@ def select_split(listed: ImageList, split: str, split_by: SplitBy) -> tuple[list
         train, rule = _half_the_classes(listed)
     else:
         train, rule = _half_of_each_class(listed)
+    if split_by == "auto":
+        rule += WHOLE
     return [image for image in images if (image.file in train) == (split == "train")], rule
 
 
@@ -168,7 +171,8 @@ def _half_of_each_class(listed: ImageList) -> tuple[frozenset[str], str]:
     train: set[str] = set()
     for files in members.values():
         train.update(sorted(files, key=_digest)[: len(files) // 2])
-    return frozenset(train), "divided by image: half of each class train, half test, by a hash of the name"
+    rule = "divided by image: half of each class train, half test, by a hash of the name"
+    return frozenset(train), rule
 
 
 def _digest(file: str) -> bytes:

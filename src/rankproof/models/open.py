@@ -97,6 +97,8 @@ def _from_checkpoint(name: str) -> Source:
             f"{name}: unknown kind of encoder; write zoo:, hf:, timm: or torchvision: before a name, "
             f"FILE.py:FUNCTION, or the path of a folder or program"
         )
+    if name in DEFINITIONS and not Path(name).exists():
+        raise RankproofError(f"{name}: a network without weights; add --weights FILE (in Python weights=)")
     checkpoint = load_checkpoint(name)
     record, architecture = checkpoint.record, ARCHITECTURES[str(checkpoint.record["arch"])]
     form = None if (side := architecture.size) is None else [architecture.channels, side, side]

@@ -1,5 +1,6 @@
 """A report as one HTML page that needs nothing else, with its figures as JSON and its strips as PNG."""
 
+import io
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image, features
 
 from rankproof.attacks.summary import AttackSummary
 from rankproof.errors import RankproofError
@@ -36,6 +38,7 @@ from rankproof.report.strip_drawing import SCALE, strip_png
 from rankproof.threat import format_eps
 
 PAGE, FIGURES, STRIPS = "report.html", "report.json", "pictures"
+LARGE = 200_000  # bytes of a PNG above which the page holds a WebP instead: photos
 
 
 def render_html(page: ReportPage) -> str:
@@ -140,8 +143,22 @@ class _ShownStrip:
     @classmethod
     def of(cls, strip: Strip, png: bytes) -> "_ShownStrip":
         width, height = (int.from_bytes(png[at : at + 4], "big") // SCALE for at in (16, 20))
-        source = f"data:image/png;base64,{b64encode(png).decode()}"
+        kind, content = _lighter(png)
+        source = f"data:image/{kind};base64,{b64encode(content).decode()}"
         return cls(strip=strip, source=source, width=width, height=height)
+
+
+def _lighter(png: bytes) -> tuple[str, bytes]:
+    """The image as the page holds it, with its type: a PNG of photos as a WebP of a fifth of its size.
+
+    At twice the size it is shown at, the two cannot be told apart; pictures/ keeps every pixel.
+    """
+    if len(png) <= LARGE or not features.check("webp"):
+        return "png", png
+    stream = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as image:
+        image.convert("RGB").save(stream, "WEBP", quality=90, method=2, use_sharp_yuv=True)
+    return "webp", stream.getvalue()
 
 
 def _curve(row: Row, audited: float) -> Markup:

@@ -198,6 +198,8 @@ def conclusion(page: ReportPage) -> str:
 def _span(reached: list[tuple[float, AttackSummary]]) -> str:
     """The smallest and the largest share of the way."""
     least, most = min(reached, key=lambda pair: pair[0]), max(reached, key=lambda pair: pair[0])
+    if len(reached) > 1 and number_text(least[0], 0) == number_text(most[0], 0):
+        return number_text(most[0], 0) + PERCENT
     return _share(*least) if least[1] is most[1] else f"between {_share(*least)} and {_share(*most)}"
 
 
