@@ -268,7 +268,7 @@ def test_an_attack_searches_on_it_and_takes_its_figures_from_the_encoder():
     result = attack(
         gallery, IMAGES[ROWS], QueryRaise(m=2), Threat(8 / 255), method=PGD(steps=30), gallery_ids=ROWS
     )
-    assert ranker.encoder.calls == 2  # the clean images and the attacked ones
+    assert ranker.encoder.calls <= 2 + 4  # clean and attacked images, and the graph is tried on a few of them
     assert result.rank_after.mean() < result.rank_before.mean()
     ranks = gallery.rank_of(ranker.embed_all(result.adversarial), result.targets)
     torch.testing.assert_close(result.rank_after, 100 * ranks / (len(gallery)), check_dtype=False)
@@ -294,6 +294,82 @@ def test_a_local_oracle_answers_by_it_and_its_figures_come_from_the_encoder():
     oracle = LocalOracle(gallery, visible=10)
     result = attack(oracle, IMAGES[ROWS], Reorder(k=3), threat, budget=40, gallery_ids=ROWS)
     assert result.log.spent.max() > 10
-    assert ranker.encoder.calls < 8
+    assert ranker.encoder.calls < 12
     places = gallery.rank_of(ranker.embed_all(result.adversarial), result.targets, ties="order")
     assert torch.equal(result.tau, Reorder(k=3).score(places[:, None], 10)[:, 0].to(result.tau))
+
+
+def others(eps):
+    """The doors by which an encoder changes without its weights."""
+    return {
+        "its forward": lambda encoder: setattr(encoder, "forward", lambda pixels: pixels.flatten(1)[:, :16]),
+        "a layer": lambda encoder: setattr(encoder, "bn1", nn.BatchNorm2d(8).eval()),
+        "eps": lambda encoder: setattr(encoder.bn1, "eps", eps),
+        "a hook": lambda encoder: encoder.first.register_forward_hook(lambda layer, given, z: z.flip(1)),
+        "an order": lambda encoder: encoder.second.weight.data.copy_(encoder.second.weight.data.flip(0)),
+    }
+
+
+@pytest.mark.parametrize("name", others(5.0))
+def test_an_attack_finds_out_that_the_encoder_is_another_now(name):
+    ranker = opened(Net())
+    others(5.0)[name](ranker.encoder)
+    result = attack(Gallery.build(ranker, IMAGES), IMAGES[ROWS], QueryRaise(m=2), Threat(8 / 255))
+    assert ranker.for_search() is ranker
+    assert (result.examination.graph, result.examination.folded) == (None, 0)
+
+
+class Clipped(Net):
+    """Skips its first batch norm for images with a pixel that no examined image has."""
+
+    def start(self, pixels):
+        x = self.first(pixels)
+        other = (pixels.amax((1, 2, 3)) > 1).float()[:, None, None, None]
+        return functional.relu(self.bn1(x) * (1 - other) + x * other)
+
+
+def test_an_attack_that_reaches_where_the_graph_is_another_function_is_searched_again():
+    images = IMAGES * 0.95  # below what the encoder minds; attacked images reach above
+    ranker = Ranker(Clipped().eval(), std=[0.96] * 3)
+    ranker.begin(images)
+    assert ranker.examination.folded == 2
+    gallery = Gallery.build(ranker, images)
+    arguments = (gallery, images[ROWS], QueryRaise(m=2), Threat(16 / 255))
+    again = attack(*arguments, method=PGD(steps=20), gallery_ids=ROWS)
+    assert again.examination.folded == 0
+    given = attack(*arguments, method=PGD(steps=20), gallery_ids=ROWS)
+    assert torch.equal(again.adversarial, given.adversarial)
+
+
+def test_a_black_box_says_that_the_graph_was_another_function():
+    images = IMAGES * 0.95
+    ranker = Ranker(Clipped().eval(), std=[0.96] * 3)
+    ranker.begin(images)
+    oracle = LocalOracle(Gallery.build(ranker, images), visible=10)
+    result = attack(oracle, images[ROWS], Reorder(k=3), Threat(32 / 255, grid=True), budget=60)
+    assert "inference graph" in result.notes[-1]
+    assert ranker.for_search() is ranker
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        torch.ones(3).to(torch.float8_e4m3fn),
+        torch.eye(3).to_sparse(),
+        torch.empty(3, device="meta"),
+        torch.nn.parameter.UninitializedBuffer(),
+    ],
+    ids=["8-bit float", "sparse", "meta", "lazy"],
+)
+def test_buffers_that_cannot_be_compared_leave_the_encoder_as_it_is(odd):
+    encoder = Net()
+    encoder.register_buffer("odd", odd)
+    ranker = opened(encoder)
+    assert ranker.for_search() is ranker
+
+
+@pytest.mark.parametrize("change", [nn.Module.double, lambda encoder: encoder.to("meta")])
+def test_another_type_or_device_is_seen(change):
+    ranker = opened(Net())
+    change(ranker.encoder)
+    assert ranker.for_search() is ranker

@@ -117,18 +117,20 @@ def attack_batch(
     seed = check_integer("seed", seed)
     batch = checked_batch(batch, len(target) if isinstance(target, Gallery) else None)
     gallery = target if isinstance(target, Gallery) else gallery_of(target)
-    examination = None if gallery is None else gallery.ranker.begin(batch.images, seed)
+    if gallery is not None:
+        gallery.ranker.begin(batch.images, seed)
+        gallery.ranker.graph_holds(batch.images)  # or else it is searched on the encoder itself
     if isinstance(target, Gallery):
         descent = method or (Universal() if threat.shared else published(goal.metric))
         if isinstance(descent, BlackBoxMethod):
             raise RankproofError(f"{descent.name} asks an oracle, such as LocalOracle(gallery, visible=50)")
         search.check_unused()
         result = white_box.run(target, batch, goal, threat, descent, seed=seed, progress=progress)
-        return replace(result, examination=examination)
+        return replace(result, examination=target.ranker.examination)
     chosen = method or automatic()
     if not isinstance(chosen, BlackBoxMethod):
         raise RankproofError(
             f"{chosen.name} needs gradients, which an oracle does not give; leave method= out"
         )
     result = black_box.run(target, batch, goal, threat, chosen, search=search, seed=seed, progress=progress)
-    return replace(result, examination=examination)
+    return replace(result, examination=None if gallery is None else gallery.ranker.examination)

@@ -100,7 +100,8 @@ def run(
     rows = torch.arange(len(batch))
     chunks = rows.split(max(1, min(SIDE_BY_SIDE, MEMORY // (50 * math.prod(shape)))))
     result = AttackResult.concat([_attack_chunk(job, batch.take(chunk), chunk) for chunk in chunks])
-    return replace(result, notes=_notes(job, batch)).with_repeat_note()
+    notes = (*_notes(job, batch), *_misled(oracle, result))
+    return replace(result, notes=notes).with_repeat_note()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -353,6 +354,17 @@ def _notes(job: _Job, batch: AttackBatch) -> tuple[str, ...]:
             if foreign := count_foreign(gallery, batch.gallery_ids[:SAMPLE], clean):
                 notes.append(foreign_text(foreign, len(sample)))
     return tuple(notes)
+
+
+def _misled(oracle: Oracle, result: AttackResult) -> tuple[str, ...]:
+    """A note where the oracle answered by an inference graph that is another function on attacked images."""
+    gallery = gallery_of(oracle)
+    if gallery is None or gallery.ranker.graph_holds(torch.cat([result.original, result.adversarial])):
+        return ()
+    return (
+        "the encoder embeds the attacked images otherwise than the inference graph that answered the search: "
+        "a better attack may exist; attack again, which searches on the encoder itself",
+    )
 
 
 def _fingerprint(job: _Job, batch: AttackBatch, original: Tensor) -> str:

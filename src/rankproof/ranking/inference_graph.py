@@ -48,12 +48,17 @@ class WeightSums:
     """
 
     def __init__(self, encoder: nn.Module) -> None:
-        self._sums = _sums(encoder)
+        self._sums, self._kinds = _sums(encoder), _kinds(encoder)
 
     def hold(self, encoder: nn.Module) -> bool:
-        """Whether an encoder still has these weights."""
-        sums = _sums(encoder)
-        return sums.shape == self._sums.shape and torch.allclose(sums, self._sums, rtol=EQUAL, atol=EQUAL)
+        """Whether an encoder still has these weights, in the same precision and on the same device."""
+        try:
+            sums = _sums(encoder)
+        except Exception:  # of weights that were replaced by some that cannot be added up
+            return False
+        same = sums.device == self._sums.device and _kinds(encoder) == self._kinds
+        same = same and sums.shape == self._sums.shape
+        return same and torch.allclose(sums, self._sums, rtol=EQUAL, atol=EQUAL)
 
 
 def inference_graph(encoder: nn.Module, run: Callable[[], object]) -> InferenceGraph | None:
@@ -88,9 +93,9 @@ def inference_graph(encoder: nn.Module, run: Callable[[], object]) -> InferenceG
             copied[id(module)].to(memory_format=torch.channels_last)
             for parameter in copied[id(module)].parameters(recurse=False):
                 parameter.requires_grad = False
-    except Exception:  # an encoder that cannot be copied or rewritten is searched as it is
+        return InferenceGraph(copy.eval(), len(pairs), WeightSums(encoder))
+    except Exception:  # an encoder that cannot be copied, rewritten or added up is searched as it is
         return None
-    return InferenceGraph(copy.eval(), len(pairs), WeightSums(encoder))
 
 
 def _pairs(encoder: nn.Module, run: Callable[[], object]) -> list[tuple[nn.Conv2d, nn.Module]]:
@@ -164,3 +169,8 @@ def _sums(encoder: nn.Module) -> Tensor:
         for value in values
     ]
     return torch.stack([each.to(sums[0].device) for each in sums]) if sums else torch.empty(0)
+
+
+def _kinds(encoder: nn.Module) -> list[tuple[torch.dtype, torch.device]]:
+    """The type and the device of each parameter and buffer."""
+    return [(value.dtype, value.device) for value in chain(encoder.parameters(), encoder.buffers())]

@@ -183,6 +183,26 @@ class Ranker:
             return self
         return self._on(self._graph)
 
+    def graph_holds(self, images: Tensor | MixedImages) -> bool:
+        """Whether the inference graph, if there is one, embeds a few of these images as the encoder does.
+
+        `for_search` sees changed weights; this sees all else that may have changed since `begin`, such as an
+        attribute or a hook, and encoders that do something else for some images. Where they differ, the graph
+        is given up and the examination says so.
+        """
+        if self._graph is None:
+            return True
+        few = images.sample(IMAGES) if isinstance(images, MixedImages) else images
+        sample = self.as_input(sample_of(few))
+        with self.frozen(), torch.no_grad():
+            passes = (self._draw, self._on(self._graph)._draw)
+            difference = graph_difference(*passes, lambda z: self.distance.prepare(z.double()), sample)
+        if difference is None:
+            self._graph = None
+            if self.examination is not None:
+                self.examination = replace(self.examination, graph=None, folded=0)
+        return difference is not None
+
     def _on(self, graph: InferenceGraph) -> "Ranker":
         """This ranker with the encoder's inference graph in its place."""
         ranker = copy(self)
@@ -498,11 +518,14 @@ def _implementation(encoder: nn.Module) -> str | None:
 
 def _equal(buffer: Any, before: Tensor) -> bool:
     """Whether a buffer is still as it was, NaN included."""
-    if not isinstance(buffer, Tensor) or buffer.shape != before.shape:
+    try:
+        if not isinstance(buffer, Tensor) or buffer.shape != before.shape:
+            return False
+        if not before.is_floating_point():
+            return torch.equal(buffer, before)
+        return torch.equal(buffer.nan_to_num(), before.nan_to_num())
+    except (RuntimeError, NotImplementedError):  # sparse, nested, of 8-bit floats: nothing compares them
         return False
-    if not before.is_floating_point():
-        return torch.equal(buffer, before)
-    return torch.equal(buffer.nan_to_num(), before.nan_to_num())
 
 
 def _device_of(encoder: nn.Module) -> torch.device:
