@@ -359,7 +359,7 @@ def _notes(job: _Job, batch: AttackBatch) -> tuple[str, ...]:
 def _misled(oracle: Oracle, result: AttackResult) -> tuple[str, ...]:
     """A note where the oracle answered by an inference graph that is another function on attacked images."""
     gallery = gallery_of(oracle)
-    if gallery is None or gallery.ranker.graph_holds(torch.cat([result.original, result.adversarial])):
+    if gallery is None or gallery.ranker.graph_holds(result.original, result.adversarial):
         return ()
     return (
         "the encoder embeds the attacked images otherwise than the inference graph that answered the search: "

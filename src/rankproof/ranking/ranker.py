@@ -183,7 +183,7 @@ class Ranker:
             return self
         return self._on(self._graph)
 
-    def graph_holds(self, images: Tensor | MixedImages) -> bool:
+    def graph_holds(self, *images: Tensor | MixedImages) -> bool:
         """Whether the inference graph, if there is one, embeds a few of these images as the encoder does.
 
         `for_search` sees changed weights; this sees all else that may have changed since `begin`, such as an
@@ -192,8 +192,8 @@ class Ranker:
         """
         if self._graph is None:
             return True
-        few = images.sample(IMAGES) if isinstance(images, MixedImages) else images
-        sample = self.as_input(sample_of(few))
+        parts = (each.sample(IMAGES) if isinstance(each, MixedImages) else each for each in images)
+        sample = torch.cat([self.as_input(sample_of(part)) for part in parts])
         with self.frozen(), torch.no_grad():
             passes = (self._draw, self._on(self._graph)._draw)
             difference = graph_difference(*passes, lambda z: self.distance.prepare(z.double()), sample)
