@@ -77,10 +77,12 @@ def test_of_long_passes_two_are_timed(gallery, monkeypatch):
 def test_no_more_images_are_timed_than_were_sent(gallery):
     oracle = LocalOracle(gallery, visible=4)
     images, goal = torch.rand(2, 1, 2, 2), Reorder(k=3)
-    result = attack(oracle, images, goal, Threat(0.1, grid=True), budget=3, seed=0)
+    result = attack(oracle, images, goal, Threat(0.1, grid=True), budget=20, seed=0)
     gallery.ranker.encoder.sizes.clear()
     seconds, _ = measure_result(gallery, images, goal, result)
-    assert set(gallery.ranker.encoder.sizes) == {int(result.log.spent.sum())}
+    sizes, spent = gallery.ranker.encoder.sizes, int(result.log.spent.sum())
+    assert 2 <= len(sizes) <= 5
+    assert sum(sizes) <= spent
     assert seconds > 0
 
 

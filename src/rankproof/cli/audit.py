@@ -87,7 +87,8 @@ def audit(
             (trials, queries), limit = before, None
             kept = f"going on with the {trials} trials of the stopped audit"
             say(f"{kept}; remove {out / JOURNAL} to plan anew")
-        todo = plan(gallery, images, threat, trials=trials, time_limit=limit, queries=queries)
+        with progress("timing passes and queries"):
+            todo = plan(gallery, images, threat, trials=trials, time_limit=limit, queries=queries)
         say(
             f"{len(todo.tasks)} figures, {todo.trials} attacks for each headline figure: about "
             f"{spoken(todo.seconds)} on {gallery.ranker.device.type}"

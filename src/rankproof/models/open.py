@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rankproof.errors import RankproofError
 from rankproof.models.architectures import ARCHITECTURES
-from rankproof.models.checkpoint import RECORD, ZOO, load_checkpoint
+from rankproof.models.checkpoint import RECORD, WEIGHTS, ZOO, load_checkpoint
 from rankproof.models.definitions import DEFINITIONS
 from rankproof.models.huggingface import load_huggingface
 from rankproof.models.model_libraries import load_timm, load_torchvision
@@ -99,6 +99,11 @@ def _from_checkpoint(name: str) -> Source:
         )
     if name in DEFINITIONS and not Path(name).exists():
         raise RankproofError(f"{name}: a network without weights; add --weights FILE (in Python weights=)")
+    if not name.startswith(ZOO) and not Path(name).exists():
+        raise RankproofError(
+            f"{name}: not found; a model is a folder with {WEIGHTS} and {RECORD}, or a name or file such as "
+            f"efficientnet-lite0, zoo:NAME, hf:NAME, FILE.onnx or FILE.py:FUNCTION"
+        )
     checkpoint = load_checkpoint(name)
     record, architecture = checkpoint.record, ARCHITECTURES[str(checkpoint.record["arch"])]
     form = None if (side := architecture.size) is None else [architecture.channels, side, side]
