@@ -125,7 +125,7 @@ def attack(
         from rankproof.attacks import SearchOptions
         from rankproof.attacks import attack as run
         from rankproof.attacks.cost import measure_result
-        from rankproof.attacks.mixed import MixedBatch, attack_mixed
+        from rankproof.attacks.mixed import MixedBatch, attack_mixed, remove_earlier
         from rankproof.methods import registry
         from rankproof.methods.black_box.base import BlackBoxMethod
         from rankproof.ranking.mixed_images import MixedImages
@@ -191,6 +191,8 @@ def attack(
             peak_mb=cost.peak_mb,
         )
         if save is not None:
+            if not isinstance(images, MixedImages):
+                remove_earlier(save)
             result.save(save, summary)
         if as_json:
             print_json(summary.to_json())
