@@ -425,6 +425,15 @@ def test_what_needs_one_size_says_so_in_one_line(place, tmp_path, monkeypatch, c
     assert result.exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("more", "told_so"), [(["3.5/255"], True), (["3.5/255", "--grid"], False), (["3/255"], False)]
+)
+def test_a_budget_that_a_saved_image_exceeds_is_told(place, more, told_so):
+    few = "--goal", "qa+", "--trials", 1, "--steps", 1, "--json", "--eps"
+    notes = told(call("attack", *words(place, "--size", "keep", *few, *more)))["notes"]
+    assert any("images differ by up to 4/255; --grid stays" in note for note in notes) == told_so
+
+
 def test_a_size_that_is_none_is_refused(place):
     result = call("attack", *words(place, "--size", "own", "--goal", "qa+", "--eps", "1/255"))
     assert result.exit_code == 2
