@@ -281,11 +281,13 @@ def _save(result: "AttackResult", summary: "AttackSummary", folder: Path | None,
 
 def _rounding_note(ranker: "Ranker", threat: "Threat") -> Iterator[str]:
     """What to tell where the file that a figure belongs to is further from the image than eps."""
+    from torch import nn
+
     from rankproof.models import Preprocess
 
     levels = 255 * threat.eps
     whole = round(levels)
-    steps = () if ranker.preprocess is None else ranker.preprocess.modules()
+    steps = ranker.preprocess.modules() if isinstance(ranker.preprocess, nn.Module) else ()
     rounded = any(isinstance(step, Preprocess) and (step.jpeg or step.resize) for step in steps)
     if rounded and not threat.grid and whole > levels + HARDLY:
         yield (
