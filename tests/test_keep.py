@@ -393,9 +393,19 @@ def test_queries_of_other_sizes_than_the_gallery(place):
 
 
 def test_evaluate_attacks_every_size(place):
-    found = told(call("evaluate", *words(place, "--size", "keep", "--trials", 9, "--eps", "0", "--json")))
-    assert found["trials"] == 9
+    write(place / "two", [(16, 20), (13, 13)] * 4)
+    command = "evaluate", *words(place, "--size", "keep", "--trials", 8, "--eps", "0", "--json", data="two")
+    found = told(call(*command))
+    assert found["trials"] == 8
     assert found["ers_terms"]["shift"] == pytest.approx(100)
+
+
+def test_saving_images_of_one_size_leaves_none_of_several(place, tmp_path):
+    more = "--goal", "qa+", "--eps", "0", "--trials", 2, "--save", tmp_path
+    assert call("attack", *words(place, "--size", "keep", *more)).exit_code == 0
+    assert list(tmp_path.glob("*x*/attack.npz"))
+    assert call("attack", *words(place, *more, data="same")).exit_code == 0
+    assert [file.parent for file in tmp_path.glob("**/attack.npz")] == [tmp_path]
 
 
 @pytest.mark.parametrize(
@@ -409,9 +419,19 @@ def test_what_needs_one_size_says_so_in_one_line(place, tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     name, *more = command
     result = call(name, *words(place, *more))
-    (error,) = (line for line in result.stderr.splitlines() if line.startswith("error: "))
+    (error,) = result.stderr.splitlines()  # and nothing before it: nothing was embedded
+    assert error.startswith("error: ")
     assert reason in error
     assert result.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "told_so"), [(["3.5/255"], True), (["3.5/255", "--grid"], False), (["3/255"], False)]
+)
+def test_a_budget_that_a_saved_image_exceeds_is_told(place, more, told_so):
+    few = "--goal", "qa+", "--trials", 1, "--steps", 1, "--json", "--eps"
+    notes = told(call("attack", *words(place, "--size", "keep", *few, *more)))["notes"]
+    assert any("images differ by up to 4/255; --grid stays" in note for note in notes) == told_so
 
 
 def test_a_size_that_is_none_is_refused(place):

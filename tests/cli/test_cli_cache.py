@@ -4,7 +4,9 @@ import errno
 import json
 import os
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from rankproof.cli import app
@@ -21,10 +23,18 @@ def encoder():
 """
 
 
+ITEMS = 24
+SHOP = "--data", "shop", "--divide", "none"
+
+
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """An encoder of the user's, and a folder of kept galleries of this test alone."""
+    """An encoder and a shop of the user's, and a folder of kept galleries of this test alone."""
     (tmp_path / "own.py").write_text(ENCODER)
+    for number, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (ITEMS, 8, 8), dtype=np.uint8)):
+        file = tmp_path / "shop" / "abc"[number % 3] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(file)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RANKPROOF_DATA", raising=False)
     monkeypatch.setenv("RANKPROOF_CACHE", str(tmp_path / "kept"))
@@ -51,7 +61,7 @@ def run(*arguments):
 
 
 def evaluate(*options):
-    result = run("evaluate", "--model", "own.py:encoder", "--no-robustness", "--json", *options)
+    result = run("evaluate", "--model", "own.py:encoder", *SHOP, "--no-robustness", "--json", *options)
     figures = json.loads(result.stdout)
     return {name: value for name, value in figures.items() if name != "seconds"}, result.stderr
 
@@ -59,7 +69,7 @@ def evaluate(*options):
 def test_a_second_command_embeds_eight_items_and_prints_the_same(place, embedded):
     first, again = evaluate(), evaluate()
     assert first == again
-    assert embedded == [797, 8, 8]
+    assert embedded == [ITEMS, 8, 8]
 
 
 def test_no_cache_reads_and_writes_nothing(place, embedded):
@@ -67,14 +77,14 @@ def test_no_cache_reads_and_writes_nothing(place, embedded):
     assert not (place / "kept").exists()
     evaluate()
     evaluate("--no-cache")
-    assert embedded == [797, 797, 8, 797]
+    assert embedded == [ITEMS, ITEMS, 8, ITEMS]
 
 
 def test_a_changed_file_of_the_user_is_another_gallery(place, embedded):
     before, _ = evaluate()
     (place / "own.py").write_text(ENCODER.replace("AvgPool2d(2)", "AvgPool2d(4)"))
     after, said = evaluate()
-    assert embedded == [797, 8, 797, 8]
+    assert embedded == [ITEMS, 8, ITEMS, 8]
     assert before["recall_at_1"] != after["recall_at_1"]
     assert "any more" not in said
 
@@ -82,9 +92,9 @@ def test_a_changed_file_of_the_user_is_another_gallery(place, embedded):
 def test_attack_takes_what_evaluate_kept(place, embedded):
     evaluate()
     embedded.clear()
-    run("attack", "--model", "own.py:encoder", "--goal", "qa+", "--eps", "1/255", "--trials", "2")
+    run("attack", "--model", "own.py:encoder", *SHOP, "--goal", "qa+", "--eps", "1/255", "--trials", "2")
     assert embedded[0] == 8
-    assert 797 not in embedded
+    assert ITEMS not in embedded
 
 
 def test_a_full_disk_is_one_line(place, monkeypatch):
@@ -104,13 +114,15 @@ def test_the_list_and_clearing(place):
     evaluate()
     evaluate("--size", "6")
     listed = json.loads(run("cache", "--json").stdout)
-    assert [each["model"] for each in listed["kept"]] == ["own.py:encoder"] * 2
-    assert {each["dimensions"] for each in listed["kept"]} == {9, 16}
+    galleries = [each for each in listed["kept"] if each["kind"] == "embeddings"]
+    assert [each["model"] for each in galleries] == ["own.py:encoder"] * 2
+    assert {each["dimensions"] for each in galleries} == {9, 16}
+    assert {each["kind"] for each in listed["kept"]} == {"embeddings", "pixels"}
     assert listed["bytes"] == sum(each["bytes"] for each in listed["kept"])
     key = listed["kept"][0]["key"]
     table = run("cache").stdout
     assert key[:8] in table
-    assert "digits" in table
+    assert "shop" in table
     assert "MB freed" in run("cache", "--clear", key[:6]).stdout
     assert json.loads(run("cache", "--clear", "--json").stdout)["freed"] > 0
     assert not json.loads(run("cache", "--json").stdout)["kept"]

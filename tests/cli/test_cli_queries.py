@@ -163,8 +163,36 @@ def test_what_is_in_the_gallery_already_is_told(place):
     )
 
 
-def test_bad_queries_are_refused_in_one_line(place):
-    result = call("attack", *words(place, "nowhere"), "--goal", "qa+", "--eps", "1/255")
+@pytest.mark.parametrize(
+    ("queries", "error"),
+    [
+        ("nowhere", "--queries {place}/nowhere: no such file or folder"),
+        ("empty", "--queries {place}/empty: no images found"),
+        ("own.py", "--queries {place}/own.py: neither an image file nor a zip"),
+        ("bad.png", "--queries bad.png: not an image"),
+    ],
+)
+def test_bad_queries_are_refused_in_one_line(place, queries, error):
+    (place / "empty").mkdir(exist_ok=True)
+    (place / "bad.png").write_bytes(b"none")
+    result = call("attack", *words(place, queries), "--goal", "qa+", "--eps", "1/255")
     assert result.exit_code == 2
-    assert "no such file or folder" in result.stderr
-    assert "Traceback" not in result.output
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: " + error.format(place=place))
+
+
+@pytest.mark.parametrize("option", ["--queries", "--data"])
+def test_an_empty_name_is_not_the_folder_of_the_command(place, monkeypatch, option):
+    monkeypatch.chdir(place)
+    more = ("--goal", "qa+", "--eps", "1/255")
+    result = call("attack", *words(place, "uploads"), *more, option, "")
+    assert result.exit_code == 2
+    assert "'': no name of a data set" in result.stderr.splitlines()[-1]
+
+
+def test_an_evaluation_tells_what_images_pass_and_that_queries_are_not_attacked(place):
+    shown = call("evaluate", *words(place, "uploads"), "--no-robustness", "--jpeg", "80", "--bgr", "--json")
+    notes = told(shown)["notes"]
+    assert "every image passes jpeg=80 before the encoder" in notes
+    assert any(note.startswith("the encoder takes blue, green, red") for note in notes)
+    assert "attacks start from" not in shown.output

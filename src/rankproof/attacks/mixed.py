@@ -96,7 +96,7 @@ def attack_mixed(
         raise RankproofError("a shared perturbation has one size: attack images that have one, too")
     gallery = target if isinstance(target, Gallery) else gallery_of(target)
     if batch.save is not None:
-        _remove_earlier(Path(batch.save))
+        remove_earlier(Path(batch.save))
     total, results, order = len(batch.images), list[AttackResult](), list[Tensor]()
     for part in batch.parts(gallery):
         done, count = sum(map(len, order)), len(part.rows)
@@ -117,8 +117,8 @@ def attack_mixed(
     return AttackResult.concat(results)[torch.cat(order).argsort()]
 
 
-def _remove_earlier(folder: Path) -> None:
-    """Remove what an earlier run saved by size, of which this one may have fewer sizes."""
+def remove_earlier(folder: Path) -> None:
+    """Remove what an earlier run saved by size, of which a new one may have fewer sizes, or one alone."""
     for part in folder.glob("*x*"):
         if re.fullmatch(r"\d+x\d+(-\d+)?", part.name):
             for name in (ARRAYS, SUMMARY):

@@ -95,7 +95,10 @@ class CacheFolder:
                 f"(${SIZE}, {megabytes(self.size)})"
             )
         self._make_room(self.size - len(content), spared=self.file(key))
-        write_atomically(self.file(key), content)
+        try:
+            write_atomically(self.file(key), content)
+        except RankproofError as error:  # about the folder, so that two files that fail are one line
+            raise RankproofError(str(error).replace(str(self.file(key)), str(self.path), 1)) from None
 
     def remove(self, key: str) -> int:
         """Remove the content of a key; the bytes it took.

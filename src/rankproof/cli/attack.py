@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,13 +34,16 @@ from rankproof.errors import RankproofError
 
 if TYPE_CHECKING:
     from rankproof.attacks.result import AttackResult
+    from rankproof.attacks.summary import AttackSummary
     from rankproof.goals.base import Goal
     from rankproof.methods.black_box.base import BlackBoxMethod
     from rankproof.methods.white_box.base import Method
     from rankproof.oracles import Oracle
-    from rankproof.ranking import Gallery
+    from rankproof.ranking import Gallery, Ranker
+    from rankproof.threat import Threat
 
 TRIALS = 1000
+HARDLY = 1e-6  # of a grey level
 
 
 def attack(
@@ -182,6 +186,7 @@ def attack(
         with progress("timing the bare work") as tell:
             cost = measure_result(target.gallery, images, wanted, result, progress=tell)
         notes = _notes(result, grid=threat.grid, order=goal.order, exclude_self=clean_copy == "drop")
+        notes = chain(notes, _rounding_note(target.gallery.ranker, threat))
         result = replace(result, notes=(*result.notes, *target.notes, *notes))
         summary = replace(
             result.summary,
@@ -190,8 +195,7 @@ def attack(
             model_seconds=cost.model_seconds,
             peak_mb=cost.peak_mb,
         )
-        if save is not None:
-            result.save(save, summary)
+        _save(result, summary, save, several=isinstance(images, MixedImages))
         if as_json:
             print_json(summary.to_json())
         else:
@@ -262,6 +266,34 @@ def _notes(result: "AttackResult", *, grid: bool, order: str | None, exclude_sel
         yield "the clean copies of the attacked images do not count in any ranking"
     if note := result.gradient_note():
         yield note
+
+
+def _save(result: "AttackResult", summary: "AttackSummary", folder: Path | None, *, several: bool) -> None:
+    """Save a result where that was asked for; images of several sizes are there already."""
+    if folder is None:
+        return
+    from rankproof.attacks.mixed import remove_earlier
+
+    if not several:
+        remove_earlier(folder)
+    result.save(folder, summary)
+
+
+def _rounding_note(ranker: "Ranker", threat: "Threat") -> Iterator[str]:
+    """What to tell where the file that a figure belongs to is further from the image than eps."""
+    from torch import nn
+
+    from rankproof.models import Preprocess
+
+    levels = 255 * threat.eps
+    whole = round(levels)
+    steps = ranker.preprocess.modules() if isinstance(ranker.preprocess, nn.Module) else ()
+    rounded = any(isinstance(step, Preprocess) and (step.jpeg or step.resize) for step in steps)
+    if rounded and not threat.grid and whole > levels + HARDLY:
+        yield (
+            f"eps is {levels:.4g} grey levels: rounded to 8 bits, as they are before the encoder, images "
+            f"differ by up to {whole}/255; --grid stays within eps"
+        )
 
 
 def _interrupted(method: str, journal: Path | None) -> str:

@@ -80,7 +80,7 @@ def audit(
         from rankproof.threat import Threat, parse_eps
 
         threat = Threat(parse_eps(eps))
-        target = system.embed()
+        target = system.embed(one_size=True)
         gallery, images = target.gallery, target.attacked.one_size().images
         queries: int | None = None
         if limit is not None and trials is None and (before := stopped_sizes(out / JOURNAL)):

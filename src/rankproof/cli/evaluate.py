@@ -106,8 +106,7 @@ def evaluate(
             versions=versions(),
         )
         examination = gallery.ranker.examination
-        if system.queries is not None:
-            report["notes"].append(f"queries: {target.attacked.note}")
+        report["notes"] += target.notes
         report["examination"] = None if examination is None else examination.to_json()
         if out is not None:
             write_json(out, report, indent=2, allow_nan=False)

@@ -317,15 +317,22 @@ class SystemArguments:
         )
         return load_task(self.model, self.data, options, stage=stage)
 
-    def embed(self, *, labelled: bool = False) -> "RetrievalSystem":
+    def embed(self, *, labelled: bool = False, one_size: bool = False) -> "RetrievalSystem":
         """Load the model and the test split, embed the gallery, and print the line about the data.
 
         Args:
-            labelled: whether images must have classes; checked before anything is embedded.
+            labelled: whether images must have classes, and queries are not attacked; checked before anything
+                is embedded.
+            one_size: whether the attacked images must have one size; so is this.
         """
+        from rankproof.system import without_attacks
+
         task = self.open()
         if labelled:
             task.dataset.require_labels()
+            task = without_attacks(task)
+        if one_size:
+            (task.dataset.queries or task.dataset).one_size()
         say(task.dataset.note)
         return task.embedded(progress)
 

@@ -140,6 +140,8 @@ def listing(place: Path) -> Iterator[ImageList]:
 def find(path: str | Path, root: Path | None) -> Path:
     """The path itself if it exists, else the folder or zip of that name below `root`."""
     name = str(path)
+    if not name:  # Path("") is the folder of the command
+        raise RankproofError("'': no name of a data set; give a path, or leave it out")
     candidates = [Path(path)] + ([root / name, root / f"{name}.zip"] if root is not None else [])
     for candidate in candidates:
         if candidate.exists():

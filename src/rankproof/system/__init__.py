@@ -1,6 +1,6 @@
 """What a command line names - a model, a data set, a device - as a gallery that can be attacked."""
 
-from rankproof.system.loading import LoadedTask, RetrievalSystem, load_task, open_system
+from rankproof.system.loading import LoadedTask, RetrievalSystem, load_task, open_system, without_attacks
 from rankproof.system.options import (
     DEFAULTS,
     Stage,
@@ -23,4 +23,5 @@ __all__ = [
     "no_display",
     "open_system",
     "preprocess_of",
+    "without_attacks",
 ]

@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from rankproof.data import Dataset, MixedDataset
-from rankproof.data.image_list import resized_note
 from rankproof.errors import RankproofError
 from rankproof.models import GreyToColour, Preprocess, Source
 from rankproof.models.source import COLOUR
@@ -155,7 +154,9 @@ def stretched_note(
     height, width = native
     values = torch.arange(height * width * len(dataset.images[0])) * 7919 % 256 / 255  # any that differ
     image = values.view(1, -1, height, width)
-    if resized_note(native) not in dataset.note and torch.equal(source.preprocess(image), image):
+    notes = (part.note for part in (dataset, dataset.queries) if part is not None)
+    resized = any(f"resized to {height}x{width}" in note for note in notes)
+    if not resized and torch.equal(source.preprocess(image), image):
         return ()
     return (
         f"images are attacked at {height}x{width}, stretched where they had another form; to an upload the "
@@ -165,10 +166,10 @@ def stretched_note(
 
 def statistics_notes(source: Source, options: SystemOptions) -> tuple[str, ...]:
     """The statistics of pixels where a user gave them, or gave weights, whose file does not say them."""
-    if source.plain_note is not None and source.mean is None and source.std is None:
-        return (source.plain_note,)
-    given = options.mean is not None or options.std is not None
     note = statistics_note(source, bgr=options.bgr)
+    if source.plain_note is not None and source.mean is None and source.std is None:
+        return (source.plain_note,) if note is None else (source.plain_note, note)
+    given = options.mean is not None or options.std is not None
     if note is None or not (given or options.bgr or options.weights):
         return ()
     return (f"{note}, {'as asked' if given else 'the usual ones of that network (see --mean and --std)'}",)

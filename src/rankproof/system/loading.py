@@ -169,11 +169,11 @@ def load_task(
             progress=tell,
             kept=None if options.cache is None else options.cache.pixels,
         )
+    if options.queries is not None:
+        dataset = _with_queries(dataset, options, stage)
     stretched = stretched_note(source, native, dataset)
     if native is not None:
         dataset = replace(dataset, note=dataset.note.replace(" as asked", f", the size of {model}"))
-    if options.queries is not None:
-        dataset = _with_queries(dataset, options, stage)
     chain = input_chain(dataset, source, preprocess, keep=size == KEEP, bgr=options.bgr)
     notes = (*source.notes, *stretched, *chain.notes, *statistics_notes(source, options))
     if dataset.queries is not None:
@@ -193,11 +193,21 @@ def load_task(
     return LoadedTask(source=source, ranker=ranker, dataset=dataset, notes=notes, cache=options.cache)
 
 
+def without_attacks(task: LoadedTask) -> LoadedTask:
+    """The task for what does not attack its queries: without the remark that says so."""
+    note = task.dataset.note.removesuffix(f"; {QUERIES_ATTACKED}")
+    notes = tuple(note for note in task.notes if note != QUERIES_ATTACKED)
+    return replace(task, dataset=replace(task.dataset, note=note), notes=notes)
+
+
 def _with_queries(
     dataset: Dataset | MixedDataset, options: SystemOptions, stage: Stage
 ) -> Dataset | MixedDataset:
     """The data set with the queries that were asked for."""
     size = KEEP if options.size == KEEP else None
     with stage("reading queries") as tell:
-        queries = load_queries(str(options.queries), dataset, size=size, root=options.root, progress=tell)
+        try:
+            queries = load_queries(str(options.queries), dataset, size=size, root=options.root, progress=tell)
+        except RankproofError as error:
+            raise RankproofError(f"--queries {error}") from None
     return replace(dataset, queries=queries)
