@@ -54,7 +54,9 @@ def run(*arguments):
 
 
 def evaluate(*options):
-    result = run("evaluate", "--model", "own.py:encoder", "--no-robustness", "--json", *options)
+    result = run(
+        "evaluate", "--model", "own.py:encoder", "--data", "digits", "--no-robustness", "--json", *options
+    )
     figures = json.loads(result.stdout)
     return {name: value for name, value in figures.items() if name != "seconds"}, result.stderr
 
