@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -120,6 +121,30 @@ def cached(factor):
     return functools.lru_cache(closure(factor))
 
 
+class Named(nn.Module):
+    """Holds values by any names."""
+
+    def __init__(self, **values):
+        super().__init__()
+        vars(self).update(values)
+
+
+class SlottedModule(nn.Module):
+    __slots__ = ("factor",)
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+
+class SlottedList(list):
+    __slots__ = ("factor",)
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -134,6 +159,10 @@ def cached(factor):
         (Preprocess(resize=8), Preprocess(resize=9)),
         (Preprocess(resize=8), Preprocess(crop=8)),
         (torch.fx.symbolic_trace(nn.ReLU()), torch.fx.symbolic_trace(nn.GELU())),
+        (Named(hook_scale=1), Named(hook_scale=2)), (SlottedModule(1), SlottedModule(2)),
+        (defaultdict(closure(1)), defaultdict(closure(2))), (SlottedList(1), SlottedList(2)),
+        (np.ma.array([1, 2], mask=[0, 1]), np.ma.array([1, 2], mask=[1, 0])),
+        (slice(np.arange(3000)), slice(np.arange(3000) // 2 * 2)),
         (re.compile("a"), re.compile("b")), (re.compile("a"), re.compile("a", re.I)),
         (torch.tensor(1.0), torch.tensor(1.0).double()),
         (1, 1.0), (0.0, -0.0), ("1", 1), ((1, 2), [1, 2]), (True, 1), ({1: 2}, {2: 1}), ([[1], 2], [[1, 2]]),

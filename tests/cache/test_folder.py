@@ -69,3 +69,37 @@ def test_what_a_killed_command_left_is_removed_and_what_one_is_writing_is_not(tm
     assert not left.exists()
     assert written.exists()
     assert other.exists()
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
+    monkeypatch.delenv("RANKPROOF_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    with pytest.raises(RankproofError, match=r"name a folder in \$RANKPROOF_CACHE"):
+        default_folder()
+
+
+def test_a_tilde_is_the_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RANKPROOF_CACHE", "~/kept")
+    assert default_folder() == tmp_path / "kept"
+
+
+def test_a_number_beyond_all_numbers_is_no_size():
+    with pytest.raises(RankproofError, match="is no size"):
+        parse_size("9" * 400, "x")
+
+
+def test_only_files_are_read(tmp_path):
+    """A pipe of that name would be waited for without end."""
+    folder = CacheFolder(tmp_path, 100)
+    os.mkfifo(folder.file(KEYS[0]))
+    folder.file(KEYS[1]).mkdir()
+    folder.file(KEYS[2]).write_bytes(b"x" * 101)
+    for key in KEYS[:4]:
+        with pytest.raises(OSError):  # noqa: PT011, any will do
+            folder.read(key)
+    assert folder.files() == [folder.file(KEYS[2])]
+    folder.write(KEYS[0], b"x")
+    assert folder.read(KEYS[0]) == b"x"

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from rankproof import Gallery, GalleryCache, Ranker, RankproofError
+from rankproof.cache.tensor_file import decoded, encoded
 
 COUNT = 24
 
@@ -81,7 +82,7 @@ def test_a_second_gallery_embeds_eight_items_and_is_the_first_to_the_bit(cache, 
     first, whole = passed(cache.build, ranker(), images, labels)
     second, tried = passed(cache.build, ranker(), images, labels)
     assert whole > COUNT
-    assert tried == 8
+    assert tried == 8 + 1  # one for the gradient
     plain = Gallery.build(ranker(), images, labels)
     for gallery in (first, second):
         assert torch.equal(gallery.embeddings, plain.embeddings)
@@ -232,7 +233,7 @@ def test_a_damaged_file_is_made_again(cache, images, name, said):
     assert torch.equal(gallery.embeddings, first.embeddings)
     assert len(said) == 1
     assert "damaged" in said[0]
-    assert passed(cache.build, ranker(), images)[1] == 8
+    assert passed(cache.build, ranker(), images)[1] == 8 + 1
 
 
 def test_a_file_of_another_key_is_not_taken(cache, images, said):
@@ -404,3 +405,40 @@ def test_two_processes_at_once(tmp_path, images):
         process.join()
     expected = Gallery.build(ranker(), images).embeddings.double().sum().item()
     assert found == [expected, expected]
+
+
+class Switched(Counting):
+    """Lets no gradient through where something outside of it, which no key sees, says so."""
+
+    def forward(self, images):
+        z = super().forward(images)
+        return z.detach() if os.environ.get("RANKPROOF_TEST_DETACH") else z
+
+
+def test_a_gradient_that_vanished_is_found_out(cache, images, monkeypatch):
+    cache.build(ranker(Switched()), images)
+    monkeypatch.setenv("RANKPROOF_TEST_DETACH", "1")
+    gallery, count = passed(cache.build, ranker(Switched()), images)
+    assert count < COUNT
+    assert gallery.ranker.examination.gradient == "none"
+
+
+def test_kept_embeddings_of_another_form_are_damaged(cache, images, said):
+    cache.build(ranker(), images)
+    file = only_file(cache)
+    tensors, metadata = decoded(file.read_bytes())
+    for other in (
+        tensors["embeddings"][:, :4],
+        tensors["embeddings"].double(),
+        tensors["embeddings"][..., None],
+    ):
+        file.write_bytes(encoded({**tensors, "embeddings": other}, metadata))
+        assert cache.build(ranker(), images).embeddings.shape == (COUNT, 5)
+    assert "damaged" in said[0]
+
+
+def test_a_file_of_one_number_is_listed_as_damaged(cache, images):
+    cache.build(ranker(), images)
+    file = only_file(cache)
+    file.write_bytes(encoded({"embeddings": torch.tensor(1.0)}, {"key": file.stem}))
+    assert [each.kind for each in cache.list()] == ["damaged"]

@@ -6,9 +6,12 @@ import os
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from rankproof.cache import GalleryCache
+from rankproof.cache.tensor_file import encoded
 from rankproof.cli import app
 from rankproof.ranking import Ranker
 
@@ -126,6 +129,16 @@ def test_the_list_and_clearing(place):
     assert "MB freed" in run("cache", "--clear", key[:6]).stdout
     assert json.loads(run("cache", "--clear", "--json").stdout)["freed"] > 0
     assert not json.loads(run("cache", "--json").stdout)["kept"]
+
+
+def test_names_in_the_list_are_no_markup(place):
+    """A closing tag that opens nothing would end the list, an opening one vanish from it."""
+    kept = GalleryCache(place / "kept")
+    metadata = {"model": "/photos [/old]", "data": "shop [red]\x1b[31m"}
+    kept.folder.write("0" * 32, encoded({"embeddings": torch.ones(3, 4)}, metadata))
+    table = run("cache").stdout
+    assert "/photos [/old]" in table
+    assert "shop [red]\\x1b[31m" in table
 
 
 @pytest.mark.parametrize(

@@ -113,9 +113,7 @@ def test_odd_records(tmp_path, odd, message):
 def test_names_that_lead_nowhere(tmp_path):
     refused(tmp_path / "nowhere", "not found; a model is a folder with model.safetensors and model.json")
     refused("zoo:nowhere", "not in the zoo")
-    refused(
-        "efficientnet-lite7", "a name or file such as efficientnet-lite0, zoo:NAME, hf:NAME, FILE.onnx"
-    )
+    refused("efficientnet-lite7", "a name or file such as efficientnet-lite0, zoo:NAME, hf:NAME, FILE.onnx")
     refused("resnet18", "resnet18: a network without weights; add --weights FILE")
     refused("keras:resnet", "unknown kind of encoder; write zoo:, hf:, timm: or torchvision:")
     refused("weights.pth", "weights alone do not say which network")

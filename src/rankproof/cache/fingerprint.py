@@ -25,6 +25,7 @@ from types import (
     EllipsisType,
     FunctionType,
     MappingProxyType,
+    MemberDescriptorType,
     MethodType,
     ModuleType,
     NoneType,
@@ -44,7 +45,7 @@ ROOMS = ("ranking", "models", "cache")  # of this package, that embeddings come 
 STATE = "__rankproof_state__"  # a method by which an object says itself what its behaviour depends on
 SCALARS = (NoneType, bool, int, float, complex, str, bytes, bytearray, EllipsisType, NotImplementedType)
 OF_TORCH = (torch.dtype, torch.device, torch.Size, torch.layout, torch.memory_format)
-ATOMS: frozenset[type] = frozenset({*SCALARS, *OF_TORCH, range, slice})
+ATOMS: frozenset[type] = frozenset({*SCALARS, *OF_TORCH, range})
 DESCRIPTORS = ("getset_descriptor", "member_descriptor", "wrapper_descriptor", "method_descriptor")
 # Entries of a class that say nothing about what it does.
 UNUSED = {"__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__annotate__"}
@@ -58,7 +59,8 @@ UNUSED |= {
 }
 UNUSED |= {"__abstractmethods__", "_abc_impl", "__dataclass_fields__", "__dataclass_params__"}
 FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
-HOOKS = "hook"  # in the name of every other attribute that holds hooks: of gradients and of state dicts
+# All other attributes of torch that hold hooks: of gradients and of state dicts.
+HOOKS = {name for name in vars(nn.Module()) if "hook" in name} - {*FORWARD_HOOKS}
 COMPILED = "OptimizedModule"  # what torch.compile returns; importing its class takes seconds
 
 
@@ -152,6 +154,8 @@ class _Walk:
     def _array(self, value: np.ndarray | np.generic) -> None:
         if value.dtype.hasobject:
             raise UnreadableError("an array of objects")
+        if isinstance(value, np.ma.MaskedArray):
+            self.add(np.ma.getmaskarray(value))
         self.word("array", str(value.dtype.descr), str(value.shape))
         self.digest.update(np.ascontiguousarray(value).tobytes())
 
@@ -161,6 +165,7 @@ class _Walk:
         for entry in value:
             self.add(entry)
         self._attributes(value)
+        self._slots(value)
 
     def _mapping(self, value: "dict[Any, Any] | MappingProxyType[Any, Any]") -> None:
         self._type(value)
@@ -169,12 +174,15 @@ class _Walk:
             self.add(key)
             self.add(entry)
         self._attributes(value)
+        self._slots(value)
 
     def _set(self, value: "set[Any] | frozenset[Any]") -> None:
         if not all(type(entry) in ATOMS for entry in value):
             raise UnreadableError("a set of objects")
         self._type(value)
         self.word(*sorted(f"{type(entry).__name__} {entry!r}" for entry in value), "end")
+        self._attributes(value)
+        self._slots(value)
 
     def _type(self, value: object) -> None:
         if type(value) in (tuple, list, dict, set, frozenset, OrderedDict, MappingProxyType):
@@ -185,6 +193,14 @@ class _Walk:
     def _attributes(self, value: object) -> None:
         if getattr(value, "__dict__", None):
             self.add(vars(value))
+
+    def _slots(self, value: object) -> None:
+        """What an object holds beside its attributes, as the factory of a defaultdict."""
+        for kind in type(value).__mro__:
+            for name, slot in list(vars(kind).items()):
+                if isinstance(slot, MemberDescriptorType):
+                    self.word(name)
+                    self.add(getattr(value, name, None))
 
     # -- networks ----------------------------------------------------------------------------------
 
@@ -202,6 +218,7 @@ class _Walk:
         if hasattr(module, STATE):
             self._object(module)
             return
+        self._slots(module)
         attributes = vars(module)
         if isinstance(module, torch.fx.GraphModule):
             attributes, graph = graph_parts(module)
@@ -209,7 +226,7 @@ class _Walk:
         for name, value in list(attributes.items()):
             if name in FORWARD_HOOKS:
                 self.add(list(value.values()))
-            elif HOOKS not in name:
+            elif name not in HOOKS:
                 self.word(name)
                 self.add(value)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 
 from rankproof.errors import RankproofError
 from rankproof.io import write_atomically
@@ -22,16 +23,23 @@ ABANDONED = 3600  # seconds after which a file that is still being written belon
 
 
 def default_folder() -> Path:
-    """$RANKPROOF_CACHE, or the folder that the platform has for such files."""
-    if named := os.environ.get(FOLDER):
-        return Path(named)
-    if sys.platform == "win32":
-        local = os.environ.get("LOCALAPPDATA")
-        return (Path(local) if local else Path.home() / "AppData" / "Local") / "rankproof" / "Cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "rankproof"
-    base = Path(os.environ.get("XDG_CACHE_HOME") or "")
-    return (base if base.is_absolute() else Path.home() / ".cache") / "rankproof"
+    """$RANKPROOF_CACHE, or the folder that the platform has for such files.
+
+    Raises:
+        RankproofError: neither is known.
+    """
+    try:
+        if named := os.environ.get(FOLDER):
+            return Path(named).expanduser()
+        if sys.platform == "win32":
+            local = os.environ.get("LOCALAPPDATA")
+            return (Path(local) if local else Path.home() / "AppData" / "Local") / "rankproof" / "Cache"
+        if sys.platform == "darwin":
+            return Path.home() / "Library" / "Caches" / "rankproof"
+        base = Path(os.environ.get("XDG_CACHE_HOME") or "")
+        return (base if base.is_absolute() else Path.home() / ".cache") / "rankproof"
+    except RuntimeError:  # a user without a home, as in a container
+        raise RankproofError(f"this user has no home folder; name a folder in ${FOLDER}") from None
 
 
 def default_size() -> int:
@@ -47,9 +55,10 @@ def parse_size(text: str, what: str) -> int:
         RankproofError: it is no size; the message names `what`.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.strip().upper())
-    if match is None:
-        raise RankproofError(f"{what}: {text!r} is no size; write 500MB or 2GB")
-    return int(float(match[1]) * UNITS[match[2]])
+    count = float("inf") if match is None else float(match[1]) * UNITS[match[2]]
+    if count == float("inf"):
+        raise RankproofError(f"{what}: {text!r:.60} is no size; write 500MB or 2GB")
+    return int(count)
 
 
 @dataclass(frozen=True)
@@ -75,8 +84,22 @@ class CacheFolder:
             for file in self.path.glob(f"*{SUFFIX}"):
                 if KEY.fullmatch(file.stem):
                     with suppress(OSError):  # removed meanwhile
-                        found.append((file.stat().st_mtime_ns, file))
+                        status = file.stat()
+                        if S_ISREG(status.st_mode):
+                            found.append((status.st_mtime_ns, file))
         return [file for _, file in sorted(found, reverse=True)]
+
+    def read(self, key: str) -> bytes:
+        """The content of a key.
+
+        Raises:
+            OSError: there is none, or it is no file that was written here.
+        """
+        file = self.file(key)
+        status = file.stat()
+        if not S_ISREG(status.st_mode) or status.st_size > self.size:
+            raise OSError
+        return file.read_bytes()
 
     def used(self, key: str) -> None:
         """Note that a file was used now."""

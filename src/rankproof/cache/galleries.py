@@ -167,7 +167,7 @@ class Entry:
         if self.key is None:
             return None
         try:
-            content = self.cache.folder.file(self.key).read_bytes()
+            content = self.cache.folder.read(self.key)
         except OSError:
             return None
         try:
@@ -175,6 +175,8 @@ class Entry:
             examination = examination_from_json(json.loads(metadata["examination"]))
             z, before = tensors[EMBEDDINGS], tensors[TRIED]
             if metadata["key"] != self.key or examination is None or len(z) != len(self.images):
+                raise ValueError
+            if z.dim() != 2 or z.shape[1:] != before.shape[1:] or z.dtype != before.dtype:
                 raise ValueError
         except (ValueError, KeyError, TypeError):
             self.cache.say(f"{self.cache.folder.file(self.key)}: damaged; the gallery is embedded again")

@@ -57,6 +57,8 @@ def _described(file: Path, size: int, used: float) -> KeptFile:
             metadata, shape = head(file, kind)
         except ValueError:
             continue
+        if len(shape) < 2:
+            break
         return KeptFile(
             key=file.stem,
             kind=kind,

@@ -34,7 +34,7 @@ class PixelCache:
         """The (n, c, h, w) 8-bit pixels of some content, if they are kept."""
         key = _key(content)
         try:
-            tensors, metadata = decoded(self.folder.file(key).read_bytes())
+            tensors, metadata = decoded(self.folder.read(key))
             if metadata["key"] != key:
                 raise ValueError
             pixels = tensors[PIXELS]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rankproof.cli.options import AsJson
-from rankproof.cli.output import echo, print_table
+from rankproof.cli.output import echo, print_table, readable
 from rankproof.cli.terminal import print_json, reported, say
 from rankproof.errors import RankproofError
 
@@ -63,6 +63,7 @@ def _list(kept: "GalleryCache", as_json: bool) -> None:
     from datetime import datetime
 
     from rich.table import Table
+    from rich.text import Text
 
     from rankproof.cache.folder import megabytes
 
@@ -77,6 +78,7 @@ def _list(kept: "GalleryCache", as_json: bool) -> None:
         for each in files:
             used = f"{datetime.fromtimestamp(each.used):%Y-%m-%d %H:%M}"
             items = (f"{each.items:,}", str(each.dimensions)) if each.items else ("", "")
-            table.add_row(each.key[:8], each.kind, each.model, each.data, *items, megabytes(each.bytes), used)
+            names = (Text(readable(name)) for name in (each.model, each.data))  # brackets are no markup
+            table.add_row(each.key[:8], each.kind, *names, *items, megabytes(each.bytes), used)
         print_table(table)
     echo(f"{kept.folder.path}: {megabytes(total)} of at most {megabytes(kept.folder.size)}")

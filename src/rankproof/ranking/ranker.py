@@ -167,10 +167,19 @@ class Ranker:
                 self._weights = getattr(torch, known.dtype)
             few = images.sample(IMAGES) if isinstance(images, MixedImages) else images
             sample = self.as_input(sample_of(few))
-            found = known or self._examined(sample.clone(), progress)
+            found = self._examined(sample.clone(), progress) if known is None else self._taken(known, sample)
             self.examination = self._with_graph(replace(found, graph=None, folded=0), sample)
         self._rng.begin(seed)
         return self.examination
+
+    def _taken(self, known: Examination, images: Tensor) -> Examination:
+        """An examination taken over, but for the gradient, of which equal embeddings say nothing."""
+        self.examination = known
+        try:
+            with self.frozen():
+                return replace(known, gradient=gradient_of(self._draw, images[:1]))
+        finally:
+            self.examination = None
 
     def for_search(self) -> "Ranker":
         """The ranker by which an attack looks for better images.
