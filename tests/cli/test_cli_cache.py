@@ -87,7 +87,19 @@ def test_a_changed_file_of_the_user_is_another_gallery(place, embedded):
 def test_attack_takes_what_evaluate_kept(place, embedded):
     evaluate()
     embedded.clear()
-    run("attack", "--model", "own.py:encoder", "--goal", "qa+", "--eps", "1/255", "--trials", "2")
+    run(
+        "attack",
+        "--model",
+        "own.py:encoder",
+        "--data",
+        "digits",
+        "--goal",
+        "qa+",
+        "--eps",
+        "1/255",
+        "--trials",
+        "2",
+    )
     assert embedded[0] == 8
     assert 797 not in embedded
 
