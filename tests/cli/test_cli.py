@@ -917,7 +917,7 @@ def test_ctrl_c_during_an_audit_keeps_what_is_finished(model, tmp_path, monkeypa
         (["--trials", "-5"], "--trials must be at least 1, got -5"),
         (["--trials", "20", "--time", "1m"], "give --trials or --time, not both"),
         (["--time", "soon"], "--time 'soon' is no length of time"),
-        (["--time", "0.001s"], "20 trials would take"),
+        (["--time", "0.001s"], "10 trials would take"),
         (["--model", "nowhere"], "nowhere: not found"),
         (["--data", "nowhere"], "nowhere: no such file or folder"),
         (["--device", "abacus"], "--device must be auto, cpu or cuda"),
