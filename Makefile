@@ -26,7 +26,7 @@ photos: $(READY)
 
 audit: photos  ## audit EfficientNet-Lite0 on photos of groceries: runs/groceries/report.html
 	@if [ -e $(PHOTOS) ]; then \
-	  set -x; $(BIN)/rankproof audit --eps 1/255 --time 170s --seed 0 --out runs/groceries; \
+	  set -x; $(BIN)/rankproof audit --eps 1/255 --time 150s --seed 0 --out runs/groceries; \
 	else \
 	  echo "EfficientNet-Lite0 cannot be had from the package index (.venv/photos.log says why): auditing the digits"; \
 	  $(MAKE) --no-print-directory audit-digits; \

@@ -62,7 +62,7 @@ def audit(
     **Example**
 
     ```
-    rankproof audit --eps 1/255 --time 170s --out runs/groceries
+    rankproof audit --eps 1/255 --time 150s --out runs/groceries
     rankproof audit --model runs/digits/model --eps 8/255 --out runs/digits
     rankproof audit --model zoo:fashion-mnist/c2f1-ct --data fashion-mnist --eps 4/255 --time 9m --out runs/f
     ```
