@@ -1,6 +1,7 @@
 """Encoders by name. timm and torchvision are stood in for by modules that answer as theirs document."""
 
 import json
+import os
 import sys
 import warnings
 from types import ModuleType, SimpleNamespace
@@ -600,3 +601,13 @@ def test_a_library_that_is_not_there_or_broken(monkeypatch, library):
 
 def test_a_device_that_is_not_there():
     refused("zoo:fashion-mnist/c2f1-ct", "cannot be put on nowhere", device="nowhere")
+
+
+def test_an_edit_within_the_same_second_counts(tmp_path):
+    file = tmp_path / "own.py"
+    found = []
+    for side in (2, 4):  # texts of one length, changed in one second: Python would take the code of before
+        file.write_text(f"from torch import nn\n\ndef encoder():\n    return nn.AvgPool2d({side})\n")
+        os.utime(file, (1_000_000_000, 1_000_000_000))
+        found.append(open_encoder(f"{file}:encoder").encoder.kernel_size)
+    assert found == [2, 4]

@@ -4,6 +4,7 @@ import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,22 @@ def _is_encoder(named: object) -> bool:
     return len(needed) == 1
 
 
+class _TextLoader(SourceFileLoader):
+    """Compiles the text of a file each time.
+
+    Python takes compiled code from a file beside it where size and second of the last change agree, which an
+    edit may leave as they were.
+    """
+
+    def path_stats(self, path: Any) -> Any:
+        """Nothing is known by which compiled code could be found."""
+        raise OSError
+
+
 def _imported(file: Path) -> Any:
     """The file as a module, under a name that cannot hide a library."""
     module_name = f"rankproof_user_{file.stem}"
-    spec = spec_from_file_location(module_name, file)
+    spec = spec_from_file_location(module_name, file, loader=_TextLoader(module_name, str(file)))
     if spec is None or spec.loader is None:
         raise RankproofError(f"{file}: not a Python file")
     module = sys.modules[module_name] = module_from_spec(spec)
