@@ -603,7 +603,8 @@ def test_a_device_that_is_not_there():
     refused("zoo:fashion-mnist/c2f1-ct", "cannot be put on nowhere", device="nowhere")
 
 
-def test_an_edit_within_the_same_second_counts(tmp_path):
+def test_an_edit_within_the_same_second_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     file = tmp_path / "own.py"
     found = []
     for side in (2, 4):  # texts of one length, changed in one second: Python would take the code of before
