@@ -203,14 +203,18 @@ class Ranker:
             return True
         parts = (each.sample(IMAGES) if isinstance(each, MixedImages) else each for each in images)
         sample = torch.cat([self.as_input(sample_of(part)) for part in parts])
-        with self.frozen(), torch.no_grad():
-            passes = (self._draw, self._on(self._graph)._draw)
-            difference = graph_difference(*passes, lambda z: self.distance.prepare(z.double()), sample)
+        difference = self._difference(self._graph, sample)
         if difference is None:
             self._graph = None
             if self.examination is not None:
                 self.examination = replace(self.examination, graph=None, folded=0)
         return difference is not None
+
+    def _difference(self, graph: InferenceGraph, images: Tensor) -> float | None:
+        """How far a graph embeds images from where the encoder does; see `graph_difference`."""
+        with self.frozen(), torch.no_grad():
+            passes = (self._draw, self._on(graph)._draw)
+            return graph_difference(*passes, lambda z: self.distance.prepare(z.double()), images)
 
     def _on(self, graph: InferenceGraph) -> "Ranker":
         """This ranker with the encoder's inference graph in its place."""
@@ -224,11 +228,7 @@ class Ranker:
             return found
         with self.frozen(), torch.no_grad():
             graph = inference_graph(self.encoder, lambda: self._pass(images[: min(2, self.chunk)].clone()))
-            if graph is None:
-                return found
-            passes = (self._draw, self._on(graph)._draw)
-            difference = graph_difference(*passes, lambda z: self.distance.prepare(z.double()), images)
-        if difference is None:
+        if graph is None or (difference := self._difference(graph, images)) is None:
             return found
         self._graph = graph
         return replace(found, folded=graph.folded, graph=difference)
