@@ -161,9 +161,7 @@ class Search:
             if number + 1 in MARKS:
                 self.curve[:, MARKS.index(number + 1)] = self.fitness
             if found.constraint_violation is not None:
-                penalty = penalty * torch.where(
-                    found.constraint_violation > 1, method.tighten, method.relax
-                )
+                penalty = penalty * torch.where(found.constraint_violation > 1, method.tighten, method.relax)
             scale = gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-38)
             velocity = method.momentum * velocity + gradient / scale
             step = min(self.threat.eps, method.longest) * method._share(number, STEPS)
@@ -251,7 +249,10 @@ def reference(pieces: int | None) -> None:
             values = search_piece(piece)
             write_arrays(piece.path, values, compressed=True)
         print(
-            piece.path.stem, f"{float(values['fitness'].mean()):.4f}", f"{values['seconds']:.0f} s", flush=True
+            piece.path.stem,
+            f"{float(values['fitness'].mean()):.4f}",
+            f"{values['seconds']:.0f} s",
+            flush=True,
         )
         done += 1
         if done == pieces:

@@ -21,7 +21,8 @@ from rankproof import (
 )
 
 KEYS = [
-    *("schema", "goal", "method", "eps", "w", "m", "k", "g", "xi", "steps", "visible", "budget"),
+    *("schema", "goal", "method", "eps", "w", "m", "k", "g", "xi", "steps"),
+    *("evaluations", "evaluations_max", "visible", "budget"),
     *("queries_spent", "queries_max", "checks", "checks_differing", "tau_again", "trials", "seed"),
     *("device", "model", "data", "metric", "before", "after", "ci95", "unchanged"),
     *("rank_before", "rank_after", "sp_rank"),

@@ -18,6 +18,7 @@ CONTRACT = {
     *("device", "model", "data", "metric", "before", "after", "ci95", "rank_before", "rank_after", "sp_rank"),
     *("tau_before", "tau", "mean_rank_before", "mean_rank", "shift", "seconds", "model_seconds", "peak_mb"),
     *("schema", "versions", "gallery_size", "notes", "queries_spent", "queries_max", "curve"),
+    *("evaluations", "evaluations_max"),
     *("checks", "checks_differing", "tau_again", "unchanged", "examination"),
 }
 CLOCK = {"seconds", "model_seconds", "peak_mb"}

@@ -155,7 +155,7 @@ class BoundOrder:
         )
         fitness = kendall_tau(distances.detach().gather(1, self.targets)).to(z.dtype)
         sight = self.goal.sight or max(VISIBLE, ROOM * k)
-        return Evaluation(loss, fitness, (nearer.max(1).values + 1) / sight)
+        return Evaluation(loss, fitness, (nearer.max(1).values + 1) / sight, room=1 - fitness)
 
     def metrics(self, z: Embeddings) -> dict[str, Tensor]:
         """Kendall's tau and the mean rank mR of the same embedding, and the normalised ranks in %."""
