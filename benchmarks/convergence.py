@@ -1,8 +1,8 @@
 """How near `strong` and `converged` come to a search that takes far longer.
 
-    python benchmarks/convergence.py reference [--pieces N]   searches, piece by piece; stop and start it at will
-    python benchmarks/convergence.py methods                  `strong` and `converged` on the same attacks
-    python benchmarks/convergence.py record                   what is there, as records/benchmarks/convergence.json
+    python benchmarks/convergence.py reference     search, piece by piece, and go on where it was ended
+    python benchmarks/convergence.py methods       run `strong` and `converged` on the same attacks
+    python benchmarks/convergence.py record        write what is there to records/benchmarks/convergence.json
 
 The reference is the search of `strong` with 2,000 evaluations from each of five starts - the clean image and
 four random ones in the ball - of which the image that is best by the goal's own figure counts. It is written
@@ -12,6 +12,7 @@ one start) is kept in runs/convergence as it ends; several of these commands may
 
 import argparse
 import fcntl
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,22 +23,30 @@ from time import perf_counter
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.table import Table
 from torch import Tensor
 
+from rankproof.attacks import attack_batch
 from rankproof.attacks.batch import AttackBatch, make_batch
-from rankproof.goals.base import Goal
+from rankproof.goals.base import BoundGoal, Goal
 from rankproof.goals.registry import parse
-from rankproof.io import read_arrays, write_arrays
+from rankproof.io import read_arrays, versions, write_arrays, write_atomically
 from rankproof.methods.defaults import strong
+from rankproof.methods.registry import parse as parse_method
 from rankproof.methods.white_box.pgd import ascend
 from rankproof.parallel import keep_freed_memory
-from rankproof.ranking import Gallery
+from rankproof.ranking import Gallery, Ranker
+from rankproof.ranking.metrics import mean_interval
 from rankproof.rng import uniforms
 from rankproof.system import RetrievalSystem, SystemOptions, open_system
-from rankproof.threat import Threat
-from rankproof.types import Evaluation
+from rankproof.threat import Threat, format_eps
+from rankproof.types import Evaluation, Objective
 
 FOLDER = Path("runs/convergence")
+RECORD = Path("records/benchmarks/convergence.json")
+METHODS = ("strong", "converged")
+FIGURES = ("fitness", "rank", "tau", "sp_rank", "mean_rank")
 STEPS, STARTS, SEED = 2000, 5, 0
 MARKS = (30, 60, 125, 250, 500, 1000, 1500, 2000)  # evaluations after which the best fitness is noted
 LOOK = 20  # evaluations between two looks for attacks that can become no better
@@ -54,6 +63,7 @@ class Subject:
 
     @property
     def name(self) -> str:
+        """What files and tables call it."""
         return self.model.rsplit("/", 1)[-1]
 
 
@@ -69,17 +79,18 @@ class Piece:
 
     @property
     def path(self) -> Path:
+        """Where it is kept."""
         level = f"{self.subject.levels[self.goal]:g}"
         rows = f"{self.first:03d}-{self.last:03d}"
         return FOLDER / "reference" / f"{self.subject.name}_{self.goal}_{level}_{rows}_{self.start}.npz"
 
 
-ZOO = ((0, 25), (25, 50), (50, 100))
+ZOO = ((0, 10), (10, 25), (25, 50), (50, 100))
 PHOTOS = {"ca+": 1.0, "ca-": 1.0, "qa+": 1.0, "qa-": 1.0, "sp-qa+": 1.0, "oa": 0.5}
 PLAIN = {"ca+": 8.0, "ca-": 12.0, "qa+": 8.0, "qa-": 12.0, "sp-qa+": 8.0, "sp-qa-": 16.0, "oa": 4.0}
 DEFENDED = dict.fromkeys(PLAIN, 76.5) | {"oa": 32.0}
 SUBJECTS = (
-    Subject("efficientnet-lite0", "groceries", PHOTOS, ((0, 10), (10, 25))),
+    Subject("efficientnet-lite0", "groceries", PHOTOS, ((0, 5), (5, 10), (10, 25))),
     Subject("zoo:fashion-mnist/c2f1-ct", "fashion-mnist", PLAIN, ZOO),
     Subject("zoo:fashion-mnist/c2f1-ctd", "fashion-mnist", DEFENDED, ZOO),
 )
@@ -152,10 +163,7 @@ class Search:
                 bound = self.batch.take(rows).bind(self.goal, self.gallery, self.clean[rows], SEED)
             original = self.original[rows]
 
-            def objective(images: Tensor, penalty_weight: Tensor | None = None) -> Evaluation:
-                return bound.evaluate(search.embed(images), penalty_weight)
-
-            gradient, found = ascend(objective, point, penalty)
+            gradient, found = ascend(scored(bound, search), point, penalty)
             self._consider(rows, point, found)
             self.spent[rows] += 1
             if number + 1 in MARKS:
@@ -164,7 +172,7 @@ class Search:
                 penalty = penalty * torch.where(found.constraint_violation > 1, method.tighten, method.relax)
             scale = gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(1e-38)
             velocity = method.momentum * velocity + gradient / scale
-            step = min(self.threat.eps, method.longest) * method._share(number, STEPS)
+            step = min(self.threat.eps, method.longest) * method.share(number, STEPS)
             point = self.threat.project(point - step * velocity.sign(), original)
             if number % LOOK == 0 and bool((perfect := self.perfect(size)[rows]).any()):
                 rows, point, velocity = rows[~perfect], point[~perfect], velocity[~perfect]
@@ -178,14 +186,28 @@ class Search:
 
     def _consider(self, rows: Tensor, images: Tensor, found: Evaluation) -> None:
         """Keep what is better: within the constraint, then by fitness, then by loss."""
-        fitness = found.fitness
-        if found.constraint_violation is not None:
-            fitness = fitness.where(found.constraint_violation <= 1, -1e6 - found.constraint_violation)
+        fitness = eligible(found)
         before = self.fitness[rows]
         better = (fitness > before) | ((fitness == before) & (found.loss < self.loss[rows]))
         chosen = rows[better]
         self.fitness[chosen], self.loss[chosen] = fitness[better], found.loss[better]
         self.images[chosen] = images[better]
+
+
+def eligible(found: Evaluation) -> Tensor:
+    """(b,) the fitness; where a constraint is violated, something lower than any."""
+    if found.constraint_violation is None:
+        return found.fitness
+    return found.fitness.where(found.constraint_violation <= 1, -1e6 - found.constraint_violation)
+
+
+def scored(bound: BoundGoal, ranker: Ranker) -> Objective:
+    """How near images are to a goal, by a ranker."""
+
+    def objective(images: Tensor, penalty_weight: Tensor | None = None) -> Evaluation:
+        return bound.evaluate(ranker.embed(images), penalty_weight)
+
+    return objective
 
 
 def search_piece(piece: Piece) -> dict[str, np.ndarray]:
@@ -259,6 +281,146 @@ def reference(pieces: int | None) -> None:
             return
 
 
+# -- what is compared with it
+
+
+def method_path(piece: Piece, method: str) -> Path:
+    """Where the attacks of a method on the images of a piece are kept."""
+    return FOLDER / method / f"{piece.path.stem.rsplit('_', 1)[0]}.npz"
+
+
+def run_method(piece: Piece, name: str) -> dict[str, np.ndarray]:
+    """A method of the library on the attacks of a piece."""
+    subject = piece.subject
+    target, goal = opened(subject.model, subject.data), make_goal(piece.goal)
+    batch, gallery = attacks_of(target, piece.first, piece.last), target.gallery
+    threat = Threat(subject.levels[piece.goal] / 255)
+    result = attack_batch(gallery, batch, goal, threat, method=parse_method(name, goal.metric), seed=SEED)
+    with gallery.ranker.frozen(), torch.no_grad():
+        bound = batch.bind(goal, gallery, gallery.ranker.embed_all(batch.images), SEED)
+        found = scored(bound, gallery.ranker.for_search())(result.adversarial)
+    assert result.evaluations is not None
+    values = {name: value.double().numpy() for name, value in result.after.items()}
+    return values | {
+        "fitness": eligible(found).double().numpy(),
+        "evaluations": result.evaluations.numpy(),
+        "seconds": np.array(result.seconds),
+    }
+
+
+def methods() -> None:
+    """Run the methods on all attacks that have a reference."""
+    for piece in all_pieces():
+        for name in METHODS:
+            path = method_path(piece, name)
+            if piece.start or not piece.path.exists() or path.exists():
+                continue
+            with claimed(path) as free:
+                if not free:
+                    continue
+                values = run_method(piece, name)
+                write_arrays(path, values, compressed=True)
+            spent = f"{values['evaluations'].mean():.0f} evaluations"
+            print(path.stem, name, f"{values['fitness'].mean():.4f}", spent, flush=True)
+
+
+# -- the record
+
+
+def rows() -> Iterator[dict[str, object]]:
+    """For each model and goal what the methods and the reference reached on the same attacks."""
+    for subject in SUBJECTS:
+        for goal in subject.levels:
+            groups = [group for cut in subject.pieces if (group := compared(subject, goal, cut))]
+            if groups:
+                yield row(subject, goal, groups)
+
+
+Arrays = dict[str, np.ndarray]
+
+
+def compared(subject: Subject, goal: str, cut: tuple[int, int]) -> dict[str, Arrays] | None:
+    """The arrays of some attacks by each method and of the reference; None where one is missing."""
+    first = Piece(subject, goal, *cut, 0)
+    found = {name: read(method_path(first, name)) for name in METHODS}
+    starts = [part for start in range(STARTS) if (part := read(Piece(subject, goal, *cut, start).path))]
+    if not starts or not all(found.values()):
+        return None
+    best = np.stack([part["fitness"] for part in starts]).argmax(0)
+    names = [name for name in FIGURES if name in starts[0]]
+    reference = {name: np.stack([part[name] for part in starts])[best, range(len(best))] for name in names}
+    reference["starts"] = np.full(len(best), len(starts))
+    return {name: part for name, part in found.items() if part} | {"reference": reference}
+
+
+def read(path: Path) -> Arrays | None:
+    """The arrays of a piece by their names, a mean over items where there are several; None if missing."""
+    if not path.exists():
+        return None
+    arrays = {name: value.numpy() for name, value in read_arrays(path).items() if name != "images"}
+    return {name: value.mean(1) if value.ndim == 2 else value for name, value in arrays.items()}
+
+
+def row(subject: Subject, goal: str, groups: list[dict[str, Arrays]]) -> dict[str, object]:
+    """One line of the record."""
+    metric = make_goal(goal).metric
+
+    def column(method: str, name: str) -> np.ndarray:
+        return np.concatenate([group[method][name] for group in groups]).astype(np.float64)
+
+    starts = column("reference", "starts")
+    line: dict[str, object] = {
+        "model": subject.model,
+        "data": subject.data,
+        "goal": goal,
+        "metric": metric,
+        "eps": subject.levels[goal] / 255,
+        "attacks": len(starts),
+        "starts": int(starts.min()),
+    }
+    for method in (*METHODS, "reference"):
+        names = [name for name in FIGURES if name in groups[0][method]]
+        line[method] = {name: column(method, name).mean() for name in names}
+    for method in METHODS:
+        paired = mean_interval(torch.from_numpy(column(method, metric) - column("reference", metric)))
+        fitness = mean_interval(torch.from_numpy(column(method, "fitness") - column("reference", "fitness")))
+        spent = column(method, "evaluations")
+        line[method] |= {  # type: ignore[operator]
+            "difference": paired.mean,
+            "difference_ci95": list(paired.ends),
+            "fitness_difference": fitness.mean,
+            "fitness_difference_ci95": list(fitness.ends),
+            "evaluations": spent.mean(),
+            "evaluations_max": int(spent.max()),
+        }
+    weaker = column("converged", "fitness") < column("strong", "fitness") - 1e-6
+    return line | {"weaker_than_strong": int(weaker.sum())}
+
+
+def record() -> None:
+    """Write and print the record."""
+    found = list(rows())
+    table = Table(
+        "", "eps", "attacks x starts", "strong", "converged", "reference", "difference", "evaluations"
+    )
+    for line in found:
+        strong_, ours, best = (line[name] for name in (*METHODS, "reference"))
+        figures = [f"{part[line['metric']]:.2f}" for part in (strong_, ours, best)]  # type: ignore[index]
+        low, high = ours["difference_ci95"]  # type: ignore[index]
+        table.add_row(
+            f"{str(line['model']).rsplit('/', 1)[-1]} {line['goal']}",
+            format_eps(float(str(line["eps"]))),
+            f"{line['attacks']} x {line['starts']}",
+            *figures,
+            f"{ours['difference']:+.2f} [{low:+.2f}, {high:+.2f}]",  # type: ignore[index]
+            f"{ours['evaluations']:.0f}, {ours['evaluations_max']}",  # type: ignore[index]
+        )
+    Console(width=140).print(table)
+    command = "python benchmarks/convergence.py record"
+    values = {"command": command, "steps": STEPS, "rows": found, "versions": versions()}
+    write_atomically(RECORD, (json.dumps(values, indent=2) + "\n").encode())
+
+
 def main() -> None:
     keep_freed_memory()
     parser = argparse.ArgumentParser(
@@ -269,6 +431,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.what == "reference":
         reference(options.pieces)
+    elif options.what == "methods":
+        methods()
+    else:
+        record()
 
 
 if __name__ == "__main__":

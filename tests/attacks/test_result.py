@@ -265,6 +265,7 @@ def cut_by_hand(result, rows):
         original=result.original[rows],
         adversarial=result.adversarial[rows],
         gallery_ids=None if result.gallery_ids is None else result.gallery_ids[rows],
+        evaluations=None if result.evaluations is None else result.evaluations[rows],
         targets=result.targets[rows],
         preserved=result.preserved[rows],
         before={name: values[rows] for name, values in result.before.items()},

@@ -77,7 +77,7 @@ class Converged(Checked):
             after = whole.best.fitness[rows]
             ended = whole.best.room[rows] <= NO_ROOM
             if number >= DOUBLINGS:
-                ended |= after - before <= self.tolerance + self.relative * after.abs()
+                ended |= ~(after - before > self.tolerance + self.relative * after.abs())  # NaN ends it, too
             rows = rows[~ended]
             if not len(rows):
                 break
