@@ -72,9 +72,8 @@ def grey(count):
     return torch.full((count, 1, 2, 2), 0.5, dtype=torch.float64)
 
 
-def run(method, objective, count, threat=Threat(EPS), keys=None):
-    keys = list(range(count)) if keys is None else keys
-    return method.run(grey(count), grey(count), objective, threat, seed=0, rng_keys=keys)
+def run(method, objective, count):
+    return method.run(grey(count), grey(count), objective, Threat(EPS), seed=0, rng_keys=list(range(count)))
 
 
 def method(**more):
@@ -87,10 +86,9 @@ def gallery(make):
     return Gallery.build(make.ranker(), images, torch.arange(24) % 2)
 
 
-def attacked(gallery, goal, search, count=5, threat=Threat(EPS), **more):
-    return attack(
-        gallery, gallery.images[:count], goal, threat, method=search, gallery_ids=torch.arange(count), **more
-    )
+def attacked(gallery, goal, search, count=5, eps=EPS, **more):
+    ids = torch.arange(count)
+    return attack(gallery, gallery.images[ids], goal, Threat(eps), method=search, gallery_ids=ids, **more)
 
 
 # -- when an attack ends ---------------------------------------------------------------------------
@@ -194,17 +192,20 @@ def test_the_originals_are_left_alone():
 
 @every_goal
 def test_never_weaker_than_strong(gallery, goal):
-    ours, theirs = (attacked(gallery, goal, kind(goal.metric), 8) for kind in (converged, strong))
-    assert fitness(gallery, goal, ours).ge(fitness(gallery, goal, theirs) - 1e-6).all()
-    one = Converged(search=strong(goal.metric), blocks=1)
-    assert torch.equal(attacked(gallery, goal, one, 8).headline(), theirs.headline())
+    theirs = strong(goal.metric, 5)
+    found, ours, alone = (
+        attacked(gallery, goal, search)
+        for search in (theirs, converged(goal.metric, 5), Converged(search=theirs, blocks=1))
+    )
+    assert fitness(gallery, goal, ours).ge(fitness(gallery, goal, found) - 1e-6).all()
+    assert torch.equal(alone.headline(), found.headline())
 
 
 @every_goal
 def test_more_blocks_are_never_worse(gallery, goal):
     reached = [
-        fitness(gallery, goal, attacked(gallery, goal, Converged(search=MomentumPGD(steps=3), blocks=blocks)))
-        for blocks in (1, 2, 3, 5)
+        fitness(gallery, goal, attacked(gallery, goal, Converged(search=MomentumPGD(steps=2), blocks=blocks)))
+        for blocks in (1, 2, 4)
     ]
     assert all(bool((more >= less - 1e-6).all()) for less, more in itertools.pairwise(reached))
 
@@ -251,7 +252,7 @@ def test_evaluations_are_told_for_each_attack(gallery, tmp_path):
 
 
 def test_no_budget_needs_no_evaluation(gallery):
-    result = attacked(gallery, QueryRaise(), converged("rank"), threat=Threat(0.0))
+    result = attacked(gallery, QueryRaise(), converged("rank"), eps=0.0)
     assert torch.equal(result.adversarial, result.original)
     assert result.evaluations.tolist() == [0] * 5
 
@@ -259,7 +260,7 @@ def test_no_budget_needs_no_evaluation(gallery):
 @pytest.mark.parametrize("goal", [CandidateRaise(), QueryRaise(), Reorder(k=2)], ids=["ca+", "qa+", "oa"])
 def test_an_attack_that_has_all_it_wants_stops(gallery, goal):
     """Over the whole range of pixels nearly every item comes first; nothing is left to look for then."""
-    result = attacked(gallery, goal, converged(goal.metric), 12, threat=Threat(1.0))
+    result = attacked(gallery, goal, converged(goal.metric), 12, eps=1.0)
     reached = result.tau == 1 if goal.metric == "tau" else result.rank_after[:, 0] <= 100 / len(gallery)
     least = 7 * strong(goal.metric).passes(1.0)
     assert reached.sum() >= 3
