@@ -52,7 +52,7 @@ class Converged(Checked):
 
     def passes(self, eps: float) -> int:
         """The most an attack can take: S (2^blocks - 1)."""
-        return self.search.passes(eps) * (2**self.blocks - 1)
+        return self.search.passes(eps) * ((1 << self.blocks) - 1)
 
     def run(
         self,
@@ -105,7 +105,7 @@ class Converged(Checked):
         self, whole: Path, rows: Tensor, objective: Objective, evaluations: Tensor, number: int
     ) -> None:
         """One block of the attacks at some rows; those that can become no fitter leave it at once."""
-        steps = self.search.passes(whole.threat.eps) * 2**number
+        steps = self.search.passes(whole.threat.eps) << number
         first = self.first if number % 2 else 1.0
         path, part = whole.take(rows), _part(objective, whole.original, rows)
         for step in range(steps):
@@ -133,7 +133,9 @@ def _part(objective: Objective, original: Images, rows: Tensor) -> Objective:
         if penalty_weight is not None:
             penalty_weight = penalty_weight.new_ones(len(original)).index_put((rows,), penalty_weight)
         found = objective(every, penalty_weight)
-        values = (found.loss, found.fitness, found.constraint_violation, found.room)
-        return Evaluation(*(None if value is None else value[rows] for value in values))
+        violation, room = (
+            None if value is None else value[rows] for value in (found.constraint_violation, found.room)
+        )
+        return Evaluation(found.loss[rows], found.fitness[rows], violation, room)
 
     return among_all
