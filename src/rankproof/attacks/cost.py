@@ -34,7 +34,7 @@ class AttackCost(NamedTuple):
 def bare_seconds(
     gallery: Gallery,
     images: Tensor,
-    passes: float,
+    passes: int | float,
     *,
     whole_gallery: bool,
     chunk: int | None = None,
@@ -105,7 +105,7 @@ def measure(
     gallery: Gallery,
     images: Tensor,
     goal: Goal,
-    passes: float,
+    passes: int | float,
     *,
     progress: ProgressCallback = no_progress,
 ) -> AttackCost:
