@@ -12,18 +12,17 @@ from rankproof.attacks.batch import make_batch
 from rankproof.attacks.budget_summary import BudgetSummary, median_interval
 from rankproof.checks import check_kind
 from rankproof.errors import RankproofError
-from rankproof.goals.base import Goal, Wish
+from rankproof.goals.base import BoundGoal, Goal, Wish
 from rankproof.goals.wish import FIRST
 from rankproof.io import versions
-from rankproof.methods.white_box.pgd import ascend
+from rankproof.methods.defaults import smallest
+from rankproof.methods.white_box.budget_search import BudgetProblem, BudgetSearch
 from rankproof.modes import ordinary_modes
 from rankproof.parameters import AT_LEAST_ONE, check_integer
 from rankproof.ranking.gallery import GALLERY, Gallery
 from rankproof.ranking.ranker import Ranker
 from rankproof.threat import LEVELS
-from rankproof.types import ImagesLike, IntegersLike, ProgressCallback, no_progress
-
-EVALUATIONS = 60
+from rankproof.types import Evaluation, ImagesLike, IntegersLike, ProgressCallback, no_progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +123,7 @@ def smallest_budget(
     goal: Goal,
     *,
     first: int = FIRST,
+    search: BudgetSearch | None = None,
     seed: int = 0,
     gallery_ids: IntegersLike | None = None,
     targets: IntegersLike | None = None,
@@ -140,6 +140,7 @@ def smallest_budget(
         images: (b, c, h, w) images to perturb, in [0, 1] or as 8-bit integers.
         goal: what is wanted; one that has a wish.
         first: K, how many results count as the first ones.
+        search: how it is sought; None takes what goes with the goal.
         seed: all choices and random numbers come from it; attack i depends on nothing else in the batch.
         gallery_ids: (b,) positions of the images' own clean copies; None: they are not in the gallery.
         targets: (b, m) explicitly chosen items.
@@ -166,7 +167,9 @@ def smallest_budget(
             raise RankproofError(
                 f"{goal.spec.name} has no yes or no, so no smallest budget; take another goal"
             )
-        found = _search(ranker, wish, original)
+        problem = _problem(ranker, bound, wish, original, seed, batch.rng_keys.tolist())
+        output = (search or smallest(goal.metric)).run(problem)
+        found = output.images
         with torch.no_grad():
             free = wish.reached(ranker.embed(original))
             holds = wish.reached(ranker.embed(found)) & ~free
@@ -186,7 +189,7 @@ def smallest_budget(
         saved=saved,
         eps_star=torch.where(free, 0.0, torch.where(holds, eps_star, nowhere)),
         saved_eps=torch.where(kept, saved_eps, nowhere),
-        evaluations=torch.full((len(original),), EVALUATIONS),
+        evaluations=output.evaluations,
         targets=bound.targets,
         preserved=bound.preserved,
         gallery_ids=batch.gallery_ids,
@@ -197,26 +200,19 @@ def smallest_budget(
     )
 
 
-def _search(ranker: Ranker, wish: Wish, original: Tensor) -> Tensor:
-    """The best images of one run in which the budget shrinks after a success and grows after a failure."""
-    eps = original.new_full((len(original), 1, 1, 1), 4 / LEVELS)
-    point, best, least = original, original.clone(), torch.full_like(eps, math.inf)
-    velocity = torch.zeros_like(original)
+def _problem(
+    ranker: Ranker, bound: BoundGoal, wish: Wish, original: Tensor, seed: int, rng_keys: Sequence[int]
+) -> BudgetProblem:
+    """What a search may ask, on the encoder's inference graph."""
     embed = ranker.for_search().embed
-    for number in range(EVALUATIONS):
-        share = number / EVALUATIONS
-        gradient, evaluation = ascend(
-            lambda images, penalty_weight=None: wish.evaluate(embed(images), penalty_weight), point
-        )
-        reached = (evaluation.loss == 0).view(eps.shape)
-        size = (point - original).abs().amax((1, 2, 3), keepdim=True)
-        better = reached & (size < least)
-        best, least = torch.where(better, point, best), torch.where(better, size, least)
-        factor = 1 + 0.25 * (1 - share)
-        eps = torch.where(reached, torch.minimum(eps, size) / factor, eps * factor).clamp(max=1)
-        scale = gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
-        velocity = 0.75 * velocity + gradient / scale
-        step = eps * (0.5 - 0.45 * share)
-        change = (point - step * velocity.sign() - original).clamp(-eps, eps)
-        point = (original + change).clamp(0, 1)
-    return best
+
+    def wished(images: Tensor, penalty_weight: Tensor | None = None) -> Evaluation:
+        return wish.evaluate(embed(images), penalty_weight)
+
+    def goal(images: Tensor, penalty_weight: Tensor | None = None) -> Evaluation:
+        return bound.evaluate(embed(images), penalty_weight)
+
+    def take(rows: Tensor) -> BudgetProblem:
+        raise NotImplementedError
+
+    return BudgetProblem(original=original, wish=wished, goal=goal, take=take, seed=seed, rng_keys=rng_keys)
