@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rankproof.attacks import attack
+    from rankproof.attacks.budget_summary import BudgetSummary
     from rankproof.attacks.result import AttackResult
+    from rankproof.attacks.smallest_budget import SmallestBudgets, smallest_budget
     from rankproof.attacks.transfer import choose, on_unseen, transfer
     from rankproof.audit import AuditOptions, AuditResult, audit
     from rankproof.cache import GalleryCache
@@ -55,6 +57,7 @@ __all__ = [
     "AuditOptions",
     "AuditResult",
     "Beta",
+    "BudgetSummary",
     "BudgetedOracle",
     "Cached",
     "CandidateLower",
@@ -79,6 +82,7 @@ __all__ = [
     "Ranker",
     "RankproofError",
     "Reorder",
+    "SmallestBudgets",
     "ThompsonSampling",
     "Threat",
     "Universal",
@@ -91,13 +95,16 @@ __all__ = [
     "on_unseen",
     "open_encoder",
     "robustness_score",
+    "smallest_budget",
     "text_queries",
     "transfer",
 ]
 
 _PUBLIC = {
     "attacks": ("attack",),
+    "attacks.budget_summary": ("BudgetSummary",),
     "attacks.result": ("AttackResult",),
+    "attacks.smallest_budget": ("SmallestBudgets", "smallest_budget"),
     "attacks.summary": ("AttackSummary",),
     "attacks.transfer": ("choose", "on_unseen", "transfer"),
     "audit": ("AuditOptions", "AuditResult", "audit"),

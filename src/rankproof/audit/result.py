@@ -6,10 +6,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from rankproof.attacks.budget_summary import BudgetSummary
 from rankproof.attacks.summary import AttackSummary, read_fields
 from rankproof.errors import RankproofError
 from rankproof.io import JsonObject
 from rankproof.ranking.examination import examination_from_json
+from rankproof.report.findings import ClassBudget, Control, ProtocolHashes
 from rankproof.report.page import Flag, ReportPage, json_value
 
 SCHEMA = 1  # of report.json; docs/schema/audit.json describes it
@@ -25,6 +27,10 @@ class AuditResult(ReportPage):
         values["cells"] = [attack.to_json() for attack in self.cells]
         values["flags"] = [asdict(flag) for flag in self.flags]
         values["examination"] = None if self.examination is None else self.examination.to_json()
+        values["smallest"] = [each.to_json() for each in self.smallest]
+        for name in ("controls", "classes"):
+            values[name] = [asdict(each) for each in getattr(self, name)]
+        values["protocol"] = None if self.protocol is None else asdict(self.protocol)
         plain: JsonObject = json_value({"schema": SCHEMA} | values)
         return plain
 
@@ -40,6 +46,12 @@ class AuditResult(ReportPage):
             read["cells"] = tuple(AttackSummary.from_json(attack) for attack in values["cells"])
             read["flags"] = tuple(Flag(**flag) for flag in values["flags"])
             read["examination"] = examination_from_json(values.get("examination"))
+            read["smallest"] = tuple(BudgetSummary.from_json(each) for each in values.get("smallest", ()))
+            read["controls"] = tuple(Control(**each) for each in values.get("controls", ()))
+            read["classes"] = tuple(ClassBudget(**each) for each in values.get("classes", ()))
+            protocol = values.get("protocol")
+            read["protocol"] = None if protocol is None else ProtocolHashes(**protocol)
+            read["missing"] = tuple(values.get("missing", ()))
             return cls(**read)
         except (KeyError, TypeError) as error:
             raise RankproofError(f"no report of an audit: {error}") from None

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
+from jaxtyping import Bool
 from torch import Tensor
 
 from rankproof.checks import check_ids
@@ -53,6 +54,8 @@ class GoalSpec:
         standard_audit: its place in a standard audit, from 1; 0 where the audit does not run it.
         succeeded: (b,) whether each attack reached its goal, from its headline figures; None where no figure
             says so.
+        wish: what has come true where an attack succeeded, from the values of an attack, as the end of a
+            sentence: "a random item is among the first 10 results"; None where the goal has no yes or no.
     """
 
     name: str
@@ -70,6 +73,7 @@ class GoalSpec:
     headline: Headline | None = None
     standard_audit: int = 0
     succeeded: Callable[[Tensor], Tensor] | None = None
+    wish: Callable[[Values], str] | None = None
 
     @property
     def letter(self) -> str:
@@ -170,6 +174,28 @@ class BoundGoal(Protocol):
         ...
 
 
+@runtime_checkable
+class Wish(Protocol):
+    """What has to come true for an attack to have succeeded: a yes or no, and how far it is off."""
+
+    @property
+    def places(self) -> int | None:
+        """The number of results it is about, such as N out of which an item sinks; None where that is K."""
+        ...
+
+    def evaluate(self, z: Embeddings, penalty_weight: Tensor | None = None) -> Evaluation:
+        """How far embeddings (b, d) are from it.
+
+        Returns:
+            a loss that is 0 where the wish holds and positive elsewhere, up to rounding; differentiable.
+        """
+        ...
+
+    def reached(self, z: Embeddings) -> Bool[Tensor, " b"]:
+        """Whether all of it has come true, from embeddings (b, d) in exact arithmetic."""
+        ...
+
+
 class Goal(Checked):
     """Base of all goals: a subclass is a frozen dataclass with a `SPEC` and a `bind`.
 
@@ -183,6 +209,15 @@ class Goal(Checked):
     def bind(self, context: AttackContext) -> BoundGoal:
         """The goal in a context, its items chosen."""
         raise NotImplementedError
+
+    def wish(self, bound: BoundGoal, first: int) -> Wish | None:
+        """What has to come true for an attack to have succeeded; None where the goal has no yes or no.
+
+        Args:
+            bound: the goal in a context, as `bind` returned it.
+            first: K, how many results count as the first ones.
+        """
+        return None
 
     @property
     def spec(self) -> GoalSpec:

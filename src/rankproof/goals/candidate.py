@@ -18,7 +18,16 @@ import torch
 from torch import Tensor
 
 from rankproof.errors import RankproofError
-from rankproof.goals.base import AttackContext, BoundGoal, Goal, GoalSpec, check_count, counted, item_text
+from rankproof.goals.base import (
+    AttackContext,
+    BoundGoal,
+    Goal,
+    GoalSpec,
+    Wish,
+    check_count,
+    counted,
+    item_text,
+)
 from rankproof.goals.hinge import LOWER, RAISE
 from rankproof.goals.selection import (
     from_pool_with_replacement,
@@ -27,6 +36,7 @@ from rankproof.goals.selection import (
     pool_size,
     uniform,
 )
+from rankproof.goals.wish import CandidateWish, sight
 from rankproof.parameters import Count
 from rankproof.ranking.metrics import normalised_rank
 from rankproof.ranking.sorting import sort_rows
@@ -59,6 +69,15 @@ class CandidateGoal(Goal):
         else:
             queries = self.draw(context)
         return BoundCandidate(context, queries, self.direction, self.form)
+
+    def wish(self, bound: BoundGoal, first: int) -> Wish | None:
+        """Among the first K results of every query, or out of the first N."""
+        assert isinstance(bound, BoundCandidate)
+        return bound.wish(first if self.direction == RAISE else sight(self.pool(bound.context)))
+
+    def pool(self, context: AttackContext) -> int:
+        """How many of the nearest items queries are chosen from."""
+        return pool_size(context.size, self.w, own=context.gallery_ids is not None)
 
     def memory_per_attack(self, size: int) -> int:
         """Sorted distances and prefix sums of w queries."""
@@ -98,6 +117,10 @@ class CandidateRaise(CandidateGoal):
             f"{item_text(values.get('w'), 'a random query', 'random queries at once')}, from the middle of "
             f"the ranking ({start}) to",
             "",
+        ),
+        wish=lambda values: (
+            f"an item is among the first {values['first']} results of "
+            f"{item_text(values.get('w'), 'a random query', 'random queries at once')}"
         ),
         standard_audit=1,
     )
@@ -139,13 +162,16 @@ class CandidateLower(CandidateGoal):
             f"({start}) so that it moves to",
             "",
         ),
+        wish=lambda values: (
+            "an item has left the first "
+            f"{values['places']} results of {item_text(values.get('w'), 'a query', 'queries')} that found it"
+        ),
         standard_audit=2,
     )
 
     def draw(self, context: AttackContext) -> Ids:
         """w random items of the nearest 1 %."""
-        has_copy = context.gallery_ids is not None
-        pool = nearest_others(context, pool_size(context.size, self.w, own=has_copy))
+        pool = nearest_others(context, self.pool(context))
         return from_pool_with_replacement(context, pool, self.w, "ca-")
 
     def choice_note(self, size: int) -> str:
@@ -207,6 +233,19 @@ class BoundCandidate:
         context = self.context
         ranks = context.gallery.rank_among(z, self._queries, given=context.queries, excluded=context.excluded)
         return {"rank": normalised_rank(ranks, context.size)}
+
+    def wish(self, places: int) -> CandidateWish:
+        """Within the first results of every query, or beyond them."""
+        context, gallery = self.context, self.context.gallery
+        ordered = self._ordered[self._row][:, : places + 1]  # (b * w, K + 1)
+        limits = ordered[:, min(places, ordered.shape[1]) - 1].view(self._queries.shape)
+        if (
+            context.excluded is not None and ordered.shape[1] > places
+        ):  # the own copy's place goes to the next
+            own = gallery.between(self._anchors, gallery.prepared[context.excluded][:, None])
+            limits = torch.where(own <= limits, ordered[:, places].view(limits.shape), limits)
+        within = self.direction == RAISE
+        return CandidateWish(context, self._queries, limits, self._anchors, places=places, within=within)
 
 
 def _all_queries(context: AttackContext, w: int) -> Ids:

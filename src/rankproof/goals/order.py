@@ -12,12 +12,14 @@ from rankproof.goals.base import (
     Goal,
     GoalSpec,
     Values,
+    Wish,
     check_count,
     counted,
     first_results,
     reordered,
 )
 from rankproof.goals.hinge import RAISE, gallery_hinge
+from rankproof.goals.wish import OrderWish
 from rankproof.parameters import Count, Weight, check_integer
 from rankproof.ranking.metrics import kendall_tau, normalised_rank, short_range_tau
 from rankproof.rng import permutations
@@ -81,6 +83,7 @@ class Reorder(Goal):
             "with a Kendall tau of",
             ", where 1 is exactly as chosen and 0 is chance",
         ),
+        wish=lambda values: f"the {_results(values, 'best')} stand in an order of the attacker's choice",
         standard_audit=7,
         succeeded=reordered,
     )
@@ -114,6 +117,16 @@ class Reorder(Goal):
         if self.k < 2:
             raise RankproofError(f"k must be at least 2, got {self.k}: one item has no order")
         check_count("k", self.k, size)
+
+    def wish(self, bound: BoundGoal, first: int) -> Wish | None:
+        """All of them within sight, exactly in the wanted order."""
+        assert isinstance(bound, BoundOrder)
+        return OrderWish(bound.context, bound.targets, self.places_in_sight)
+
+    @property
+    def places_in_sight(self) -> int:
+        """How many of the first results are in sight."""
+        return self.sight or max(VISIBLE, ROOM * self.k)
 
     def score(self, places: Places, visible: int | None) -> Scores:
         """tau_S (b, p) of the places (b, p, k) of the chosen, all that a black box goes by."""
@@ -154,8 +167,8 @@ class BoundOrder:
             distances, self.targets, weights, [RAISE] * k, ordered=k, order_weight=1 / k**2
         )
         fitness = kendall_tau(distances.detach().gather(1, self.targets)).to(z.dtype)
-        sight = self.goal.sight or max(VISIBLE, ROOM * k)
-        return Evaluation(loss, fitness, (nearer.max(1).values + 1) / sight, room=1 - fitness)
+        violation = (nearer.max(1).values + 1) / self.goal.places_in_sight
+        return Evaluation(loss, fitness, violation, room=1 - fitness)
 
     def metrics(self, z: Embeddings) -> dict[str, Tensor]:
         """Kendall's tau and the mean rank mR of the same embedding, and the normalised ranks in %."""

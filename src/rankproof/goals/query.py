@@ -12,9 +12,11 @@ from rankproof.goals.base import (
     LETTERS,
     ONLY_QUERY_GOALS,
     AttackContext,
+    BoundGoal,
     Goal,
     GoalSpec,
     Values,
+    Wish,
     check_count,
     counted,
     item_text,
@@ -28,6 +30,7 @@ from rankproof.goals.selection import (
     pool_size,
     uniform,
 )
+from rankproof.goals.wish import PlacesWish, sight
 from rankproof.parameters import Count, Range, check_number
 from rankproof.ranking.metrics import normalised_rank
 from rankproof.types import Embeddings, Evaluation, Ids
@@ -90,6 +93,11 @@ class QueryGoal(Goal):
         """The goal alone, as a sum of one term."""
         return QuerySum(self.weighted(1.0)).bind(context)
 
+    def wish(self, bound: BoundGoal, first: int) -> Wish | None:
+        """Raised items among the first K, lowered ones out of the first N, C_SP among the first 2 g."""
+        assert isinstance(bound, BoundQuery)
+        return bound.wish(first)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ChosenItems(QueryGoal):
@@ -147,6 +155,10 @@ class QueryRaise(ChosenItems):
             f"the ranking ({start}) to",
             "",
         ),
+        wish=lambda values: (
+            f"{item_text(values.get('m'), 'a random item is', 'random items are')} among the first "
+            f"{values['first']} results"
+        ),
         standard_audit=3,
     )
 
@@ -187,13 +199,16 @@ class QueryLower(ChosenItems):
             f"{start} of the ranking to",
             "",
         ),
+        wish=lambda values: (
+            f"{item_text(values.get('m'), 'one of the best results has', 'of the best results have')} left "
+            f"the first {values['places']}"
+        ),
         standard_audit=4,
     )
 
     def draw(self, context: AttackContext) -> Ids:
         """m random items of the nearest 1 %."""
-        has_copy = context.gallery_ids is not None
-        pool = nearest_others(context, pool_size(context.size, self.m + Preserve.g, own=has_copy))
+        pool = nearest_others(context, _pool(context, self.m))
         return from_pool_shuffled(context, pool, self.m, "qa-")
 
     def choice_note(self, size: int) -> str:
@@ -311,8 +326,15 @@ def _preserving(spec: GoalSpec, order: int) -> GoalSpec:
             "so that nobody notices."
         ),
         headline=None,
+        wish=lambda values: f"{_wish_of(spec, values)}, and the {values['g']} best others are still on top",
         standard_audit=order,
     )
+
+
+def _wish_of(spec: GoalSpec, values: Values) -> str:
+    """What has come true of the goal without the results it keeps."""
+    assert spec.wish is not None
+    return spec.wish(values)
 
 
 SP_QA: dict[type[QueryGoal], GoalSpec] = {
@@ -387,3 +409,18 @@ class BoundQuery:
         ranks = normalised_rank(gallery.rank_of(z, self._ids, excluded=excluded), size)
         m = self.targets.shape[1]
         return {"rank": ranks[:, :m]} | ({"sp_rank": ranks[:, m:]} if m < ranks.shape[1] else {})
+
+    def wish(self, first: int) -> PlacesWish:
+        """What has to come true: raised items within the first K, lowered ones beyond N, C_SP within 2 g."""
+        places, within = [], []
+        for term in self.terms:
+            count, raised = term.ids.shape[1], term.direction == RAISE
+            most = 2 * count if term.keeps else first if raised else sight(_pool(self.context, count))
+            places += [most] * count
+            within += [raised] * count
+        return PlacesWish(self.context, self._ids, places, within)
+
+
+def _pool(context: AttackContext, m: int) -> int:
+    """How many of the nearest items QA- chooses m from."""
+    return pool_size(context.size, m + Preserve.g, own=context.gallery_ids is not None)

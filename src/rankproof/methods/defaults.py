@@ -2,9 +2,11 @@
 
 from rankproof.methods.black_box.base import BlackBoxMethod
 from rankproof.methods.black_box.thompson import ThompsonSampling
+from rankproof.methods.white_box.budget_search import BudgetSearch
 from rankproof.methods.white_box.converged import Converged
 from rankproof.methods.white_box.momentum_pgd import MomentumPGD
 from rankproof.methods.white_box.pgd import PGD
+from rankproof.methods.white_box.shrinking_budget import ShrinkingBudget
 
 
 def published(metric: str, steps: int | None = None) -> PGD:
@@ -32,3 +34,8 @@ def converged(metric: str, steps: int | None = None) -> Converged:
 def automatic() -> BlackBoxMethod:
     """Our search where only the first results can be seen."""
     return ThompsonSampling()
+
+
+def smallest(metric: str) -> BudgetSearch:
+    """The search for the smallest budget that goes with goals of a metric."""
+    return ShrinkingBudget()

@@ -8,11 +8,14 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from rankproof.attacks.budget_summary import BudgetSummary
 from rankproof.attacks.summary import AttackSummary
 from rankproof.goals.base import first_results
 from rankproof.goals.registry import order_of
+from rankproof.goals.wish import FIRST
 from rankproof.methods.registry import published_titles
 from rankproof.ranking.examination import Examination
+from rankproof.report.findings import ClassBudget, Control, ProtocolHashes
 from rankproof.report.format import (
     PERCENT,
     figure_text,
@@ -74,6 +77,12 @@ class ReportPage:
         model_record: what is known of the model, shown as it is.
         examination: what the encoder was found to be.
         strips: example attacks in images.
+        first: K, how many results count as the first ones.
+        smallest: the smallest budgets of each goal that has a wish: what a report begins with.
+        controls: checks of the search itself.
+        classes: which classes give in first.
+        protocol: under which protocol the figures were taken; None of older reports.
+        missing: what was not measured, each as a sentence, such as for want of time.
     """
 
     model: str
@@ -92,6 +101,12 @@ class ReportPage:
     model_record: Mapping[str, Any] | None = None
     examination: Examination | None = None
     strips: tuple[Strip, ...] = ()
+    first: int = FIRST
+    smallest: tuple[BudgetSummary, ...] = ()
+    controls: tuple[Control, ...] = ()
+    classes: tuple[ClassBudget, ...] = ()
+    protocol: ProtocolHashes | None = None
+    missing: tuple[str, ...] = ()
 
 
 def json_value(value: Any) -> Any:

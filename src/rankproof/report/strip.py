@@ -60,6 +60,7 @@ class Strip:
         order: the ranking the attacker wanted, shown between before and after; none but for a black box.
         visible: N of a black-box attack; None in a white box.
         budget: Q of a black-box attack; None in a white box.
+        role: which of the attacks it is: "easiest", "median" or "hardest" by the smallest budget; else empty.
     """
 
     goal: str
@@ -73,6 +74,7 @@ class Strip:
     order: tuple[Tile, ...] = ()
     visible: int | None = None
     budget: int | None = None
+    role: str = ""
 
     @property
     def title(self) -> str:

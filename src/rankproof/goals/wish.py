@@ -1,0 +1,143 @@
+"""What has to come true for an attack to have succeeded: a yes or no for each attack, and how far it is off.
+
+A figure says how far an attack went at one budget. A wish says whether it got what it wanted, so that the
+smallest budget at which it does can be sought. In every wish the attacked image's own clean copy is left out
+of the rankings (`AttackContext.exclude_self`), and places are those of the returned list.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from rankproof.goals.base import AttackContext
+from rankproof.types import Embeddings, Evaluation, Ids
+
+SIGHTS = (10, 20, 50, 100)  # how many results a page, or a few of them, show
+FIRST = 10  # K: results of a first page
+
+
+def sight(pool: int) -> int:
+    """N, out of which an item has to sink: the smallest of 10, 20, 50, 100 that holds the pool, or the pool.
+
+    Args:
+        pool: how many of the nearest items an attack's items were chosen from.
+    """
+    return next((places for places in SIGHTS if places >= pool), pool)
+
+
+class PlacesWish:
+    """Items that are to stand within the first results of a perturbed query, or beyond them.
+
+    Args:
+        ids: (b, m) positions of the items.
+        places: for each of the m columns a number of results.
+        within: for each column whether the item is to be among them; else beyond them.
+    """
+
+    def __init__(
+        self, context: AttackContext, ids: Ids, places: Sequence[int], within: Sequence[bool]
+    ) -> None:
+        self.context, self.ids = context, ids
+        self.places = None if within[0] else places[0]
+        self._most = torch.tensor(places, device=ids.device)
+        self._within = torch.tensor(within, device=ids.device)
+
+    def evaluate(self, z: Embeddings, penalty_weight: Tensor | None = None) -> Evaluation:
+        """Loss: the largest distance by which an item is on the wrong side of its place."""
+        distances = self.context.gallery.distances(z)
+        d = distances.gather(1, self.ids)  # (b, m)
+        limits = threshold(distances, self.ids, self._most, self.context.excluded)
+        beyond = torch.where(self._within, d - limits, limits - d)
+        loss = beyond.amax(1).relu()
+        return Evaluation(loss, -beyond.amax(1).detach())
+
+    def reached(self, z: Embeddings) -> Bool[Tensor, " b"]:
+        """Whether every item stands on the right side of its place."""
+        ranks = self.context.gallery.rank_of(z, self.ids, ties="order", excluded=self.context.excluded)
+        return torch.where(self._within, ranks < self._most, ranks >= self._most).all(1)
+
+
+def threshold(distances: Tensor, ids: Ids, places: Tensor, excluded: Tensor | None) -> Tensor:
+    """(b, m) the distance of the last of the first results, each item itself left out.
+
+    An item is among the first K results where it is nearer than this.
+
+    Args:
+        distances: (b, n) from each query to the gallery.
+        ids: (b, m) the items.
+        places: (m,) K of each column.
+        excluded: (b,) items that do not count, or None.
+    """
+    if excluded is not None:
+        distances = distances.scatter(1, excluded[:, None], torch.inf)
+    count = min(int(places.max()) + 1, distances.shape[1])
+    nearest = distances.topk(count, dim=1, largest=False).values  # (b, K + 1) ascending
+    last = (places - 1).clamp(max=count - 1).expand(len(ids), -1)
+    inside = distances.gather(1, ids) <= nearest.gather(1, last)
+    return nearest.gather(1, (last + inside).clamp(max=count - 1))
+
+
+class CandidateWish:
+    """A perturbed candidate that is to stand within, or beyond, the first results of each of its queries.
+
+    Args:
+        queries: (b, w) the queries.
+        limits: (b, w) the distance within which, or beyond which, the candidate has to be.
+        anchors: (b, w, d) the prepared embeddings of the queries.
+        places: how many results.
+        within: whether the candidate is to be among them.
+    """
+
+    def __init__(
+        self,
+        context: AttackContext,
+        queries: Ids,
+        limits: Tensor,
+        anchors: Tensor,
+        *,
+        places: int,
+        within: bool,
+    ) -> None:
+        self.context, self.queries, self.limits, self.anchors = context, queries, limits, anchors
+        self.places, self._most, self.within = None if within else places, places, within
+
+    def evaluate(self, z: Embeddings, penalty_weight: Tensor | None = None) -> Evaluation:
+        """Loss: the largest distance by which the candidate is on the wrong side."""
+        gallery = self.context.gallery
+        d = gallery.between(self.anchors, gallery.prepare(z)[:, None])  # (b, w)
+        beyond = d - self.limits if self.within else self.limits - d
+        return Evaluation(beyond.amax(1).relu(), -beyond.amax(1).detach())
+
+    def reached(self, z: Embeddings) -> Bool[Tensor, " b"]:
+        """Whether the candidate stands on the right side for every query."""
+        context = self.context
+        ranks = context.gallery.rank_among(z, self.queries, given=context.queries, excluded=context.excluded)
+        return ((ranks < self._most) if self.within else (ranks >= self._most)).all(1)
+
+
+class OrderWish:
+    """Chosen results that are to stand in a wanted order within sight.
+
+    Args:
+        wanted: (b, k) the results in wanted order.
+        places: within how many of the first results all of them have to be.
+    """
+
+    def __init__(self, context: AttackContext, wanted: Ids, places: int) -> None:
+        self.context, self.wanted, self.places = context, wanted, places
+
+    def evaluate(self, z: Embeddings, penalty_weight: Tensor | None = None) -> Evaluation:
+        """Loss: the largest distance by which two neighbours, or the last place, are wrong."""
+        distances = self.context.gallery.distances(z)
+        d = distances.gather(1, self.wanted)
+        places = torch.full((self.wanted.shape[1],), self.places, device=d.device)
+        behind = d - threshold(distances, self.wanted, places, self.context.excluded)
+        beyond = torch.cat([d[:, :-1] - d[:, 1:], behind], dim=1)
+        return Evaluation(beyond.amax(1).relu(), -beyond.amax(1).detach())
+
+    def reached(self, z: Embeddings) -> Bool[Tensor, " b"]:
+        """Whether Kendall's tau is 1 and every one of them is in sight."""
+        ranks = self.context.gallery.rank_of(z, self.wanted, ties="order", excluded=self.context.excluded)
+        return (ranks[:, 1:] > ranks[:, :-1]).all(1) & (ranks < self.places).all(1)

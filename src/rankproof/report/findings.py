@@ -1,0 +1,62 @@
+"""What an audit found beside the figures of attacks: controls, classes, and under which protocol."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """One check, on a few attacks, of whether the search itself can be trusted.
+
+    Args:
+        name: which check: "noise", "doubled", "eps-1", "best-iterate", "png" or "jpeg-90".
+        goal: the goal it was made for, by its name.
+        eps: budget in [0, 1].
+        trials: attacks.
+        value: the mean headline figure that the control gave; of "eps-1" the share that reached its wish.
+        compared_with: the mean figure of the audit's own attacks on the same images; of "eps-1" it is 1.
+        passed: whether there is no reason to doubt the search; None where it is a figure to read.
+        text: what it did and what came of it, as one sentence.
+    """
+
+    name: str
+    goal: str
+    eps: float
+    trials: int
+    value: float
+    compared_with: float
+    passed: bool | None
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassBudget:
+    """How soon the images of one class give in to a goal.
+
+    Args:
+        goal: the goal by its name.
+        label: name of the class.
+        trials: attacked images of the class, without those whose wish held before.
+        eps_star: their median smallest budget; None where less than half were reached.
+    """
+
+    goal: str
+    label: str
+    trials: int
+    eps_star: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtocolHashes:
+    """Under which protocol figures were taken: equal `protocol` and `data` are comparable.
+
+    Args:
+        name: such as "rankproof-1".
+        protocol: sha256 of everything that decides a figure but model and data.
+        data: sha256 of the images, their labels and which of them were attacked.
+        model: sha256 of what the embeddings depend on.
+    """
+
+    name: str
+    protocol: str
+    data: str
+    model: str
