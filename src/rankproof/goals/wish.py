@@ -50,8 +50,8 @@ class PlacesWish:
         d = distances.gather(1, self.ids)  # (b, m)
         limits = threshold(distances, self.ids, self._most, self.context.excluded)
         beyond = torch.where(self._within, d - limits, limits - d)
-        loss = beyond.amax(1).relu()
-        return Evaluation(loss, -beyond.amax(1).detach())
+        loss = beyond.amax(1)
+        return Evaluation(loss, -loss.detach())
 
     def reached(self, z: Embeddings) -> Bool[Tensor, " b"]:
         """Whether every item stands on the right side of its place."""
@@ -108,7 +108,8 @@ class CandidateWish:
         gallery = self.context.gallery
         d = gallery.between(self.anchors, gallery.prepare(z)[:, None])  # (b, w)
         beyond = d - self.limits if self.within else self.limits - d
-        return Evaluation(beyond.amax(1).relu(), -beyond.amax(1).detach())
+        loss = beyond.amax(1)
+        return Evaluation(loss, -loss.detach())
 
     def reached(self, z: Embeddings) -> Bool[Tensor, " b"]:
         """Whether the candidate stands on the right side for every query."""
