@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         QueryLower,
         QueryRaise,
         Reorder,
+        WrongFirst,
     )
     from rankproof.methods import NES, PGD, PSO, SPSA, Beta, MomentumPGD, Rand, ThompsonSampling, Universal
     from rankproof.models import Preprocess, load_checkpoint, open_encoder, text_queries
@@ -74,6 +75,7 @@ __all__ = [
     "ThompsonSampling",
     "Threat",
     "Universal",
+    "WrongFirst",
     "accuracy",
     "attack",
     "audit",
@@ -112,6 +114,7 @@ _PUBLIC = {
         "QueryLower",
         "QueryRaise",
         "Reorder",
+        "WrongFirst",
     ),
     "methods": ("NES", "PGD", "PSO", "SPSA", "Beta", "MomentumPGD", "Rand", "ThompsonSampling", "Universal"),
     "oracles": ("BudgetedOracle", "Cached", "ListOracle", "LocalOracle"),

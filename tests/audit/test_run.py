@@ -12,7 +12,7 @@ from rankproof.goals import Reorder
 from rankproof.oracles import LocalOracle
 
 THREAT = Threat(8 / 255)
-GOALS = ["ca+", "ca-", "qa+", "qa-", "sp-qa+", "sp-qa-", "oa", "shift"]
+GOALS = ["ca+", "ca-", "qa+", "qa-", "sp-qa+", "sp-qa-", "oa", "wrong-first", "shift"]
 CONTRACT = {
     *("goal", "method", "eps", "w", "m", "k", "g", "xi", "steps", "visible", "budget", "trials", "seed"),
     *("device", "model", "data", "metric", "before", "after", "ci95", "rank_before", "rank_after", "sp_rank"),
