@@ -21,7 +21,7 @@ CONTRACT = {
     *("checks", "checks_differing", "tau_again", "unchanged", "examination"),
 }
 CLOCK = {"seconds", "model_seconds", "peak_mb"}
-WHITE, CELLS = 8 * 2 + 8 * 5, 8 * 2 + 8 * 5 + 2 * 2  # the last ones see 24 results only
+WHITE, CELLS = 9 * 2 + 9 * 5, 9 * 2 + 9 * 5 + 2 * 2  # the last ones see 24 results only
 SUITE = sys.modules["rankproof.audit.run"]
 
 
