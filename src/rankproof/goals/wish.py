@@ -210,7 +210,8 @@ class OrderWish:
         places = torch.full((self.wanted.shape[1],), self.places, device=d.device)
         behind = d - threshold(distances, self.wanted, places, self.context.excluded)
         beyond = torch.cat([d[:, :-1] - d[:, 1:], behind], dim=1)
-        return Evaluation(beyond.amax(1).relu(), -beyond.amax(1).detach())
+        loss = beyond.amax(1)
+        return Evaluation(loss, -loss.detach())
 
     def towards(self, z: Embeddings, penalty_weight: Tensor | None = None) -> Evaluation:
         """The same."""
