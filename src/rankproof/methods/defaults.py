@@ -4,6 +4,7 @@ from rankproof.methods.black_box.base import BlackBoxMethod
 from rankproof.methods.black_box.thompson import ThompsonSampling
 from rankproof.methods.white_box.budget_search import BudgetSearch
 from rankproof.methods.white_box.momentum_pgd import MomentumPGD
+from rankproof.methods.white_box.order_budget import OrderBudget
 from rankproof.methods.white_box.pgd import PGD
 from rankproof.methods.white_box.shrinking_budget import ShrinkingBudget
 
@@ -27,4 +28,4 @@ def automatic() -> BlackBoxMethod:
 
 def smallest(metric: str) -> BudgetSearch:
     """The search for the smallest budget that goes with goals of a metric."""
-    return ShrinkingBudget()
+    return OrderBudget() if metric == "tau" else ShrinkingBudget()
