@@ -5,10 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-ROUNDS = 16  # of Newton's method on the multipliers; they settle after about eight
+ROUNDS, AGAIN = 16, 8  # of Newton's method on the multipliers; fewer from those of the last programme
 ROUGH, FINE = 4.0, 0.5  # how many pixels lie off the border: first, and in the end
 SOFT = 1e-4  # inequalities are softened by this much, so that those that cannot be fulfilled have an answer
 LONGEST = 2.0  # no multiplier changes by more than this share of their sum at once
+DEAREST = 1e3
+SMALLEST = 1e-30  # stands for 0 in a divisor
+BEYOND = 10.0  # pixels lie in [0, 1]: what asks for more than this asks for too much, whatever it is
 SETTLED = 0.6  # share of the rounds after which the problem is as hard as it gets
 
 
@@ -19,8 +22,9 @@ class LeastChange:
     Args:
         change: (b, n) what is added to the pixels.
         eps: (b,) the largest of it, but for rounding.
-        multipliers: (b, p) how much every inequality costs, where only their ratios matter.
-        price: (b,) by how much eps grows when every normalised inequality becomes harder by 1 in all.
+        multipliers: (b, p) how much every inequality costs once its row is scaled to a sum of 1; only their
+            ratios matter.
+        price: (b,) by how much eps grows, at most `DEAREST`, when the scaled inequalities become harder by 1.
     """
 
     change: Tensor
@@ -42,8 +46,9 @@ def least_change(
         l . limits - min over the box of l . slopes y <= 0
 
     is necessary, so it gives a lower bound on eps, which grows round by round; the multipliers follow by
-    Newton's method on the dual of a slightly rounded problem, in which pixels that hardly matter stay inside.
-    Where no change in the box fulfils all of them, the squares of what is missing are as small as they can be.
+    Newton's method on the dual of a slightly rounded problem, in which pixels that hardly matter stay
+    inside. Where no change in the box fulfils all of them, the squares of what is missing are as small as
+    they can be.
 
     Args:
         slopes: (b, p, n) one row for each inequality.
@@ -52,16 +57,16 @@ def least_change(
         largest: (b,) the largest eps that the box allows.
         multipliers: (b, p) a first guess; zeros for none.
     """
-    scale = slopes.abs().sum(2).clamp_min(torch.finfo(slopes.dtype).tiny)  # a row then moves by eps at most
-    rows, wanted = slopes / scale[:, :, None], limits / scale
+    scale = slopes.abs().sum(2).clamp_min(SMALLEST)  # a row then moves by eps at most
+    rows, wanted = slopes / scale[:, :, None], (limits / scale).clamp(-BEYOND, BEYOND)
     count = slopes.shape[2]
-    weights = multipliers * scale
-    weights = torch.where(weights.sum(1, keepdim=True) > 0, weights, (-wanted).relu())
-    weights = ROUGH * weights / weights.sum(1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+    weights = torch.where(multipliers.sum(1, keepdim=True) > 0, multipliers, (-wanted).relu())
+    weights = ROUGH * weights / weights.sum(1, keepdim=True).clamp_min(SMALLEST)
     least = torch.maximum(low, -high).amax(1).relu()  # an eps below this leaves the box empty
     eps = torch.minimum(torch.maximum(least, (-wanted).amax(1)), largest).clamp_min(1e-12)
-    for number in range(ROUNDS):
-        progress = min(1.0, number / (SETTLED * ROUNDS))
+    rounds = AGAIN if bool((multipliers.sum(1) > 0).all()) else ROUNDS
+    for number in range(rounds):
+        progress = min(1.0, number / (SETTLED * rounds))
         softness = ROUGH * (FINE / ROUGH) ** progress / count
         pull = _pull(weights, rows)
         eps = torch.minimum(torch.maximum(eps, _bound(pull, weights, wanted, low, high, eps)), largest)
@@ -70,7 +75,7 @@ def least_change(
         weights = (weights + _newton(rows, inside / softness, missing, weights)).relu()
     pull = _pull(weights, rows)
     change, _ = _settle(pull, low, high, eps, softness)
-    return LeastChange(change, eps, weights / scale, _price(pull, weights, low, high, eps))
+    return LeastChange(change, eps, weights, _price(pull, weights, low, high, eps))
 
 
 def _pull(weights: Tensor, rows: Tensor) -> Tensor:
@@ -89,13 +94,14 @@ def _bound(pull: Tensor, weights: Tensor, wanted: Tensor, low: Tensor, high: Ten
     """(b,) an eps below which the weighted sum of the inequalities cannot be fulfilled."""
     ends, stopped = _ends(pull, low, high, eps)
     missing = (pull * ends).sum(1) - (weights * wanted).sum(1)
-    return eps + missing / (pull.abs() * stopped).sum(1).clamp_min(torch.finfo(pull.dtype).tiny)
+    return eps + missing / (pull.abs() * stopped).sum(1).clamp_min(SMALLEST)
 
 
 def _price(pull: Tensor, weights: Tensor, low: Tensor, high: Tensor, eps: Tensor) -> Tensor:
-    """(b,) the sum of the multipliers of the normalised rows in units of eps; large where eps does not help."""
+    """(b,) the sum of the multipliers in units of eps; large where eps does not help."""
     _, stopped = _ends(pull, low, high, eps)
-    return weights.sum(1) / (pull.abs() * stopped).sum(1).clamp_min(torch.finfo(pull.dtype).tiny)
+    total = weights.sum(1)
+    return total / torch.maximum((pull.abs() * stopped).sum(1), total / DEAREST).clamp_min(SMALLEST)
 
 
 def _settle(pull: Tensor, low: Tensor, high: Tensor, eps: Tensor, softness: float) -> tuple[Tensor, Tensor]:
@@ -109,10 +115,11 @@ def _settle(pull: Tensor, low: Tensor, high: Tensor, eps: Tensor, softness: floa
 def _newton(rows: Tensor, inside: Tensor, missing: Tensor, weights: Tensor) -> Tensor:
     """(b, p) a step of the multipliers; those at 0 that would become negative stay."""
     moving = (weights > 0) | (missing > 0)
-    identity = torch.eye(rows.shape[1], dtype=rows.dtype, device=rows.device)
-    curvature = torch.einsum("bpn,bqn->bpq", rows * inside[:, None], rows) + SOFT * identity
+    identity = torch.eye(rows.shape[1], dtype=torch.float64, device=rows.device)
+    curvature = ((rows * inside[:, None]) @ rows.mT).double() + SOFT * identity
     curvature = torch.where(moving[:, :, None] & moving[:, None, :], curvature, identity)
-    step = torch.linalg.solve(curvature, (missing * moving)[:, :, None])[:, :, 0]
+    solved, _ = torch.linalg.solve_ex(curvature, (missing * moving).double()[:, :, None])
+    step = torch.nan_to_num(solved[:, :, 0]).to(missing.dtype)
     longest = LONGEST * weights.sum(1, keepdim=True) + 1
-    shortened = longest / step.abs().amax(1, keepdim=True).clamp_min(torch.finfo(step.dtype).tiny)
+    shortened = longest / step.abs().amax(1, keepdim=True).clamp_min(SMALLEST)
     return step * shortened.clamp(max=1)

@@ -12,9 +12,10 @@ from rankproof.methods.white_box.linear_budget import least_change
 from rankproof.parameters import Checked, Count, Momentum, Positive, PositiveShare, Share
 
 FASTER, SHORTER = 2.0, 0.4  # factors on how far a linear picture is trusted
-GOOD, BAD, TAKEN = 0.7, 0.25, 0.05  # shares of what it promised, from which it is trusted more, less, followed
+GOOD, BAD, TAKEN = 0.7, 0.25, 0.05  # share of a promise that must come true to trust more, not less, and go
 SAFER = 1.5  # times the price of an inequality
-DEAREST = 1e3
+DEAREST = 1e3  # weight of an inequality, at most
+NEAR = 0.5  # share of what a trusted step can bring: an inequality further off cannot matter
 SMALL = 1e-9  # below any pixel's rounding
 
 
@@ -26,14 +27,16 @@ class OrderBudget(Checked):
     gradients, and in it the smallest budget is a linear programme (`linear_budget`).
 
     1. The picture at the clean image gives a first budget, which is right for a small one.
-    2. Sign steps on the momentum of sum [m_j + margin]+ in a ball that grows until all hold, slower the nearer
-       they are, and shrinks from there. An order has bad minima far out: it is sought from the small side.
+    2. Sign steps on the momentum of sum [m_j + margin]+ in a ball that grows until all hold, slower the
+       nearer they are, and shrinks from there. An order has bad minima far out: it is sought from the small
+       side.
     3. From the best point: the picture there is trusted within a distance that grows and shrinks with how
        well it foretold the last step (a trust region). A step that fails costs one evaluation; its error is
        taken off the inequalities once before the distance is shortened (a second-order correction).
 
     Args:
-        evaluations: the most forward and gradient evaluations of an attack; every gradient counts.
+        evaluations: the most forward and gradient evaluations of an attack; every gradient counts. The first
+            picture is taken in any case.
         share: part of the evaluations that the growing ball takes.
         growth: how much the ball grows at first with each evaluation, as a share.
         shrink: how much it shrinks after a success.
@@ -42,7 +45,7 @@ class OrderBudget(Checked):
         margin: by how much inequalities are exceeded, as a share of their size at the clean image.
         trust: first distance within which a linear picture is trusted, as a share of the budget.
         spare: by how much a linear step exceeds the inequalities, as a share of the budget.
-        settled: an attack ends where the trusted distance is below this share of the budget.
+        settled: an attack ends where less than this share of the budget is trusted, or can be gained.
     """
 
     evaluations: Count = 190
@@ -67,7 +70,8 @@ class OrderBudget(Checked):
             part = problem.take(open_rows)
             opened = state.take(open_rows)
             self._grow(part, opened)
-            self._polish(part, opened)
+            if self.evaluations > int(opened.spent.max()) + opened.margins.shape[1]:
+                self._polish(part, opened)
             state.put(open_rows, opened)
         images = torch.where(state.found[:, None], state.best, 0.0).view_as(problem.original)
         return BudgetOutput((problem.original + images).clamp(0, 1), state.spent)
@@ -79,18 +83,19 @@ class OrderBudget(Checked):
         eps, point, velocity = step.eps, step.change, torch.zeros_like(pixels)
         unit = state.margins.abs().mean(1, keepdim=True)
         farthest = (state.margins / unit).relu().sum(1)
-        rounds = int(self.share * self.evaluations)
+        rounds = int(self.share * (self.evaluations - state.margins.shape[1]))
         for number in range(rounds):
             images = _image(problem, point).requires_grad_(True)
             margins = _margins(problem, images)
             missing = (margins / unit + self.margin).relu().sum(1)
-            (gradient,) = torch.autograd.grad(missing.sum(), images)
+            gradient = _gradient(missing, images)
             state.spent += 1
             held = state.consider(margins.detach(), point)
             off = ((margins.detach() / unit).relu().sum(1) / farthest).clamp(max=1)
-            eps = torch.where(held, eps / (1 + self.shrink), eps * (1 + self.growth * off.sqrt())).clamp(max=1)
-            scale = gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
-            velocity = self.momentum * velocity + (gradient / scale).flatten(1)
+            grown = eps * (1 + self.growth * off.sqrt())
+            eps = torch.where(held, eps / (1 + self.shrink), grown).clamp(max=1)
+            scale = gradient.abs().mean(1, keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
+            velocity = self.momentum * velocity + gradient / scale
             share = self.first + (self.last - self.first) * number / rounds
             ball = eps[:, None]
             point = (point - share * ball * velocity.sign()).clamp(-ball, ball)
@@ -135,10 +140,17 @@ class OrderBudget(Checked):
         state.corrected = corrected
         wider = torch.where(taken & (quality > GOOD), FASTER, 1.0)
         wider = torch.where((quality < BAD) & ~corrected, SHORTER, wider)
-        state.trusted = state.trusted * wider
-        state.spent += torch.where(taken, margins.shape[1], 1)
-        if bool(taken.any()):
-            state.move(margins, _slopes(differentiable, images), step.change, taken)
+        settled = state.found & (promised < self.settled * state.size)
+        state.trusted = torch.where(settled, 0.0, state.trusted * wider)
+        needed = taken[:, None] & state.near(margins)
+        state.spent += needed.sum(1).clamp_min(1)
+        slopes = [
+            torch.where(column[:, None], _gradient(differentiable[:, j], images), state.slopes[:, j])
+            if bool(column.any())
+            else state.slopes[:, j]
+            for j, column in enumerate(needed.unbind(1))
+        ]
+        state.move(margins, torch.stack(slopes, 1), step.change, taken)
 
 
 def _image(problem: BudgetProblem, change: Tensor) -> Tensor:
@@ -152,20 +164,19 @@ def _margins(problem: BudgetProblem, images: Tensor) -> Tensor:
     return problem.margins(images)
 
 
-def _slopes(margins: Tensor, images: Tensor) -> Tensor:
-    """(b, p, n) the gradient of every inequality; not finite values are replaced by 0."""
-    rows = [
-        torch.autograd.grad(column.sum(), images, retain_graph=True, materialize_grads=True)[0].flatten(1)
-        for column in margins.unbind(1)
-    ]
-    return torch.nan_to_num(torch.stack(rows, 1), nan=0.0, posinf=0.0, neginf=0.0)
+def _gradient(values: Tensor, images: Tensor) -> Tensor:
+    """(b, n) the gradient of each attack's value (b,); not finite values are replaced by 0."""
+    if not values.requires_grad:  # an encoder may cut the gradient off
+        return torch.zeros_like(images).flatten(1)
+    (gradient,) = torch.autograd.grad(values.sum(), images, retain_graph=True, materialize_grads=True)
+    return torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0).flatten(1)
 
 
 def _linearise(problem: BudgetProblem, images: Tensor) -> tuple[Tensor, Tensor]:
     """The inequalities at some images (b, p) and their gradients (b, p, n)."""
     images = images.requires_grad_(True)
     margins = _margins(problem, images)
-    return margins.detach(), _slopes(margins, images)
+    return margins.detach(), torch.stack([_gradient(column, images) for column in margins.unbind(1)], 1)
 
 
 @dataclass
@@ -177,7 +188,7 @@ class _State:
         margins, slopes: (b, p), (b, p, n) the picture.
         best: (b, n) the smallest change at which the wish held, `least` (b,) its size, infinite where none.
         trusted: (b,) how far from the point the picture is trusted.
-        multipliers: (b, p) those of the last linear programme.
+        multipliers: (b, p) those of the last linear programme; zeros before.
         weight: (b,) how much a missed inequality counts against the size.
         error: (b, p) by how much the last picture was wrong, where that is being corrected (b,).
         spent: (b,) evaluations.
@@ -269,6 +280,11 @@ class _State:
             solution.multipliers,
             solution.price,
         )
+
+    def near(self, margins: Tensor) -> Tensor:
+        """(b, p) which inequalities may matter to the next step: their slopes have to be taken anew."""
+        reach = self.trusted[:, None] * self.slopes.abs().sum(2)
+        return (self.multipliers > 0) | (margins > -NEAR * reach)
 
     def extra(self, spare: float) -> Tensor:
         """(b, p) by how much the inequalities are to be exceeded."""
