@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-ROUNDS, AGAIN = 16, 8  # of Newton's method on the multipliers; fewer from those of the last programme
+ROUNDS = 12  # of Newton's method on the multipliers; they settle after about eight
 ROUGH, FINE = 4.0, 0.5  # how many pixels lie off the border: first, and in the end
 SOFT = 1e-4  # inequalities are softened by this much, so that those that cannot be fulfilled have an answer
 LONGEST = 2.0  # no multiplier changes by more than this share of their sum at once
@@ -64,9 +64,8 @@ def least_change(
     weights = ROUGH * weights / weights.sum(1, keepdim=True).clamp_min(SMALLEST)
     least = torch.maximum(low, -high).amax(1).relu()  # an eps below this leaves the box empty
     eps = torch.minimum(torch.maximum(least, (-wanted).amax(1)), largest).clamp_min(1e-12)
-    rounds = AGAIN if bool((multipliers.sum(1) > 0).all()) else ROUNDS
-    for number in range(rounds):
-        progress = min(1.0, number / (SETTLED * rounds))
+    for number in range(ROUNDS):
+        progress = min(1.0, number / (SETTLED * ROUNDS))
         softness = ROUGH * (FINE / ROUGH) ** progress / count
         pull = _pull(weights, rows)
         eps = torch.minimum(torch.maximum(eps, _bound(pull, weights, wanted, low, high, eps)), largest)

@@ -16,6 +16,7 @@ GOOD, BAD, TAKEN = 0.7, 0.25, 0.05  # share of a promise that must come true to 
 SAFER = 1.5  # times the price of an inequality
 DEAREST = 1e3  # weight of an inequality, at most
 NEAR = 0.5  # share of what a trusted step can bring: an inequality further off cannot matter
+NOTHING = 0.1  # share of `settled` below which a promise is not worth an evaluation
 SMALL = 1e-9  # below any pixel's rounding
 
 
@@ -45,10 +46,11 @@ class OrderBudget(Checked):
         margin: by how much inequalities are exceeded, as a share of their size at the clean image.
         trust: first distance within which a linear picture is trusted, as a share of the budget.
         spare: by how much a linear step exceeds the inequalities, as a share of the budget.
-        settled: an attack ends where less than this share of the budget is trusted, or can be gained.
+        settled: an attack ends where less than this share of the budget is trusted, or a tenth of it
+            is promised.
     """
 
-    evaluations: Count = 190
+    evaluations: Count = 186
     share: Share = 0.5
     growth: Positive = 0.08
     shrink: Positive = 0.1
@@ -140,7 +142,7 @@ class OrderBudget(Checked):
         state.corrected = corrected
         wider = torch.where(taken & (quality > GOOD), FASTER, 1.0)
         wider = torch.where((quality < BAD) & ~corrected, SHORTER, wider)
-        settled = state.found & (promised < self.settled * state.size)
+        settled = state.found & (promised.abs() < NOTHING * self.settled * state.size)
         state.trusted = torch.where(settled, 0.0, state.trusted * wider)
         needed = taken[:, None] & state.near(margins)
         state.spent += needed.sum(1).clamp_min(1)
