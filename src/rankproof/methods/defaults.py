@@ -4,6 +4,7 @@ from rankproof.methods.black_box.base import BlackBoxMethod
 from rankproof.methods.black_box.thompson import ThompsonSampling
 from rankproof.methods.white_box.budget_search import BudgetSearch
 from rankproof.methods.white_box.momentum_pgd import MomentumPGD
+from rankproof.methods.white_box.order_budget import OrderBudget
 from rankproof.methods.white_box.pgd import PGD
 from rankproof.methods.white_box.shrinking_budget import ShrinkingBudget
 
@@ -32,6 +33,8 @@ def smallest(metric: str, direction: str = "lower", family: str = "query") -> Bu
 
     What is to come to the top is far away at first: a larger first budget and more momentum.
     """
+    if metric == "tau":
+        return OrderBudget()
     if direction in ("lower", "push"):
         return ShrinkingBudget()
     if family == "candidate":
