@@ -110,7 +110,7 @@ def test_no_attack_at_a_lower_budget_gets_what_it_wants(gallery, pictures, goal)
             gallery,
             pictures[i : i + 1],
             goal,
-            Threat(0.93 * result.eps_star[i].item()),
+            Threat(0.8 * result.eps_star[i].item()),
             method=MomentumPGD(steps=30),
             gallery_ids=ids[i : i + 1],
             exclude_self=True,

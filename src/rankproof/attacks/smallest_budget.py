@@ -4,19 +4,22 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from rankproof.attacks.batch import AttackBatch, count_foreign, foreign_text, make_batch
 from rankproof.attacks.budget_summary import BudgetSummary, median_interval
+from rankproof.attacks.result import ARRAYS, SUMMARY
 from rankproof.attacks.saved_images import saved_images
 from rankproof.attacks.white_box import chunk_rows
 from rankproof.checks import check_kind
 from rankproof.errors import RankproofError
 from rankproof.goals.base import BoundGoal, Goal, Wish
 from rankproof.goals.wish import FIRST, OrderWish
-from rankproof.io import versions
+from rankproof.io import versions, write_arrays, write_json
 from rankproof.methods.defaults import smallest
 from rankproof.methods.white_box.budget_search import BudgetProblem, BudgetSearch
 from rankproof.modes import ordinary_modes
@@ -80,6 +83,21 @@ class SmallestBudgets:
 
     def __len__(self) -> int:
         return len(self.original)
+
+    def save(self, folder: str | Path, summary: BudgetSummary | None = None) -> Path:
+        """Write `attack.npz` and `result.json`.
+
+        Args:
+            summary: what goes into `result.json` where it knows more than the result itself.
+        """
+        names = ("adversarial", "saved", "original", "eps_star", "saved_eps", "evaluations")
+        arrays = {name: getattr(self, name).cpu().numpy() for name in (*names, "targets", "preserved")}
+        arrays |= {name: arrays[name].astype(np.float32) for name in ("original", "adversarial", "saved")}
+        if self.gallery_ids is not None:
+            arrays["index"] = self.gallery_ids.cpu().numpy()
+        write_arrays(Path(folder) / ARRAYS, arrays, compressed=True)
+        write_json(Path(folder) / SUMMARY, (summary or self.summary).to_json(), indent=2, allow_nan=False)
+        return Path(folder)
 
     @property
     def free(self) -> Tensor:
