@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -390,7 +391,7 @@ def _concat(job: _Job, batch: AttackBatch, parts: list[_Part]) -> SmallestBudget
     notes = [*([choice] if choice else []), *ranker.notes]
     if foreign := sum(part.foreign for part in parts):
         notes.append(foreign_text(foreign, len(batch)))
-    rows: dict[str, Tensor] = {
+    rows: dict[str, Any] = {
         name: torch.cat([getattr(part, name) for part in parts])
         for name in (
             "original",

@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rankproof.cli.terminal import echo, print_json, progress, say
+from rankproof.cli.output import echo
+from rankproof.cli.terminal import print_json, progress, say
 from rankproof.errors import RankproofError
 
 if TYPE_CHECKING:
