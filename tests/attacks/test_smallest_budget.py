@@ -1,6 +1,9 @@
 import json
 import math
+from pathlib import Path
 
+import jsonschema_rs
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +16,7 @@ from rankproof import (
     QueryRaise,
     Ranker,
     RankproofError,
+    Reorder,
     Threat,
     WrongFirst,
     attack,
@@ -22,6 +26,7 @@ from rankproof.attacks.budget_summary import median_interval
 from rankproof.attacks.saved_images import read_again, saved_images
 from rankproof.methods.white_box.shrinking_budget import ShrinkingBudget
 
+ROOT = Path(__file__).parents[2]
 OWN, OTHERS = 0, (1.0, -1.5, 4.0, -6.0)
 
 
@@ -183,3 +188,32 @@ def test_a_summary_comes_back_from_its_json_and_reads_its_curve(gallery, picture
     assert BudgetSummary.from_json(json.loads(json.dumps(summary.to_json()))) == summary
     assert summary.success(1.0) == summary.reached / (summary.trials - summary.free)
     assert summary.sentence == "a random item is among the first 10 results"
+
+
+def test_an_order_comes_true_at_a_verified_budget(gallery, pictures):
+    result = smallest_budget(gallery, pictures[:2], Reorder(k=3, sight=30), gallery_ids=torch.arange(2))
+    z = gallery.ranker.embed(result.adversarial)
+    places = gallery.rank_of(z, result.targets, ties="order", excluded=torch.arange(2))
+    held = (places.diff(dim=1) > 0).all(1) & (places < 30).all(1)
+    assert torch.equal(held, ~result.eps_star.isnan())
+    assert result.evaluations.max() <= 190
+
+
+def test_what_is_saved_comes_back(gallery, pictures, tmp_path):
+    result = smallest_budget(
+        gallery,
+        pictures[:2],
+        WrongFirst(),
+        gallery_ids=torch.arange(2),
+        search=ShrinkingBudget(evaluations=5),
+    )
+    result.save(tmp_path)
+    with np.load(tmp_path / "attack.npz") as arrays:
+        np.testing.assert_array_equal(arrays["eps_star"], result.eps_star)
+        np.testing.assert_array_equal(arrays["index"], [0, 1])
+        assert arrays["saved"].dtype == np.float32
+    found = json.loads((tmp_path / "result.json").read_text())
+    assert BudgetSummary.from_json(found) == result.summary
+    schema = json.loads((ROOT / "docs/schema/smallest-budget.json").read_text())
+    jsonschema_rs.validate(schema, found)
+    assert set(schema["properties"]) == set(found)
