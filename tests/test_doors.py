@@ -34,6 +34,7 @@ from rankproof import (
     choose,
     on_unseen,
     robustness_score,
+    smallest_budget,
     training,
     transfer,
 )
@@ -44,6 +45,7 @@ from rankproof.goals import registry
 from rankproof.goals.base import Goal
 from rankproof.methods import Subspace
 from rankproof.methods.white_box.base import MethodOutput
+from rankproof.methods.white_box.shrinking_budget import ShrinkingBudget
 from rankproof.oracles import TrackedItems
 from rankproof.ranking.metrics import recall_at, recalls_at
 from rankproof.training.inner_attack import InnerAttack
@@ -79,6 +81,11 @@ class World:
     def attack(self, goal=MaxShift(), images=None, **options):  # noqa: B008
         images = self.images[:3] if images is None else images
         return attack(self.gallery, images, goal, THREAT, method=ONE_STEP, **options)
+
+    def smallest(self, **options):
+        return smallest_budget(
+            self.gallery, self.images[:3], QueryRaise(), search=ShrinkingBudget(evaluations=1), **options
+        )
 
     def attack_batch(self, images, target=None, goal=MaxShift(), ids=None):  # noqa: B008
         batch = AttackBatch(images=images, rng_keys=torch.arange(len(images)), gallery_ids=ids)
@@ -120,6 +127,7 @@ IMAGES = {
     "choose(images)": lambda w, v: choose(w.gallery, v, QueryRaise()),
     "on_unseen(images)": lambda w, v: w.unseen(v),
     "robustness_score(images)": lambda w, v: robustness_score(w.gallery, v),
+    "smallest_budget(images)": lambda w, v: smallest_budget(w.gallery, v, QueryRaise()),
 }
 NO_IMAGES = {
     "0 .. 255": lambda x: x * 255,
@@ -144,6 +152,7 @@ IDS = {
     "attack(gallery_ids), service": lambda w, v: w.search(w.service(), w.images[:3], gallery_ids=v),
     "attack_batch(gallery_ids)": lambda w, v: w.attack_batch(w.images[:3], ids=v),
     "audit(gallery_ids)": lambda w, v: audit(w.gallery, w.images[:3], THREAT, trials=1, gallery_ids=v),
+    "smallest_budget(gallery_ids)": lambda w, v: w.smallest(gallery_ids=v),
     "choose(gallery_ids)": lambda w, v: choose(w.gallery, w.images[:3], QueryRaise(), gallery_ids=v),
     "on_unseen(gallery_ids)": lambda w, v: w.unseen(gallery_ids=v),
 }
@@ -159,6 +168,7 @@ NO_IDS = {
 OUT_OF_RANGE = {"too large": [0, 1, COUNT], "negative": np.array([0, -1, 2])}
 CHOSEN = {
     "attack(targets)": lambda w, v: w.attack(QueryRaise(m=1), targets=v),
+    "smallest_budget(targets)": lambda w, v: w.smallest(targets=v),
     "attack(targets), CA": lambda w, v: w.attack(CandidateLower(w=1), targets=v),
     "attack(preserved)": lambda w, v: w.attack(QueryRaise() + 1.0 * Preserve(g=1), preserved=v),
     "attack(targets), black box": lambda w, v: w.search(images=w.images[:3], targets=np.repeat(v, 3, 1)),
@@ -198,6 +208,7 @@ NO_EMBEDDINGS = {
 }
 INTEGERS = {
     "attack(seed)": lambda w, v: w.attack(seed=v),
+    "smallest_budget(seed)": lambda w, v: w.smallest(seed=v),
     "attack(seed), black box": lambda w, v: w.search(seed=v),
     "audit(seed)": lambda w, v: audit(w.gallery, w.images, THREAT, trials=1, seed=v),
     "choose(seed)": lambda w, v: choose(w.gallery, w.images, QueryRaise(), seed=v),
@@ -237,6 +248,8 @@ THINGS = {
     "attack(method)": lambda w, v: attack(w.gallery, w.images, MaxShift(), THREAT, method=v),
     "audit(gallery)": lambda w, v: audit(v, w.images, THREAT),
     "audit(threat)": lambda w, v: audit(w.gallery, w.images, v),
+    "smallest_budget(gallery)": lambda w, v: smallest_budget(v, w.images, QueryRaise()),
+    "smallest_budget(goal)": lambda w, v: smallest_budget(w.gallery, w.images, v),
     "choose(gallery)": lambda w, v: choose(v, w.images, QueryRaise()),
     "choose(goal)": lambda w, v: choose(w.gallery, w.images, v),
     "transfer(gallery)": lambda w, v: transfer(w.result, v, MaxShift()),
@@ -333,7 +346,14 @@ CHECKED = {
     *("images", "queries", "gallery_ids", "targets", "preserved", "labels", "embeddings", "seed", "budget"),
     *("trials", "visible", "eps", "exclude_self", "gallery", "goal", "threat", "target", "method"),
 }
-RESULTS = ("AttackResult", "AttackSummary", "AuditResult", "Epoch")  # made by what is checked
+RESULTS = (
+    "AttackResult",
+    "AttackSummary",
+    "AuditResult",
+    "BudgetSummary",
+    "Epoch",
+    "SmallestBudgets",
+)  # made by what is checked
 ELSEWHERE = {  # a parameter of that name that something else looks at
     "robustness_score(method)",  # as attack does
     "AuditOptions(trials)",

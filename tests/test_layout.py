@@ -29,7 +29,7 @@ ROOMS = {  # a library, and the only places that import it
     "ray": ("parallel.py",),
 }
 MOST_LINES, MOST_PARAMETERS, MOST_UNTYPED = 60, 8, 40
-FRONTS = {"attack"}  # the function for people, who name the few keywords they need
+FRONTS = {"smallest_budget", "attack"}  # the function for people, who name the few keywords they need
 
 GONE = {  # identifiers of an earlier dialect, and what is said instead
     "picture": "image", "pictures": "images", "Scene": "AttackContext", "merit": "fitness",

@@ -8,7 +8,7 @@ from rankproof.audit import plan
 from rankproof.audit.plan import DEFAULT_TRIALS, LEAST_TRIALS, standard_tasks
 from rankproof.methods import SPSA
 
-GOALS = {"ca+", "ca-", "qa+", "qa-", "sp-qa+", "sp-qa-", "oa", "shift"}
+GOALS = {"ca+", "ca-", "qa+", "qa-", "sp-qa+", "sp-qa-", "oa", "wrong-first", "shift"}
 LEVELS = (0, 1, 2, 4, 8, 16)
 
 

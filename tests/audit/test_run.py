@@ -12,7 +12,7 @@ from rankproof.goals import Reorder
 from rankproof.oracles import LocalOracle
 
 THREAT = Threat(8 / 255)
-GOALS = ["ca+", "ca-", "qa+", "qa-", "sp-qa+", "sp-qa-", "oa", "shift"]
+GOALS = ["ca+", "ca-", "qa+", "qa-", "sp-qa+", "sp-qa-", "oa", "wrong-first", "shift"]
 CONTRACT = {
     *("goal", "method", "eps", "w", "m", "k", "g", "xi", "steps", "visible", "budget", "trials", "seed"),
     *("device", "model", "data", "metric", "before", "after", "ci95", "rank_before", "rank_after", "sp_rank"),
@@ -22,7 +22,7 @@ CONTRACT = {
     *("checks", "checks_differing", "tau_again", "unchanged", "examination"),
 }
 CLOCK = {"seconds", "model_seconds", "peak_mb"}
-WHITE, CELLS = 8 * 2 + 8 * 5, 8 * 2 + 8 * 5 + 2 * 2  # the last ones see 24 results only
+WHITE, CELLS = 9 * 2 + 9 * 5, 9 * 2 + 9 * 5 + 2 * 2  # the last ones see 24 results only
 SUITE = sys.modules["rankproof.audit.run"]
 
 

@@ -1089,3 +1089,10 @@ def test_zoo_lists_what_is_shipped():
     result = call("zoo")
     assert result.exit_code == 0, result.stderr
     assert all(f"zoo:{name}  " in result.stdout for name in zoo_names())
+
+
+@pytest.mark.parametrize("option", [["--visible", "5"], ["--method", "strong"], ["--steps", "3"], ["--grid"]])
+def test_the_smallest_budget_has_a_search_of_its_own(option):
+    result = CliRunner().invoke(app, ["attack", "--goal", "qa+", "--eps", "smallest", *option])
+    assert result.exit_code != 0
+    assert f"{option[0]} does not go with --eps smallest" in " ".join(result.output.split())

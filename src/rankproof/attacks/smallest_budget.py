@@ -4,25 +4,39 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from rankproof.attacks.batch import make_batch
+from rankproof.attacks.batch import AttackBatch, count_foreign, foreign_text, make_batch
 from rankproof.attacks.budget_summary import BudgetSummary, median_interval
+from rankproof.attacks.result import ARRAYS, SUMMARY
+from rankproof.attacks.saved_images import saved_images
+from rankproof.attacks.white_box import chunk_rows
 from rankproof.checks import check_kind
 from rankproof.errors import RankproofError
 from rankproof.goals.base import BoundGoal, Goal, Wish
-from rankproof.goals.wish import FIRST
-from rankproof.io import versions
+from rankproof.goals.wish import FIRST, OrderWish
+from rankproof.io import versions, write_arrays, write_json
 from rankproof.methods.defaults import smallest
 from rankproof.methods.white_box.budget_search import BudgetProblem, BudgetSearch
 from rankproof.modes import ordinary_modes
 from rankproof.parameters import AT_LEAST_ONE, check_integer
 from rankproof.ranking.gallery import GALLERY, Gallery
-from rankproof.ranking.ranker import Ranker
 from rankproof.threat import LEVELS
 from rankproof.types import Evaluation, ImagesLike, IntegersLike, ProgressCallback, no_progress
+
+DOUBT = 3e-5  # share of the mean distance that single precision may be off
+SAMPLE = 8
+GROWTH = (
+    1e-5,
+    1e-4,
+    1e-3,
+    1e-2,
+)  # by which an image is moved on where the encoder rounds otherwise than its graph
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +56,8 @@ class SmallestBudgets:
             it was not reached.
         saved_eps: (b,) the budget of the saved images, a multiple of 1/255 where the originals are on that
             grid; NaN where none fulfils the wish.
-        evaluations: (b,) forward and gradient evaluations spent.
+        evaluations: (b,) forward and gradient evaluations spent on the budget, its verification included; not
+            the one or two passes in which the 8-bit image is found.
         targets, preserved, gallery_ids: as in `AttackResult`.
         seed, gallery_size, device, seconds, notes, versions: as in `AttackResult`.
     """
@@ -69,6 +84,21 @@ class SmallestBudgets:
 
     def __len__(self) -> int:
         return len(self.original)
+
+    def save(self, folder: str | Path, summary: BudgetSummary | None = None) -> Path:
+        """Write `attack.npz` and `result.json`.
+
+        Args:
+            summary: what goes into `result.json` where it knows more than the result itself.
+        """
+        names = ("adversarial", "saved", "original", "eps_star", "saved_eps", "evaluations")
+        arrays = {name: getattr(self, name).cpu().numpy() for name in (*names, "targets", "preserved")}
+        arrays |= {name: arrays[name].astype(np.float32) for name in ("original", "adversarial", "saved")}
+        if self.gallery_ids is not None:
+            arrays["index"] = self.gallery_ids.cpu().numpy()
+        write_arrays(Path(folder) / ARRAYS, arrays, compressed=True)
+        write_json(Path(folder) / SUMMARY, (summary or self.summary).to_json(), indent=2, allow_nan=False)
+        return Path(folder)
 
     @property
     def free(self) -> Tensor:
@@ -152,67 +182,254 @@ def smallest_budget(
     """
     check_kind("gallery", gallery, Gallery, GALLERY)
     check_kind("goal", goal, Goal, "QueryRaise(m=1)")
+    check_kind("search", search, BudgetSearch | None, "ShrinkingBudget()")
     first, seed = check_integer("first", first, AT_LEAST_ONE), check_integer("seed", seed)
     batch = make_batch(gallery, images, gallery_ids=gallery_ids, targets=targets)
     batch = replace(batch, exclude_self=batch.gallery_ids is not None)
-    begin, ranker = time.perf_counter(), gallery.ranker
+    ranker = gallery.ranker
     ranker.begin(batch.images, seed)
     ranker.check_gradient()
-    original = ranker.as_input(batch.images)
-    with ranker.frozen():
-        with torch.no_grad():
-            bound = batch.bind(goal, gallery, ranker.embed(original), seed)
-        wish = goal.wish(bound, first)
+    ranker.graph_holds(batch.images)  # or else it is searched on the encoder itself
+    chosen = search or smallest(goal.metric, goal.spec.direction, goal.spec.family)
+    counter = _Counter(len(batch) * chosen.evaluations, progress)
+    job = _Job(gallery, goal, first, chosen, seed, counter)
+    parts = [
+        job.attack(batch.take(rows)) for rows in torch.arange(len(batch)).split(chunk_rows(gallery, goal))
+    ]
+    return _concat(job, batch, parts)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What came out of one chunk; see `SmallestBudgets`."""
+
+    original: Tensor
+    adversarial: Tensor
+    saved: Tensor
+    eps_star: Tensor
+    saved_eps: Tensor
+    evaluations: Tensor
+    targets: Tensor
+    preserved: Tensor
+    places: int | None
+    foreign: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all chunks share."""
+
+    gallery: Gallery
+    goal: Goal
+    first: int
+    search: BudgetSearch
+    seed: int
+    counter: "_Counter"
+
+    def attack(self, batch: AttackBatch) -> _Part:
+        """Embed the images of one chunk, bind the goal, search, verify, and round to 8-bit images."""
+        begin, ranker, before = time.perf_counter(), self.gallery.ranker, self.counter.done
+        original = ranker.as_input(batch.images)
+        with ranker.frozen():
+            with torch.no_grad():
+                clean = ranker.embed(original)
+                bound, wish = self.bind(batch, clean)
+                free = wish.reached(clean)
+            found, evaluations = original.clone(), torch.zeros(len(batch), dtype=torch.int64)
+            holds = torch.zeros_like(free)
+            if len(rows := (~free).nonzero()[:, 0]):
+                paid = _Attacks(self, batch.take(rows), original[rows], clean[rows])
+                found[rows], holds[rows], evaluations[rows.cpu()] = paid.smallest()
+            with torch.no_grad():
+                saved, kept = saved_images(
+                    original,
+                    found,
+                    holds.nonzero()[:, 0],
+                    lambda images, rows: self.bind(batch.take(rows), clean[rows])[1].reached(
+                        ranker.embed(images)
+                    ),
+                )
+        self.counter.reach(before + len(batch) * self.search.evaluations)
+        nowhere = torch.full((len(batch),), math.nan, dtype=torch.float64, device=original.device)
+        eps_star, saved_eps = (
+            (images - original).flatten(1).abs().amax(1).double() for images in (found, saved)
+        )
+        return _Part(
+            original=original,
+            adversarial=found,
+            saved=saved,
+            eps_star=torch.where(free, 0.0, torch.where(holds, eps_star, nowhere)),
+            saved_eps=torch.where(kept, saved_eps, nowhere),
+            evaluations=evaluations,
+            targets=bound.targets,
+            preserved=bound.preserved,
+            places=wish.places,
+            foreign=count_foreign(self.gallery, batch.gallery_ids, clean),
+            seconds=time.perf_counter() - begin,
+        )
+
+    def bind(self, batch: AttackBatch, clean: Tensor) -> tuple[BoundGoal, Wish]:
+        """The goal for some attacks, and its wish."""
+        bound = batch.bind(self.goal, self.gallery, clean, self.seed)
+        wish = self.goal.wish(bound, self.first)
         if wish is None:
             raise RankproofError(
-                f"{goal.spec.name} has no yes or no, so no smallest budget; take another goal"
+                f"{self.goal.spec.name} has no yes or no, so no smallest budget; take another goal"
             )
-        problem = _problem(ranker, bound, wish, original, seed, batch.rng_keys.tolist())
-        output = (search or smallest(goal.metric)).run(problem)
-        found = output.images
+        return bound, wish
+
+
+@dataclass(frozen=True)
+class _Attacks:
+    """Some attacks of a job that are to be searched; those that are not finished go on as fewer."""
+
+    job: _Job
+    batch: AttackBatch
+    original: Tensor
+    clean: Tensor
+
+    def take(self, rows: Tensor) -> "_Attacks":
+        """The attacks at some rows (k,)."""
+        rows = rows.to(self.original.device)
+        return _Attacks(self.job, self.batch.take(rows), self.original[rows], self.clean[rows])
+
+    def smallest(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Images at the smallest budgets, whether the wish holds there by the encoder, and evaluations.
+
+        Where the encoder rounds otherwise than its graph, the change is made larger by a hair.
+        """
+        ranker, original = self.job.gallery.ranker, self.original
+        output = self.job.search.run(self.problem())
+        if not ranker.graph_holds(original, output.images):  # another function there
+            output = self.job.search.run(self.problem())
+        found, evaluations = output.images, output.evaluations.cpu().clone()
         with torch.no_grad():
-            free = wish.reached(ranker.embed(original))
-            holds = wish.reached(ranker.embed(found)) & ~free
-            rounded = torch.round(found * LEVELS) / LEVELS
-            kept = wish.reached(ranker.embed(rounded)) & holds
-    eps_star = (found - original).flatten(1).abs().amax(1).double()
-    nowhere = torch.full_like(eps_star, math.nan)
-    saved = torch.where(kept[:, None, None, None], rounded, torch.round(original * LEVELS) / LEVELS)
-    saved_eps = (saved - original).flatten(1).abs().amax(1).double()
+            wish = self.job.bind(self.batch, self.clean)[1]
+            moved = (found != original).flatten(1).any(1)
+            images, holds = found, torch.zeros_like(moved)
+            for growth in (0.0, *GROWTH):
+                left = moved & ~holds
+                if not bool(left.any()):
+                    break
+                grown = (original + (found - original) * (1 + growth)).clamp(0, 1) if growth else found
+                images = torch.where(left[:, None, None, None], grown, images)
+                holds |= left & wish.reached(ranker.embed(images))
+                evaluations += left.cpu()
+        return torch.where(holds[:, None, None, None], images, original), holds, evaluations
+
+    def problem(self) -> BudgetProblem:
+        """What a search may ask, on the encoder's inference graph."""
+        embed = self.job.gallery.ranker.for_search().embed
+        bound, wish = self.job.bind(self.batch, self.clean)
+        scale = float(self.job.gallery.distances(self.clean[:SAMPLE]).mean())
+
+        def wished(images: Tensor, penalty_weight: Tensor | None = None) -> Evaluation:
+            self.job.counter.add(len(images))
+            z = embed(images)
+            return _exact(wish.evaluate(z, penalty_weight), wish, z.detach(), scale)
+
+        def goal(images: Tensor, penalty_weight: Tensor | None = None) -> Evaluation:
+            self.job.counter.add(len(images))
+            return bound.evaluate(embed(images), penalty_weight)
+
+        def margins(images: Tensor) -> Tensor:
+            assert isinstance(wish, OrderWish)
+            self.job.counter.add(len(images))
+            z = embed(images)
+            return _exact_margins(wish.margins(z), wish, z.detach())
+
+        def towards(images: Tensor, penalty_weight: Tensor | None = None) -> Evaluation:
+            self.job.counter.add(len(images))
+            z = embed(images)
+            found = wish.towards(z, penalty_weight)
+            left = _exact(Evaluation(-found.fitness, found.fitness), wish, z.detach(), scale)
+            return replace(found, fitness=-left.loss)
+
+        return BudgetProblem(
+            original=self.original,
+            margins=margins if isinstance(wish, OrderWish) else None,
+            wish=wished,
+            goal=goal,
+            towards=towards,
+            take=lambda rows: self.take(rows).problem(),
+            seed=self.job.seed,
+            rng_keys=self.batch.rng_keys.tolist(),
+        )
+
+
+def _exact(evaluation: Evaluation, wish: Wish, z: Tensor, scale: float) -> Evaluation:
+    """An evaluation whose loss is above 0 where the wish does not hold in exact arithmetic, as with ties.
+
+    Args:
+        scale: the mean distance; a loss that is small beside it is in doubt.
+    """
+    loss = evaluation.loss
+    doubtful = (loss <= 0) & (loss >= -DOUBT * scale)
+    if not bool(doubtful.any()):
+        return evaluation
+    wrong = doubtful & ~wish.reached(z)
+    least = torch.finfo(loss.dtype).tiny
+    return replace(evaluation, loss=torch.where(wrong, loss - loss.detach() + least, loss))
+
+
+def _exact_margins(margins: Tensor, wish: Wish, z: Tensor) -> Tensor:
+    """Margins one of which is above 0 where the wish does not hold in exact arithmetic, as with ties."""
+    held = (margins.detach() <= 0).all(1)
+    if not bool(held.any()):
+        return margins
+    wrong = held & ~wish.reached(z)
+    last = margins.detach() == margins.detach().amax(1, keepdim=True)
+    least = torch.finfo(margins.dtype).tiny
+    return torch.where(wrong[:, None] & last, margins - margins.detach() + least, margins)
+
+
+def _concat(job: _Job, batch: AttackBatch, parts: list[_Part]) -> SmallestBudgets:
+    """The result of all chunks."""
+    ranker = job.gallery.ranker
+    choice = job.goal.choice_note(len(job.gallery)) if batch.targets is None else ""
+    notes = [*([choice] if choice else []), *ranker.notes]
+    if foreign := sum(part.foreign for part in parts):
+        notes.append(foreign_text(foreign, len(batch)))
+    rows: dict[str, Any] = {
+        name: torch.cat([getattr(part, name) for part in parts])
+        for name in (
+            "original",
+            "adversarial",
+            "saved",
+            "eps_star",
+            "saved_eps",
+            "evaluations",
+            "targets",
+            "preserved",
+        )
+    }
     return SmallestBudgets(
-        goal=goal.spec.name,
-        parameters=goal.parameters,
-        first=first,
-        places=wish.places,
-        original=original,
-        adversarial=torch.where(holds[:, None, None, None], found, original),
-        saved=saved,
-        eps_star=torch.where(free, 0.0, torch.where(holds, eps_star, nowhere)),
-        saved_eps=torch.where(kept, saved_eps, nowhere),
-        evaluations=output.evaluations,
-        targets=bound.targets,
-        preserved=bound.preserved,
+        goal=job.goal.spec.name,
+        parameters=job.goal.parameters,
+        first=job.first,
+        places=parts[0].places,
+        **rows,
         gallery_ids=batch.gallery_ids,
-        seed=seed,
-        gallery_size=len(gallery),
+        seed=job.seed,
+        gallery_size=len(job.gallery),
         device=ranker.device.type,
-        seconds=time.perf_counter() - begin,
+        seconds=sum(part.seconds for part in parts),
+        notes=tuple(notes),
     )
 
 
-def _problem(
-    ranker: Ranker, bound: BoundGoal, wish: Wish, original: Tensor, seed: int, rng_keys: Sequence[int]
-) -> BudgetProblem:
-    """What a search may ask, on the encoder's inference graph."""
-    embed = ranker.for_search().embed
+class _Counter:
+    """Counts evaluations and reports them."""
 
-    def wished(images: Tensor, penalty_weight: Tensor | None = None) -> Evaluation:
-        return wish.evaluate(embed(images), penalty_weight)
+    def __init__(self, total: int, progress: ProgressCallback) -> None:
+        self.done, self.total, self.progress = 0, total, progress
 
-    def goal(images: Tensor, penalty_weight: Tensor | None = None) -> Evaluation:
-        return bound.evaluate(embed(images), penalty_weight)
+    def add(self, count: int) -> None:
+        """Some evaluations were done."""
+        self.reach(self.done + count)
 
-    def take(rows: Tensor) -> BudgetProblem:
-        raise NotImplementedError
-
-    return BudgetProblem(original=original, wish=wished, goal=goal, take=take, seed=seed, rng_keys=rng_keys)
+    def reach(self, done: int) -> None:
+        """So many are done, or need not be done any more."""
+        self.done = min(max(done, self.done), self.total)
+        self.progress(self.done, self.total)

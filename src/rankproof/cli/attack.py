@@ -21,6 +21,7 @@ from rankproof.cli.options import (
     about_option,
     parse_visible,
 )
+from rankproof.cli.smallest_budget import SMALLEST, attack_smallest
 from rankproof.cli.terminal import (
     at_least_one,
     print_attack,
@@ -111,11 +112,15 @@ def attack(
     the order of the first N results, and sends at most Q images in each attack. `rankproof attack-service`
     attacks a running service.
 
+    With --eps smallest each attack looks for the smallest budget at which it gets what it wants, such as an
+    item among the first 10 results; the attacked image's own clean copy does not count there.
+
     **Example**
 
     ```
     rankproof attack --goal qa+ --m 1 --eps 8/255 --model runs/digits/model --trials 100
     rankproof attack --goal oa --k 5 --eps 4/255 --model runs/digits/model --json
+    rankproof attack --goal qa+ --eps smallest --model runs/digits/model --trials 100
     rankproof attack --goal qa+ --eps 4/255 --model hf:vit --data shop --queries uploads --size keep
     rankproof attack --goal oa --visible 50 --budget 1000 --eps 4/255 --model runs/digits/model --trials 50
     ```
@@ -136,6 +141,17 @@ def attack(
         from rankproof.threat import Threat, parse_eps
 
         wanted = goal.parse()
+        if eps == SMALLEST:
+            attack_smallest(
+                wanted,
+                system,
+                trials=trials or TRIALS,
+                seed=seed,
+                given={"method": method, "steps": steps, "grid": grid, **vars(black_box)},
+                as_json=as_json,
+                save=save,
+            )
+            return
         with about_option():
             search = registry.parse(name, wanted.metric, steps)
         given = {"method": method, **vars(black_box)}
@@ -144,7 +160,6 @@ def attack(
             raise RankproofError(f"--own-copy must be keep or drop, got {clean_copy!r}")
         published_grid = isinstance(search, BlackBoxMethod) and search.grid
         threat = Threat(parse_eps(eps), grid=published_grid if grid is None else grid)
-        subspace = black_box.subspace
         target = system.embed()
         if clean_copy == "drop" and target.queries is not None:
             raise RankproofError("--own-copy drop: the images attacked are no gallery items; leave it out")
@@ -163,7 +178,7 @@ def attack(
                     threat,
                     method=search,
                     search=SearchOptions(
-                        budget=black_box.budget, subspace=subspace, folder=black_box.journal
+                        budget=black_box.budget, subspace=black_box.subspace, folder=black_box.journal
                     ),
                     seed=seed,
                     progress=tell,
@@ -176,7 +191,7 @@ def attack(
                     threat,
                     method=search,
                     budget=black_box.budget,
-                    subspace=subspace,
+                    subspace=black_box.subspace,
                     seed=seed,
                     gallery_ids=ids,
                     exclude_self=drop,
@@ -185,8 +200,10 @@ def attack(
                 )
         with progress("timing the bare work") as tell:
             cost = measure_result(target.gallery, images, wanted, result, progress=tell)
-        notes = _notes(result, grid=threat.grid, order=goal.order, exclude_self=clean_copy == "drop")
-        notes = chain(notes, _rounding_note(target.gallery.ranker, threat))
+        notes = chain(
+            _notes(result, grid=threat.grid, order=goal.order, exclude_self=clean_copy == "drop"),
+            _rounding_note(target.gallery.ranker, threat),
+        )
         result = replace(result, notes=(*result.notes, *target.notes, *notes))
         summary = replace(
             result.summary,

@@ -230,7 +230,8 @@ Eps = Annotated[
     str,
     typer.Option(
         metavar="E",
-        help="Perturbation budget: the largest change of a pixel, as 8/255 or 0.03; 0 changes nothing.",
+        help="Perturbation budget: the largest change of a pixel, as 8/255 or 0.03; 0 changes nothing. "
+        "`attack` takes `smallest` as well.",
         show_default=False,
     ),
 ]

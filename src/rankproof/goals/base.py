@@ -187,7 +187,18 @@ class Wish(Protocol):
         """How far embeddings (b, d) are from it.
 
         Returns:
-            a loss that is 0 where the wish holds and positive elsewhere, up to rounding; differentiable.
+            a loss that is at most 0 where the wish holds and positive elsewhere, up to rounding and ties;
+            differentiable.
+        """
+        ...
+
+    def towards(self, z: Embeddings, penalty_weight: Tensor | None = None) -> Evaluation:
+        """The way there, from afar as well.
+
+        Args:
+            penalty_weight: (b,) factor on the weight of what is to be kept; None is 1.
+        Returns:
+            a loss for a gradient to lower, and as fitness minus the loss of `evaluate`.
         """
         ...
 

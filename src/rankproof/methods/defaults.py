@@ -5,8 +5,11 @@ from rankproof.methods.black_box.thompson import ThompsonSampling
 from rankproof.methods.white_box.budget_search import BudgetSearch
 from rankproof.methods.white_box.converged import Converged
 from rankproof.methods.white_box.momentum_pgd import MomentumPGD
+from rankproof.methods.white_box.order_budget import OrderBudget
 from rankproof.methods.white_box.pgd import PGD
 from rankproof.methods.white_box.shrinking_budget import ShrinkingBudget
+
+FAR = 16 / 255  # first budget where something far is to be drawn near
 
 
 def published(metric: str, steps: int | None = None) -> PGD:
@@ -36,6 +39,15 @@ def automatic() -> BlackBoxMethod:
     return ThompsonSampling()
 
 
-def smallest(metric: str) -> BudgetSearch:
-    """The search for the smallest budget that goes with goals of a metric."""
-    return ShrinkingBudget()
+def smallest(metric: str, direction: str = "lower", family: str = "query") -> BudgetSearch:
+    """The search for the smallest budget that goes with goals of a metric, a direction and a family.
+
+    What is to come to the top is far away at first: a larger first budget and more momentum.
+    """
+    if metric == "tau":
+        return OrderBudget()
+    if direction in ("lower", "push"):
+        return ShrinkingBudget()
+    if family == "candidate":
+        return ShrinkingBudget(evaluations=127, start=FAR, momentum=0.9)
+    return ShrinkingBudget(start=FAR, momentum=0.9, linear=False)
