@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from typing import NamedTuple
 
 from rankproof.attacks.budget_summary import BudgetSummary
@@ -17,7 +18,18 @@ from rankproof.threat import LEVELS
 LOW, ENDS = (0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 1e-6), (16, 64, 255)  # of the axis, in 1/255
 TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 255)
 CHARACTER, LINE = 9.2, 15  # width of a letter and height of a line of a label
-HEIGHTS = (0.75, 0.65, 0.85, 0.58, 0.42, 0.35, 0.25, 0.93, 0.15, 0.07)  # where along its curve a name may stand
+HEIGHTS = (
+    0.75,
+    0.65,
+    0.85,
+    0.58,
+    0.42,
+    0.35,
+    0.25,
+    0.93,
+    0.15,
+    0.07,
+)  # where along its curve a name may stand
 DASHES = 3  # how many curves of one kind can be told apart
 
 EIGHT_BIT = "an 8-bit file can hold no less"
@@ -59,11 +71,11 @@ class BudgetAxis:
         return sorted(chosen)
 
 
-def axis_of(summaries: Sequence[BudgetSummary], audited: float) -> BudgetAxis:
-    """The axis for the curves of all goals and the audited budget; to 255/255 where not all were reached."""
+def axis_of(summaries: Sequence[BudgetSummary], audited: float | None) -> BudgetAxis:
+    """The axis for all curves and the audited budget, if any; to 255/255 where not all were reached."""
     budgets = [eps for each in summaries for eps, _ in each.curve]
     whole = any(each.reached < attacks(each) for each in summaries)
-    return BudgetAxis.of([*budgets, audited, HALF_LEVEL], whole=whole)
+    return BudgetAxis.of([*budgets, audited or HALF_LEVEL, HALF_LEVEL], whole=whole)
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,8 @@ class _Chart:
 
     def corners(self, summary: BudgetSummary) -> list[Point]:
         """The corners of a curve of steps; steps within half a pixel are one."""
-        points, height = [], 0.0
+        points: list[Point] = []
+        height = 0.0
         for eps, share in summary.curve:
             x = self.x(eps)
             if points and x - points[-1].x < 0.5 and share < summary.curve[-1][1]:
@@ -132,7 +145,9 @@ def shown(summaries: Sequence[BudgetSummary]) -> list[tuple[BudgetSummary, str]]
     return [(summary, style) for summary, style in found if summary.curve]
 
 
-def budget_svg(summaries: Sequence[BudgetSummary], axis: BudgetAxis, *, audited: float, frame: Frame) -> str:
+def budget_svg(
+    summaries: Sequence[BudgetSummary], axis: BudgetAxis, *, audited: float | None, frame: Frame
+) -> str:
     """The curves of all goals that some attack reached, with their names at them, as one <svg> element."""
     chart, drawn = _Chart(axis, frame), shown(summaries)
     parts = [*_grid(chart), *_marks(chart, audited)]
@@ -178,7 +193,7 @@ def _grid(chart: _Chart) -> list[str]:
     return [*parts, f'<text x="{middle}" y="{y}" text-anchor="middle">{what}</text>']
 
 
-def _marks(chart: _Chart, audited: float) -> list[str]:
+def _marks(chart: _Chart, audited: float | None) -> list[str]:
     """The least that a file can hold, and the audited budget."""
     frame, base = chart.frame, chart.frame.height - chart.frame.bottom
     half = chart.x(HALF_LEVEL)
@@ -187,10 +202,10 @@ def _marks(chart: _Chart, audited: float) -> list[str]:
         f'height="{base - frame.top}"/>'
     ]
     texts = []
-    for eps, text, style, row in (
-        (HALF_LEVEL, EIGHT_BIT, "mark", 14),
-        (audited, f"audited: {budget_text(audited)}", "audited", 30),
-    ):
+    marks = [(HALF_LEVEL, EIGHT_BIT, "mark", 14)]
+    if audited is not None:
+        marks.append((audited, f"audited: {budget_text(audited)}", "audited", 30))
+    for eps, text, style, row in marks:
         x, width = chart.x(eps), CHARACTER * len(text)
         parts.append(f'<line class="{style}" x1="{x:.1f}" x2="{x:.1f}" y1="{row + 5}" y2="{base}"/>')
         at, anchor = x, "start"
@@ -255,7 +270,7 @@ class _Box(NamedTuple):
 def _dense(corners: Sequence[Point]) -> list[Point]:
     """Points along a curve of steps, some pixels apart."""
     found: list[Point] = []
-    for start, end in zip(corners, corners[1:], strict=False):
+    for start, end in pairwise(corners):
         count = max(1, int(max(abs(end.x - start.x), abs(end.y - start.y)) / 6))
         for step in range(count):
             part = step / count

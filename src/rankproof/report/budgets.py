@@ -58,7 +58,7 @@ def median_text(summary: BudgetSummary) -> str:
 
 
 def median_interval_text(summary: BudgetSummary) -> str:
-    """Its 95 % interval in brackets, with "not reached" for an end that was not; empty where there is none."""
+    """Its 95 % interval in brackets, "not reached" for an end that was not; empty where there is none."""
     low, high = summary.eps_star_ci95
     if low is None and high is None:
         return ""
@@ -123,11 +123,11 @@ def lead(summaries: Sequence[BudgetSummary]) -> str:
     if not most.reached:
         return (
             "No attack got what it wanted by any change: either this ranking withstands them, or the search "
-            "failed, which the checks below should tell."
+            "failed."
         )
     return (
         f"No goal was reached by half of its attacks. The nearest: {most.sentence} in {most.reached:,} of "
-        f"{attacks(most):,} attacks, for which no pixel changes by more than {budget_text(most.curve[-1][0])}."
+        f"{attacks(most):,} attacks, with no pixel changed by more than {budget_text(most.curve[-1][0])}."
     )
 
 
@@ -151,7 +151,7 @@ def further(summaries: Sequence[BudgetSummary]) -> list[str]:
 
 
 def achieved(summary: BudgetSummary) -> str:
-    """What half of the attacks, or of few so many, reach with the median budget, as a sentence without end."""
+    """What half of the attacks, or so many of a few, reach with the median budget; a sentence without end."""
     assert summary.eps_star is not None
     count, eps = attacks(summary), budget_text(summary.eps_star)
     items = "items" if summary.spec.family == "candidate" else "queries"

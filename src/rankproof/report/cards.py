@@ -77,9 +77,9 @@ def _insider(summaries: Sequence[BudgetSummary]) -> tuple[Line, ...]:
             lines.append(Line(title, budget_text(best.eps_star), note, name))
         elif tried:
             most = max(tried, key=lambda each: each.reached / attacks(each))
-            lines.append(Line(title, "not reached", f"{most.spec.title}: {reached_text(most)}", name))
+            lines.append(Line(title, "not reached", f"{most.spec.title}: {reached_text(most)}"))
         elif alike:
-            lines.append(Line(title, "free", "holds before anything is changed", name))
+            lines.append(Line(title, "free", "holds before anything is changed"))
     return tuple(lines)
 
 
@@ -88,7 +88,9 @@ def _stranger(page: ReportPage) -> Card:
     black = [row.attack for row in rows(page) if row.attack.black_box]
     title, anchor = "A stranger", "stranger"
     if not black:
-        lines = (Line("The black box", "not measured", "how much of the worst case a stranger reaches is unknown"),)
+        lines = (
+            Line("The black box", "not measured", "how much of the worst case a stranger reaches is unknown"),
+        )
         return Card(title=title, note="sees only the results", anchor=anchor, lines=lines)
     first = black[0]
     note = (

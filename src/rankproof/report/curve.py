@@ -6,7 +6,6 @@ from html import escape
 from typing import NamedTuple
 
 from rankproof.report.format import minus
-from rankproof.threat import format_eps
 
 Length = int | float
 

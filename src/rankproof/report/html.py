@@ -167,17 +167,18 @@ def _environment() -> Environment:
 def _budget_values(page: ReportPage) -> dict[str, object]:
     """What the head and the section on smallest budgets show."""
     ordered = budgets.in_order_of_ease(page.smallest)
-    axis = axis_of(ordered, page.eps)
+    audited = page.eps if rows(page) else None
+    axis = axis_of(ordered, audited)
 
     def chart(frame: Frame) -> Markup:
-        return Markup(budget_svg(ordered, axis, audited=page.eps, frame=frame))
+        return Markup(budget_svg(ordered, axis, audited=audited, frame=frame))
 
     drawn = any(each.curve for each in ordered)
     saved = [each for each in ordered if each.saved is not None]
     held, reached = sum(each.saved or 0 for each in saved), sum(each.reached for each in saved)
     return {
-        "lead": budgets.lead(ordered) if ordered else conclusion(page),
-        "further": budgets.further(ordered),
+        "lead": budgets.lead(ordered) if ordered else conclusion(page)[0],
+        "further": budgets.further(ordered) if ordered else conclusion(page)[1:],
         "budgets": ordered,
         "axis": axis,
         "chart_wide": chart(WIDE) if drawn else "",
@@ -211,6 +212,12 @@ class _Examples:
 
     first: "_ShownStrip"
     more: "tuple[_ShownStrip, ...]"
+
+    @property
+    def roles(self) -> str:
+        """What the others are: "the easiest and the hardest attack"."""
+        roles = [f"the {shown.strip.role}" for shown in self.more if shown.strip.role]
+        return f"{' and '.join(roles)} attack" if roles else ""
 
 
 def _examples(strips: "Sequence[_ShownStrip]") -> list[_Examples]:
@@ -257,14 +264,9 @@ def _lighter(png: bytes) -> tuple[str, bytes]:
 
 def _queries(row: Row) -> Markup:
     """What the row's method and the published one reached, over the queries spent."""
-    lines = [
-        Line(attack.method, attack.curve)
-        for attack in (row.attack, *row.others)
-        if attack.curve
-    ]
+    lines = [Line(attack.method, attack.curve) for attack in (row.attack, *row.others) if attack.curve]
     ends = ", ".join(
         f"{line.name} {texts.number_text(line.points[-1][1], 2)} after {line.points[-1][0]:,} queries"
         for line in lines
     )
     return Markup(query_svg(lines, label=f"best tau_S, {texts.setting_text(row.attack)}: {ends}"))
-

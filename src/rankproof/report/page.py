@@ -205,24 +205,24 @@ def reach(attack: AttackSummary) -> float | None:
     return attack.spec.reach(before, after)
 
 
-def conclusion(page: ReportPage) -> str:
-    """What the audit found, described and not graded."""
+def conclusion(page: ReportPage) -> list[str]:
+    """What the attacks at the audited budget reached, described and not graded, in sentences."""
     reached = [(share, row.attack) for row in rows(page) if (share := reach(row.attack)) is not None]
     white = [pair for pair in reached if not pair[1].black_box]
     black = [pair for pair in reached if pair[1].black_box]
     if not reached:
-        return f"No attack on the ranking was run at {format_eps(page.eps)}."
+        return [f"No attack on the ranking was run at {format_eps(page.eps)}."]
     start, goal = f"With at most {format_eps(page.eps)} per pixel ", "all that the attacker wants"
     if not white:
         who = f"a black-box attacker who sees only {visible_text(black[0][1])}"
-        return f"{start}{who} went {_span(black)} of the way to {goal}."
-    text = f"{start}the attacks went {_span(white)} of the way from an untouched ranking to {goal}."
+        return [f"{start}{who} went {_span(black)} of the way to {goal}."]
+    texts = [f"{start}the attacks went {_span(white)} of the way from an untouched ranking to {goal}."]
     if black:
-        text += (
-            f" A black-box attacker, who sees only {visible_text(black[0][1])} of each query, "
+        texts.append(
+            f"A black-box attacker, who sees only {visible_text(black[0][1])} of each query, "
             f"went {_span(black)} of the way to a chosen order of the top results."
         )
-    return text
+    return texts
 
 
 def _span(reached: list[tuple[float, AttackSummary]]) -> str:

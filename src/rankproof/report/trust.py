@@ -16,7 +16,10 @@ CHECKS = {
         "Every pixel free (eps = 255/255)",
         "Some image of the gallery fulfils the wish, so a search without a limit must get there.",
     ),
-    "best-iterate": ("The best image is returned", "No image on the way may be better than the one returned."),
+    "best-iterate": (
+        "The best image is returned",
+        "No image on the way may be better than the one returned.",
+    ),
     "png": ("Saved as an 8-bit PNG, read again", "What a file keeps of the attack."),
     "jpeg-90": ("Saved as a JPEG of quality 90", "What is left after a service has compressed the image."),
 }

@@ -17,9 +17,9 @@ from rankproof.goals.registry import spec
 from rankproof.io import JsonObject, encode_png, utf8, write_atomically, write_json
 from rankproof.ranking import Gallery
 from rankproof.report.panels import (
-    Point,
     CurvePanel,
     LossPanel,
+    Point,
     Series,
     Violin,
     ViolinPanel,
