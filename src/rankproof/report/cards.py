@@ -19,6 +19,8 @@ from rankproof.report.page import ReportPage, rows, visible_text
 from rankproof.report.trust import checks
 from rankproof.threat import format_eps
 
+UNKNOWN = "how much of the worst case a stranger reaches is not known"
+
 
 @dataclass(frozen=True)
 class Line:
@@ -88,10 +90,8 @@ def _stranger(page: ReportPage) -> Card:
     black = [row.attack for row in rows(page) if row.attack.black_box]
     title, anchor = "A stranger", "stranger"
     if not black:
-        lines = (
-            Line("The black box", "not measured", "how much of the worst case a stranger reaches is unknown"),
-        )
-        return Card(title=title, note="sees only the results", anchor=anchor, lines=lines)
+        missing = Line("The black box", "not measured", UNKNOWN)
+        return Card(title=title, note="sees only the results", anchor=anchor, lines=(missing,))
     first = black[0]
     note = (
         f"sees only {visible_text(first)}, sends {first.budget:,} queries and changes pixels by at most "

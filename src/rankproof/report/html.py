@@ -83,7 +83,10 @@ def save(page: ReportPage, figures: str, folder: Path) -> Path:
 
 
 def strip_names(strips: Sequence[Strip]) -> list[str]:
-    """A file name for each strip: qa-plus.png, qa-plus-2.png for the next, qa-plus-easiest.png, oa-black-box.png."""
+    """A file name for each strip: qa-plus.png, qa-plus-2.png for the next; qa-plus-easiest.png by its role.
+
+    Those of a black box are oa-black-box.png and so on.
+    """
     names: list[str] = []
     for strip in strips:
         goal = re.sub(r"-$", "-minus", strip.goal.lower().replace("+", "-plus"))
@@ -117,7 +120,7 @@ def _render(page: ReportPage, images: Sequence[bytes]) -> str:
             roles=any(strip.role for strip in page.strips),
             black_strips=[one for one in strips if one.strip.budget is not None],
             attacks=sorted(page.cells, key=lambda attack: (place(attack), attack.method, attack.eps)),
-            devices=sorted({each.device for each in (*page.cells, *page.smallest) if each.device}),
+            devices=sorted({a.device for a in page.cells} | {s.device for s in page.smallest}),
             record=json.dumps(record, indent=2, ensure_ascii=False) if record else None,
             classes=breaking_first(page.classes),
             class_axis=BudgetAxis.of([each.eps_star for each in page.classes if each.eps_star]),
