@@ -2,6 +2,7 @@
 
 from rankproof.methods.black_box.base import BlackBoxMethod
 from rankproof.methods.black_box.thompson import ThompsonSampling
+from rankproof.methods.white_box.base import Method
 from rankproof.methods.white_box.budget_search import BudgetSearch
 from rankproof.methods.white_box.momentum_pgd import MomentumPGD
 from rankproof.methods.white_box.pgd import PGD
@@ -18,6 +19,11 @@ def strong(metric: str, steps: int | None = None) -> MomentumPGD:
     if metric == "tau":
         return MomentumPGD(rule="iccv21", steps=steps, momentum=0.9, longest=2 / 255, penalty_weight=5.0)
     return MomentumPGD(rule="eccv20", steps=steps)
+
+
+def audited(metric: str) -> Method:
+    """The search of an audit at its budget."""
+    return strong(metric)
 
 
 def automatic() -> BlackBoxMethod:
