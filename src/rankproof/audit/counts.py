@@ -97,8 +97,9 @@ class Counts:
                 raise RankproofError(f"trials: {key!r} is unknown; known: {', '.join(sorted(known))}, {ROWS}")
         found = [(each, min(self._count(each), images)) for each in standard]
         for number, each in enumerate(boxes):
-            for count, queries in self._looks(each.key):
-                found.append((black_boxes(size, queries)[number], min(count, images)))
+            looks = self._looks(each.key)
+            found += [(black_boxes(size, queries)[number], min(count, images)) for count, queries in looks]
+            found += [] if looks else [(each, 0)]
         return found
 
     def _count(self, measurement: Measurement) -> int:

@@ -27,8 +27,8 @@ DEFAULT_EPS = 2 / 255
 DEFAULT_SECONDS = 600.0
 ROWS = 16  # images attacked side by side
 FEWER_ROWS = (32, 16, 8, 4, 2, 1)  # of an audit by time
-UNIT_SHARE, UNIT_SECONDS = 0.03, 10.0  # a unit takes at most so much of the time, and so long
-TIMED = 2  # images in the pass that is timed
+UNIT_SHARE, UNIT_SECONDS = 0.04, 10.0  # a unit takes at most so much of the time, and so long
+TIMED = 4  # images in the pass that is timed
 OVERHEAD = 1.2  # of an attack beside its passes
 
 
@@ -178,7 +178,7 @@ def plan(
     time_limit: float | None = None,
     rows: int | None = None,
 ) -> Plan:
-    """Decide what to run; two passes of two images are timed for the estimate.
+    """Decide what to run; two passes of a few images are timed for the estimate.
 
     Args:
         images: (b, c, h, w) the images that may be attacked, floats in [0, 1] or 8-bit values.
