@@ -1,6 +1,7 @@
 """What an audit measures: each measurement is one figure, or two of the same attacks, taken image by image."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from rankproof.attacks.black_box import BUDGET
@@ -40,14 +41,14 @@ class Measurement:
     visible: int | None = None
     budget: int | None = None
 
-    @property
+    @cached_property
     def key(self) -> str:
         """How counts and the journal call it: "qa+", "qa+@eps", "qa+@controls" or "black-box-5"."""
         if self.kind == "black-box":
             return f"black-box-{self.goal.parameters['k']}"
         return self.goal.spec.name + {"at-eps": "@eps", "controls": "@controls"}.get(self.kind, "")
 
-    @property
+    @cached_property
     def label(self) -> str:
         """The key, with Q where one key has several."""
         return self.key if self.budget is None else f"{self.key}x{self.budget}"

@@ -57,11 +57,12 @@ def next_measurement(standings: Sequence[Standing], left: float, limit: float) -
         left: seconds.
         limit: seconds that the whole audit may take.
     """
-    fitting = [each for each in standings if not each.done and each.cost <= left]
     for each in _breadth(standings, left, limit):
-        if each in fitting:
+        if each.cost <= left:
             return each
-    candidates = [each for each in fitting if _goes_on(each, standings, left)]
+    looks = _of(standings, "black-box")
+    fitting = (each for each in standings if not each.done and each.cost <= left)
+    candidates = [each for each in fitting if _goes_on(each, looks, left)]
     return max(candidates, key=lambda each: each.need, default=None)
 
 
@@ -78,7 +79,7 @@ def _breadth(standings: Sequence[Standing], left: float, limit: float) -> Iterat
     second, _ = _affordable(at_eps, FIRST_SHARE * (limit - spent))
     yield from sorted(_below(at_eps, second), key=lambda each: each.rows)
     for each in controls:
-        if not each.rows and each.cost <= CONTROLS_SHARE * left:
+        if not each.rows and each.most and each.cost <= CONTROLS_SHARE * left:
             yield each
     yield from _below([each for each in looks if each.measurement.budget == QUERIES[0]], LEAST)
 
@@ -103,14 +104,18 @@ def _affordable(standings: Sequence[Standing], seconds: float) -> tuple[int, flo
     return 0, 0.0
 
 
-def _goes_on(each: Standing, standings: Sequence[Standing], left: float) -> bool:
-    """Whether a measurement gets more than its first attacks: always, but for controls and black boxes."""
+def _goes_on(each: Standing, looks: Sequence[Standing], left: float) -> bool:
+    """Whether a measurement gets more than its first attacks: always, but for controls and black boxes.
+
+    Args:
+        looks: all black boxes.
+    """
     measurement = each.measurement
     if measurement.kind == "controls":
         return False
     if measurement.budget is None:
         return True
-    family = [other for other in standings if other.measurement.key == measurement.key]
+    family = [other for other in looks if other.measurement.key == measurement.key]
     begun = [other for other in family if other.rows and other.measurement.budget != QUERIES[0]]
     enough = min(LOOKS, each.most)
     if measurement.budget == QUERIES[0]:
