@@ -29,7 +29,18 @@ if TYPE_CHECKING:
         QueryRaise,
         Reorder,
     )
-    from rankproof.methods import NES, PGD, PSO, SPSA, Beta, MomentumPGD, Rand, ThompsonSampling, Universal
+    from rankproof.methods import (
+        NES,
+        PGD,
+        PSO,
+        SPSA,
+        Beta,
+        Converged,
+        MomentumPGD,
+        Rand,
+        ThompsonSampling,
+        Universal,
+    )
     from rankproof.models import Preprocess, load_checkpoint, open_encoder, text_queries
     from rankproof.oracles import BudgetedOracle, Cached, ListOracle, LocalOracle
     from rankproof.ranking import Gallery, Ranker
@@ -51,6 +62,7 @@ __all__ = [
     "Cached",
     "CandidateLower",
     "CandidateRaise",
+    "Converged",
     "Gallery",
     "GalleryCache",
     "HttpOracle",
@@ -113,7 +125,18 @@ _PUBLIC = {
         "QueryRaise",
         "Reorder",
     ),
-    "methods": ("NES", "PGD", "PSO", "SPSA", "Beta", "MomentumPGD", "Rand", "ThompsonSampling", "Universal"),
+    "methods": (
+        "NES",
+        "PGD",
+        "PSO",
+        "SPSA",
+        "Beta",
+        "Converged",
+        "MomentumPGD",
+        "Rand",
+        "ThompsonSampling",
+        "Universal",
+    ),
     "oracles": ("BudgetedOracle", "Cached", "ListOracle", "LocalOracle"),
     "models": ("Preprocess", "load_checkpoint", "open_encoder", "text_queries"),
     "ranking": ("Gallery", "Ranker"),

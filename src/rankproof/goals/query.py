@@ -393,7 +393,7 @@ class BoundQuery:
         if shares.shape[1] > m:
             lost = shares[:, m:].mean(1)
             fitness = fitness - self._price(lost)
-        return Evaluation(loss, fitness)
+        return Evaluation(loss, fitness, room=-fitness)
 
     def _price(self, lost: Tensor) -> Tensor:
         """What C_SP's mean share of places lost (b,) is worth in C's places; it follows xi."""
