@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         QueryLower,
         QueryRaise,
         Reorder,
+        WrongFirst,
     )
     from rankproof.methods import (
         NES,
@@ -86,6 +87,7 @@ __all__ = [
     "ThompsonSampling",
     "Threat",
     "Universal",
+    "WrongFirst",
     "accuracy",
     "attack",
     "audit",
@@ -124,6 +126,7 @@ _PUBLIC = {
         "QueryLower",
         "QueryRaise",
         "Reorder",
+        "WrongFirst",
     ),
     "methods": (
         "NES",

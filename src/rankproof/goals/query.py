@@ -326,7 +326,10 @@ def _preserving(spec: GoalSpec, order: int) -> GoalSpec:
             "so that nobody notices."
         ),
         headline=None,
-        wish=lambda values: f"{_wish_of(spec, values)}, and the {values['g']} best others are still on top",
+        wish=lambda values: (
+            f"{_wish_of(spec, values)} while the {values['g']} best others stay among the first "
+            f"{2 * values['g']}"
+        ),
         standard_audit=order,
     )
 
@@ -418,7 +421,7 @@ class BoundQuery:
             most = 2 * count if term.keeps else first if raised else sight(_pool(self.context, count))
             places += [most] * count
             within += [raised] * count
-        return PlacesWish(self.context, self._ids, places, within)
+        return PlacesWish(self.context, self._ids, places, within, None if within[0] else places[0])
 
 
 def _pool(context: AttackContext, m: int) -> int:
