@@ -48,6 +48,10 @@ def test_a_method_with_fewer_attacks_has_the_first_ones_and_what_is_not_finite_n
     given = {"black": figures(float("nan"), 9.0), "white": figures(0.1, 0.2, 0.3)}
     best = best_of(spec("shift"), {}, given)
     assert best.methods == ("white", "black", "white")
+    gaps = {"black": [None, *figures(9.0)], "white": figures(0.1, 0.2)}
+    assert best_of(spec("shift"), {}, gaps).methods == ("white", "black")
+    with pytest.raises(RankproofError, match="attack 0 was made by no method"):
+        best_of(spec("shift"), {}, {"black": gaps["black"]})
     with pytest.raises(RankproofError, match="no attack was made"):
         best_of(spec("shift"), {}, {"black": []})
 

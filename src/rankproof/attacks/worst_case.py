@@ -111,24 +111,27 @@ def strength(spec: GoalSpec, parameters: Mapping[str, Any], figure: AttackFigure
 
 
 def best_of(
-    spec: GoalSpec, parameters: Mapping[str, Any], figures: Mapping[str, Sequence[AttackFigure]]
+    spec: GoalSpec, parameters: Mapping[str, Any], figures: Mapping[str, Sequence[AttackFigure | None]]
 ) -> BestOf:
     """The best of several methods, attack by attack, from their figures alone.
 
     Args:
         spec: of the goal.
         parameters: the papers' letters.
-        figures: for each method the figures of the attacks in one order that all share; a method that made
-            fewer attacks has the first of them.
+        figures: for each method the figures of the attacks in one order that all share; None where it made
+            no such attack, and a method that made fewer has the first of them.
     Raises:
-        RankproofError: there is no figure at all.
+        RankproofError: there is an attack that no method made, or none at all.
     """
     count = max((len(each) for each in figures.values()), default=0)
     if not count:
         raise RankproofError("the worst case is of nothing: no attack was made")
     best, methods = [], []
     for row in range(count):
-        made = {name: each[row] for name, each in figures.items() if row < len(each)}
+        found = {name: each[row] for name, each in figures.items() if row < len(each)}
+        made = {name: figure for name, figure in found.items() if figure is not None}
+        if not made:
+            raise RankproofError(f"the worst case is of nothing: attack {row} was made by no method")
         # Of equal ones `max` takes the first.
         won = max(made, key=lambda name: strength(spec, parameters, made[name]))
         best.append(made[won])

@@ -56,9 +56,11 @@ class ProtocolHashes:
         protocol: sha256 of everything that decides a figure but model and data.
         data: sha256 of the images, their labels and which of them were attacked.
         model: sha256 of what the embeddings depend on.
+        model_note: how the model was read, where it could not be read to the ground; else empty.
     """
 
     name: str
     protocol: str
     data: str
     model: str
+    model_note: str = ""
