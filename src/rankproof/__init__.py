@@ -28,8 +28,20 @@ if TYPE_CHECKING:
         QueryLower,
         QueryRaise,
         Reorder,
+        WrongFirst,
     )
-    from rankproof.methods import NES, PGD, PSO, SPSA, Beta, MomentumPGD, Rand, ThompsonSampling, Universal
+    from rankproof.methods import (
+        NES,
+        PGD,
+        PSO,
+        SPSA,
+        Beta,
+        Converged,
+        MomentumPGD,
+        Rand,
+        ThompsonSampling,
+        Universal,
+    )
     from rankproof.models import Preprocess, load_checkpoint, open_encoder, text_queries
     from rankproof.oracles import BudgetedOracle, Cached, ListOracle, LocalOracle
     from rankproof.ranking import Gallery, Ranker
@@ -51,6 +63,7 @@ __all__ = [
     "Cached",
     "CandidateLower",
     "CandidateRaise",
+    "Converged",
     "Gallery",
     "GalleryCache",
     "HttpOracle",
@@ -74,6 +87,7 @@ __all__ = [
     "ThompsonSampling",
     "Threat",
     "Universal",
+    "WrongFirst",
     "accuracy",
     "attack",
     "audit",
@@ -112,8 +126,20 @@ _PUBLIC = {
         "QueryLower",
         "QueryRaise",
         "Reorder",
+        "WrongFirst",
     ),
-    "methods": ("NES", "PGD", "PSO", "SPSA", "Beta", "MomentumPGD", "Rand", "ThompsonSampling", "Universal"),
+    "methods": (
+        "NES",
+        "PGD",
+        "PSO",
+        "SPSA",
+        "Beta",
+        "Converged",
+        "MomentumPGD",
+        "Rand",
+        "ThompsonSampling",
+        "Universal",
+    ),
     "oracles": ("BudgetedOracle", "Cached", "ListOracle", "LocalOracle"),
     "models": ("Preprocess", "load_checkpoint", "open_encoder", "text_queries"),
     "ranking": ("Gallery", "Ranker"),

@@ -86,11 +86,13 @@ class Evaluation:
         fitness: (b,) the goal's own figure; higher is better.
         constraint_violation: (b,) how far what was to be kept has moved, in units of what is tolerable: above
             1 is too far; None where nothing has to be kept, or where `fitness` weighs it already.
+        room: (b,) how much fitter an image could be at most, 0 where none can; None where that has no limit.
     """
 
     loss: PerAttack
     fitness: PerAttack
     constraint_violation: PerAttack | None = None
+    room: PerAttack | None = None
 
 
 @runtime_checkable
@@ -99,6 +101,15 @@ class Objective(Protocol):
 
     def __call__(self, images: Images, penalty_weight: PerAttack | None = None) -> Evaluation:
         """Evaluate images (b, c, h, w); `penalty_weight` (b,) scales the weight of what is to be kept."""
+        ...
+
+
+@runtime_checkable
+class SplitObjective(Objective, Protocol):
+    """An objective that can be asked for some of the attacks alone, so that others need not be evaluated."""
+
+    def take(self, rows: Rows) -> Objective:
+        """The objective of the attacks at some rows (k,); it takes their images (k, c, h, w)."""
         ...
 
 

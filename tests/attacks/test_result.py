@@ -21,7 +21,8 @@ from rankproof import (
 )
 
 KEYS = [
-    *("schema", "goal", "method", "eps", "w", "m", "k", "g", "xi", "steps", "visible", "budget"),
+    *("schema", "goal", "method", "eps", "w", "m", "k", "g", "xi", "steps"),
+    *("evaluations", "evaluations_max", "visible", "budget"),
     *("queries_spent", "queries_max", "checks", "checks_differing", "tau_again", "trials", "seed"),
     *("device", "model", "data", "metric", "before", "after", "ci95", "unchanged"),
     *("rank_before", "rank_after", "sp_rank"),
@@ -264,6 +265,7 @@ def cut_by_hand(result, rows):
         original=result.original[rows],
         adversarial=result.adversarial[rows],
         gallery_ids=None if result.gallery_ids is None else result.gallery_ids[rows],
+        evaluations=None if result.evaluations is None else result.evaluations[rows],
         targets=result.targets[rows],
         preserved=result.preserved[rows],
         before={name: values[rows] for name, values in result.before.items()},

@@ -6,7 +6,7 @@ import pytest
 import rankproof.audit  # noqa: F401
 from rankproof.methods import SPSA
 
-QUERIES = 61
+QUERIES = 21
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +23,8 @@ class Own(SPSA):
 @pytest.fixture(scope="module", autouse=True)
 def own():
     """A search that differs from the reference method, and few queries."""
-    plan = sys.modules["rankproof.audit.plan"]
+    measurements, counts = (sys.modules[f"rankproof.audit.{name}"] for name in ("measurements", "counts"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan, "automatic", Own)
-        patch.setattr(plan, "BUDGET", QUERIES)
+        patch.setattr(measurements, "automatic", Own)
+        patch.setattr(counts, "BUDGET", QUERIES)
         yield Own()

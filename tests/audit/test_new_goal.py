@@ -49,7 +49,7 @@ class Centre(Goal):
         larger_is_stronger=False,
         describe=lambda values: "The query is changed so that it looks like the mean of all items.",
         figure_label="distance to the centre",
-        standard_audit=9,
+        standard_audit=10,
     )
 
     def bind(self, context):

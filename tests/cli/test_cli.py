@@ -45,6 +45,8 @@ CONTRACT = {
         "g",
         "xi",
         "steps",
+        "evaluations",
+        "evaluations_max",
         "visible",
         "budget",
         "trials",

@@ -16,6 +16,7 @@ from rankproof.goals import (
     QueryLower,
     QueryRaise,
     Reorder,
+    WrongFirst,
     registry,
 )
 
@@ -28,6 +29,7 @@ DEFAULTS = {
     "sp-qa+": QueryRaise() + 1.0 * Preserve(),
     "sp-qa-": QueryLower() + 100.0 * Preserve(),
     "oa": Reorder(),
+    "wrong-first": WrongFirst(),
     "shift": MaxShift(),
     "mismatch": Mismatch(),
     "misrank": Misrank(),

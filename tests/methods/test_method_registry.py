@@ -11,6 +11,7 @@ from rankproof import (
     PSO,
     SPSA,
     Beta,
+    Converged,
     LocalOracle,
     MomentumPGD,
     Rand,
@@ -24,7 +25,7 @@ from rankproof.methods import BlackBoxMethod, registry
 from rankproof.methods.black_box.base import AttackTensors, Problem
 from rankproof.types import Feedback
 
-WHITE_BOX = {"pgd": PGD(), "strong": MomentumPGD()}
+WHITE_BOX = {"pgd": PGD(), "strong": MomentumPGD(), "converged": Converged()}
 BLACK_BOX = {
     "auto": ThompsonSampling(),
     "thompson": ThompsonSampling(),
@@ -48,7 +49,7 @@ def test_a_name_gives_its_method(name, method):
     known = registry.spec(name)
     assert known.name == name
     assert known.kind == ("white-box" if name in WHITE_BOX else "black-box")
-    assert known.published == (name not in ("strong", "auto", "thompson"))
+    assert known.published == (name not in ("strong", "converged", "auto", "thompson"))
 
 
 @pytest.mark.parametrize("name", ["pgd", "strong"])
@@ -56,6 +57,14 @@ def test_steps_and_rule_of_a_descent_follow_the_goal(name):
     assert registry.parse(name, "rank").rule == registry.parse(name, "shift").rule == "eccv20"
     assert registry.parse(name, "tau").rule == "iccv21"
     assert registry.parse(name, "tau", steps=7).steps == 7
+
+
+def test_converged_begins_with_the_search_of_strong_and_has_a_tolerance_for_each_figure():
+    for metric, steps in (("rank", None), ("tau", 7), ("shift", None)):
+        assert registry.parse("converged", metric, steps).search == registry.parse("strong", metric, steps)
+    assert registry.parse("converged", "rank").tolerance == 0.002  # of the gallery
+    assert registry.parse("converged", "tau").tolerance < 2 / (10 * 9 / 2)  # one pair of ten
+    assert registry.parse("converged", "shift").tolerance == 0 < registry.parse("converged", "shift").relative
 
 
 @pytest.mark.parametrize("name", ["", "PGD", "thomson", "pgd "])

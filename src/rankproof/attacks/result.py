@@ -26,7 +26,7 @@ STORED = {
     **{name: name for name in ("original", "adversarial", "targets", "preserved")},
     "zero_gradient": "silent",
 }
-OPTIONAL = {"gallery_ids": "index", "perturbation": "perturbation"}
+OPTIONAL = {"gallery_ids": "index", "perturbation": "perturbation", "evaluations": "evaluations"}
 LOGGED = {"spent": "queries", "scores": "scores"}
 REPEATED = {
     "count": "checks",
@@ -94,7 +94,7 @@ class AttackResult:
         method: name of the method.
         eps: perturbation budget in [0, 1].
         parameters: the papers' letters w, m, k, g, xi; None where one does not apply.
-        steps: forward and gradient evaluations spent on each attack.
+        steps: forward and gradient evaluations spent on each attack, the most where they differ.
         seed: all choices and random numbers come from it.
         original, adversarial: (b, c, h, w) in [0, 1].
         gallery_ids: (b,) gallery positions of the images' own clean copies, or None.
@@ -113,6 +113,8 @@ class AttackResult:
         log: what only a black-box attack has, None in a white box.
         perturbation: (1, c, h, w) what all images share in a universal attack, else None.
         examination: what the encoder was found to be; None behind a service.
+        evaluations: (b,) forward and gradient evaluations spent on each attack; None in a black box, and in
+            files that were saved before they were counted.
     """
 
     goal: str
@@ -138,6 +140,7 @@ class AttackResult:
     perturbation: Tensor | None = None
     unchanged: dict[str, Tensor] = field(default_factory=dict)
     examination: Examination | None = None
+    evaluations: Tensor | None = None
     versions: dict[str, str] = field(default_factory=versions)
 
     def __len__(self) -> int:
@@ -160,6 +163,7 @@ class AttackResult:
             {name: part(getattr(self, name)) for name in STORED},
             notes=tuple(note for note in self.notes if note != own),
             gallery_ids=None if self.gallery_ids is None else part(self.gallery_ids),
+            evaluations=None if self.evaluations is None else part(self.evaluations),
             before={name: part(values) for name, values in self.before.items()},
             after={name: part(values) for name, values in self.after.items()},
             unchanged={name: part(values) for name, values in self.unchanged.items()},
@@ -180,9 +184,11 @@ class AttackResult:
             raise RankproofError("these results are of different attacks: they cannot be joined")
         logs = [part.log for part in parts if part.log is not None]
         ids = [part.gallery_ids for part in parts if part.gallery_ids is not None]
+        spent = [part.evaluations for part in parts if part.evaluations is not None]
         whole = first._with(
             {name: torch.cat([getattr(part, name) for part in parts]) for name in STORED},
             gallery_ids=torch.cat(ids) if ids else None,
+            evaluations=torch.cat(spent) if len(spent) == len(parts) else None,
             before={name: torch.cat([part.before[name] for part in parts]) for name in first.before},
             after={name: torch.cat([part.after[name] for part in parts]) for name in first.after},
             unchanged={name: torch.cat([part.unchanged[name] for part in parts]) for name in first.unchanged},
@@ -261,7 +267,7 @@ class AttackResult:
     @property
     def summary(self) -> AttackSummary:
         """The means; what a result cannot know (model, data, cost) is None, for `dataclasses.replace`."""
-        mean, log = self.mean, self.log
+        mean, log, spent = self.mean, self.log, self.evaluations
         repeats = None if log is None else log.repeats
         before, after = (
             {name: float(values.double().mean()) for name, values in figures.items()}
@@ -274,6 +280,8 @@ class AttackResult:
             eps=self.eps,
             **self.parameters,  # type: ignore[arg-type]
             steps=self.steps,
+            evaluations=None if spent is None else float(spent.double().mean()),
+            evaluations_max=None if spent is None else int(spent.max()),
             visible=None if log is None else log.visible,
             budget=None if log is None else log.budget,
             queries_spent=None if log is None else float(log.spent.double().mean()),

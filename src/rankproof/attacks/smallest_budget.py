@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from rankproof.attacks.batch import make_batch
+from rankproof.attacks.batch import AttackBatch, count_foreign, foreign_text, make_batch
 from rankproof.attacks.budget_summary import BudgetSummary, median_interval
+from rankproof.attacks.white_box import chunk_rows
 from rankproof.checks import check_kind
 from rankproof.errors import RankproofError
 from rankproof.goals.base import BoundGoal, Goal, Wish
@@ -20,9 +21,15 @@ from rankproof.methods.white_box.budget_search import BudgetProblem, BudgetSearc
 from rankproof.modes import ordinary_modes
 from rankproof.parameters import AT_LEAST_ONE, check_integer
 from rankproof.ranking.gallery import GALLERY, Gallery
-from rankproof.ranking.ranker import Ranker
 from rankproof.threat import LEVELS
 from rankproof.types import Evaluation, ImagesLike, IntegersLike, ProgressCallback, no_progress
+
+GROWTH = (
+    1e-5,
+    1e-4,
+    1e-3,
+    1e-2,
+)  # by which an image is moved on where the encoder rounds otherwise than its graph
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,67 +159,211 @@ def smallest_budget(
     """
     check_kind("gallery", gallery, Gallery, GALLERY)
     check_kind("goal", goal, Goal, "QueryRaise(m=1)")
+    check_kind("search", search, BudgetSearch | None, "ShrinkingBudget()")
     first, seed = check_integer("first", first, AT_LEAST_ONE), check_integer("seed", seed)
     batch = make_batch(gallery, images, gallery_ids=gallery_ids, targets=targets)
     batch = replace(batch, exclude_self=batch.gallery_ids is not None)
-    begin, ranker = time.perf_counter(), gallery.ranker
+    ranker = gallery.ranker
     ranker.begin(batch.images, seed)
     ranker.check_gradient()
-    original = ranker.as_input(batch.images)
-    with ranker.frozen():
-        with torch.no_grad():
-            bound = batch.bind(goal, gallery, ranker.embed(original), seed)
-        wish = goal.wish(bound, first)
+    ranker.graph_holds(batch.images)  # or else it is searched on the encoder itself
+    chosen = search or smallest(goal.metric)
+    counter = _Counter(len(batch) * chosen.evaluations, progress)
+    job = _Job(gallery, goal, first, chosen, seed, counter)
+    parts = [
+        job.attack(batch.take(rows)) for rows in torch.arange(len(batch)).split(chunk_rows(gallery, goal))
+    ]
+    return _concat(job, batch, parts)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What came out of one chunk; see `SmallestBudgets`."""
+
+    original: Tensor
+    adversarial: Tensor
+    saved: Tensor
+    eps_star: Tensor
+    saved_eps: Tensor
+    evaluations: Tensor
+    targets: Tensor
+    preserved: Tensor
+    places: int | None
+    foreign: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all chunks share."""
+
+    gallery: Gallery
+    goal: Goal
+    first: int
+    search: BudgetSearch
+    seed: int
+    counter: "_Counter"
+
+    def attack(self, batch: AttackBatch) -> _Part:
+        """Embed the images of one chunk, bind the goal, search, verify, and round to 8-bit images."""
+        begin, ranker, before = time.perf_counter(), self.gallery.ranker, self.counter.done
+        original = ranker.as_input(batch.images)
+        with ranker.frozen():
+            with torch.no_grad():
+                clean = ranker.embed(original)
+                bound, wish = self.bind(batch, clean)
+                free = wish.reached(clean)
+            found, evaluations = original.clone(), torch.zeros(len(batch), dtype=torch.int64)
+            if len(rows := (~free).nonzero()[:, 0]):
+                paid = _Attacks(self, batch.take(rows), original[rows], clean[rows])
+                found[rows], evaluations[rows.cpu()] = paid.smallest()
+            with torch.no_grad():
+                holds = wish.reached(ranker.embed(found)) & ~free
+                rounded = torch.round(found * LEVELS) / LEVELS
+                kept = wish.reached(ranker.embed(rounded)) & holds
+        self.counter.reach(before + len(batch) * self.search.evaluations)
+        eps_star = (found - original).flatten(1).abs().amax(1).double()
+        nowhere = torch.full_like(eps_star, math.nan)
+        saved = torch.where(kept[:, None, None, None], rounded, torch.round(original * LEVELS) / LEVELS)
+        saved_eps = (saved - original).flatten(1).abs().amax(1).double()
+        return _Part(
+            original=original,
+            adversarial=torch.where(holds[:, None, None, None], found, original),
+            saved=saved,
+            eps_star=torch.where(free, 0.0, torch.where(holds, eps_star, nowhere)),
+            saved_eps=torch.where(kept, saved_eps, nowhere),
+            evaluations=evaluations,
+            targets=bound.targets,
+            preserved=bound.preserved,
+            places=wish.places,
+            foreign=count_foreign(self.gallery, batch.gallery_ids, clean),
+            seconds=time.perf_counter() - begin,
+        )
+
+    def bind(self, batch: AttackBatch, clean: Tensor) -> tuple[BoundGoal, Wish]:
+        """The goal for some attacks, and its wish."""
+        bound = batch.bind(self.goal, self.gallery, clean, self.seed)
+        wish = self.goal.wish(bound, self.first)
         if wish is None:
             raise RankproofError(
-                f"{goal.spec.name} has no yes or no, so no smallest budget; take another goal"
+                f"{self.goal.spec.name} has no yes or no, so no smallest budget; take another goal"
             )
-        problem = _problem(ranker, bound, wish, original, seed, batch.rng_keys.tolist())
-        output = (search or smallest(goal.metric)).run(problem)
-        found = output.images
+        return bound, wish
+
+
+@dataclass(frozen=True)
+class _Attacks:
+    """Some attacks of a job that are to be searched; those that are not finished go on as fewer."""
+
+    job: _Job
+    batch: AttackBatch
+    original: Tensor
+    clean: Tensor
+
+    def take(self, rows: Tensor) -> "_Attacks":
+        """The attacks at some rows (k,)."""
+        rows = rows.to(self.original.device)
+        return _Attacks(self.job, self.batch.take(rows), self.original[rows], self.clean[rows])
+
+    def smallest(self) -> tuple[Tensor, Tensor]:
+        """The images at the smallest budgets and how many evaluations they took, verified on the encoder."""
+        ranker = self.job.gallery.ranker
+        output = self.job.search.run(self.problem())
+        if not ranker.graph_holds(self.original, output.images):  # another function there
+            output = self.job.search.run(self.problem())
+        images, evaluations = output.images, output.evaluations.cpu()
         with torch.no_grad():
-            free = wish.reached(ranker.embed(original))
-            holds = wish.reached(ranker.embed(found)) & ~free
-            rounded = torch.round(found * LEVELS) / LEVELS
-            kept = wish.reached(ranker.embed(rounded)) & holds
-    eps_star = (found - original).flatten(1).abs().amax(1).double()
-    nowhere = torch.full_like(eps_star, math.nan)
-    saved = torch.where(kept[:, None, None, None], rounded, torch.round(original * LEVELS) / LEVELS)
-    saved_eps = (saved - original).flatten(1).abs().amax(1).double()
+            wish = self.job.bind(self.batch, self.clean)[1]
+            moved = (images != self.original).flatten(1).any(1)
+            for growth in GROWTH:
+                wrong = moved & ~wish.reached(ranker.embed(images))
+                if not bool(wrong.any()):
+                    break
+                grown = (self.original + (output.images - self.original) * (1 + growth)).clamp(0, 1)
+                images = torch.where(wrong[:, None, None, None], grown, images)
+                evaluations = evaluations + wrong.cpu()
+        return images, evaluations + 1
+
+    def problem(self) -> BudgetProblem:
+        """What a search may ask, on the encoder's inference graph."""
+        embed = self.job.gallery.ranker.for_search().embed
+        bound, wish = self.job.bind(self.batch, self.clean)
+
+        def wished(images: Tensor, penalty_weight: Tensor | None = None) -> Evaluation:
+            self.job.counter.add(len(images))
+            z = embed(images)
+            return _exact(wish.evaluate(z, penalty_weight), wish, z.detach())
+
+        def goal(images: Tensor, penalty_weight: Tensor | None = None) -> Evaluation:
+            self.job.counter.add(len(images))
+            return bound.evaluate(embed(images), penalty_weight)
+
+        return BudgetProblem(
+            original=self.original,
+            wish=wished,
+            goal=goal,
+            take=lambda rows: self.take(rows).problem(),
+            seed=self.job.seed,
+            rng_keys=self.batch.rng_keys.tolist(),
+        )
+
+
+def _exact(evaluation: Evaluation, wish: Wish, z: Tensor) -> Evaluation:
+    """An evaluation whose loss is above 0 where the wish does not hold in exact arithmetic, as with ties."""
+    loss = evaluation.loss
+    if not bool((loss <= 0).any()):
+        return evaluation
+    wrong = (loss <= 0) & ~wish.reached(z)
+    least = torch.finfo(loss.dtype).tiny
+    return replace(evaluation, loss=torch.where(wrong, loss - loss.detach() + least, loss))
+
+
+def _concat(job: _Job, batch: AttackBatch, parts: list[_Part]) -> SmallestBudgets:
+    """The result of all chunks."""
+    ranker = job.gallery.ranker
+    choice = job.goal.choice_note(len(job.gallery)) if batch.targets is None else ""
+    notes = [*([choice] if choice else []), *ranker.notes]
+    if foreign := sum(part.foreign for part in parts):
+        notes.append(foreign_text(foreign, len(batch)))
+    rows: dict[str, Tensor] = {
+        name: torch.cat([getattr(part, name) for part in parts])
+        for name in (
+            "original",
+            "adversarial",
+            "saved",
+            "eps_star",
+            "saved_eps",
+            "evaluations",
+            "targets",
+            "preserved",
+        )
+    }
     return SmallestBudgets(
-        goal=goal.spec.name,
-        parameters=goal.parameters,
-        first=first,
-        places=wish.places,
-        original=original,
-        adversarial=torch.where(holds[:, None, None, None], found, original),
-        saved=saved,
-        eps_star=torch.where(free, 0.0, torch.where(holds, eps_star, nowhere)),
-        saved_eps=torch.where(kept, saved_eps, nowhere),
-        evaluations=output.evaluations,
-        targets=bound.targets,
-        preserved=bound.preserved,
+        goal=job.goal.spec.name,
+        parameters=job.goal.parameters,
+        first=job.first,
+        places=parts[0].places,
+        **rows,
         gallery_ids=batch.gallery_ids,
-        seed=seed,
-        gallery_size=len(gallery),
+        seed=job.seed,
+        gallery_size=len(job.gallery),
         device=ranker.device.type,
-        seconds=time.perf_counter() - begin,
+        seconds=sum(part.seconds for part in parts),
+        notes=tuple(notes),
     )
 
 
-def _problem(
-    ranker: Ranker, bound: BoundGoal, wish: Wish, original: Tensor, seed: int, rng_keys: Sequence[int]
-) -> BudgetProblem:
-    """What a search may ask, on the encoder's inference graph."""
-    embed = ranker.for_search().embed
+class _Counter:
+    """Counts evaluations and reports them."""
 
-    def wished(images: Tensor, penalty_weight: Tensor | None = None) -> Evaluation:
-        return wish.evaluate(embed(images), penalty_weight)
+    def __init__(self, total: int, progress: ProgressCallback) -> None:
+        self.done, self.total, self.progress = 0, total, progress
 
-    def goal(images: Tensor, penalty_weight: Tensor | None = None) -> Evaluation:
-        return bound.evaluate(embed(images), penalty_weight)
+    def add(self, count: int) -> None:
+        """Some evaluations were done."""
+        self.reach(self.done + count)
 
-    def take(rows: Tensor) -> BudgetProblem:
-        raise NotImplementedError
-
-    return BudgetProblem(original=original, wish=wished, goal=goal, take=take, seed=seed, rng_keys=rng_keys)
+    def reach(self, done: int) -> None:
+        """So many are done, or need not be done any more."""
+        self.done = min(max(done, self.done), self.total)
+        self.progress(self.done, self.total)

@@ -36,7 +36,8 @@ class AttackSummary:
         goal, method: their names.
         eps: perturbation budget in [0, 1].
         w, m, k, g, xi: the papers' letters.
-        steps: forward and gradient evaluations, or queries, spent on each attack.
+        steps: forward and gradient evaluations, or queries, spent on each attack, the most where they differ.
+        evaluations, evaluations_max: forward and gradient evaluations of an attack, on average and at most.
         visible: N of a black-box attack, "inf" where the whole ranking is shown.
         budget: Q, queries each attack may spend.
         queries_spent, queries_max: queries really spent, on average and at most.
@@ -74,6 +75,8 @@ class AttackSummary:
     g: int | None = None
     xi: float | None = None
     steps: int
+    evaluations: float | None = None
+    evaluations_max: int | None = None
     visible: int | str | None = None
     budget: int | None = None
     queries_spent: float | None = None

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -83,10 +84,11 @@ def _attack_chunk(job: _Job, batch: AttackBatch) -> _Part:
         with torch.no_grad():
             clean = ranker.embed(original)
             bound = batch.bind(job.goal, job.gallery, clean, job.seed)
-        keys = batch.rng_keys.tolist()
-        output = _allowed(_search(job, bound, original, keys), original, threat)
+        search = partial(_search, job, batch, bound, original, clean)
+        output = _allowed(search(), original, threat)
         if threat.eps > 0 and not ranker.graph_holds(original, output.images):  # another function there
-            output = _allowed(_search(job, bound, original, keys), original, threat)
+            output = _allowed(search(), original, threat)
+        job.counter.end(len(batch) * job.method.passes(threat.eps))
         seconds = time.perf_counter() - begin
         zero_gradient = output.zero_gradient & ~_fulfilled(job, bound, original, output, batch)
         with torch.no_grad():
@@ -113,24 +115,39 @@ def _attack_chunk(job: _Job, batch: AttackBatch) -> _Part:
         device=ranker.device.type,
         seconds=seconds,
         perturbation=output.perturbation,
+        evaluations=output.evaluations_of_each,
     )
     return _Part(result, bound.stationary, count_foreign(job.gallery, batch.gallery_ids, clean))
 
 
-def _search(job: _Job, bound: BoundGoal, original: Tensor, rng_keys: list[int]) -> MethodOutput:
+def _search(job: _Job, batch: AttackBatch, bound: BoundGoal, original: Tensor, clean: Tensor) -> MethodOutput:
     """Let the method look for better images; at eps = 0 there are none."""
-    threat, embed = job.threat, job.gallery.ranker.for_search().embed
-
-    def objective(images: Tensor, penalty_weight: Tensor | None = None) -> Evaluation:
-        evaluation = bound.evaluate(embed(images), penalty_weight)
-        job.counter.add(len(images))
-        return evaluation
-
+    threat = job.threat
     if threat.eps == 0:
         untouched = torch.zeros(len(original), dtype=torch.bool, device=original.device)
         return MethodOutput(original, 0, untouched)
-    initial = _initial(job, bound, original, rng_keys)
-    return job.method.run(original, initial, objective, threat, seed=job.seed, rng_keys=rng_keys)
+    keys = batch.rng_keys.tolist()
+    initial = _initial(job, bound, original, keys)
+    objective = _BatchObjective(job, batch, clean, bound)
+    return job.method.run(original, initial, objective, threat, seed=job.seed, rng_keys=keys)
+
+
+class _BatchObjective:
+    """How near the images of a batch's attacks are to their goal; every image counts as an evaluation."""
+
+    def __init__(self, job: _Job, batch: AttackBatch, clean: Tensor, bound: BoundGoal) -> None:
+        self._job, self._batch, self._clean, self._bound = job, batch, clean, bound
+        self._embed = job.gallery.ranker.for_search().embed
+
+    def __call__(self, images: Tensor, penalty_weight: Tensor | None = None) -> Evaluation:
+        evaluation = self._bound.evaluate(self._embed(images), penalty_weight)
+        self._job.counter.add(len(images))
+        return evaluation
+
+    def take(self, rows: Tensor) -> "_BatchObjective":
+        """The objective of some attacks: bound anew, their items are the same as those of the batch."""
+        job, batch, clean = self._job, self._batch.take(rows), self._clean[rows]
+        return _BatchObjective(job, batch, clean, batch.bind(job.goal, job.gallery, clean, job.seed))
 
 
 def _initial(job: _Job, bound: BoundGoal, original: Tensor, rng_keys: list[int]) -> Tensor:
@@ -178,10 +195,17 @@ class _Counter:
 
     def __init__(self, total: int, progress: ProgressCallback) -> None:
         self.done, self.total, self.progress = 0, total, progress
+        self.ended = 0  # of the chunks that are done, as if each attack had taken the most it can
 
     def add(self, count: int) -> None:
         self.done += count
         self.progress(self.done, self.total)
+
+    def end(self, count: int) -> None:
+        """A chunk is done that could have taken so many."""
+        self.ended += count
+        if self.done < self.ended:
+            self.add(self.ended - self.done)
 
 
 def _check_shared(threat: Threat, method: Method, targets: Tensor | None) -> None:

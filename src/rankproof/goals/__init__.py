@@ -6,6 +6,7 @@ from rankproof.goals.order import Reorder
 from rankproof.goals.query import Preserve, QueryLower, QueryRaise, QuerySum
 from rankproof.goals.retrieval import LeaveTop, Mismatch, Misrank, NearestOther
 from rankproof.goals.shift import MaxShift
+from rankproof.goals.wrong_first import WrongFirst
 
 __all__ = [
     "AttackContext",
@@ -24,4 +25,5 @@ __all__ = [
     "QueryRaise",
     "QuerySum",
     "Reorder",
+    "WrongFirst",
 ]

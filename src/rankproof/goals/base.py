@@ -187,7 +187,8 @@ class Wish(Protocol):
         """How far embeddings (b, d) are from it.
 
         Returns:
-            a loss that is 0 where the wish holds and positive elsewhere, up to rounding; differentiable.
+            a loss that is at most 0 where the wish holds and positive elsewhere, up to rounding and ties;
+            differentiable.
         """
         ...
 

@@ -196,6 +196,11 @@ class BoundCandidate:
         unique, inverse = queries.unique(return_inverse=True)
         self._row, self._slot = inverse.flatten(), _places_in_group(inverse.flatten())
         self._ordered = sort_rows(gallery.distances(embeddings[unique]))  # (u, n)
+        # A query that is another item is nearest to itself, whatever becomes of the candidate.
+        self._before_all = self._anchors.new_zeros(len(queries))
+        if direction == RAISE and context.queries is None:
+            own = -1 if context.gallery_ids is None else context.gallery_ids[:, None]
+            self._before_all = (queries != own).to(self._anchors.dtype).mean(1)
         self._prefix = self._ordered.new_zeros(len(unique), context.size + 1)
         torch.cumsum(self._ordered, dim=1, out=self._prefix[:, 1:])
 
@@ -207,7 +212,8 @@ class BoundCandidate:
         active, sums = self._active(d.detach())
         hinges = self.direction * (active * d - sums) / size  # ECCV eq. 4 and 7
         loss = (self.direction * d if self.form == "distance" else hinges).mean(1)  # ECCV eq. 16 and 17
-        return Evaluation(loss, -active.mean(1) / size)
+        fitness = -active.mean(1) / size
+        return Evaluation(loss, fitness, room=-fitness - self._before_all / size)
 
     def _active(self, d: Tensor) -> tuple[Tensor, Tensor]:
         """For each query the number of active hinges and the sum of their d(q, x), both (b, w)."""

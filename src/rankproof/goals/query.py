@@ -326,7 +326,10 @@ def _preserving(spec: GoalSpec, order: int) -> GoalSpec:
             "so that nobody notices."
         ),
         headline=None,
-        wish=lambda values: f"{_wish_of(spec, values)}, and the {values['g']} best others are still on top",
+        wish=lambda values: (
+            f"{_wish_of(spec, values)} while the {values['g']} best others stay among the first "
+            f"{2 * values['g']}"
+        ),
         standard_audit=order,
     )
 
@@ -393,15 +396,12 @@ class BoundQuery:
         if shares.shape[1] > m:
             lost = shares[:, m:].mean(1)
             fitness = fitness - self._price(lost)
-        return Evaluation(loss, fitness)
+        return Evaluation(loss, fitness, room=-fitness)
 
     def _price(self, lost: Tensor) -> Tensor:
         """What C_SP's mean share of places lost (b,) is worth in C's places; it follows xi."""
         chosen, preserved = self.terms
-        xi = preserved.weight / chosen.weight
-        if chosen.direction == RAISE:
-            return PRICE_BESIDE_RAISE * xi * lost
-        return PRICE_BESIDE_LOWER * xi / math.sqrt(chosen.ids.shape[1]) * lost * (1 + lost / SEVERE_SHARE)
+        return price(chosen.direction, preserved.weight / chosen.weight, chosen.ids.shape[1], lost)
 
     def metrics(self, z: Embeddings) -> dict[str, Tensor]:
         """Normalised ranks of C and C_SP in %."""
@@ -418,7 +418,20 @@ class BoundQuery:
             most = 2 * count if term.keeps else first if raised else sight(_pool(self.context, count))
             places += [most] * count
             within += [raised] * count
-        return PlacesWish(self.context, self._ids, places, within)
+        return PlacesWish(self.context, self._ids, places, within, None if within[0] else places[0])
+
+
+def price(direction: int, xi: float, m: int, lost: Tensor) -> Tensor:
+    """What C_SP's mean share of places lost (b,) is worth in the places that C won.
+
+    Args:
+        direction: RAISE or LOWER, what is wanted of C.
+        xi: weight of C_SP beside that of C.
+        m: how many items C are.
+    """
+    if direction == RAISE:
+        return PRICE_BESIDE_RAISE * xi * lost
+    return PRICE_BESIDE_LOWER * xi / math.sqrt(m) * lost * (1 + lost / SEVERE_SHARE)
 
 
 def _pool(context: AttackContext, m: int) -> int:

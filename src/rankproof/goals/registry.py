@@ -15,6 +15,7 @@ from rankproof.goals.order import Reorder
 from rankproof.goals.query import SP_QA, Preserve, QueryGoal, QueryLower, QueryRaise
 from rankproof.goals.retrieval import LeaveTop, Mismatch, Misrank, NearestOther
 from rankproof.goals.shift import MaxShift
+from rankproof.goals.wrong_first import WrongFirst
 
 Build = Callable[..., Goal]
 
@@ -120,5 +121,5 @@ for _goal in _plain:
 register(QueryRaise, spec=SP_QA[QueryRaise], build=_preserving(QueryRaise, 1.0))
 register(QueryLower, spec=SP_QA[QueryLower], build=_preserving(QueryLower, 100.0))
 register(Reorder, build=_reorder)
-for _goal in (MaxShift, Mismatch, Misrank, NearestOther, LeaveTop):
+for _goal in (WrongFirst, MaxShift, Mismatch, Misrank, NearestOther, LeaveTop):
     register(_goal)

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from rankproof.errors import RankproofError
-from rankproof.goals.base import AttackContext, BoundGoal, Goal, GoalSpec
+from rankproof.goals.base import AttackContext, BoundGoal, Goal, GoalSpec, Wish
 from rankproof.goals.hinge import LOWER
 from rankproof.goals.query import BoundQuery, HingeTerm
 from rankproof.goals.selection import nearest_others
+from rankproof.goals.wish import PairWish, PlacesWish
 from rankproof.ranking.metrics import hit, known_labels
 from rankproof.rng import integers
 from rankproof.types import Embeddings, Evaluation, Ids, Rows
@@ -43,6 +44,7 @@ class Mismatch(Goal):
         larger_is_stronger=False,
         describe=lambda values: "The query is changed so that it looks like an item drawn at random.",
         figure_label="distance to the target",
+        wish=lambda values: "a random item comes first",
     )
     whole_gallery = False  # only with its target
 
@@ -56,6 +58,11 @@ class Mismatch(Goal):
             # The own copy is left out: positions from it on move one further.
             chosen += (chosen >= context.gallery_ids[:, None]).to(chosen.dtype)
         return BoundAnchor(context, chosen)
+
+    def wish(self, bound: BoundGoal, first: int) -> Wish | None:
+        """The item is the first other result."""
+        assert isinstance(bound, BoundAnchor)
+        return bound.wish()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +84,7 @@ class NearestOther(Goal):
         larger_is_stronger=False,
         describe=lambda values: "The query is changed so that the nearest item of another class comes first.",
         figure_label="R@1, as a share",
+        wish=lambda values: "the nearest item of another class comes first",
     )
     whole_gallery = False  # only with its target
 
@@ -88,6 +96,11 @@ class NearestOther(Goal):
         return BoundNearestOther(
             context, outermost(context, gallery_ids, same_class=False)[:, None], gallery_ids
         )
+
+    def wish(self, bound: BoundGoal, first: int) -> Wish | None:
+        """The item is the first other result."""
+        assert isinstance(bound, BoundNearestOther)
+        return bound.wish()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +128,9 @@ class Misrank(Goal):
             "similar one of its own."
         ),
         figure_label="R@1, as a share",
+        wish=lambda values: (
+            "the least similar item of another class comes before the most similar one of its own"
+        ),
     )
     whole_gallery = False  # only with two items
 
@@ -126,6 +142,11 @@ class Misrank(Goal):
         negative = outermost(context, gallery_ids, same_class=False, farthest=True)
         positive = outermost(context, gallery_ids, same_class=True)
         return BoundMisrank(context, torch.stack([negative, positive], dim=1), gallery_ids)
+
+    def wish(self, bound: BoundGoal, first: int) -> Wish | None:
+        """The negative comes before the positive."""
+        assert isinstance(bound, BoundMisrank)
+        return PairWish(bound.context, bound.targets)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +172,7 @@ class LeaveTop(Goal):
             "The query is changed so that its nearest item leaves the first four results."
         ),
         figure_label="nearest still in the first 4, as a share",
+        wish=lambda values: "the best result has left the first 4",
     )
 
     def bind(self, context: AttackContext) -> BoundGoal:
@@ -160,6 +182,11 @@ class LeaveTop(Goal):
         if context.targets is not None:
             return BoundTop(context, context.explicit("targets", context.targets, 1))
         return BoundTop(context, nearest_others(context, 1))
+
+    def wish(self, bound: BoundGoal, first: int) -> Wish | None:
+        """The item is no longer among the first 4 other results."""
+        assert isinstance(bound, BoundTop)
+        return PlacesWish(bound.context, bound.targets, [TOP], [False], TOP)
 
 
 class BoundAnchor:
@@ -183,6 +210,10 @@ class BoundAnchor:
         """The distance to the target."""
         gallery = self.context.gallery
         return {"distance": gallery.exact_between(z, gallery.embeddings[self.targets[:, 0]])}
+
+    def wish(self) -> PlacesWish:
+        """What has to come true: the item is the first other result."""
+        return PlacesWish(self.context, self.targets, [1], [True], 1)
 
 
 class BoundNearestOther(BoundAnchor):

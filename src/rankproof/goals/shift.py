@@ -29,7 +29,7 @@ class MaxShift(Goal):
         clean_value=0.0,
         describe=lambda values: "An image is changed so that its embedding moves as far as it can.",
         figure_label="distance moved",
-        standard_audit=8,
+        standard_audit=9,
     )
     whole_gallery = False  # only with its own clean place
 

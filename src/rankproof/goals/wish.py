@@ -34,13 +34,18 @@ class PlacesWish:
         ids: (b, m) positions of the items.
         places: for each of the m columns a number of results.
         within: for each column whether the item is to be among them; else beyond them.
+        shown: the number of results that a sentence names; None where that is K.
     """
 
     def __init__(
-        self, context: AttackContext, ids: Ids, places: Sequence[int], within: Sequence[bool]
+        self,
+        context: AttackContext,
+        ids: Ids,
+        places: Sequence[int],
+        within: Sequence[bool],
+        shown: int | None = None,
     ) -> None:
-        self.context, self.ids = context, ids
-        self.places = None if within[0] else places[0]
+        self.context, self.ids, self.places = context, ids, shown
         self._most = torch.tensor(places, device=ids.device)
         self._within = torch.tensor(within, device=ids.device)
 
@@ -50,8 +55,8 @@ class PlacesWish:
         d = distances.gather(1, self.ids)  # (b, m)
         limits = threshold(distances, self.ids, self._most, self.context.excluded)
         beyond = torch.where(self._within, d - limits, limits - d)
-        loss = beyond.amax(1).relu()
-        return Evaluation(loss, -beyond.amax(1).detach())
+        loss = beyond.amax(1)
+        return Evaluation(loss, -loss.detach())
 
     def reached(self, z: Embeddings) -> Bool[Tensor, " b"]:
         """Whether every item stands on the right side of its place."""
@@ -108,13 +113,39 @@ class CandidateWish:
         gallery = self.context.gallery
         d = gallery.between(self.anchors, gallery.prepare(z)[:, None])  # (b, w)
         beyond = d - self.limits if self.within else self.limits - d
-        return Evaluation(beyond.amax(1).relu(), -beyond.amax(1).detach())
+        loss = beyond.amax(1)
+        return Evaluation(loss, -loss.detach())
 
     def reached(self, z: Embeddings) -> Bool[Tensor, " b"]:
         """Whether the candidate stands on the right side for every query."""
         context = self.context
         ranks = context.gallery.rank_among(z, self.queries, given=context.queries, excluded=context.excluded)
         return ((ranks < self._most) if self.within else (ranks >= self._most)).all(1)
+
+
+class PairWish:
+    """Two items of which the first is to come before the second.
+
+    Args:
+        pairs: (b, 2) positions of the items.
+    """
+
+    places: int | None = None
+
+    def __init__(self, context: AttackContext, pairs: Ids) -> None:
+        self.context, self.pairs = context, pairs
+        self._anchors = context.gallery.prepared[pairs]  # (b, 2, d)
+
+    def evaluate(self, z: Embeddings, penalty_weight: Tensor | None = None) -> Evaluation:
+        """Loss: how much farther the first is than the second."""
+        gallery = self.context.gallery
+        first, second = gallery.between(gallery.prepare(z)[:, None], self._anchors).unbind(1)
+        return Evaluation(first - second, (second - first).detach())
+
+    def reached(self, z: Embeddings) -> Bool[Tensor, " b"]:
+        """Whether the first comes before the second in the returned list."""
+        first, second = self.context.gallery.rank_of(z, self.pairs, ties="order").unbind(1)
+        return first < second
 
 
 class OrderWish:

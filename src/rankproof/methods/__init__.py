@@ -9,6 +9,7 @@ from rankproof.methods.black_box.spsa import SPSA
 from rankproof.methods.black_box.subspace import Subspace
 from rankproof.methods.black_box.thompson import ThompsonSampling
 from rankproof.methods.white_box.base import Method, MethodOutput
+from rankproof.methods.white_box.converged import Converged
 from rankproof.methods.white_box.momentum_pgd import MomentumPGD
 from rankproof.methods.white_box.pgd import PGD
 from rankproof.methods.white_box.universal import Universal
@@ -20,6 +21,7 @@ __all__ = [
     "SPSA",
     "Beta",
     "BlackBoxMethod",
+    "Converged",
     "Method",
     "MethodOutput",
     "MomentumPGD",

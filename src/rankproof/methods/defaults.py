@@ -2,7 +2,9 @@
 
 from rankproof.methods.black_box.base import BlackBoxMethod
 from rankproof.methods.black_box.thompson import ThompsonSampling
+from rankproof.methods.white_box.base import Method
 from rankproof.methods.white_box.budget_search import BudgetSearch
+from rankproof.methods.white_box.converged import Converged
 from rankproof.methods.white_box.momentum_pgd import MomentumPGD
 from rankproof.methods.white_box.pgd import PGD
 from rankproof.methods.white_box.shrinking_budget import ShrinkingBudget
@@ -18,6 +20,21 @@ def strong(metric: str, steps: int | None = None) -> MomentumPGD:
     if metric == "tau":
         return MomentumPGD(rule="iccv21", steps=steps, momentum=0.9, longest=2 / 255, penalty_weight=5.0)
     return MomentumPGD(rule="eccv20", steps=steps)
+
+
+def converged(metric: str, steps: int | None = None) -> Converged:
+    """Our search until it has converged; `steps` are those of its first block, None as `strong` takes."""
+    search = strong(metric, steps)
+    if metric == "rank":
+        return Converged(search=search)
+    if metric == "tau":  # one pair of 10 items is 0.044
+        return Converged(search=search, tolerance=0.02)
+    return Converged(search=search, tolerance=0.0, relative=0.01)
+
+
+def audited(metric: str) -> Method:
+    """The search of an audit at its budget."""
+    return converged(metric)
 
 
 def automatic() -> BlackBoxMethod:

@@ -14,7 +14,7 @@ from rankproof.methods.black_box.nes import NES
 from rankproof.methods.black_box.pso import PSO
 from rankproof.methods.black_box.random_search import Rand
 from rankproof.methods.black_box.spsa import SPSA
-from rankproof.methods.defaults import automatic, published, strong
+from rankproof.methods.defaults import automatic, converged, published, strong
 from rankproof.methods.white_box.base import Method
 
 Kind = Literal["white-box", "black-box"]
@@ -115,6 +115,7 @@ def parse_black_box(name: str) -> BlackBoxMethod:
 
 register("pgd", "white-box", published, published=True, title="plain PGD")
 register("strong", "white-box", strong)
+register("converged", "white-box", converged)
 register("auto", "black-box", lambda metric, steps: automatic())
 register("thompson", "black-box", lambda metric, steps: automatic())
 for _method, _title in ((Rand, "Rand"), (Beta, "Beta"), (PSO, "PSO"), (NES, "NES"), (SPSA, "SPSA")):

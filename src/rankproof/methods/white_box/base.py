@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rankproof.threat import Threat
@@ -17,15 +18,24 @@ class MethodOutput:
 
     Args:
         images: (b, c, h, w) the adversarial images.
-        passes: forward and gradient evaluations spent on each attack.
+        passes: forward and gradient evaluations spent on each attack, the most where they differ.
         zero_gradient: (b,) attacks whose gradient was zero or not finite in every pass.
         perturbation: (1, c, h, w) what all images share in a universal attack, else None.
+        evaluations: (b,) those spent on each attack, where they differ; None: `passes` on each.
     """
 
     images: Images
     passes: int
     zero_gradient: Bool[Tensor, " b"]
     perturbation: Float[Tensor, "1 c h w"] | None = None
+    evaluations: Int[Tensor, " b"] | None = None
+
+    @property
+    def evaluations_of_each(self) -> Tensor:
+        """(b,) integers: the evaluations spent on each attack."""
+        if self.evaluations is not None:
+            return self.evaluations
+        return torch.full((len(self.images),), self.passes, dtype=torch.int64, device=self.images.device)
 
 
 @runtime_checkable
@@ -38,7 +48,7 @@ class Method(Protocol):
         ...
 
     def passes(self, eps: float) -> int:
-        """How many forward and gradient evaluations one attack takes at that budget."""
+        """How many forward and gradient evaluations one attack takes at that budget, at most."""
         ...
 
     def run(

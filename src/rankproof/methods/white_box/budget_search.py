@@ -16,7 +16,7 @@ class BudgetProblem:
 
     Args:
         original: (b, c, h, w) the untouched images, in [0, 1].
-        wish: a loss that is 0 where all that is wanted has come true, up to rounding.
+        wish: a loss that is at most 0 exactly where all that is wanted has come true.
         goal: the goal's own loss, which also tells far from the wish which way to go.
         take: the problem of some of the attacks (k,), such as those that are not finished.
         seed, rng_keys: random numbers of attack i come from `seed` and `rng_keys[i]` alone.

@@ -2,15 +2,19 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from rankproof.methods.white_box.base import MethodOutput
 from rankproof.methods.white_box.pgd import PGD, Rule, ascend
 from rankproof.parameters import Checked, Count, Momentum, Positive, PositiveShare, Share, Weight
 from rankproof.threat import Threat
 from rankproof.types import Evaluation, Images, Objective, PerAttack
+
+CHANGED = ("point", "velocity", "penalty_weight", "zero_gradient")  # of a path by every step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,39 +68,48 @@ class MomentumPGD(Checked):
         rng_keys: Sequence[int],
     ) -> MethodOutput:
         """Attack a batch; uses no random numbers."""
-        passes, ball = self.passes(threat.eps), Threat(threat.eps)
-        point, velocity = initial, torch.zeros_like(initial)
-        best = _Best(threat.project(initial, original))
-        penalty_weight = initial.new_full((len(initial),), self.penalty_weight)
-        zero_gradient = torch.ones(len(initial), dtype=torch.bool, device=initial.device)
+        passes = self.passes(threat.eps)
+        path = Path.begin(original, initial, threat, self.penalty_weight)
         for number in range(passes):
-            images = threat.project(point, original)
-            gradient, evaluation = ascend(objective, images, penalty_weight)
-            best.consider(images, evaluation)
-            zero_gradient &= (gradient == 0).flatten(1).all(1)
-            if evaluation.constraint_violation is not None:
-                penalty_weight = penalty_weight * torch.where(
-                    evaluation.constraint_violation > 1, self.tighten, self.relax
-                )
-            scale = gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
-            velocity = self.momentum * velocity + gradient / scale
-            step = min(threat.eps, self.longest) * self._share(number, passes)
-            point = ball.project(point - step * velocity.sign(), original)
-        return MethodOutput(best.images, passes, zero_gradient)
+            self.step(path, objective, self.share(number, passes))
+        return MethodOutput(path.best.images, passes, path.zero_gradient)
 
-    def _share(self, number: int, passes: int) -> float:
-        """The step after evaluation `number` as a share of the first."""
+    def step(self, path: "Path", objective: Objective, share: float) -> None:
+        """Evaluate where each attack is, keep what is better, and move on.
+
+        Args:
+            path: where the attacks are; changed.
+            objective: scores their images.
+            share: length of the step as a share of the longest.
+        """
+        threat, ball = path.threat, Threat(path.threat.eps)
+        images = threat.project(path.point, path.original)
+        gradient, evaluation = ascend(objective, images, path.penalty_weight)
+        path.best.consider(images, evaluation)
+        path.zero_gradient &= (gradient == 0).flatten(1).all(1)
+        if evaluation.constraint_violation is not None:
+            path.penalty_weight = path.penalty_weight * torch.where(
+                evaluation.constraint_violation > 1, self.tighten, self.relax
+            )
+        scale = gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
+        path.velocity = self.momentum * path.velocity + gradient / scale
+        step = min(threat.eps, self.longest) * share
+        path.point = ball.project(path.point - step * path.velocity.sign(), path.original)
+
+    def share(self, number: int, passes: int, first: float = 1.0) -> float:
+        """The step after evaluation `number` of `passes` as a share of the longest, of which the first is."""
         progress = number / max(1, passes - 1)
-        return self.last + (1 - self.last) * (1 + math.cos(math.pi * progress)) / 2
+        return self.last + (first - self.last) * (1 + math.cos(math.pi * progress)) / 2
 
 
-class _Best:
+class Best:
     """The best image of each attack so far: within the constraint, then by fitness, then by loss."""
 
     def __init__(self, images: Images) -> None:
         self.images = images.clone()
         self.fitness = images.new_full((len(images),), -math.inf)
         self.loss = images.new_full((len(images),), math.inf)
+        self.room = images.new_full((len(images),), math.inf)  # how much fitter an image could be
 
     def consider(self, images: Images, evaluation: Evaluation) -> None:
         """Keep what is better."""
@@ -105,6 +118,70 @@ class _Best:
         self.fitness = torch.where(better, fitness, self.fitness)
         self.loss = torch.where(better, evaluation.loss, self.loss)
         self.images = torch.where(better[:, None, None, None], images, self.images)
+        if evaluation.room is not None:
+            room = evaluation.room.to(self.room)
+            if evaluation.constraint_violation is not None:
+                room = room.masked_fill(evaluation.constraint_violation > 1, math.inf)
+            self.room = torch.where(better, room, self.room)
+
+    def take(self, rows: Tensor) -> "Best":
+        """That of the attacks at some rows (k,)."""
+        part = Best(self.images[rows])
+        part.fitness, part.loss, part.room = self.fitness[rows], self.loss[rows], self.room[rows]
+        return part
+
+    def put(self, rows: Tensor, part: "Best") -> None:
+        """Take over what `take(rows)` has become."""
+        self.images[rows], self.fitness[rows] = part.images, part.fitness
+        self.loss[rows], self.room[rows] = part.loss, part.room
+
+
+@dataclass(kw_only=True)
+class Path:
+    """Where the attacks of a batch are on their way.
+
+    Args:
+        threat: what may be changed.
+        original: (b, c, h, w) centres of the threat sets.
+        point: (b, c, h, w) where they are; it moves freely in the ball and is put on the threat's grid to be
+            evaluated.
+        velocity: (b, c, h, w) the momentum.
+        penalty_weight: (b,) factor on the weight of what is to be kept.
+        zero_gradient: (b,) whether every gradient so far was zero.
+        best: the best images so far.
+    """
+
+    threat: Threat
+    original: Images
+    point: Images
+    velocity: Images
+    penalty_weight: PerAttack
+    zero_gradient: Bool[Tensor, " b"]
+    best: Best
+
+    @classmethod
+    def begin(cls, original: Images, initial: Images, threat: Threat, penalty_weight: float) -> "Path":
+        """The start, at rest."""
+        return cls(
+            threat=threat,
+            original=original,
+            point=initial.clone(),
+            velocity=torch.zeros_like(initial),
+            penalty_weight=initial.new_full((len(initial),), penalty_weight),
+            zero_gradient=torch.ones(len(initial), dtype=torch.bool, device=initial.device),
+            best=Best(threat.project(initial, original)),
+        )
+
+    def take(self, rows: Tensor) -> "Path":
+        """That of the attacks at some rows (k,)."""
+        changed = {name: getattr(self, name)[rows] for name in ("original", *CHANGED)}
+        return replace(self, best=self.best.take(rows), **changed)
+
+    def put(self, rows: Tensor, part: "Path") -> None:
+        """Take over what `take(rows)` has become."""
+        for name in CHANGED:
+            getattr(self, name)[rows] = getattr(part, name)
+        self.best.put(rows, part.best)
 
 
 def _eligible(evaluation: Evaluation) -> PerAttack:

@@ -51,10 +51,11 @@ def ascend(
     if evaluation.loss.requires_grad:  # an encoder may cut the gradient off
         (gradient,) = torch.autograd.grad(evaluation.loss.sum(), images, materialize_grads=True)
         gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
-    constraint_violation = (
-        None if evaluation.constraint_violation is None else evaluation.constraint_violation.detach()
+    violation, room = (
+        None if value is None else value.detach()
+        for value in (evaluation.constraint_violation, evaluation.room)
     )
-    return gradient, Evaluation(evaluation.loss.detach(), evaluation.fitness.detach(), constraint_violation)
+    return gradient, Evaluation(evaluation.loss.detach(), evaluation.fitness.detach(), violation, room)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,7 +38,7 @@ class ShrinkingBudget(Checked):
         for number in range(self.evaluations):
             share = number / self.evaluations
             gradient, evaluation = ascend(problem.wish, point)
-            reached = (evaluation.loss == 0).view(eps.shape)
+            reached = (evaluation.loss <= 0).view(eps.shape)
             size = (point - original).abs().amax((1, 2, 3), keepdim=True)
             better = reached & (size < least)
             best, least = torch.where(better, point, best), torch.where(better, size, least)
