@@ -80,8 +80,8 @@ def test_few_attacks_are_counted_and_not_taken_for_half_of_all():
     assert median_interval_text(few) == ""
     assert lead([few]).startswith("2 of 3 items can be put among the first 10")
     assert further([few]) == ["So few attacks say little of all the others: give the audit more time."]
-    assert lead([budgets("ca+", 0.5, 1)]).startswith("1 of 1 item can be put")
-    assert achieved(budgets("qa+", 0.5, 1)).endswith("for 1 of 1 query")
+    assert lead([budgets("ca+", 0.5, 1)]).startswith("The only item that was tried can be put")
+    assert achieved(budgets("qa+", 0.5, 1)).endswith("for the only query that was tried")
 
 
 def test_where_the_wish_held_before_the_sentence_is_of_the_others():

@@ -119,7 +119,7 @@ def test_the_page_of_a_photo_encoder_says_it_in_its_first_lines(pages):
         "No flags",
         "Nothing that belongs to this audit was left out",
         "the median of the attacks, at 0.92/255",
-        "the easiest attack",
+        "QA+: the easiest attack",
         "Which classes break first",
         "… 2 more classes between",
         "yoghurt <b> (3)",

@@ -20,10 +20,10 @@ def test_checks_stand_together_and_what_failed_comes_first():
     ]
     rows = checks(controls)
     assert [(row.title, row.verdict, row.count) for row in rows] == [
-        ("Twice the steps, and a restart", "failed", "1 of 2 goals"),
-        ("Random noise of the same size", "passed", "2 of 2 goals"),
-        ("of my own", "passed", "1 of 1 goal"),
-        ("Saved as a JPEG of quality 90", "a figure", "1 goal"),
+        ("Twice the steps, and a restart", "failed", "1 of 2 goals, 20 attacks"),
+        ("Random noise of the same size", "passed", "2 of 2 goals, 20 attacks"),
+        ("of my own", "passed", "1 of 1 goal, 10 attacks"),
+        ("Saved as a JPEG of quality 90", "a figure", "1 of 1 goal, 10 attacks"),
     ]
     assert [each.goal for each in rows[0].failed] == ["oa"]
     assert [each.goal for each in rows[1].controls] == ["ca+", "qa+"]
@@ -33,7 +33,7 @@ def test_checks_stand_together_and_what_failed_comes_first():
 def test_figures_of_checks_have_the_unit_of_their_goal():
     assert control_text(control("noise", "qa+"), 3.14) == f"3.1{N}%"
     assert control_text(control("noise", "oa"), 0.314) == "0.31"
-    assert control_text(control("eps-1", "oa"), 0.9) == f"90{N}%"
+    assert control_text(control("eps-1", "oa"), 0.9) == control_text(control("gradient"), 0.9) == f"90{N}%"
     assert goal_figure("qa+", float("nan")) == "–"
 
 

@@ -234,8 +234,8 @@ def _names(chart: _Chart, curves: Sequence[tuple[BudgetSummary, str, list[Point]
             if point is None:
                 continue
             # A curve climbs to the right: there is room below it on its right, above it on its left.
-            places.append((_Box(point.x + 6, point.y - 2, width), 2 * preference))
-            places.append((_Box(point.x - width - 6, point.y - LINE + 2, width), 2 * preference + 1))
+            places.append((_Box(point.x + 6, chart.y(share) - 2, width), 2 * preference))
+            places.append((_Box(point.x - width - 6, chart.y(share) - LINE + 2, width), 2 * preference + 1))
         end = corners[-1]
         places.append((_Box(end.x - width, end.y - LINE - 3, width), len(HEIGHTS)))
         box, _ = min(places, key=lambda place: place[1] + place[0].cost(chart, taken, crowd))

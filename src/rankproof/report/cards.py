@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from rankproof.attacks.budget_summary import BudgetSummary
 from rankproof.report.budgets import (
+    KIND_NOTES,
     KIND_TITLES,
     NO_INTERVAL,
     attacks,
@@ -75,6 +76,7 @@ def _insider(summaries: Sequence[BudgetSummary]) -> tuple[Line, ...]:
         tried = [each for each in alike if attacks(each)]
         if (best := easiest(alike, name)) is not None and best.eps_star is not None:
             few = f"of {attacks(best)}: too few for an interval" if attacks(best) < NO_INTERVAL else ""
+            title = title if name in KIND_NOTES else f"{best.sentence[:1].upper()}{best.sentence[1:]}"
             note = " ".join(filter(None, (best.spec.title, median_interval_text(best), few)))
             lines.append(Line(title, budget_text(best.eps_star), note, name))
         elif tried:

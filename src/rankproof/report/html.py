@@ -102,7 +102,7 @@ def _render(page: ReportPage, images: Sequence[bytes]) -> str:
     shown, record = rows(page), json_value(page.model_record)
     black = [row for row in shown if row.attack.black_box]
     strips = [_ShownStrip.of(strip, png) for strip, png in zip(page.strips, images, strict=True)]
-    about_black = [text for text in page.missing if "black box" in text.lower()]
+    about_black = [text for text in page.missing if re.search("black box|stranger", text, re.IGNORECASE)]
     return (
         _environment()
         .get_template("report.html.jinja")
@@ -186,7 +186,7 @@ def _budget_values(page: ReportPage) -> dict[str, object]:
         "axis": axis,
         "chart_wide": chart(WIDE) if drawn else "",
         "chart_narrow": chart(NARROW) if drawn else "",
-        "kinds": [name for name in budgets.KIND_TITLES if any(budgets.kind(s.spec) == name for s in ordered)],
+        "legend": budgets.legend(ordered),
         "levels": budgets.LEVELS_SHOWN,
         "saved": f"{held:,} of {reached:,} attacks hold as such files" if reached else "",
     }
