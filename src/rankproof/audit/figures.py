@@ -10,6 +10,7 @@ from rankproof.attacks.budget_summary import BudgetSummary, median_interval
 from rankproof.attacks.result import AttackResult
 from rankproof.attacks.smallest_budget import summarise
 from rankproof.attacks.summary import AttackSummary
+from rankproof.audit.controls import control_flags
 from rankproof.audit.diagnostics import (
     AttackFigures,
     check_attack,
@@ -21,7 +22,7 @@ from rankproof.audit.job import Job
 from rankproof.audit.journal import Unit
 from rankproof.audit.measurements import Measurement
 from rankproof.audit.records import Attacks
-from rankproof.audit.united import same_attacks, worst_case
+from rankproof.audit.united import same_attacks, united
 from rankproof.goals.base import Goal
 from rankproof.report.findings import ClassBudget, Control
 from rankproof.report.page import Flag
@@ -61,7 +62,6 @@ class Measured:
     @property
     def goal(self) -> Goal:
         """What is wanted."""
-        assert self.measurement.goal is not None
         return self.measurement.goal
 
     @property
@@ -91,10 +91,10 @@ def figures(job: Job, measured: Sequence[Measured], classes: Sequence[str]) -> F
         for kind in ("smallest", "at-eps", "black-box")
     )
     cells: list[AttackSummary] = []
-    flags: list[Flag] = []
+    flags = control_flags([control for each in measured for control in each.controls])
     for each in at_eps:
         tried = [*each.attacks, *_elsewhere(each, [*smallest, *looks])]
-        worst = worst_case(each.goal.spec, tried, job.threat.eps)
+        worst = united(tried, job.threat.eps)
         cells += [_cell(job, result) for result in (*(a.result for a in each.attacks), worst)]
         flags += _doubts(job, each)
     for each in looks:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from rankproof.attacks.black_box import BUDGET
+from rankproof.audit.controls import CONTROLS, TRIALS
+from rankproof.audit.protocol import Protocol
 from rankproof.goals import Goal, Reorder
 from rankproof.goals.order import VISIBLE
 from rankproof.goals.registry import parse, standard_audit
@@ -12,13 +13,16 @@ from rankproof.methods import SPSA
 from rankproof.methods.black_box.base import BlackBoxMethod
 from rankproof.methods.defaults import audited, automatic, published, smallest
 from rankproof.methods.white_box.base import Method
+from rankproof.methods.white_box.budget_search import BudgetSearch
+from rankproof.threat import Threat
 
 Kind = Literal["smallest", "at-eps", "black-box", "controls"]
 
 BLACK_BOX_K = (5, 10)
-QUERIES = (100, BUDGET, 500)  # Q of a black box: the first where time is short, then the most that fits
-CONTROLLED = 10  # attacks that the controls are made on
+CONTROLLED = TRIALS  # attacks that the controls of a goal are made on
 OVERHEAD_PASSES = 5  # choosing targets and computing the figures cost about as much as so many passes
+CONTROL_SEARCHES = 7  # made again, watched, without a limit, and twice with doubled evaluations
+TYPICAL = {"converged": 1 / 8}  # of the most evaluations of a method; of others it is all of them
 FORWARD = 1 / 3  # of an evaluation with its gradient: a query has none
 
 
@@ -59,8 +63,14 @@ class Measurement:
             return smallest(self.goal.metric).evaluations + OVERHEAD_PASSES
         if self.budget is not None:
             return len(self.methods) * (self.budget * FORWARD + OVERHEAD_PASSES)
-        passes = (each.passes(eps) for each in self.methods if not isinstance(each, BlackBoxMethod))
-        return sum(passes) + len(self.methods) * OVERHEAD_PASSES
+        passes = sum(
+            TYPICAL.get(each.name, 1.0) * each.passes(eps)
+            for each in self.methods
+            if not isinstance(each, BlackBoxMethod)
+        )
+        if self.kind == "controls":
+            return CONTROL_SEARCHES * passes + len(CONTROLS) * OVERHEAD_PASSES
+        return passes + len(self.methods) * OVERHEAD_PASSES
 
 
 def standard_goals(size: int) -> tuple[Goal, ...]:
@@ -124,3 +134,21 @@ def black_boxes(size: int, queries: int) -> tuple[Measurement, ...]:
 def _white_box_methods(metric: str) -> tuple[Method, ...]:
     """The published method, and the audit's own."""
     return published(metric), audited(metric)
+
+
+def protocol_of(threat: Threat, first: int, seed: int, size: int) -> Protocol:
+    """The protocol of an audit.
+
+    Args:
+        first: K, how many results count as the first ones.
+        size: how many items can stand in a ranking; a small gallery has goals of fewer items.
+    """
+    goals = standard_goals(size)
+    searches: list[tuple[Goal, tuple[Method | BlackBoxMethod | BudgetSearch, ...]]] = [
+        (goal, (*((smallest(goal.metric),) if goal.spec.wish else ()), *_white_box_methods(goal.metric)))
+        for goal in goals
+    ]
+    searches += [(box.goal, box.methods) for box in black_boxes(size, 1)]
+    return Protocol(
+        eps=threat.eps, first=first, seed=seed, searches=tuple(searches), visible=min(VISIBLE, size)
+    )

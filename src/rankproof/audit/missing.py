@@ -31,7 +31,7 @@ def missing(done: Sequence[tuple[Measurement, int]], eps: float, why: str) -> tu
         if each.kind == "black-box":
             looks[str(each.goal.parameters["k"])] = looks.get(str(each.goal.parameters["k"]), 0) + count
     if absent := [f"{k} results" for k, count in looks.items() if not count]:
-        found.append(f"Not measured {why}: what a stranger reaches who reorders {_listed(absent, 'or')}.")
+        found.append(f"Not measured {why}: the black box, a stranger who reorders {_listed(absent, 'or')}.")
     return tuple(found)
 
 

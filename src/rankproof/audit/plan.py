@@ -10,11 +10,11 @@ from rankproof.audit.counts import Counts
 from rankproof.audit.journal import spans
 from rankproof.audit.measurements import (
     CONTROLLED,
-    QUERIES,
     Measurement,
     black_boxes,
     standard_measurements,
 )
+from rankproof.audit.protocol import DEFAULT_EPS, QUERIES
 from rankproof.audit.schedule import Standing, need_of, next_measurement
 from rankproof.checks import check_images
 from rankproof.errors import RankproofError
@@ -23,7 +23,6 @@ from rankproof.ranking.gallery import Gallery
 from rankproof.threat import Threat
 from rankproof.types import ImagesLike
 
-DEFAULT_EPS = 2 / 255
 DEFAULT_SECONDS = 600.0
 ROWS = 16  # images attacked side by side
 FEWER_ROWS = (32, 16, 8, 4, 2, 1)  # of an audit by time

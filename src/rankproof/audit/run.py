@@ -17,12 +17,13 @@ from rankproof.audit.examples import examples
 from rankproof.audit.figures import Measured, figures, octaves
 from rankproof.audit.job import Job
 from rankproof.audit.journal import Journal, Unit
-from rankproof.audit.measurements import Measurement
+from rankproof.audit.measurements import Measurement, protocol_of
 from rankproof.audit.missing import missing
-from rankproof.audit.plan import DEFAULT_EPS, Costs, Plan, in_rounds, plan, standing
+from rankproof.audit.plan import Costs, Plan, in_rounds, plan, standing
+from rankproof.audit.protocol import DEFAULT_EPS, protocol_hashes
 from rankproof.audit.result import AuditResult
 from rankproof.audit.schedule import has_breadth, next_measurement
-from rankproof.audit.units import run_unit
+from rankproof.audit.units import run_controls, run_unit
 from rankproof.checks import check_ids, check_images, check_kind
 from rankproof.errors import RankproofError
 from rankproof.goals.wish import FIRST
@@ -31,6 +32,7 @@ from rankproof.modes import ordinary_modes
 from rankproof.parameters import Checked, Count, Percent, Weight, check_integer
 from rankproof.ranking.gallery import GALLERY, Gallery
 from rankproof.ranking.metrics import recall_at
+from rankproof.report.findings import ProtocolHashes
 from rankproof.rng import order
 from rankproof.threat import Threat, format_eps
 from rankproof.types import ImagesLike, IntegersLike, no_progress
@@ -183,6 +185,7 @@ class _Run:
     _reported: float = 0.0
     _reserve: float = 0.0
     _recall: tuple[float | None] | None = None
+    _hashes: ProtocolHashes | None = None
 
     def __post_init__(self) -> None:
         plan = self.plan
@@ -266,7 +269,7 @@ class _Run:
 
         begin = clock()
         if measurement.kind == "controls":
-            unit = Unit(rows=rows, seconds=0.0)
+            unit = Unit(rows=rows, seconds=0.0, controls=run_controls(self.job, measurement, rows))
         else:
             unit = Unit(rows=rows, seconds=0.0, parts=run_unit(self.job, measurement, rows, inside))
         self._learn(
@@ -332,6 +335,7 @@ class _Run:
             smallest=tuple(replace(each, model=model, data=self.data) for each in found.smallest),
             controls=tuple(each for one in measured for each in one.controls),
             classes=found.classes,
+            protocol=self._protocol(),
             missing=missing(done, job.threat.eps, why),
         )
 
@@ -347,6 +351,14 @@ class _Run:
         trials = text if text.isdigit() else repr(text)
         threat = f"Threat({format_eps(self.job.threat.eps)})"
         return f"rankproof.audit(gallery, queries, {threat}, trials={trials}, seed={self.job.seed})"
+
+    def _protocol(self) -> ProtocolHashes:
+        """Under which protocol this audit attacks, and what."""
+        if self._hashes is None:
+            job = self.job
+            protocol = protocol_of(job.threat, job.first, job.seed, job.size)
+            self._hashes = protocol_hashes(protocol, job.gallery, job.images, job.order, job.gallery_ids)
+        return self._hashes
 
     def _recall_at_1(self) -> float | None:
         """R@1 of the clean gallery in %, None without labels."""

@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rankproof.audit.measurements import QUERIES, Kind, Measurement
+from rankproof.audit.measurements import Kind, Measurement
+from rankproof.audit.protocol import QUERIES
 
 LEAST = 3  # attacks of each measurement before any gets more
 FIRST_SHARE = 0.5  # of the time, for the least attacks of the smallest budgets; then of the rest, at eps
@@ -149,6 +150,5 @@ def _wanted(measurement: Measurement, values: Sequence[float]) -> float:
         return WANTED_SMALLEST
     if measurement.budget is not None:
         return WANTED_BLACK_BOX
-    assert measurement.goal is not None
     return WANTED.get(measurement.goal.metric) or 0.05 * max(abs(value) for value in values) or 1.0
 

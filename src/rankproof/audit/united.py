@@ -1,58 +1,56 @@
-"""The worst case: attack by attack the strongest of all images that were tried, within the audited budget."""
+"""The worst case of an audit: attack by attack the best image of all that its measurements tried."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rankproof.attacks.result import AttackResult
+from rankproof.attacks.worst_case import NAME, figures_of, strength
 from rankproof.audit.records import Attacks
-from rankproof.goals.base import GoalSpec
+from rankproof.goals.registry import spec
 from rankproof.threat import TOLERANCE
 
-WORST_CASE = "worst-case"
 
-
-def worst_case(spec: GoalSpec, attacks: Sequence[Attacks], eps: float) -> AttackResult:
-    """The figures of the strongest image for each attack of the first of several methods.
+def united(attacks: Sequence[Attacks], eps: float) -> AttackResult:
+    """The figures of the best image of each attack; see `rankproof.attacks.worst_case`.
 
     Args:
-        spec: what the goal says about itself.
-        attacks: those of each method on the same images from the first on; some may have fewer or more.
+        attacks: those of each method on the same images from the first on, those that the figures are of at
+            first; others may be fewer or more.
         eps: the audited budget; images that need more do not count.
     """
     first = attacks[0].result
-    count = len(first)
-    scores = torch.stack([_scores(spec, each, first, eps, count) for each in attacks])  # (methods, b)
-    best = scores.argmax(0)  # the first of equal ones
     results = [each.exact or each.result for each in attacks]
-    after = {
-        name: torch.stack([results[int(best[row])].after[name][row] for row in range(count)])
-        for name in first.after
-    }
-    used = Counter(results[int(number)].method for number in best)
-    note = f"the strongest image of each attack, by method: {', '.join(f'{n} {c}' for n, c in used.items())}"
+    allowed = [set(same_attacks(each, first, eps).tolist()) for each in attacks]
+    strengths = [
+        [strength(spec(first.goal), first.parameters, figure) for figure in figures_of(result)]
+        for result in results
+    ]
+    won = []
+    for row in range(len(first)):
+        able = [number for number, rows in enumerate(allowed) if row in rows] or [0]
+        won.append(max(able, key=lambda number: strengths[number][row]))  # of equal ones the first
+    names = [result.method for result in results]
+    wins = ", ".join(f"{names[number]} {won.count(number)}" for number in sorted(set(won)))
+    white = [result for result, each in zip(results, attacks, strict=True) if each.exact is None]
+    changed: dict[str, Any] = {"evaluations": None} if hasattr(first, "evaluations") else {}
     return replace(
         first,
-        method=WORST_CASE,
-        after=after,
-        steps=sum(each.result.steps for each in attacks if each.exact is None),
-        zero_gradient=torch.zeros(count, dtype=torch.bool),
+        method=NAME,
+        eps=eps,
+        after={
+            name: torch.stack([results[number].after[name][row] for row, number in enumerate(won)])
+            for name in first.after
+        },
+        steps=sum(result.steps for result in white),
+        zero_gradient=torch.zeros(len(first), dtype=torch.bool),
         seconds=sum(each.result.seconds for each in attacks),
-        notes=(*first.notes, note),
+        notes=(*first.notes, f"the best image of each attack, won by: {wins}"),
+        **changed,
     )
-
-
-def _scores(spec: GoalSpec, attacks: Attacks, first: AttackResult, eps: float, count: int) -> Tensor:
-    """(b,) the headline figures, larger is stronger; -inf where there is no such attack."""
-    scores = torch.full((count,), -torch.inf, dtype=torch.float64)
-    rows = same_attacks(attacks, first, eps)
-    result = attacks.exact or attacks.result
-    values = result.headline().double()
-    scores[rows] = (values if spec.larger_is_stronger else -values)[rows]
-    return scores
 
 
 def same_attacks(attacks: Attacks, other: AttackResult, eps: float) -> Tensor:

@@ -10,12 +10,14 @@ from rankproof.attacks import SearchOptions, attack_batch
 from rankproof.attacks.batch import AttackBatch
 from rankproof.attacks.result import AttackResult
 from rankproof.attacks.smallest_budget import smallest_budget
+from rankproof.audit.controls import ControlledAttack, controls
 from rankproof.audit.job import Job
 from rankproof.audit.measurements import Measurement
 from rankproof.audit.records import Attacks, image_text
 from rankproof.goals.base import Goal
 from rankproof.methods.black_box.base import BlackBoxMethod
 from rankproof.oracles import LocalOracle
+from rankproof.report.findings import Control
 from rankproof.types import ProgressCallback
 
 KEPT = 9  # attacks of each measurement whose images are kept, as examples
@@ -26,7 +28,6 @@ def run_unit(
     job: Job, measurement: Measurement, rows: tuple[int, int], progress: ProgressCallback
 ) -> tuple[Attacks, ...]:
     """Attack the images at rows a .. b - 1: the attacks of each method."""
-    assert measurement.goal is not None
     if measurement.kind == "smallest":
         return (_smallest(job, measurement.goal, rows, progress),)
     batch, done = job.batch(slice(*rows)), []
@@ -49,6 +50,25 @@ def run_unit(
         )
         done.append(_of_result(job, measurement.goal, result, rows))
     return tuple(done)
+
+
+def run_controls(job: Job, measurement: Measurement, rows: tuple[int, int]) -> tuple[Control, ...]:
+    """Whether the search of a goal at the audited budget can be trusted, tried on the first attacks."""
+    (method,) = measurement.methods
+    assert not isinstance(method, BlackBoxMethod)
+    batch = job.batch(slice(*rows))
+    result = attack_batch(
+        job.gallery, batch, measurement.goal, job.threat, method=method, seed=job.seed
+    )
+    made = ControlledAttack(
+        gallery=job.gallery,
+        goal=measurement.goal,
+        threat=job.threat,
+        method=method,
+        result=result,
+        first=job.first,
+    )
+    return controls(made)
 
 
 def judged(

@@ -133,11 +133,9 @@ def audit(
 
 
 def _print(result: "AuditResult", page: Path) -> None:
-    """The figures as tables, the reasons to doubt them, and where the report is."""
+    """The figures as a table, the reasons to doubt them, and where the report is."""
     from rankproof.report.page import audit_table, grouped
-    from rankproof.report.tables import budgets_table
 
-    print_table(budgets_table(result))
     print_table(audit_table(result))
     if result.examination is not None:
         echo(f"the encoder: {result.examination.line}")
