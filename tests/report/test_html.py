@@ -366,7 +366,11 @@ def test_white_and_black_boxes_are_not_mixed_up():
     """Neither in the sentence on what was found, nor in headlines, nor in what a figure is compared with."""
     cells = [*reversed(BLACK_BOX), *audit().cells]
     shown = pages.rows(audit(cells=cells))
-    assert [row.attack.goal for row in shown] == [*(goal.name for goal in standard_audit()), "oa", "oa"]
+    assert [row.attack.goal for row in shown] == [
+        *(goal.name for goal in standard_audit() if goal.name in AFTER),
+        "oa",
+        "oa",
+    ]
     assert [row.attack.k for row in shown[-2:]] == [5, 10]
     by_setting = {(row.attack.k, row.attack.budget): row for row in shown if row.attack.goal == "oa"}
     assert by_setting[5, None].reference.method == "pgd"

@@ -7,6 +7,7 @@ import re
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -108,6 +109,7 @@ def _render(page: ReportPage, images: Sequence[bytes]) -> str:
         .get_template("report.html.jinja")
         .render(
             page=page,
+            published=published_titles(),
             cards=cards(page),
             rows=[row for row in shown if not row.attack.black_box],
             black_rows=black,
@@ -129,6 +131,7 @@ def _render(page: ReportPage, images: Sequence[bytes]) -> str:
     )
 
 
+@cache
 def _environment() -> Environment:
     """The templates with what they may call."""
     environment = Environment(
@@ -162,7 +165,6 @@ def _environment() -> Environment:
         goal_figure=trust.goal_figure,
         title_of=lambda goal: spec(goal).title,
         queries=_queries,
-        published=published_titles(),
     )
     return environment
 
