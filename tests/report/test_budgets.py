@@ -93,9 +93,11 @@ def test_what_was_not_reached_is_said_so():
     none = [budgets("ca+", reached=0), budgets("oa", reached=0)]
     assert lead(none).startswith("No attack got what it wanted by any change")
     some = [budgets("ca+", reached=0), budgets("qa-", 10.0, reached=4)]
-    assert lead(some).startswith("No goal was reached by half of its attacks. The nearest: one of the best")
+    assert lead(some).startswith("No goal was reached by more than half of its attacks. The nearest: one of")
     assert "in 4 of 25 attacks, with no pixel changed by more than" in lead(some)
     assert further(none) == further(some) == []
+    just_half = budgets("ca+", 1.0, 24, reached=12)
+    assert (just_half.eps_star, lead([just_half])[:37]) == (None, "No goal was reached by more than half")
 
 
 def test_what_is_free_is_no_success():

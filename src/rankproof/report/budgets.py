@@ -136,7 +136,7 @@ def lead(summaries: Sequence[BudgetSummary]) -> str:
             "failed."
         )
     return (
-        f"No goal was reached by half of its attacks. The nearest: {most.sentence} in {most.reached:,} of "
+        f"No goal was reached by more than half of its attacks. The nearest: {most.sentence} in {most.reached:,} of "
         f"{attacks(most):,} attacks, with no pixel changed by more than {budget_text(most.curve[-1][0])}."
     )
 
