@@ -80,6 +80,10 @@ def test_few_attacks_are_counted_and_not_taken_for_half_of_all():
     assert median_interval_text(few) == ""
     assert lead([few]).startswith("2 of 3 items can be put among the first 10")
     assert further([few]) == ["So few attacks say little of all the others: give the audit more time."]
+    pair = budgets("ca+", 0.5, 2)
+    assert lead([pair]).startswith("1 of 2 items can")
+    assert lead([pair]).endswith(f"{level_text(pair.curve[0][0])}/255.")
+    assert pair.curve[0][0] < pair.eps_star
     assert lead([budgets("ca+", 0.5, 1)]).startswith("The only item that was tried can be put")
     assert achieved(budgets("qa+", 0.5, 1)).endswith("for the only query that was tried")
 

@@ -166,9 +166,10 @@ def achieved(summary: BudgetSummary) -> str:
     count, eps = attacks(summary), budget_text(summary.eps_star)
     items = "items" if summary.spec.family == "candidate" else "queries"
     if count < NO_INTERVAL:
-        share = summary.success(summary.eps_star) or 0.0
+        # The median of an even number lies between two attacks: the smaller one is what was seen.
+        some, eps = (count + 1) // 2, budget_text(summary.curve[(count - 1) // 2][0])
         only = f"the only {'item' if items == 'items' else 'query'} that was tried"
-        who = only if count == 1 else f"{round(share * count)} of {count} {items}"
+        who = only if count == 1 else f"{some} of {count} {items}"
     else:
         who = f"half of all {items}"
     if summary.free:
