@@ -1,4 +1,4 @@
-"""Audits as they come, with fabricated figures: of a photo encoder, of a defended model, of very few attacks."""
+"""Audits as they come, with fabricated figures: a photo encoder, a defended model, very few attacks."""
 
 import math
 from dataclasses import replace
@@ -170,7 +170,7 @@ def of_a_defended_model():
 
 def of_three_attacks():
     """As soon as there is anything: three attacks of each goal."""
-    smallest = tuple(budgets(goal, median, 3, free=goal == "qa-") for goal, median in PHOTOS.items())
+    smallest = tuple(budgets(goal, median, 3, free=int(goal == "qa-")) for goal, median in PHOTOS.items())
     missing = (
         "What happens at the audited eps was not measured for want of time.",
         "The black box was not measured for want of time.",

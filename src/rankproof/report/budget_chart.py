@@ -15,8 +15,10 @@ from rankproof.attacks.budget_summary import BudgetSummary
 from rankproof.report.budgets import HALF_LEVEL, attacks, budget_text, kind, level_text, median_text
 from rankproof.threat import LEVELS
 
-LOW, ENDS = (0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 1e-6), (16, 64, 255)  # of the axis, in 1/255
-TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 255)
+Length = int | float
+
+LOW, ENDS = (0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 1e-6), (16.0, 64.0, 255.0)  # of the axis, in 1/255
+TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, *(2.0**power for power in range(8)), 255.0)
 CHARACTER, LINE = 9.2, 15  # width of a letter and height of a line of a label
 HEIGHTS = (
     0.75,
@@ -39,8 +41,8 @@ EIGHT_BIT = "an 8-bit file can hold no less"
 class BudgetAxis:
     """A logarithmic axis of budgets, from `low` to `high` in 1/255."""
 
-    low: float
-    high: float
+    low: Length
+    high: Length
 
     @classmethod
     def of(cls, budgets: Sequence[float], *, whole: bool = False) -> "BudgetAxis":
@@ -55,12 +57,12 @@ class BudgetAxis:
         high = next((end for end in ENDS[: -1 if not whole else None] if most <= 0.9 * end), ENDS[-1])
         return cls(low, ENDS[-1] if whole else high)
 
-    def share(self, eps: float) -> float:
+    def share(self, eps: Length) -> Length:
         """Where a budget in [0, 1] stands between both ends, 0 to 1."""
         levels = min(max(eps * LEVELS, self.low), self.high)
         return math.log(levels / self.low) / math.log(self.high / self.low)
 
-    def ticks(self, width: float, least: float = 30.0) -> list[float]:
+    def ticks(self, width: Length, least: Length = 30.0) -> list[float]:
         """Levels in 1/255 whose labels do not touch on an axis of some pixels; 1, 0.5 and the ends first."""
         inside = [level for level in TICKS if self.low <= level <= self.high]
         order = sorted(inside, key=lambda level: (level not in (1, 0.1, self.high), -inside.index(level)))
@@ -71,7 +73,7 @@ class BudgetAxis:
         return sorted(chosen)
 
 
-def axis_of(summaries: Sequence[BudgetSummary], audited: float | None) -> BudgetAxis:
+def axis_of(summaries: Sequence[BudgetSummary], audited: Length | None) -> BudgetAxis:
     """The axis for all curves and the audited budget, if any; to 255/255 where not all were reached."""
     budgets = [eps for each in summaries for eps, _ in each.curve]
     whole = any(each.reached < attacks(each) for each in summaries)
@@ -101,8 +103,8 @@ WIDE, NARROW = Frame(1000, 400), Frame(358, 340, left=38, right=8)
 class Point(NamedTuple):
     """A point of a curve, in pixels."""
 
-    x: float
-    y: float
+    x: Length
+    y: Length
 
 
 class _Chart:
@@ -111,10 +113,10 @@ class _Chart:
     def __init__(self, axis: BudgetAxis, frame: Frame) -> None:
         self.axis, self.frame = axis, frame
 
-    def x(self, eps: float) -> float:
+    def x(self, eps: Length) -> Length:
         return self.frame.left + self.frame.across * self.axis.share(eps)
 
-    def y(self, share: float) -> float:
+    def y(self, share: Length) -> Length:
         base = self.frame.height - self.frame.bottom
         return base - (base - self.frame.top) * share
 
@@ -146,7 +148,7 @@ def shown(summaries: Sequence[BudgetSummary]) -> list[tuple[BudgetSummary, str]]
 
 
 def budget_svg(
-    summaries: Sequence[BudgetSummary], axis: BudgetAxis, *, audited: float | None, frame: Frame
+    summaries: Sequence[BudgetSummary], axis: BudgetAxis, *, audited: Length | None, frame: Frame
 ) -> str:
     """The curves of all goals that some attack reached, with their names at them, as one <svg> element."""
     chart, drawn = _Chart(axis, frame), shown(summaries)
@@ -167,7 +169,8 @@ def budget_svg(
         "; ".join(f"{each.spec.title} {median_text(each)}" for each in summaries) + ", in 1/255."
     )
     size = f'viewBox="0 0 {frame.width} {frame.height}" width="{frame.width}" height="{frame.height}"'
-    return f'<svg class="chart" {size} role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
+    about = f'class="chart" role="img" aria-label="{escape(label)}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {about}>{"".join(parts)}</svg>'
 
 
 def _grid(chart: _Chart) -> list[str]:
@@ -193,7 +196,7 @@ def _grid(chart: _Chart) -> list[str]:
     return [*parts, f'<text x="{middle}" y="{y}" text-anchor="middle">{what}</text>']
 
 
-def _marks(chart: _Chart, audited: float | None) -> list[str]:
+def _marks(chart: _Chart, audited: Length | None) -> list[str]:
     """The least that a file can hold, and the audited budget."""
     frame, base = chart.frame, chart.frame.height - chart.frame.bottom
     half = chart.x(HALF_LEVEL)
@@ -231,8 +234,8 @@ def _names(chart: _Chart, curves: Sequence[tuple[BudgetSummary, str, list[Point]
             if point is None:
                 continue
             # A curve climbs to the right: there is room below it on its right, above it on its left.
-            places.append((_Box(point.x + 6, point.y - 2, width), 2 * preference))
-            places.append((_Box(point.x - width - 6, point.y - LINE + 2, width), 2 * preference + 1))
+            places.append((_Box(point.x + 6, chart.y(share) - 2, width), 2 * preference))
+            places.append((_Box(point.x - width - 6, chart.y(share) - LINE + 2, width), 2 * preference + 1))
         end = corners[-1]
         places.append((_Box(end.x - width, end.y - LINE - 3, width), len(HEIGHTS)))
         box, _ = min(places, key=lambda place: place[1] + place[0].cost(chart, taken, crowd))
@@ -247,17 +250,17 @@ def _names(chart: _Chart, curves: Sequence[tuple[BudgetSummary, str, list[Point]
 class _Box(NamedTuple):
     """Where a name may stand."""
 
-    left: float
-    top: float
-    width: float
+    left: Length
+    top: Length
+    width: Length
 
     @property
-    def corners(self) -> tuple[float, float, float, float]:
+    def corners(self) -> tuple[Length, Length, Length, Length]:
         return self.left, self.top, self.left + self.width, self.top + LINE
 
     def cost(
-        self, chart: _Chart, taken: Sequence[tuple[float, float, float, float]], crowd: Sequence[Point]
-    ) -> float:
+        self, chart: _Chart, taken: Sequence[tuple[Length, Length, Length, Length]], crowd: Sequence[Point]
+    ) -> Length:
         """How bad the place is: a covered name is far worse than a covered piece of a curve."""
         left, top, right, bottom = self.corners
         frame = chart.frame
@@ -278,6 +281,6 @@ def _dense(corners: Sequence[Point]) -> list[Point]:
     return found
 
 
-def level_label(level: float) -> str:
+def level_label(level: Length) -> str:
     """A level in 1/255 as a table prints it."""
     return level_text(level / LEVELS)

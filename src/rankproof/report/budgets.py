@@ -20,8 +20,9 @@ KIND_TITLES = {
     "raise": "Onto the first page",
     "lower": "Out of sight",
     "order": "Into a chosen order",
-    "other": "A wrong result first",
+    "other": "Other",
 }
+KIND_NOTES = {"raise": "something rises", "lower": "something sinks", "order": "the top is reordered"}
 
 
 def level_text(eps: float) -> str:
@@ -43,6 +44,15 @@ def budget_text(eps: float) -> str:
 def kind(spec: GoalSpec) -> str:
     """What the goal does to the results: "raise", "lower", "order" or "other"."""
     return "other" if spec.family == "embedding" else KINDS.get(spec.direction, "other")
+
+
+def legend(summaries: Sequence[BudgetSummary]) -> list[tuple[str, str]]:
+    """The kinds of goals that have a curve, each with what its colour means."""
+    titles: dict[str, list[str]] = {}
+    for each in summaries:
+        if each.curve:
+            titles.setdefault(kind(each.spec), []).append(each.spec.title)
+    return [(name, KIND_NOTES.get(name, ", ".join(titles[name]))) for name in KIND_TITLES if name in titles]
 
 
 def attacks(summary: BudgetSummary) -> int:
@@ -157,8 +167,8 @@ def achieved(summary: BudgetSummary) -> str:
     items = "items" if summary.spec.family == "candidate" else "queries"
     if count < NO_INTERVAL:
         share = summary.success(summary.eps_star) or 0.0
-        who = f"{round(share * count)} of {count} {items if count > 1 else items.replace('ies', 'y')}"
-        who = who.removesuffix("s") if count == 1 else who
+        only = f"the only {'item' if items == 'items' else 'query'} that was tried"
+        who = only if count == 1 else f"{round(share * count)} of {count} {items}"
     else:
         who = f"half of all {items}"
     if summary.free:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from rankproof.attacks.budget_summary import BudgetSummary
 from rankproof.report.budgets import (
+    KIND_NOTES,
     KIND_TITLES,
     NO_INTERVAL,
     attacks,
@@ -18,6 +19,8 @@ from rankproof.report.format import figure_text, interval_text
 from rankproof.report.page import ReportPage, rows, visible_text
 from rankproof.report.trust import checks
 from rankproof.threat import format_eps
+
+UNKNOWN = "how much of the worst case a stranger reaches is not known"
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ def _insider(summaries: Sequence[BudgetSummary]) -> tuple[Line, ...]:
         tried = [each for each in alike if attacks(each)]
         if (best := easiest(alike, name)) is not None and best.eps_star is not None:
             few = f"of {attacks(best)}: too few for an interval" if attacks(best) < NO_INTERVAL else ""
+            title = title if name in KIND_NOTES else f"{best.sentence[:1].upper()}{best.sentence[1:]}"
             note = " ".join(filter(None, (best.spec.title, median_interval_text(best), few)))
             lines.append(Line(title, budget_text(best.eps_star), note, name))
         elif tried:
@@ -88,10 +92,8 @@ def _stranger(page: ReportPage) -> Card:
     black = [row.attack for row in rows(page) if row.attack.black_box]
     title, anchor = "A stranger", "stranger"
     if not black:
-        lines = (
-            Line("The black box", "not measured", "how much of the worst case a stranger reaches is unknown"),
-        )
-        return Card(title=title, note="sees only the results", anchor=anchor, lines=lines)
+        missing = Line("The black box", "not measured", UNKNOWN)
+        return Card(title=title, note="sees only the results", anchor=anchor, lines=(missing,))
     first = black[0]
     note = (
         f"sees only {visible_text(first)}, sends {first.budget:,} queries and changes pixels by at most "

@@ -72,5 +72,5 @@ def query_svg(lines: Sequence[Line], *, label: str) -> str:
         parts.append(f'<path class="curve {style}" d="M{LEFT + 8},{row}H{LEFT + 32}"/>')
         parts.append(f'<text class="legend" x="{LEFT + 39}" y="{row + 4}">{escape(name)}</text>')
     size = f'viewBox="0 0 {WIDE} {HIGH}" width="{WIDE}" height="{HIGH}"'
-    about = f'role="img" aria-label="{escape(label)}"'
-    return f'<svg class="chart queries" {size} {about}>{"".join(parts)}</svg>'
+    about = f'class="chart queries" role="img" aria-label="{escape(label)}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {about}>{"".join(parts)}</svg>'

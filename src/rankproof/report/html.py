@@ -7,6 +7,7 @@ import re
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -83,7 +84,10 @@ def save(page: ReportPage, figures: str, folder: Path) -> Path:
 
 
 def strip_names(strips: Sequence[Strip]) -> list[str]:
-    """A file name for each strip: qa-plus.png, qa-plus-2.png for the next, qa-plus-easiest.png, oa-black-box.png."""
+    """A file name for each strip: qa-plus.png, qa-plus-2.png for the next; qa-plus-easiest.png by its role.
+
+    Those of a black box are oa-black-box.png and so on.
+    """
     names: list[str] = []
     for strip in strips:
         goal = re.sub(r"-$", "-minus", strip.goal.lower().replace("+", "-plus"))
@@ -99,12 +103,13 @@ def _render(page: ReportPage, images: Sequence[bytes]) -> str:
     shown, record = rows(page), json_value(page.model_record)
     black = [row for row in shown if row.attack.black_box]
     strips = [_ShownStrip.of(strip, png) for strip, png in zip(page.strips, images, strict=True)]
-    about_black = [text for text in page.missing if "black box" in text.lower()]
+    about_black = [text for text in page.missing if re.search("black box|stranger", text, re.IGNORECASE)]
     return (
         _environment()
         .get_template("report.html.jinja")
         .render(
             page=page,
+            published=published_titles(),
             cards=cards(page),
             rows=[row for row in shown if not row.attack.black_box],
             black_rows=black,
@@ -117,7 +122,7 @@ def _render(page: ReportPage, images: Sequence[bytes]) -> str:
             roles=any(strip.role for strip in page.strips),
             black_strips=[one for one in strips if one.strip.budget is not None],
             attacks=sorted(page.cells, key=lambda attack: (place(attack), attack.method, attack.eps)),
-            devices=sorted({each.device for each in (*page.cells, *page.smallest) if each.device}),
+            devices=sorted({a.device for a in page.cells} | {s.device for s in page.smallest}),
             record=json.dumps(record, indent=2, ensure_ascii=False) if record else None,
             classes=breaking_first(page.classes),
             class_axis=BudgetAxis.of([each.eps_star for each in page.classes if each.eps_star]),
@@ -126,6 +131,7 @@ def _render(page: ReportPage, images: Sequence[bytes]) -> str:
     )
 
 
+@cache
 def _environment() -> Environment:
     """The templates with what they may call."""
     environment = Environment(
@@ -159,7 +165,6 @@ def _environment() -> Environment:
         goal_figure=trust.goal_figure,
         title_of=lambda goal: spec(goal).title,
         queries=_queries,
-        published=published_titles(),
     )
     return environment
 
@@ -183,7 +188,7 @@ def _budget_values(page: ReportPage) -> dict[str, object]:
         "axis": axis,
         "chart_wide": chart(WIDE) if drawn else "",
         "chart_narrow": chart(NARROW) if drawn else "",
-        "kinds": [name for name in budgets.KIND_TITLES if any(budgets.kind(s.spec) == name for s in ordered)],
+        "legend": budgets.legend(ordered),
         "levels": budgets.LEVELS_SHOWN,
         "saved": f"{held:,} of {reached:,} attacks hold as such files" if reached else "",
     }

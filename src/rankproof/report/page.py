@@ -273,7 +273,8 @@ def _on_track(metric: str, value: float) -> float | None:
 def audit_table(page: ReportPage) -> Table:
     """One line for each goal: its smallest budget, then what happens at the audited one."""
     note = f"{note}," if (note := black_box_trials(page)) else ""
-    title = f"{page.trials:,} trials{note} at {format_eps(page.eps)}"
+    word = "trial" if page.trials == 1 else "trials"
+    title = f"{page.trials:,} {word}{note} at {format_eps(page.eps)}"
     table = Table(title=title, title_justify="left")
     table.add_column("attack", no_wrap=True)
     if page.smallest:

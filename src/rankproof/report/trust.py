@@ -10,6 +10,7 @@ from rankproof.report.format import NOTHING, PERCENT, number_text
 from rankproof.report.page import Flag, ReportPage, grouped
 
 CHECKS = {
+    "gradient": ("The gradient leads downhill", "A search by gradients needs one that lowers its loss."),
     "noise": ("Random noise of the same size", "An attack must do more than noise of the same eps."),
     "doubled": ("Twice the steps, and a restart", "A search that has converged gains nothing by more steps."),
     "eps-1": (
@@ -24,6 +25,7 @@ CHECKS = {
     "jpeg-90": ("Saved as a JPEG of quality 90", "What is left after a service has compressed the image."),
 }
 """What each check is called, and what it asks."""
+SHARES = ("eps-1", "gradient")  # checks whose figure is the share of attacks that pass
 VERDICTS = {True: "passed", False: "failed", None: "a figure"}
 BRIEF = 3  # flags of one kind that are told one by one; more are one sentence
 
@@ -45,12 +47,11 @@ class CheckRow:
 
     @property
     def count(self) -> str:
-        """For how many goals it passed."""
-        judged = [control for control in self.controls if control.passed is not None]
+        """For how many goals it has this verdict, and on how many attacks in all."""
+        same = sum(VERDICTS[control.passed] == self.verdict for control in self.controls)
         goals = "goal" if len(self.controls) == 1 else "goals"
-        if not judged:
-            return f"{len(self.controls)} {goals}"
-        return f"{sum(bool(control.passed) for control in judged)} of {len(judged)} {goals}"
+        trials = sum(control.trials for control in self.controls)
+        return f"{same} of {len(self.controls)} {goals}, {trials:,} {'attack' if trials == 1 else 'attacks'}"
 
     @property
     def failed(self) -> tuple[Control, ...]:
@@ -79,7 +80,7 @@ def checks(controls: Sequence[Control]) -> list[CheckRow]:
 
 def control_text(control: Control, value: float) -> str:
     """A figure of a control in the unit of its goal."""
-    if control.name == "eps-1":
+    if control.name in SHARES:
         return number_text(100 * value, 0) + PERCENT
     return goal_figure(control.goal, value)
 
