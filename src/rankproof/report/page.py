@@ -29,6 +29,7 @@ from rankproof.report.format import (
 from rankproof.report.strip import Strip
 from rankproof.threat import format_eps
 
+COUNTED, NAMED = ("wide-interval",), 3  # kinds of flags of which no more than so many attacks are named
 FAMILIES = ("query", "candidate", "order", "embedding")  # the order of the headline sentences
 
 
@@ -52,9 +53,14 @@ def grouped(flags: Sequence[Flag]) -> list[Flag]:
     cells: dict[tuple[str, str], list[str]] = {}
     for flag in sorted(flags, key=lambda flag: flag.cell is not None):
         cells.setdefault((flag.kind, flag.text), []).extend([flag.cell] if flag.cell else [])
-    return [
-        Flag(kind=kind, text=text, cell=", ".join(names) or None) for (kind, text), names in cells.items()
-    ]
+    return [Flag(kind=kind, text=text, cell=_together(kind, names)) for (kind, text), names in cells.items()]
+
+
+def _together(kind: str, names: Sequence[str]) -> str | None:
+    """The attacks of a flag; only counted where it concerns many and is no fault of theirs."""
+    if kind in COUNTED and len(names) > NAMED:
+        return f"{len(names)} figures"
+    return ", ".join(names) or None
 
 
 @dataclass(frozen=True, kw_only=True)
