@@ -17,6 +17,7 @@ from rankproof.audit.diagnostics import (
 )
 from rankproof.errors import RankproofError
 from rankproof.goals.registry import spec
+from rankproof.report.page import Flag, grouped
 
 
 def kinds(flags):
@@ -179,12 +180,13 @@ def test_an_encoder_without_a_gradient_is_flagged_even_where_the_goal_holds(make
     ("metric", "spread", "limit"), [("rank", 10.0, "±3 points"), ("tau", 0.2, "±0.05")], ids=["rank", "tau"]
 )
 def test_a_wide_interval_of_a_headline_figure(result, metric, spread, limit):
-    wide = with_values(result, [-spread, spread] * 10, metric)
+    ends = [50 - spread, 50 + spread] if metric == "rank" else [-spread, spread]
+    wide = with_values(result, ends * 10, metric)
     flags = check_attack(wide, "qa+ at 8/255", headline=True)
     assert kinds(flags) == ["wide-interval"]
     assert limit in flags[0].text
     assert check_attack(wide, "qa+ at 8/255", headline=False) == []
-    assert check_attack(with_values(result, [-spread, spread] * 100, metric), "x", headline=True) == []
+    assert check_attack(with_values(result, ends * 100, metric), "x", headline=True) == []
 
 
 def test_more_trials_are_not_asked_for_where_there_are_none(result):
@@ -427,3 +429,12 @@ def test_real_baselines_are_right(make):
     for goal in (QueryRaise(), MaxShift()):
         found = attack(gallery, images, goal, Threat(0.0), gallery_ids=torch.arange(150))
         assert check_baseline(found.summary) == []
+
+
+def test_wide_intervals_of_many_figures_are_counted_and_faults_are_named():
+    names = [f"{goal} at 2/255" for goal in ("ca+", "ca-", "qa+", "oa")]
+    wide = [Flag(kind="wide-interval", cell=name, text="wide") for name in names]
+    assert [flag.cell for flag in grouped(wide)] == ["4 figures"]
+    assert [flag.cell for flag in grouped(wide[:3])] == ["ca+ at 2/255, ca- at 2/255, qa+ at 2/255"]
+    faults = [Flag(kind="control-doubled", cell=name, text="not converged") for name in names]
+    assert [flag.cell for flag in grouped(faults)] == [", ".join(names)]
