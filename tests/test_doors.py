@@ -207,7 +207,7 @@ INTEGERS = {
 COUNTS = {
     "attack(budget)": lambda w, v: w.search(budget=v),
     "audit(trials)": lambda w, v: audit(w.gallery, w.images, THREAT, trials=v),
-    "plan(queries)": lambda w, v: plan(w.gallery, w.images, THREAT, trials=1, queries=v),
+    "AuditOptions(first)": lambda w, v: AuditOptions(first=v),
     "plan(trials)": lambda w, v: plan(w.gallery, w.images, THREAT, trials=v),
     "robustness_score(trials)": lambda w, v: robustness_score(w.gallery, w.images, trials=v),
     "LocalOracle(visible)": lambda w, v: LocalOracle(w.gallery, v),

@@ -5,6 +5,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
@@ -119,6 +120,12 @@ def decode_pixels(raw: bytes) -> UInt8[Tensor, "c h w"]:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that can change a figure."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Read once: each version is looked for in the metadata of its package."""
     return {
         "python": platform.python_version(),
         "rankproof": version("rankproof"),

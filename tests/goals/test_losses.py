@@ -347,3 +347,30 @@ def test_an_equally_far_item_is_neither_ahead_of_a_candidate_nor_behind_it(make,
     evaluation = goal.bind(context).evaluate(z)
     assert evaluation.fitness.item() == pytest.approx(fitness)
     assert torch.autograd.grad(evaluation.loss.sum(), z)[0].item() == pytest.approx(slope)
+
+
+@pytest.mark.parametrize("foreign", [False, True], ids=["in the gallery", "outside"])
+@pytest.mark.parametrize(
+    "goal",
+    [CandidateRaise(w=3), CandidateLower(w=2), QueryRaise(m=2), QueryLower(), Reorder(k=4)],
+    ids=["ca+", "ca-", "qa+", "qa-", "oa"],
+)
+def test_room_is_what_is_left_up_to_the_fittest_image_there_can_be(make, goal, foreign):
+    """Fitness and room add up to the same everywhere, and no image is fitter than that."""
+    gallery = make.gallery("cosine", 30, 3)
+    clean = gallery.embeddings[:5]
+    ids = None if foreign else torch.arange(5)
+    bound = goal.bind(AttackContext(gallery=gallery, clean=clean, rng_keys=range(5), seed=0, gallery_ids=ids))
+    random = torch.randn(200, 5, 3, generator=make.random(1), dtype=clean.dtype)
+    found = [bound.evaluate(z) for z in (clean, *random)]
+    most = torch.stack([each.fitness + each.room for each in found])
+    torch.testing.assert_close(most, most[:1].expand_as(most))
+    assert min(each.room.min() for each in found) >= -1e-9
+    if goal.metric == "tau":
+        torch.testing.assert_close(most, torch.ones_like(most))
+    elif not isinstance(goal, CandidateRaise):
+        assert bool((most.abs() < 1e-9).all())
+    else:  # the queries themselves stay ahead, unless the candidate's own copy is one
+        own = torch.full_like(bound.targets[:, :1], -1) if foreign else ids[:, None]
+        ahead = (bound.targets != own).double().mean(1) / len(gallery)
+        torch.testing.assert_close(most[0].double(), -ahead)

@@ -62,7 +62,7 @@ def test_steps_and_rule_of_a_descent_follow_the_goal(name):
 def test_converged_begins_with_the_search_of_strong_and_has_a_tolerance_for_each_figure():
     for metric, steps in (("rank", None), ("tau", 7), ("shift", None)):
         assert registry.parse("converged", metric, steps).search == registry.parse("strong", metric, steps)
-    assert registry.parse("converged", "rank").tolerance == 0.002  # of the gallery
+    assert registry.parse("converged", "rank").tolerance == 0.001  # of the gallery
     assert registry.parse("converged", "tau").tolerance < 2 / (10 * 9 / 2)  # one pair of ten
     assert registry.parse("converged", "shift").tolerance == 0 < registry.parse("converged", "shift").relative
 

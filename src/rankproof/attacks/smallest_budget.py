@@ -14,7 +14,7 @@ from rankproof.attacks.white_box import chunk_rows
 from rankproof.checks import check_kind
 from rankproof.errors import RankproofError
 from rankproof.goals.base import BoundGoal, Goal, Wish
-from rankproof.goals.wish import FIRST
+from rankproof.goals.wish import FIRST, OrderWish
 from rankproof.io import versions
 from rankproof.methods.defaults import smallest
 from rankproof.methods.white_box.budget_search import BudgetProblem, BudgetSearch
@@ -298,8 +298,15 @@ class _Attacks:
             self.job.counter.add(len(images))
             return bound.evaluate(embed(images), penalty_weight)
 
+        def margins(images: Tensor) -> Tensor:
+            assert isinstance(wish, OrderWish)
+            self.job.counter.add(len(images))
+            z = embed(images)
+            return _exact_margins(wish.margins(z), wish, z.detach())
+
         return BudgetProblem(
             original=self.original,
+            margins=margins if isinstance(wish, OrderWish) else None,
             wish=wished,
             goal=goal,
             take=lambda rows: self.take(rows).problem(),
@@ -316,6 +323,17 @@ def _exact(evaluation: Evaluation, wish: Wish, z: Tensor) -> Evaluation:
     wrong = (loss <= 0) & ~wish.reached(z)
     least = torch.finfo(loss.dtype).tiny
     return replace(evaluation, loss=torch.where(wrong, loss - loss.detach() + least, loss))
+
+
+def _exact_margins(margins: Tensor, wish: Wish, z: Tensor) -> Tensor:
+    """Margins one of which is above 0 where the wish does not hold in exact arithmetic, as with ties."""
+    held = (margins.detach() <= 0).all(1)
+    if not bool(held.any()):
+        return margins
+    wrong = held & ~wish.reached(z)
+    last = margins.detach() == margins.detach().amax(1, keepdim=True)
+    least = torch.finfo(margins.dtype).tiny
+    return torch.where(wrong[:, None] & last, margins - margins.detach() + least, margins)
 
 
 def _concat(job: _Job, batch: AttackBatch, parts: list[_Part]) -> SmallestBudgets:

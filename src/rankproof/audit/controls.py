@@ -44,9 +44,9 @@ LEAST_REACHED = 0.9  # share of attacks that must reach their wish where every p
 DIRECTIONS = 8  # random steps with which one along the gradient is compared
 STEP = 1 / 8  # of eps, the size of these steps
 LEAST_FALLING = 0.5  # share of attacks whose loss must fall along the gradient, and further than by chance
-LOST = {"rank": 5e-4, "tau": 0.01}  # fitness by which a returned image may be behind the best one seen,
-LOST_ITEMS = 1.5  # or so many items of the gallery, which rounding may move,
-LOST_SHARE = 1e-3  # or, of other figures, such a share of the fitness
+BEHIND = {"rank": 5e-4, "tau": 0.01}  # fitness by which a returned image may be behind the best one seen,
+BEHIND_ITEMS = 1.5  # or so many items of the gallery, which rounding may move,
+BEHIND_SHARE = 1e-3  # or, of other figures, such a share of the fitness
 PNG_LEAST = 2 / LEVELS  # from this eps on the rounding to 8 bits is a small part of the change
 PNG_SHARE = 0.5  # of what the attack gained that a PNG then must keep
 QUALITY = 90
@@ -239,9 +239,9 @@ def best_iterate(made: ControlledAttack) -> Control:
     watched = BestSeen(method=made.method)
     best = made.again(watched)
     highest, returned = (torch.cat(each) for each in zip(*watched.fitness.values(), strict=True))
-    slack = LOST_SHARE * highest.abs()
-    if made.goal.metric in LOST:
-        slack = torch.full_like(highest, max(LOST[made.goal.metric], LOST_ITEMS / len(made.gallery)))
+    slack = BEHIND_SHARE * highest.abs()
+    if made.goal.metric in BEHIND:
+        slack = torch.full_like(highest, max(BEHIND[made.goal.metric], BEHIND_ITEMS / len(made.gallery)))
     worse = highest - returned > slack
     exempt = made.method.name in published_titles() or made.gallery.ranker.random
     text = (

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from rankproof.attacks.result import AttackResult
 from rankproof.goals.base import GoalSpec
-from rankproof.goals.registry import spec
 from rankproof.ranking.gallery import Gallery
 from rankproof.ranking.metrics import mean_interval
 from rankproof.report.page import Flag
@@ -159,18 +159,24 @@ def check_knowledge(black_box: AttackFigures, white_box: AttackFigures, label: s
     return [Flag(kind="black-box-beats-white-box", cell=label, text=text)]
 
 
-def check_baseline(result: AttackResult, label: str) -> list[Flag]:
-    """Whether the figure of the untouched images is the one it must be."""
-    known, before = spec(result.goal), mean_interval(result.headline(after=False))
-    if known.clean_value is None or len(result) < ENOUGH:
+def check_baseline(before: Tensor, goal: GoalSpec, label: str, gallery_size: int) -> list[Flag]:
+    """Whether the figure of the untouched images is the one it must be.
+
+    Args:
+        before: (b,) the headline figures of the untouched images.
+        gallery_size: |X|; 0 where it is unknown.
+    """
+    expected = goal.clean_value
+    if expected is None or len(before) < ENOUGH:
         return []
-    slack = 2.1 * before.half_width + 1e-6
-    if result.metric == "rank":
-        slack += 100 / (result.gallery_size or 1)
-    if abs(before.mean - known.clean_value) <= slack:
+    mean = mean_interval(before)
+    slack = 2.1 * mean.half_width + 1e-6
+    if goal.metric == "rank":
+        slack += 100 / (gallery_size or 1)
+    if abs(mean.mean - expected) <= slack:
         return []
     text = (
-        f"without any change the figure is {before.mean:.2f} where {known.clean_value:g} is expected: "
+        f"without any change the figure is {mean.mean:.2f} where {expected:g} is expected: "
         "ranks are not what they should be"
     )
     return [Flag(kind="baseline", cell=label, text=text)]

@@ -187,12 +187,14 @@ def _doubts(job: Job, measured: Measured) -> list[Flag]:
     """Reasons to doubt the figures of a goal at the audited budget."""
     *reference, main = measured.attacks
     label = f"{measured.goal.spec.name} at {format_eps(job.threat.eps)}"
-    flags = check_attack(main.result, label, headline=True) + check_baseline(main.result, label)
+    clean, spec = main.result.headline(after=False), measured.goal.spec
+    flags = check_attack(main.result, label, headline=True)
+    flags += check_baseline(clean, spec, label, len(job.gallery))
     own = AttackFigures.of(main.result)
     for other in reference:
         note = f"{label} ({other.result.method})"
         flags += check_attack(other.result, note, headline=False)
-        flags += check_reference(own, AttackFigures.of(other.result), measured.goal.spec, label, METHODS)
+        flags += check_reference(own, AttackFigures.of(other.result), spec, label, METHODS)
     return flags
 
 

@@ -101,7 +101,7 @@ class Journal:
     @property
     def seconds(self) -> float:
         """How long all finished units took."""
-        return sum(unit.seconds for unit in self.units.values())
+        return sum((unit.seconds for unit in self.units.values()), 0.0)
 
     @property
     def rows(self) -> int | None:

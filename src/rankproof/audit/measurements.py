@@ -60,14 +60,11 @@ class Measurement:
     def evaluations(self, eps: float) -> float:
         """About how many evaluations with their gradient one attack costs."""
         if self.kind == "smallest":
-            return smallest(self.goal.metric).evaluations + OVERHEAD_PASSES
+            return float(smallest(self.goal.metric).evaluations + OVERHEAD_PASSES)
         if self.budget is not None:
             return len(self.methods) * (self.budget * FORWARD + OVERHEAD_PASSES)
-        passes = sum(
-            TYPICAL.get(each.name, 1.0) * each.passes(eps)
-            for each in self.methods
-            if not isinstance(each, BlackBoxMethod)
-        )
+        white = (each for each in self.methods if not isinstance(each, BlackBoxMethod))
+        passes = sum((TYPICAL.get(each.name, 1.0) * each.passes(eps) for each in white), 0.0)
         if self.kind == "controls":
             return CONTROL_SEARCHES * passes + len(CONTROLS) * OVERHEAD_PASSES
         return passes + len(self.methods) * OVERHEAD_PASSES

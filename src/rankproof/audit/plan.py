@@ -91,7 +91,7 @@ class Plan:
     @property
     def seconds(self) -> float:
         """An estimate of the whole audit."""
-        return sum(seconds for _, _, seconds in self.expected())
+        return sum((seconds for _, _, seconds in self.expected()), 0.0)
 
 
 @dataclass

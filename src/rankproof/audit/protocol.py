@@ -9,7 +9,6 @@ import ast
 import inspect
 import json
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from hashlib import sha256
@@ -209,7 +208,7 @@ def _plain(value: object, *, top: bool = False) -> object:
     raise TypeError(f"a parameter of type {type(value).__name__} has no place in a protocol")
 
 
-def _evaluations(search: Search, eps: float) -> Mapping[str, object]:
+def _evaluations(search: Search, eps: float) -> JsonObject:
     """The most evaluations of a search, which may follow eps."""
     if isinstance(search, BlackBoxMethod):
         return {}

@@ -101,7 +101,7 @@ def _affordable(standings: Sequence[Standing], seconds: float) -> tuple[int, flo
     for count in range(LEAST, 0, -1):
         units = [math.ceil(min(count, each.most) / max(1, each.step)) * each.cost for each in standings]
         if sum(units) <= seconds or count == 1:
-            return count, sum(units)
+            return count, sum(units, 0.0)
     return 0, 0.0
 
 

@@ -161,12 +161,19 @@ class OrderWish:
 
     def evaluate(self, z: Embeddings, penalty_weight: Tensor | None = None) -> Evaluation:
         """Loss: the largest distance by which two neighbours, or the last place, are wrong."""
+        loss = self.margins(z).amax(1)
+        return Evaluation(loss, -loss.detach())
+
+    def margins(self, z: Embeddings) -> Tensor:
+        """(b, k) how much farther each is than the next, and the last than the last place in sight.
+
+        Where the order is right, the last of them is the farthest.
+        """
         distances = self.context.gallery.distances(z)
         d = distances.gather(1, self.wanted)
-        places = torch.full((self.wanted.shape[1],), self.places, device=d.device)
-        behind = d - threshold(distances, self.wanted, places, self.context.excluded)
-        beyond = torch.cat([d[:, :-1] - d[:, 1:], behind], dim=1)
-        return Evaluation(beyond.amax(1).relu(), -beyond.amax(1).detach())
+        places = torch.tensor([self.places], device=d.device)
+        limit = threshold(distances, self.wanted[:, -1:], places, self.context.excluded)
+        return torch.cat([d[:, :-1] - d[:, 1:], d[:, -1:] - limit], dim=1)
 
     def reached(self, z: Embeddings) -> Bool[Tensor, " b"]:
         """Whether Kendall's tau is 1 and every one of them is in sight."""

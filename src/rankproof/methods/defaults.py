@@ -6,6 +6,7 @@ from rankproof.methods.white_box.base import Method
 from rankproof.methods.white_box.budget_search import BudgetSearch
 from rankproof.methods.white_box.converged import Converged
 from rankproof.methods.white_box.momentum_pgd import MomentumPGD
+from rankproof.methods.white_box.order_budget import OrderBudget
 from rankproof.methods.white_box.pgd import PGD
 from rankproof.methods.white_box.shrinking_budget import ShrinkingBudget
 
@@ -44,4 +45,4 @@ def automatic() -> BlackBoxMethod:
 
 def smallest(metric: str) -> BudgetSearch:
     """The search for the smallest budget that goes with goals of a metric."""
-    return ShrinkingBudget()
+    return OrderBudget() if metric == "tau" else ShrinkingBudget()

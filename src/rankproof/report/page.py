@@ -31,6 +31,7 @@ from rankproof.threat import format_eps
 
 WORST_CASE = "worst-case"  # the method of a figure that takes, attack by attack, the best of all methods
 METHOD_TITLES = {WORST_CASE: "the worst of all that was tried"}
+COUNTED, NAMED = ("wide-interval",), 3  # kinds of flags of which no more than so many attacks are named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +54,14 @@ def grouped(flags: Sequence[Flag]) -> list[Flag]:
     cells: dict[tuple[str, str], list[str]] = {}
     for flag in sorted(flags, key=lambda flag: flag.cell is not None):
         cells.setdefault((flag.kind, flag.text), []).extend([flag.cell] if flag.cell else [])
-    return [
-        Flag(kind=kind, text=text, cell=", ".join(names) or None) for (kind, text), names in cells.items()
-    ]
+    return [Flag(kind=kind, text=text, cell=_together(kind, names)) for (kind, text), names in cells.items()]
+
+
+def _together(kind: str, names: Sequence[str]) -> str | None:
+    """The attacks of a flag; only counted where it concerns many and is no fault of theirs."""
+    if kind in COUNTED and len(names) > NAMED:
+        return f"{len(names)} figures"
+    return ", ".join(names) or None
 
 
 @dataclass(frozen=True, kw_only=True)

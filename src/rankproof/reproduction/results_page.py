@@ -385,6 +385,30 @@ def graph_speed(view: View) -> str:
     return _table(("what", "as given", "inference graph", "ratio, or difference [95 %]"), rows)
 
 
+def convergence(view: View) -> str:
+    """Our searches beside a reference that takes far longer."""
+    rows = []
+    for row in (view.benchmark("convergence") or {"rows": []})["rows"]:
+        digits, scale = (3, 1) if row["metric"] == "tau" else (2, 100)
+        ours = row["converged"]
+        low, high = (f"{scale * end:+.{digits}f}" for end in ours["fitness_difference_ci95"])
+        rows.append(
+            (
+                str(row["model"]).rsplit("/", 1)[-1],
+                spec(row["goal"]).title,
+                format_eps(row["eps"]),
+                f"{row['attacks']} x {row['starts']}",
+                *(f"{row[name][row['metric']]:.{digits}f}" for name in ("strong", "converged", "reference")),
+                f"{scale * ours['fitness_difference']:+.{digits}f} [{low}, {high}]",
+                *(f"{row[name]['evaluations']:.0f}" for name in ("strong", "converged")),
+                str(ours["evaluations_max"]),
+            )
+        )
+    header = ("model", "goal", "eps", "attacks x starts", "strong", "converged", "reference")
+    spent = ("evaluations: strong", "converged, mean", "most")
+    return _table((*header, "converged - reference [95 %]", *spent), rows)
+
+
 def _pairs(view: View) -> Iterator[tuple[TableCell, Measurement, Measurement]]:
     """The cells that both searches were run for, in the order of the papers."""
     cells = sorted(view.cells, key=lambda cell: (order_of(cell.goal), cell.count, cell.eps))
@@ -973,7 +997,16 @@ def _after(cell: TableCell, record: Measurement) -> str:
 VIEWS: dict[str, Callable[[View], str]] = {
     each.__name__.replace("_", "-"): each
     for each in (
-        *(baseline, published, stronger_order, stronger_ranks, white_box_speed, ranking_speed, graph_speed),
+        *(
+            baseline,
+            published,
+            stronger_order,
+            stronger_ranks,
+            white_box_speed,
+            ranking_speed,
+            graph_speed,
+            convergence,
+        ),
         *(black_box_table3, against_spsa, against_five, budgets, variants, saved_files, black_box_speed),
         *(service_tables, service_pipeline, service_load),
         *(vanilla, defended, better, rejected, photographs, training_speed),

@@ -37,7 +37,7 @@ METHODS = {
     "strong": MomentumPGD(),
     "strong, iccv21": MomentumPGD(rule="iccv21"),
     "strong, 5 steps": MomentumPGD(steps=5),
-    "converged": Converged(search=MomentumPGD(steps=3), blocks=4),
+    "converged": Converged(search=MomentumPGD(steps=3), least=3, blocks=4),
 }
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
 

@@ -20,6 +20,8 @@ class BudgetProblem:
         goal: the goal's own loss, which also tells far from the wish which way to go.
         take: the problem of some of the attacks (k,), such as those that are not finished.
         seed, rng_keys: random numbers of attack i come from `seed` and `rng_keys[i]` alone.
+        margins: where all that is wanted is a handful of inequalities, by how much each is missed (b, p),
+            differentiable; all are at most 0 exactly where the wish holds. None where it is not.
     """
 
     original: Images
@@ -28,6 +30,7 @@ class BudgetProblem:
     take: Callable[[Tensor], "BudgetProblem"]
     seed: int
     rng_keys: Sequence[int]
+    margins: Callable[[Images], Tensor] | None = None
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ DOUBLINGS = 2  # blocks after the first that every attack takes, unless nothing 
 
 @dataclass(frozen=True, kw_only=True)
 class Converged(Checked):
-    """`MomentumPGD` in blocks of S, 2 S, 4 S, ... evaluations, until a block brings next to nothing.
+    """`MomentumPGD` in blocks that double, until one of them brings next to nothing.
 
-    The first block is `search` itself, with as many evaluations as it takes: no attack is weaker than with
-    `search` alone. Every further block takes twice as many evaluations as the one before. The second, fourth,
-    ... begin at the best image so far with shorter steps, which settles what was found; the third, fifth, ...
-    begin at a random point of the ball, which finds something else. An attack ends by itself
+    The first block is `search` itself, with the S evaluations that it takes: no attack is weaker than with
+    `search` alone. The others have 2 L, 4 L, 8 L, ... evaluations, L the larger of S and `least`. The second,
+    fourth, ... begin at the best image so far with shorter steps, which settles what was found; the third,
+    fifth, ... begin at a random point of the ball, which finds something else. An attack ends by itself
 
     - after a block from the third on that made it fitter by no more than `tolerance` + `relative` |fitness|,
     - at once where no image can be fitter,
@@ -38,21 +38,28 @@ class Converged(Checked):
         tolerance: fitness that a block has to bring if another one is to follow: a share of the gallery for
             ranks, Kendall's tau for an order.
         relative: the same as a share of the fitness itself, for figures that have no fixed scale.
+        least: the smallest L.
         blocks: the most blocks.
         first: first step of a block that begins at the best image, as a share of the first step of `search`.
     """
 
     search: MomentumPGD = field(default_factory=MomentumPGD)
-    tolerance: Weight = 0.002
+    tolerance: Weight = 0.001
     relative: Weight = 0.0
-    blocks: Count = 7
+    least: Count = 20
+    blocks: Count = 6
     first: PositiveShare = 0.5
 
     name = "converged"
 
     def passes(self, eps: float) -> int:
-        """The most an attack can take: S (2^blocks - 1)."""
-        return self.search.passes(eps) * ((1 << self.blocks) - 1)
+        """The most an attack can take: all blocks."""
+        return sum(self.length(number, eps) for number in range(self.blocks))
+
+    def length(self, number: int, eps: float) -> int:
+        """Evaluations of block `number`, counted from 0."""
+        steps = self.search.passes(eps)
+        return max(steps, self.least) << number if number else steps
 
     def run(
         self,
@@ -105,7 +112,7 @@ class Converged(Checked):
         self, whole: Path, rows: Tensor, objective: Objective, evaluations: Tensor, number: int
     ) -> None:
         """One block of the attacks at some rows; those that can become no fitter leave it at once."""
-        steps = self.search.passes(whole.threat.eps) << number
+        steps = self.length(number, whole.threat.eps)
         first = self.first if number % 2 else 1.0
         path, part = whole.take(rows), _part(objective, whole.original, rows)
         for step in range(steps):
