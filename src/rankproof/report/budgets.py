@@ -136,8 +136,8 @@ def lead(summaries: Sequence[BudgetSummary]) -> str:
             "failed."
         )
     return (
-        f"No goal was reached by more than half of its attacks. The nearest: {most.sentence} in {most.reached:,} of "
-        f"{attacks(most):,} attacks, with no pixel changed by more than {budget_text(most.curve[-1][0])}."
+        f"No goal was reached by more than half of its attacks. The nearest: {most.sentence} in "
+        f"{most.reached:,} of {attacks(most):,} attacks, with no pixel changed by more than {budget_text(most.curve[-1][0])}."
     )
 
 
