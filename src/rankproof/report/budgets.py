@@ -137,7 +137,8 @@ def lead(summaries: Sequence[BudgetSummary]) -> str:
         )
     return (
         f"No goal was reached by more than half of its attacks. The nearest: {most.sentence} in "
-        f"{most.reached:,} of {attacks(most):,} attacks, with no pixel changed by more than {budget_text(most.curve[-1][0])}."
+        f"{most.reached:,} of {attacks(most):,} attacks, with no pixel changed by more than "
+        f"{budget_text(most.curve[-1][0])}."
     )
 
 
