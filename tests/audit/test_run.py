@@ -151,8 +151,8 @@ def test_a_smallest_budget_is_that_of_the_search_alone_or_less(shop, whole):
     ])
     found = [eps for eps, _ in summary.curve]
     expected = sorted(eps for eps in alone.tolist() if eps > 0)
-    assert len(found) == len(expected) > 0
-    assert all(a <= b + 1e-9 for a, b in zip(found, expected, strict=True))
+    assert len(found) >= len(expected) > 0  # an attack at the audited budget may reach what the search did not
+    assert all(a <= b + 1e-9 for a, b in zip(found, expected, strict=False))
     assert summary.free == int((alone == 0).sum())
 
 
@@ -206,8 +206,8 @@ def test_no_query_is_sent_at_a_budget_of_zero(shop):
         shop, shop.images, Threat(0.0), gallery_ids=IDS, trials="2,controls=0", options=AuditOptions()
     )
     assert not [cell for cell in result.cells if cell.black_box]
-    assert all(cell.after == cell.before for cell in result.cells)
-    assert all(each.reached > 0 or each.free == 2 for each in result.smallest[:1])
+    assert [cell.after for cell in result.cells] == pytest.approx([cell.before for cell in result.cells])
+    assert [each.trials for each in result.smallest] == [2, 2, 2]
 
 
 # -- the same figures again ------------------------------------------------------------------------
@@ -346,6 +346,8 @@ def test_progress_rises_to_the_end(shop):
     [
         ({"trials": 4, "time_limit": 60.0}, "not both"),
         ({"trials": 0}, "trials must be at least 1"),
+        ({"trials": 2.5}, "trials must be an integer, got 2.5"),
+        ({"trials": True}, "trials must be an integer, got True"),
         ({"trials": "4,qa=3"}, "trials: 'qa' is unknown"),
         ({"gallery_ids": torch.arange(5)}, "gallery_ids: expected 24 gallery positions"),
         ({"gallery_ids": IDS + 1}, "gallery_ids: expected 24 gallery positions in 0 .. 23, got 1 .. 24"),
