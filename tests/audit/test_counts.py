@@ -74,7 +74,9 @@ def test_what_was_cut_by_the_images_is_named_as_it_is():
 
 
 def test_nothing_but_the_figures_at_eps():
-    done = [(each, 0 if each.kind == "smallest" else n) for each, n in Counts(trials=4).measurements(9, EPS, 9)]
+    done = [
+        (each, 0 if each.kind == "smallest" else n) for each, n in Counts(trials=4).measurements(9, EPS, 9)
+    ]
     text = str(counts_of(done, None))
     assert Counts.parse(text).measurements(9, EPS, 9) == done
 

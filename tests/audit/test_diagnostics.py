@@ -14,7 +14,6 @@ from rankproof.audit.diagnostics import (
     check_reference,
 )
 from rankproof.goals.registry import spec
-from rankproof.report.page import Flag, grouped
 
 
 def kinds(flags):

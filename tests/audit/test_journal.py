@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from rankproof import LocalOracle, Preserve, QueryRaise, Reorder, SPSA, Threat, attack
+from rankproof import SPSA, LocalOracle, Preserve, QueryRaise, Reorder, Threat, attack
 from rankproof.attacks.smallest_budget import smallest_budget
 from rankproof.audit.journal import Journal, Unit, spans
 from rankproof.audit.records import Attacks, image_of, image_text
@@ -18,9 +18,7 @@ def attacks(shop):
     """Attacks of each kind: a white box, a black box, and smallest budgets of which some are not reached."""
     images, more = shop.images[:3], {"gallery_ids": IDS, "exclude_self": True}
     white = attack(shop, images, QueryRaise() + 1.0 * Preserve(g=2), Threat(0.1), **more)
-    black = attack(
-        LocalOracle(shop, 9), images, Reorder(k=3), Threat(0.1), method=SPSA(), budget=400, **more
-    )
+    black = attack(LocalOracle(shop, 9), images, Reorder(k=3), Threat(0.1), method=SPSA(), budget=400, **more)
     found = smallest_budget(shop, images, QueryRaise(), gallery_ids=IDS)
     size = torch.tensor([0.1, 0.2, torch.nan], dtype=torch.float64)
     reached = torch.tensor([True, False, True])
@@ -84,7 +82,9 @@ def test_an_image_comes_back_to_the_last_bit(dtype, grid):
     assert torch.equal(image_of(text, image), image)
 
 
-@pytest.mark.parametrize("tail", [b'{"audit": "mine", "of": "qa', b"\xff\xfe\0", b"[1]\n", b'{"audit": "mine"}\n'])
+@pytest.mark.parametrize(
+    "tail", [b'{"audit": "mine", "of": "qa', b"\xff\xfe\0", b"[1]\n", b'{"audit": "mine"}\n']
+)
 def test_a_torn_line_is_lost_and_nothing_else(tail, tmp_path):
     journal = Journal.open(tmp_path / "j", "mine")
     for number in range(2):

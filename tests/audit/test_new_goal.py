@@ -82,7 +82,9 @@ def written(gallery, folder, trials):
     """The report of an audit of the goal alone: its object and its page."""
     text = f"{trials},at-eps=0,centre@eps={trials},controls=0,black-box=0"
     options = AuditOptions(model="mine")
-    result = audit(gallery, gallery.images, THREAT, gallery_ids=torch.arange(24), trials=text, options=options)
+    result = audit(
+        gallery, gallery.images, THREAT, gallery_ids=torch.arange(24), trials=text, options=options
+    )
     page = result.save(folder)
     return json.loads((folder / "report.json").read_text()), unescape(page.read_text())
 

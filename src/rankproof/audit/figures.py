@@ -108,9 +108,7 @@ def figures(job: Job, measured: Sequence[Measured], classes: Sequence[str]) -> F
         budgets.append(summary)
         flags += doubts
         by_class += _classes(job, each, least, classes)
-    return Figures(
-        smallest=tuple(budgets), cells=tuple(cells), classes=tuple(by_class), flags=tuple(flags)
-    )
+    return Figures(smallest=tuple(budgets), cells=tuple(cells), classes=tuple(by_class), flags=tuple(flags))
 
 
 def least_budgets(smallest: Measured, others: Sequence[Measured], eps: float) -> list[float]:
@@ -155,21 +153,23 @@ def _smallest(measured: Measured, least: Sequence[float]) -> tuple[BudgetSummary
     note = f"{lowered} of {len(least)} budgets are those of attacks at the audited eps, which found less"
     if lowered <= MANY * len(least):
         return replace(summary, notes=(*summary.notes, note)), []
-    text = "attacks at the audited eps often succeed with less than the smallest budget found: it is too large"
+    text = (
+        "attacks at the audited eps often succeed with less than the smallest budget found: it is too large"
+    )
     flag = Flag(kind="budget-search-loses", cell=measured.goal.spec.name, text=text)
     return replace(summary, notes=(*summary.notes, note)), [flag]
 
 
-def _classes(
-    job: Job, measured: Measured, least: Sequence[float], names: Sequence[str]
-) -> list[ClassBudget]:
+def _classes(job: Job, measured: Measured, least: Sequence[float], names: Sequence[str]) -> list[ClassBudget]:
     """The smallest budgets by class, the class that gives in first at the top."""
     labels, ids = job.gallery.labels, job.gallery_ids
     name = measured.goal.spec.name
     if labels is None or ids is None or not names or name not in CLASS_GOALS:
         return []
     values: dict[int, list[float]] = {}
-    for label, eps in zip(labels[ids[job.order[: len(least)]].to(labels.device)].tolist(), least, strict=True):
+    for label, eps in zip(
+        labels[ids[job.order[: len(least)]].to(labels.device)].tolist(), least, strict=True
+    ):
         if eps != 0:
             values.setdefault(label, []).append(math.inf if math.isnan(eps) else eps)
     found = [

@@ -96,10 +96,7 @@ def standard_measurements(size: int, eps: float) -> tuple[Measurement, ...]:
     goals = standard_goals(size)
     return (
         *(Measurement(kind="smallest", goal=goal) for goal in goals if goal.spec.wish is not None),
-        *(
-            Measurement(kind="at-eps", goal=goal, methods=_white_box_methods(goal.metric))
-            for goal in goals
-        ),
+        *(Measurement(kind="at-eps", goal=goal, methods=_white_box_methods(goal.metric)) for goal in goals),
         *(
             Measurement(kind="controls", goal=goal, methods=_white_box_methods(goal.metric)[1:])
             for goal in goals

@@ -1,6 +1,6 @@
 """What an audit will measure, on how many images, and how long that takes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -160,7 +160,13 @@ def standing(
 def in_rounds(wanted: Iterable[tuple[Measurement, int]], rows: int) -> list[tuple[Measurement, int, int]]:
     """The units of an audit of given counts, a few attacks of every measurement before more of any."""
     units = [
-        (each.kind == "controls", number, place, each, span)  # the controls at last: they compare with attacks
+        (
+            each.kind == "controls",
+            number,
+            place,
+            each,
+            span,
+        )  # the controls at last: they compare with attacks
         for place, (each, count) in enumerate(wanted)
         for number, span in enumerate(spans(count, count if each.kind == "controls" else rows))
     ]
@@ -193,7 +199,9 @@ def plan(
         raise RankproofError("give --trials or --time, not both")
     counts = None if trials is None else counts_from(trials)
     if counts is None:
-        time_limit = float(check_number("time_limit", DEFAULT_SECONDS if time_limit is None else time_limit, Range(low=0.0)))
+        time_limit = float(
+            check_number("time_limit", DEFAULT_SECONDS if time_limit is None else time_limit, Range(low=0.0))
+        )
     threat, images = Threat(DEFAULT_EPS) if threat is None else threat, check_images("images", images)
     gallery.ranker.begin(images)
     gallery.ranker.check_gradient()
@@ -235,5 +243,3 @@ def _seconds_per_pass(gallery: Gallery, images: torch.Tensor) -> float:
     """Time of one evaluation of one image, the product with the gallery included."""
     sample = gallery.ranker.as_input(images[: min(TIMED, gallery.ranker.chunk)])
     return bare_seconds(gallery, sample, 1, whole_gallery=True) / len(sample)
-
-

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from rankproof.attacks.batch import count_foreign, foreign_text
@@ -272,9 +271,7 @@ class _Run:
             unit = Unit(rows=rows, seconds=0.0, controls=run_controls(self.job, measurement, rows))
         else:
             unit = Unit(rows=rows, seconds=0.0, parts=run_unit(self.job, measurement, rows, inside))
-        self._learn(
-            measurement, self.journal.add(measurement.label, replace(unit, seconds=clock() - begin))
-        )
+        self._learn(measurement, self.journal.add(measurement.label, replace(unit, seconds=clock() - begin)))
 
     def _learn(self, measurement: Measurement, unit: Unit) -> None:
         self._units[measurement.label].append(unit)

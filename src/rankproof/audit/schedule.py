@@ -151,4 +151,3 @@ def _wanted(measurement: Measurement, values: Sequence[float]) -> float:
     if measurement.budget is not None:
         return WANTED_BLACK_BOX
     return WANTED.get(measurement.goal.metric) or 0.05 * max(abs(value) for value in values) or 1.0
-

@@ -57,9 +57,7 @@ def run_controls(job: Job, measurement: Measurement, rows: tuple[int, int]) -> t
     (method,) = measurement.methods
     assert not isinstance(method, BlackBoxMethod)
     batch = job.batch(slice(*rows))
-    result = attack_batch(
-        job.gallery, batch, measurement.goal, job.threat, method=method, seed=job.seed
-    )
+    result = attack_batch(job.gallery, batch, measurement.goal, job.threat, method=method, seed=job.seed)
     made = ControlledAttack(
         gallery=job.gallery,
         goal=measurement.goal,

@@ -173,8 +173,11 @@ def _say_plan(todo: "Plan", device: str, *, in_full: bool) -> None:
     say(f"{figures} measurements, {by} {attacks} attacks each: about {spoken(seconds)} on {device}")
     if in_full:
         for measurement, count, cost in expected:
-            say(f"  {measurement.label}: {count} attacks, about {spoken(cost)}" if count else
-                f"  {measurement.label}: none")
+            say(
+                f"  {measurement.label}: {count} attacks, about {spoken(cost)}"
+                if count
+                else f"  {measurement.label}: none"
+            )
 
 
 def without_counts(command: str) -> str:
