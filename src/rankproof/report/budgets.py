@@ -173,12 +173,12 @@ def achieved(summary: BudgetSummary) -> str:
         who = only if count == 1 else f"{some} of {count} {items}"
     else:
         who = f"half of all {items}"
-    if summary.free:
-        who += " that are not there already" if items == "items" else " where it does not hold already"
     wish = summary.sentence
     if wish.startswith(f"an item is {WITHIN}"):
+        who += " that are not there already" if summary.free else ""
         place = wish.removeprefix("an item is ")
         return f"{who[0].upper()}{who[1:]} can be put {place} by changing no pixel by more than {eps}"
+    who += " where it does not hold already" if summary.free else ""
     return f"After a change of at most {eps} per pixel, {wish}, for {who}"
 
 
