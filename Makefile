@@ -33,7 +33,7 @@ audit: photos  ## audit EfficientNet-Lite0 on photos of groceries: runs/grocerie
 	fi
 
 audit-digits: $(READY) $(MODEL)/model.json  ## train a small encoder on the scikit-learn digits and audit it: runs/digits/report.html
-	$(BIN)/rankproof audit --model $(MODEL) --data digits --eps 8/255 --seed 0 --out runs/digits
+	$(BIN)/rankproof audit --model $(MODEL) --data digits --eps 8/255 --time 150s --seed 0 --out runs/digits
 
 $(MODEL)/model.json: | $(READY)
 	$(BIN)/rankproof train --batch 100 --epochs 20 --out $(MODEL)

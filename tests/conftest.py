@@ -36,7 +36,7 @@ def no_cache_of_the_user(tmp_path_factory):
 def few_queries():
     """Audits whose black-box attacks look 100 times, not 1,000: the same code in a tenth of the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(import_module("rankproof.audit.plan"), "BUDGET", 100)
+        patch.setattr(import_module("rankproof.audit.counts"), "BUDGET", 100)
         yield
 
 

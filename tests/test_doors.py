@@ -217,9 +217,7 @@ INTEGERS = {
 }
 COUNTS = {
     "attack(budget)": lambda w, v: w.search(budget=v),
-    "audit(trials)": lambda w, v: audit(w.gallery, w.images, THREAT, trials=v),
-    "plan(queries)": lambda w, v: plan(w.gallery, w.images, THREAT, trials=1, queries=v),
-    "plan(trials)": lambda w, v: plan(w.gallery, w.images, THREAT, trials=v),
+    "AuditOptions(first)": lambda w, v: AuditOptions(first=v),
     "robustness_score(trials)": lambda w, v: robustness_score(w.gallery, w.images, trials=v),
     "LocalOracle(visible)": lambda w, v: LocalOracle(w.gallery, v),
     "ListOracle(visible)": lambda w, v: w.service(v),
@@ -356,7 +354,7 @@ RESULTS = (
 )  # made by what is checked
 ELSEWHERE = {  # a parameter of that name that something else looks at
     "robustness_score(method)",  # as attack does
-    "AuditOptions(trials)",
+    "audit(trials)",  # a number, or a text of its own: tests/audit/test_counts.py
     "accuracy(queries)",  # a SeparateQueries, which looks at what it is made of
 }
 

@@ -5,6 +5,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
@@ -97,8 +98,34 @@ def encode_png(pixels: UInt8[Tensor, "c h w"], longest: int | None = None) -> by
     return stream.getvalue()
 
 
+def encode_jpeg(pixels: UInt8[Tensor, "c h w"], quality: int = 90) -> bytes:
+    """An image of one channel (grey) or three (colour) as a JPEG file, colours at full resolution (4:4:4).
+
+    Args:
+        quality: as libjpeg counts it, 1 to 100.
+    """
+    plane = pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)  # (h, w) or (h, w, c)
+    stream = BytesIO()
+    image = Image.fromarray(plane.contiguous().numpy())
+    image.save(stream, format="JPEG", quality=quality, subsampling=0)
+    return stream.getvalue()
+
+
+def decode_pixels(raw: bytes) -> UInt8[Tensor, "c h w"]:
+    """The pixels of a PNG or JPEG file that this program has written, grey as one channel."""
+    with Image.open(BytesIO(raw), formats=("PNG", "JPEG")) as image:
+        plane = np.array(image)
+    return torch.from_numpy(plane if plane.ndim == 3 else plane[..., None]).permute(2, 0, 1)
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that can change a figure."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Read once: each version is looked for in the metadata of its package."""
     return {
         "python": platform.python_version(),
         "rankproof": version("rankproof"),

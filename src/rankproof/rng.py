@@ -39,3 +39,8 @@ def draw(size: int, trials: int, seed: int) -> Tensor:
     if trials >= size:
         return torch.arange(size)
     return torch.randperm(size, generator=generator(seed, 0, "trials"))[:trials]
+
+
+def order(size: int, seed: int) -> Tensor:
+    """(size,) a random order of which `draw` takes the first; all of it, where `draw` takes them as they are."""
+    return torch.randperm(size, generator=generator(seed, 0, "trials"))

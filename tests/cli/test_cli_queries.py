@@ -10,7 +10,6 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from rankproof import Gallery, QueryRaise, Ranker, Threat, attack, load
-from rankproof.audit.plan import Plan, Timing, standard_tasks
 from rankproof.cli import app
 from rankproof.errors import RankproofError
 from rankproof.evaluation import SeparateQueries, accuracy
@@ -130,15 +129,6 @@ def test_an_audit_attacks_the_queries(place, tmp_path, monkeypatch, queries, exp
 
     package = sys.modules["rankproof.audit"]
     monkeypatch.setattr(package, "audit", stop)
-    monkeypatch.setattr(
-        package,
-        "plan",
-        lambda *_, **__: Plan(
-            tasks=standard_tasks(12, Threat(4 / 255), 2)[:1],
-            trials=2,
-            timing=Timing(evaluation=0.0, query=0.0),
-        ),
-    )
     result = call(
         "audit", *words(place, queries), "--eps", "4/255", "--trials", 2, "--out", tmp_path / "report"
     )

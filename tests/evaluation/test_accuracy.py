@@ -13,9 +13,10 @@ from rankproof.evaluation import precision as precision_room
 from rankproof.evaluation.accuracy import clusters, mutual_information
 from rankproof.evaluation.precision import average_precisions
 from rankproof.ranking import gallery as gallery_room
-from rankproof.ranking.metrics import recall_at, recalls_at
+from rankproof.ranking.metrics import recall_at, recalls_at, wilson
 
 FIGURES = {"recall_at_1", "recall_at_2", "recall_at_4", "recall_at_8", "map", "map_at_r"}
+T29 = 2.0452296  # the 97.5 % quantile of Student's distribution with 29 degrees of freedom
 
 
 def labelled(make, distance, n, d, classes, seed, levels=None):
@@ -166,7 +167,9 @@ def test_values_of_every_item_and_their_interval(make):
     values = result.values["map"].numpy()
     error = np.std(values, ddof=1) / 30**0.5
     assert told["map"] == pytest.approx(values.mean())
-    assert told["ci95"]["map"] == pytest.approx([values.mean() - 1.96 * error, values.mean() + 1.96 * error])
+    assert told["ci95"]["map"] == pytest.approx([values.mean() - T29 * error, values.mean() + T29 * error])
+    share = result.values["recall_at_1"].mean().item() / 100
+    assert told["ci95"]["recall_at_1"] == pytest.approx([100 * end for end in wilson(share, 30)])
 
 
 def test_nmi_is_that_of_the_clusters_and_comes_out_the_same_again(make):

@@ -9,12 +9,15 @@ from scipy.stats import kendalltau
 
 from rankproof import Gallery, RankproofError
 from rankproof.ranking.metrics import (
+    SCALES,
+    Scale,
     kendall_tau,
     mean_interval,
     normalised_rank,
     places_in,
     recall_at,
     short_range_tau,
+    student_t,
 )
 
 
@@ -198,13 +201,54 @@ def test_normalised_rank_is_a_percentage_of_the_whole_gallery():
     assert normalised_rank(torch.tensor([1]), 3).dtype == torch.float64
 
 
-def test_the_interval_is_196_standard_errors_on_either_side(make):
+def test_the_interval_is_students_on_either_side(make):
     values = torch.rand(30, generator=make.random(0))
     summary, error = mean_interval(values), np.std(values.numpy(), ddof=1) / math.sqrt(30)
     assert summary.mean == pytest.approx(values.mean().item())
-    assert summary.high - summary.mean == pytest.approx(1.96 * error)
-    assert summary.mean - summary.low == pytest.approx(1.96 * error)
-    assert summary.half_width == pytest.approx(1.96 * error)
+    assert summary.high - summary.mean == pytest.approx(2.0452296 * error)
+    assert summary.mean - summary.low == pytest.approx(2.0452296 * error)
+    assert summary.half_width == pytest.approx(2.0452296 * error)
+
+
+def test_the_quantiles_are_those_of_the_tables():
+    known = {1: 12.7062047, 2: 4.3026527, 3: 3.1824463, 4: 2.7764451, 5: 2.5705818, 9: 2.2621572}
+    known |= {10: 2.2281389, 30: 2.0422725, 99: 1.9842170, 999: 1.9623415, 9999: 1.9602013}
+    for degrees, expected in known.items():
+        assert student_t(degrees) == pytest.approx(expected, abs=5e-8)
+    assert student_t(1000) > student_t(1001) > student_t(10**9) == pytest.approx(1.9599640, abs=5e-8)
+
+
+def test_the_interval_covers_the_mean_of_few_attacks_as_often_as_it_says(make):
+    """With 1.96 standard errors three attacks of normal figures would cover it in 81 of 100 audits only."""
+    values = torch.randn(2000, 3, generator=make.random(0), dtype=torch.float64)
+    intervals = [mean_interval(row) for row in values]
+    covered = sum(each.low <= 0 <= each.high for each in intervals) / len(intervals)
+    assert covered == pytest.approx(0.95, abs=0.015)
+
+
+def test_the_interval_ends_where_the_figure_does():
+    for name, values, ends in (("rank", [0.0, 9.0], (0.0, None)), ("tau", [1.0, 0.2], (None, 1.0))):
+        summary = mean_interval(torch.tensor(values), SCALES[name])
+        plain = mean_interval(torch.tensor(values))
+        low, high = ends
+        assert plain.low < 0 or plain.high > 1
+        if low is not None:
+            assert (summary.low, summary.high) == (low, plain.high)
+        if high is not None:
+            assert (summary.low, summary.high) == (max(plain.low, -1.0), high)
+    assert mean_interval(torch.tensor([0.1, 0.9]), SCALES["shift"]).low == 0
+
+
+def test_a_share_is_never_certain():
+    """Wilson's interval: 10 of 10 may well be 72 % (Agresti and Coull 1998)."""
+    whole = mean_interval(torch.ones(10), SCALES["hit"])
+    assert (whole.mean, whole.low, whole.high) == (1.0, pytest.approx(0.722467, abs=1e-6), 1.0)
+    none = mean_interval(torch.zeros(3), SCALES["kept"])
+    assert (none.mean, none.low, none.high) == (0.0, 0.0, pytest.approx(0.561497, abs=1e-6))
+    some = mean_interval(torch.tensor([1.0, 0.0, 0.0, 0.0]), SCALES["hit"])
+    assert (some.low, some.high) == (pytest.approx(0.045587, abs=1e-6), pytest.approx(0.699358, abs=1e-6))
+    percent = mean_interval(100 * torch.ones(10), Scale(low=0.0, high=100.0, binary=True))
+    assert percent.low == pytest.approx(100 * whole.low)
 
 
 def test_one_value_has_no_finite_interval():

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from rankproof.goals.registry import spec
-from rankproof.report.curve import Line, Point, curve_svg, query_svg
+from rankproof.report.curve import Line, query_svg
 from rankproof.report.strip import Strip, Tile
 from rankproof.report.strip_drawing import SCALE, _Layout, _lines, strip_png
 from rankproof.threat import format_eps
@@ -216,72 +216,6 @@ def test_budgets_and_goals_are_printed_as_in_the_papers():
     assert [spec(goal).title for goal in ("ca+", "qa-", "sp-qa-", "oa")] == ["CA+", "QA−", "SP-QA−", "OA"]
 
 
-def curve(points, metric="rank", audited=EPS, label="QA+"):
-    text = curve_svg(points, metric=metric, audited=audited, label=label)
-    return text, ElementTree.fromstring(text)
-
-
-BUDGETS = [n / 255 for n in (0, 1, 2, 4, 8, 16)]
-RISE = [
-    Point(eps, value, value - 2, value + 2)
-    for eps, value in zip(BUDGETS, (50, 31, 18, 8, 3, 2.5), strict=True)
-]
-
-
-def test_a_curve_is_small_well_formed_and_free_of_ids():
-    text, root = curve(RISE, label='<script> & "quotes"')
-    assert len(text) < 15_000
-    assert root.get("aria-label") == '<script> & "quotes"'
-    assert not any(element.get("id") for element in root.iter())
-    assert [element.text for element in root.iter(f"{SVG}text")].count("8") == 1
-    assert {"0", "1", "2", "4", "8", "16"} <= {element.text for element in root.iter(f"{SVG}text")}
-
-
-def heights(root):
-    return [float(dot.get("cy")) for dot in root.iter(f"{SVG}circle")]
-
-
-def test_the_top_of_the_ranking_is_at_the_top():
-    _, root = curve(RISE)
-    assert heights(root) == sorted(heights(root), reverse=True)
-    _, root = curve(
-        [Point(eps, value) for eps, value in zip(BUDGETS, (0, 0.2, 0.4, 0.6, 0.8, 1), strict=True)], "tau"
-    )
-    assert heights(root) == sorted(heights(root), reverse=True)
-
-
-def test_the_audited_budget_is_marked_at_its_place():
-    _, root = curve(RISE)
-    dots = list(root.iter(f"{SVG}circle"))
-    (large,) = (dot for dot in dots if float(dot.get("r")) > 3)
-    dashed = next(line for line in root.iter(f"{SVG}line") if line.get("stroke-dasharray"))
-    assert large is dots[4]
-    assert large.get("cx") == dashed.get("x1")
-
-
-def test_the_band_encloses_the_line():
-    _, root = curve(RISE)
-    band = root.find(f"{SVG}polygon").get("points").split()
-    edges = [float(pair.split(",")[1]) for pair in band]
-    for index, height in enumerate(heights(root)):
-        assert edges[index] <= height <= edges[-1 - index]
-
-
-def test_points_without_a_value_or_order_do_no_harm():
-    shuffled = [*reversed(RISE), Point(3 / 255, math.nan)]
-    assert curve(shuffled)[0] == curve(RISE)[0]
-    for points in ([], RISE[:1], [Point(0.0, 0.0)]):
-        text, _ = curve(points, metric="shift", audited=0.0)
-        assert not re.search(r"\b(nan|inf)\b", text)
-
-
-def test_labels_of_near_budgets_give_way_to_the_audited_one():
-    _, root = curve([Point(n / 255, 50.0) for n in (0, 60, 70, 76.5, 80, 90)], audited=76.5 / 255)
-    labels = [element.text for element in root.iter(f"{SVG}text")]
-    assert "76.5" in labels
-    assert "80" not in labels
-
-
 # -- over the queries ------------------------------------------------------------------------------
 
 OWN = Line("own <b>", [(1, 0.02), (10, 0.1), (100, 0.3), (1000, 0.45)])
@@ -294,11 +228,11 @@ def over_queries(*lines, label="best tau_S"):
 
 
 def paths(root):
-    """The points of each drawn line by its colour."""
-    lines = root.iter(f"{SVG}polyline")
+    """The points of each curve by its classes."""
+    drawn = (path for path in root.iter(f"{SVG}path") if "L" in path.get("d"))
     return {
-        line.get("stroke"): [tuple(map(float, pair.split(","))) for pair in line.get("points").split()]
-        for line in lines
+        path.get("class"): [tuple(map(float, pair.split(","))) for pair in path.get("d")[1:].split("L")]
+        for path in drawn
     }
 
 
@@ -322,21 +256,18 @@ def test_each_factor_of_ten_queries_is_as_wide_and_more_is_higher():
     assert heights[1] - heights[2] == pytest.approx(0.2 * share, abs=0.2)
 
 
-def test_the_legend_names_each_line_in_its_own_colour():
+def test_the_legend_names_each_line_in_its_own_colour_and_dashes():
     _, root = over_queries(OWN, SPSA)
     found = paths(root)
     texts = {element.text: float(element.get("y")) for element in root.iter(f"{SVG}text")}
+    samples = [path for path in root.iter(f"{SVG}path") if "H" in path.get("d")]
     for name, end in (("own <b>", 0.45), ("spsa", 0.31)):
         (sample,) = [
-            line
-            for line in root.iter(f"{SVG}line")
-            if line.get("stroke") in found and abs(float(line.get("y1")) - texts[name]) < 5
+            s for s in samples if abs(float(s.get("d").split(",")[1].split("H")[0]) - texts[name]) < 6
         ]
-        others = [points[-1][1] for colour, points in found.items() if colour != sample.get("stroke")]
-        own = found[sample.get("stroke")][-1][1]
-        assert (own < others[0]) == (end == 0.45)
-    dashed = [line.get("stroke-dasharray") is not None for line in root.iter(f"{SVG}polyline")]
-    assert sorted(dashed) == [False, True]  # told apart without colours too
+        others = [points[-1][1] for style, points in found.items() if style != sample.get("class")]
+        assert (found[sample.get("class")][-1][1] < others[0]) == (end == 0.45)
+    assert set(found) == {"curve q0 d0", "curve q1 d1"}  # told apart without colours, too
 
 
 @pytest.mark.parametrize(

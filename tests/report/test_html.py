@@ -159,15 +159,17 @@ def test_the_page_says_what_was_found_in_order(page):
     wanted = (
         "runs/mine on digits",
         "of the way from an untouched ranking",
-        "The audit measures how runs/mine ranks the 1,797 images of digits",
+        "not measured",
+        "1,797 images of digits",
         "recall@1 97.8 %",
-        "from the middle of the ranking (50.3 %) to 3.1 % [2.9, 3.4]",
         "so that it moves to 73.3 %",
-        "Kendall tau of 0.81",
-        "No flags",
+        "from the middle of the ranking (50.3 %) to 3.1 %",
+        "[2.9, 3.4]",
         "rank of C_SP",
+        "Kendall tau of 0.81",
         "2.0 → 17.2",
-        "QA+ at 4/255.",
+        "No flags",
+        "QA+, at 4/255.",
         "1.96 standard errors",
         "rankproof audit runs/mine digits --eps 4/255",
         "torch 2.5",
@@ -183,20 +185,30 @@ def test_a_reference_is_mentioned_in_the_row_of_its_attack_and_has_none_of_its_o
     shown = pages.rows(result)
     assert [(row.attack.goal, row.attack.method) for row in shown] == [("ca+", "pgd"), ("qa+", "strong")]
     assert shown[1].reference.after == 4.56
-    assert "plain PGD: 4.6 %" in Page(report.render_html(result)).text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "plain PGD 4.6 %" in Page(report.render_html(result)).text.replace("\N{NO-BREAK SPACE}", " ")
 
 
-def test_a_curve_holds_only_the_same_attack():
-    cells = [cell("qa+", n) for n in (8, 4, 1)] + [cell("qa+", 8, m=5), cell("qa+", 2, method="pgd")]
+def test_the_worst_case_leads_and_all_methods_stand_beside_it():
+    methods = {"strong": 3.0, "pgd": 9.0, "converged": 2.5, "worst-case": 2.2}
+    cells = [cell("qa+", method=method, after=after) for method, after in methods.items()]
     (row,) = pages.rows(audit(cells=cells))
-    assert [round(one.eps * 255) for one in row.curve] == [1, 4, 8]
+    assert row.attack.method == "worst-case"
+    assert [other.method for other in row.others] == ["pgd", "strong", "converged"]
+    (row,) = pages.rows(audit(cells=cells[:3]))
+    assert row.attack.method == "converged"  # the stronger of our own
+    (row,) = pages.rows(
+        audit(cells=[cell("qa-", method=m, after=a) for m, a in methods.items() if m != "worst-case"])
+    )
+    assert row.attack.method == "strong"  # a larger rank is the stronger attack here
+    assert row.reference.method == "pgd"
 
 
 def test_nothing_on_the_page_is_fetched_from_elsewhere(page):
     html = report.render_html(audit(strips=[strip()], flags=[Flag(kind="a", text="b")]))
-    sources = page.attributes("src") + page.attributes("href") + page.attributes("srcset")
+    sources = page.attributes("src") + page.attributes("srcset")
     assert sources
     assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert {f"#{name}" for name in page.attributes("id")} >= set(page.attributes("href"))
     assert not re.search(r"@import|url\(|<script|<link|<iframe", html, re.IGNORECASE)
 
 
@@ -262,6 +274,14 @@ def test_flags_that_say_the_same_stand_together():
     assert text.index("Many ties.") < text.index("Too wide.") < text.index("qa+: Wider still.")
 
 
+def test_many_flags_of_a_kind_are_one_sentence_that_can_be_unfolded():
+    flags = [Flag(kind="wide", text="Too wide.", cell=f"qa+ at {n}/255") for n in range(5)]
+    flags.append(Flag(kind="wide", text="Wider still.", cell="oa"))
+    text = re.sub(r"\s+", " ", Page(report.render_html(audit(flags=flags))).text)
+    assert "6 figures: Too wide. – and alike for the others (wide) which" in text
+    assert "oa: Wider still." in text
+
+
 def test_an_attack_that_changed_nothing_says_so():
     told = "No change that was found does better than none."
     changed = strip()
@@ -289,7 +309,8 @@ def test_an_audit_without_a_figure_at_its_budget_says_so(cells):
 def test_black_box_figures_are_not_said_to_know_the_weights():
     text = Page(report.render_html(audit(cells=[cell("oa", method="nes", visible=50, budget=1000)]))).text
     assert "N = 50, Q = 1,000" in text
-    assert "except where N and Q are given" in text
+    assert "This attacker does not know the model" in text
+    assert "knows the model; half" not in text
 
 
 @pytest.fixture(scope="module")
@@ -301,26 +322,27 @@ def both():
 
 def test_black_boxes_have_a_section_of_their_own(both):
     text = both.text.replace("\N{NO-BREAK SPACE}", " ")
-    start = text.index("What an attacker reaches who sees only the first 50 results")
-    end = text.index("Examples")
-    assert text.index("Each attack at 4/255") < start < end
+    start = text.index("What a stranger reaches, who sees only the first 50 results")
+    end = text.index("Of each goal the attack")
+    assert text.index("What happens at 4/255") < start < end
     part = text[start:end]
     for wanted in (
         "and stop after 1,000 queries",
-        "5 results own, k = 5, N = 50, Q = 1,000 100 trials 0.01 → 0.37 [0.29, 0.45] SPSA: 0.22",
-        "10 results own, k = 10, N = 50, Q = 1,000 100 trials 0.01 → 0.31 [0.23, 0.39] SPSA: 0.19",
-        "2.0 → 7.7 mean rank mR 871 queries (mean)",
-        "OA at 4/255, the first 50 results are seen.",
+        "5 results to reorder tau_S 0.01 → 0.37 [0.29, 0.45] SPSA 0.22 mean rank mR 2.0 → 7.7",
+        "10 results to reorder tau_S 0.01 → 0.31 [0.23, 0.39] SPSA 0.19 mean rank mR 4.5 → 7.7",
+        "queries, on average 871 own, k = 5, N = 50, Q = 1,000 100 attacks",
+        "OA, at 4/255, the first 50 results are seen.",
     ):
         assert wanted in part, wanted
-    assert "N = 50" not in text[:start].split("Each attack at")[1]
-    assert text[end:].count("QA+ at 4/255.") == text[end:].count("OA at 4/255.") == 1
+    assert "N = 50" not in text[:start].split("What happens at 4/255")[1]
+    assert text[end:].count("QA+, at 4/255.") == text[end:].count("OA, at 4/255.") == 1
     assert "N, Q and tau_S" in text
 
 
-def test_without_a_black_box_nothing_is_said_of_one(page):
-    for word in ("attacker reaches", "tau_S", "Q queries", "queries (mean)"):
+def test_without_a_black_box_the_page_says_that_it_was_not_measured(page):
+    for word in ("tau_S", "Q queries", "queries, on average"):
         assert word not in page.text
+    assert "Not measured: no attack of this audit was run as a black box" in page.text
 
 
 def test_both_methods_of_a_black_box_are_drawn_over_the_queries(both):
@@ -344,13 +366,17 @@ def test_white_and_black_boxes_are_not_mixed_up():
     """Neither in the sentence on what was found, nor in headlines, nor in what a figure is compared with."""
     cells = [*reversed(BLACK_BOX), *audit().cells]
     shown = pages.rows(audit(cells=cells))
-    assert [row.attack.goal for row in shown] == [*(goal.name for goal in standard_audit()), "oa", "oa"]
+    assert [row.attack.goal for row in shown] == [
+        *(goal.name for goal in standard_audit() if goal.name in AFTER),
+        "oa",
+        "oa",
+    ]
     assert [row.attack.k for row in shown[-2:]] == [5, 10]
     by_setting = {(row.attack.k, row.attack.budget): row for row in shown if row.attack.goal == "oa"}
     assert by_setting[5, None].reference.method == "pgd"
     assert by_setting[5, 1000].reference.after == 0.22
     assert by_setting[10, 1000].reference.after == 0.19
-    found = pages.conclusion(audit(cells=cells)).replace("\N{NO-BREAK SPACE}", " ")
+    found = " ".join(pages.conclusion(audit(cells=cells))).replace("\N{NO-BREAK SPACE}", " ")
     assert "the attacks went between 28 % (SP-QA−) and 94 % (CA+) of the way" in found
     assert "sees only the first 50 results of each query, went between 30 % (10 results) and 36 % (5" in found
     assert "Kendall tau of 0.81" in Page(report.render_html(audit(cells=cells))).text
@@ -358,12 +384,12 @@ def test_white_and_black_boxes_are_not_mixed_up():
 
 def test_one_share_of_the_way_is_no_range():
     cells = [*audit().cells, seen(after=0.3), seen(10, after=0.301)]
-    found = pages.conclusion(audit(cells=cells)).replace("\N{NO-BREAK SPACE}", " ")
+    found = " ".join(pages.conclusion(audit(cells=cells))).replace("\N{NO-BREAK SPACE}", " ")
     assert "of each query, went 29 % of the way to a chosen order" in found
 
 
 def test_a_black_box_alone_is_told_of_as_such():
-    found = pages.conclusion(audit(cells=[seen()])).replace("\N{NO-BREAK SPACE}", " ")
+    found = " ".join(pages.conclusion(audit(cells=[seen()]))).replace("\N{NO-BREAK SPACE}", " ")
     assert found == (
         "With at most 4/255 per pixel a black-box attacker who sees only the first 50 results went "
         "36 % (5 results) of the way to all that the attacker wants."
@@ -373,7 +399,7 @@ def test_a_black_box_alone_is_told_of_as_such():
 def test_fewer_trials_of_black_boxes_are_told():
     found = audit(cells=[*audit().cells, *BLACK_BOX])
     assert (
-        "over 1,000 random trials, 100 where N and Q are given (seed 7)"
+        "1,000 attacks behind each figure at the audited eps 100 attacks behind each figure of the black box"
         in Page(report.render_html(found)).text
     )
     console = Console(width=130, record=True, file=io.StringIO())
@@ -398,7 +424,7 @@ def test_reach_is_the_share_of_the_way_to_what_is_wanted():
     assert share("qa-", 50.0, 60.0) == pytest.approx(20)
     assert share("oa", 0.0, 0.25) == pytest.approx(25)
     assert share("shift", 0.0, 0.25) is None
-    assert "between 28 % (SP-QA−) and 94 % (CA+)" in pages.conclusion(audit()).replace(
+    assert "between 28 % (SP-QA−) and 94 % (CA+)" in pages.conclusion(audit())[0].replace(
         "\N{NO-BREAK SPACE}", " "
     )
 
@@ -414,7 +440,7 @@ def test_numbers_are_printed_without_a_negative_zero():
 
 def test_the_terminal_table_has_a_row_per_attack():
     console = Console(width=110, record=True, file=io.StringIO())
-    console.print(pages.audit_table(audit(cells=[*audit().cells, cell("qa+", method="[bold]mine")])))
+    console.print(pages.audit_table(audit(cells=[*audit().cells, cell("qa+", method="[bold]mine", m=2)])))
     text = console.export_text().replace("\N{NO-BREAK SPACE}", " ")
     assert "3.1 % ± 0.2" in text
     assert "0.81 ± 0.25" in text
@@ -449,7 +475,8 @@ def test_all_is_saved_and_the_json_is_strict(tmp_path):
 
     saved = json.loads((folder / "report.json").read_text(), parse_constant=refuse)
     keys = "schema model data recall_at_1 flags cells eps trials seed gallery_size data_note command versions"
-    assert saved.keys() == {*keys.split(), "seconds", "model_record", "examination"}
+    later = "first smallest controls classes protocol missing"
+    assert saved.keys() == {*keys.split(), *later.split(), "seconds", "model_record", "examination"}
     assert saved["schema"] == 1
     assert AuditResult.from_json(saved).to_json() == saved
     assert saved["flags"] == [{"kind": "ties", "text": "Many.", "cell": None}]

@@ -17,7 +17,7 @@ from rankproof.errors import RankproofError
 from rankproof.goals.base import LETTERS
 from rankproof.io import read_arrays, versions, write_arrays, write_json
 from rankproof.ranking.examination import Examination
-from rankproof.ranking.metrics import MeanInterval, mean_interval
+from rankproof.ranking.metrics import ANYWHERE, SCALES, MeanInterval, mean_interval
 
 ARRAYS, SUMMARY = "attack.npz", "result.json"
 MARKS = [digit * 10**power for power in range(6) for digit in (1, 2, 5)]  # points of a curve over queries
@@ -262,7 +262,7 @@ class AttackResult:
     @property
     def mean(self) -> MeanInterval:
         """The mean headline figure after the attack with its 95 % interval."""
-        return mean_interval(self.headline())
+        return mean_interval(self.headline(), SCALES.get(self.metric, ANYWHERE))
 
     @property
     def summary(self) -> AttackSummary:

@@ -1,19 +1,17 @@
 """Reasons to doubt a figure: an attack that fails silently looks like a robust model."""
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from rankproof.attacks.result import AttackResult
-from rankproof.attacks.summary import AttackSummary
 from rankproof.goals.base import GoalSpec
 from rankproof.ranking.gallery import Gallery
 from rankproof.ranking.metrics import mean_interval
 from rankproof.report.page import Flag
-from rankproof.threat import format_eps
 
 SAMPLE = 200  # gallery items looked at
 COLLAPSED = 1e-3  # spread of all embeddings relative to their length
@@ -161,40 +159,27 @@ def check_knowledge(black_box: AttackFigures, white_box: AttackFigures, label: s
     return [Flag(kind="black-box-beats-white-box", cell=label, text=text)]
 
 
-def check_curve(attacks: Sequence[AttackSummary]) -> list[Flag]:
-    """Whether a larger budget makes the same attack significantly worse."""
-    flags = []
-    for smaller, larger in itertools.pairwise(sorted(attacks, key=lambda attack: attack.eps)):
-        if smaller.interval is None or larger.interval is None:
-            continue
-        if min(smaller.trials, larger.trials) < ENOUGH:
-            continue
-        sign = _sign(smaller.spec)
-        low, high = (sorted(sign * end for end in ends) for ends in (smaller.interval, larger.interval))
-        if high[1] < low[0] - LEAST.get(smaller.metric, 0.0):
-            text = (
-                f"more budget ({format_eps(larger.eps)} instead of {format_eps(smaller.eps)}) gives a weaker "
-                "attack: the search fails there"
-            )
-            flags.append(Flag(kind="larger-is-weaker", cell=larger.goal, text=text))
-    return flags
+def check_baseline(before: Tensor, goal: GoalSpec, label: str, gallery_size: int) -> list[Flag]:
+    """Whether the figure of the untouched images is the one it must be.
 
-
-def check_baseline(attack: AttackSummary) -> list[Flag]:
-    """Whether an attack that may change nothing has the figure it must have."""
-    expected, after, ends = attack.spec.clean_value, attack.after, attack.interval
-    if expected is None or after is None or ends is None or attack.eps != 0 or attack.trials < ENOUGH:
+    Args:
+        before: (b,) the headline figures of the untouched images.
+        gallery_size: |X|; 0 where it is unknown.
+    """
+    expected = goal.clean_value
+    if expected is None or len(before) < ENOUGH:
         return []
-    slack = 2.1 * (ends[1] - ends[0]) / 2 + 1e-6
-    if attack.metric == "rank":
-        slack += 100 / (attack.gallery_size or 1)
-    if abs(after - expected) <= slack:
+    mean = mean_interval(before)
+    slack = 2.1 * mean.half_width + 1e-6
+    if goal.metric == "rank":
+        slack += 100 / (gallery_size or 1)
+    if abs(mean.mean - expected) <= slack:
         return []
     text = (
-        f"without any change the figure is {after:.2f} where {expected:g} is expected: "
+        f"without any change the figure is {mean.mean:.2f} where {expected:g} is expected: "
         "ranks are not what they should be"
     )
-    return [Flag(kind="baseline", cell=f"{attack.goal} at {format_eps(0.0)}", text=text)]
+    return [Flag(kind="baseline", cell=label, text=text)]
 
 
 def _sign(goal: GoalSpec) -> int:

@@ -1,50 +1,51 @@
-"""The standard audit: every attack on one gallery, without further parameters."""
+"""The standard audit: by how little, and how far, a ranking can be moved; whole at any moment."""
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from rankproof.attacks import attack
 from rankproof.attacks.batch import count_foreign, foreign_text
-from rankproof.attacks.cost import measure_result
-from rankproof.attacks.summary import AttackSummary
-from rankproof.audit.completed_tasks import CompletedTask, CompletedTasks, Example
-from rankproof.audit.diagnostics import (
-    AttackFigures,
-    check_attack,
-    check_baseline,
-    check_curve,
-    check_gallery,
-    check_knowledge,
-    check_reference,
-)
-from rankproof.audit.plan import AuditTask, Plan, plan
+from rankproof.audit.counts import counts_of
+from rankproof.audit.diagnostics import check_gallery
+from rankproof.audit.examples import examples
+from rankproof.audit.figures import Measured, figures, octaves
+from rankproof.audit.job import Job
+from rankproof.audit.journal import Journal, Unit
+from rankproof.audit.measurements import Measurement, protocol_of
+from rankproof.audit.missing import missing
+from rankproof.audit.plan import Costs, Plan, in_rounds, plan, standing
+from rankproof.audit.protocol import DEFAULT_EPS, protocol_hashes
 from rankproof.audit.result import AuditResult
+from rankproof.audit.schedule import has_breadth, next_measurement
+from rankproof.audit.units import run_controls, run_unit
 from rankproof.checks import check_ids, check_images, check_kind
 from rankproof.errors import RankproofError
+from rankproof.goals.wish import FIRST
 from rankproof.io import versions
 from rankproof.modes import ordinary_modes
-from rankproof.parameters import Checked, Percent, Weight, check_integer
+from rankproof.parameters import Checked, Count, Percent, Weight, check_integer
 from rankproof.ranking.gallery import GALLERY, Gallery
 from rankproof.ranking.metrics import recall_at
-from rankproof.report.page import Flag
-from rankproof.report.strip import Strip, order_strip, strip_of
-from rankproof.rng import draw
+from rankproof.report.findings import ProtocolHashes
+from rankproof.rng import order
 from rankproof.threat import Threat, format_eps
-from rankproof.types import ImagesLike, IntegersLike, ProgressCallback, no_progress
+from rankproof.types import ImagesLike, IntegersLike, no_progress
 
-WHITE_BOX_METHODS = "the strong method", "plain PGD"
 SAMPLE = 64  # images compared with the gallery items they are said to be
-BLACK_BOX_METHODS = "the search of this audit", "SPSA"
+EVERY = 60.0  # seconds between two reports of an audit that runs
+SLOW_REPORTS = 20  # ... or so many times as long as writing one takes
+RESERVE, RESERVED_PASSES = 1.5, 120  # seconds, and passes, for the first report
+MARGIN = 1.5  # times the last report took
 
 ShareCallback = Callable[[float, float], None]
 """Called with the share done and 1."""
+
+clock = time.monotonic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,18 +53,25 @@ class AuditOptions(Checked):
     """How an audit runs, and what its report says of the model and the data.
 
     Args:
-        time_limit: seconds; picks the trials instead of `trials`.
+        time_limit: seconds from the first attack to the report; None is ten minutes where there are no
+            `trials`.
+        first: K, how many results count as the first ones.
         prepared: what `plan` returned, where it was called before.
-        journal: a file that finished figures are saved in; the same audit resumes from there.
+        journal: a file that finished units are saved in; the same audit resumes from there.
+        report: called with the audit as far as it has come: every now and then, and when it is interrupted.
         progress: called with the share done and 1.
-        model, data_note, classes, command, model_record: what the report says of them.
+        model, data_note, classes, model_record: what the report says of them.
+        command: the command without its number of trials and its time; the report adds the trials that give
+            its figures again.
         recall_at_1: R@1 in % where it is measured by queries that are no gallery items; None measures it
             leave-one-out.
     """
 
     time_limit: Weight | None = None
+    first: Count = FIRST
     prepared: Plan | None = None
     journal: str | Path | None = None
+    report: Callable[[AuditResult], object] | None = None
     progress: ShareCallback = no_progress
     model: str = ""
     data_note: str = ""
@@ -80,23 +88,27 @@ DEFAULTS = AuditOptions()
 def audit(
     gallery: Gallery,
     queries: ImagesLike,
-    threat: Threat,
+    threat: Threat | None = None,
     *,
     gallery_ids: IntegersLike | None = None,
-    trials: int | None = None,
+    trials: int | str | None = None,
     seed: int = 0,
     data: str = "images",
     options: AuditOptions = DEFAULTS,
 ) -> AuditResult:
-    """Attack the ranking in every white-box way of the two papers and in a black box; check the figures.
+    """Measure by how little a ranking can be moved, and how far at one budget; check the figures.
+
+    For every goal of the papers: the smallest budget at which it comes true, and what becomes of the ranking
+    at the audited budget, by the published attack and by our own; then what a stranger reaches who sees the
+    first results only. An own clean copy is left out of every ranking.
 
     Args:
         gallery: the database whose ranking is audited.
         queries: (b, c, h, w) images to attack, floats in [0, 1] or 8-bit values.
-        threat: the audited budget; the curves reach 16/255, or 4/255 where it is at most 2/255.
+        threat: the audited budget; None is 2/255.
         gallery_ids: (b,) gallery positions of the images' own clean copies; None: they are not in it.
-        trials: attacks for each headline figure, drawn from `queries` by `seed`; None is up to 1,000. A
-            black-box figure gets a tenth of them, but at least 20.
+        trials: attacks behind each figure, drawn from `queries` by `seed`, or counts as a text, such as
+            "24,at-eps=12,black-box=6x200"; the same audit gives the same figures. None goes by time.
         seed: all choices and random numbers come from it.
         data: what the report calls the images.
         options: time limit, plan, journal, progress, and what else the report says.
@@ -104,7 +116,8 @@ def audit(
         the whole audit; `save` writes the report.
     """
     check_kind("gallery", gallery, Gallery, GALLERY)
-    check_kind("threat", threat, Threat, "Threat(8 / 255)")
+    check_kind("threat", threat, Threat | None, "Threat(8 / 255)")
+    threat = Threat(DEFAULT_EPS) if threat is None else threat
     queries = check_images("queries", queries)
     ids = (
         None if gallery_ids is None else check_ids("gallery_ids", gallery_ids, (len(queries),), len(gallery))
@@ -113,131 +126,245 @@ def audit(
     _check_names(gallery, options.classes)
     gallery.ranker.begin(queries, seed)
     gallery.ranker.check_gradient()
-    planned = options.prepared or plan(gallery, queries, threat, trials=trials, time_limit=options.time_limit)
-    chosen = draw(len(queries), planned.trials, seed)
-    if ids is not None:
-        _check_foreign(gallery, queries[chosen[:SAMPLE]], ids[chosen[:SAMPLE]])
-    job = _Job(
+    job = Job(
         gallery=gallery,
-        images=gallery.ranker.as_input(queries[chosen]),
-        gallery_ids=None if ids is None else ids[chosen],
+        images=queries,
+        gallery_ids=ids,
+        order=order(len(queries), seed),
         threat=threat,
         seed=seed,
-        plan=planned,
-        model=options.model or gallery.ranker.name,
-        data=data,
-        classes=options.classes,
-        recall_at_1=options.recall_at_1,
+        first=options.first,
     )
-    journal = None if options.journal is None else Path(options.journal)
-    result = _run(job, journal, options.progress)
-    return replace(
-        result,
-        data_note=options.data_note,
-        command=options.command or result.command,
-        model_record=options.model_record,
+    if ids is not None:
+        _check_foreign(gallery, queries[job.order[:SAMPLE]], ids[job.order[:SAMPLE]])
+    path = None if options.journal is None else Path(options.journal)
+    journal = Journal.open(path, _fingerprint(job))
+    planned = options.prepared or plan(
+        gallery, queries, threat, own=ids is not None, trials=trials, time_limit=options.time_limit
     )
+    run = _Run(job=job, plan=planned, journal=journal, options=options, data=data)
+    try:
+        run.attack()
+    except KeyboardInterrupt:
+        run.stopped = True
+        run.report()
+        raise
+    return run.result()
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Job:
-    """What an audit attacks, and how the report calls it."""
+def _fingerprint(job: Job) -> str:
+    """What an audit is of: the units of any other audit do not count."""
+    digest = hashlib.sha256()
+    for part in (job.gallery.embeddings, job.images):
+        digest.update(part.detach().cpu().contiguous().numpy().tobytes())
+    ids = None if job.gallery_ids is None else job.gallery_ids.tolist()
+    distance = job.gallery.ranker.distance.name
+    digest.update(repr((job.threat, job.seed, job.first, versions(), ids, distance)).encode())
+    return digest.hexdigest()
 
-    gallery: Gallery
-    images: Tensor
-    gallery_ids: Tensor | None
-    threat: Threat
-    seed: int
+
+@dataclass
+class _Run:
+    """An audit that runs: which units are done, and what the next one is.
+
+    Args:
+        values: of each attack of a measurement by its label, for its interval.
+        stopped: whether it was interrupted.
+    """
+
+    job: Job
     plan: Plan
-    model: str
+    journal: Journal
+    options: AuditOptions
     data: str
-    classes: tuple[str, ...]
-    recall_at_1: float | None
+    stopped: bool = False
+    values: dict[str, list[float]] = field(default_factory=dict)
+    _units: dict[str, list[Unit]] = field(default_factory=dict)
+    _begin: float = 0.0
+    _reported: float = 0.0
+    _reserve: float = 0.0
+    _recall: tuple[float | None] | None = None
+    _hashes: ProtocolHashes | None = None
 
-    def recall(self) -> float | None:
+    def __post_init__(self) -> None:
+        plan = self.plan
+        self.rows = (self.journal.rows if plan.counts is None else None) or plan.rows
+        self.wanted = plan.wanted
+        self.costs = Costs(per_pass=plan.per_pass, eps=plan.threat.eps)
+        self._earlier = self.journal.seconds
+        for measurement, most in self.wanted:
+            self._units[measurement.label], self.values[measurement.label] = [], []
+            step = most if measurement.kind == "controls" else self.rows
+            found = self.journal.of(measurement.label, step, self.plan.images, most)
+            for unit in found:
+                self._learn(measurement, unit)
+
+    # -- attacks
+
+    def attack(self) -> None:
+        """Run units until the time or the wanted attacks are used up."""
+        self._begin = self._reported = clock()
+        self._reserve = RESERVE + RESERVED_PASSES * self.plan.per_pass
+        if self.plan.time_limit is None:
+            self._by_counts()
+        else:
+            self._by_time(self.plan.time_limit)
+        self.options.progress(1.0, 1.0)
+
+    def _by_counts(self) -> None:
+        todo = in_rounds(self.wanted, self.rows)
+        costs = [(end - begin) * each.evaluations(self.plan.threat.eps) for each, begin, end in todo]
+        total, done = sum(costs) or 1.0, 0.0
+        for (measurement, begin, end), cost in zip(todo, costs, strict=True):
+            if (measurement.label, (begin, end)) not in self.journal.units:
+                self._unit(measurement, (begin, end), done / total, cost / total)
+            done += cost
+            self.options.progress(done / total, 1.0)
+            self._report_now_and_then(breadth=False)
+
+    def _by_time(self, limit: float) -> None:
+        breadth = False
+        while True:
+            left = limit - self.elapsed - self._reserve
+            standings = [
+                standing(
+                    each,
+                    self.done(each),
+                    most,
+                    self.costs,
+                    rows=self.rows,
+                    values=self.values[each.label],
+                )
+                for each, most in self.wanted
+            ]
+            chosen = next_measurement(standings, left, limit)
+            if chosen is None:
+                break
+            rows = chosen.rows, chosen.rows + chosen.step
+            self._unit(chosen.measurement, rows, self.elapsed / limit, chosen.cost / limit)
+            self.options.progress(min(1.0, self.elapsed / limit), 1.0)
+            now = has_breadth(standings, left, limit)
+            self._report_now_and_then(breadth=now and not breadth)
+            breadth = breadth or now
+        if not any(self._units.values()):
+            least = min(self.costs.of(each) for each, _ in self.wanted)
+            raise RankproofError(f"--time: one attack takes about {least:.2g} s; give more time")
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of attacks, those of an earlier run too."""
+        return self._earlier + clock() - self._begin
+
+    def done(self, measurement: Measurement) -> int:
+        """How many attacks of a measurement are done."""
+        units = self._units[measurement.label]
+        return units[-1].rows[1] if units else 0
+
+    def _unit(self, measurement: Measurement, rows: tuple[int, int], done: float, share: float) -> None:
+        """Run one unit and remember it."""
+
+        def inside(part: int, of: int) -> None:
+            self.options.progress(min(1.0, done + share * part / max(1, of)), 1.0)
+
+        begin = clock()
+        if measurement.kind == "controls":
+            unit = Unit(rows=rows, seconds=0.0, controls=run_controls(self.job, measurement, rows))
+        else:
+            unit = Unit(rows=rows, seconds=0.0, parts=run_unit(self.job, measurement, rows, inside))
+        self._learn(measurement, self.journal.add(measurement.label, replace(unit, seconds=clock() - begin)))
+
+    def _learn(self, measurement: Measurement, unit: Unit) -> None:
+        self._units[measurement.label].append(unit)
+        self.costs.add(measurement, unit.rows[1] - unit.rows[0], unit.seconds)
+        if unit.parts:
+            self.values[measurement.label] += octaves(Measured.of(measurement, [unit]))
+
+    # -- the report
+
+    def _report_now_and_then(self, *, breadth: bool) -> None:
+        """Write the report, so that a kill leaves one; and learn how long that takes."""
+        if self.options.report is None:
+            return
+        every = max(EVERY, SLOW_REPORTS * (self._reserve / MARGIN))
+        if not breadth and clock() - self._reported < every:
+            return
+        self.report()
+
+    def report(self) -> None:
+        """Hand over the audit as far as it has come, if there is any figure."""
+        if self.options.report is None or not any(self._units.values()):
+            return
+        begin = clock()
+        self.options.report(self.result())
+        self._reported = clock()
+        self._reserve = MARGIN * (self._reported - begin)
+
+    def result(self) -> AuditResult:
+        """The audit as far as it has come."""
+        job, options, gallery = self.job, self.options, self.job.gallery
+        measured = [
+            Measured.of(each, self._units[each.label]) for each, _ in self.wanted if self._units[each.label]
+        ]
+        done = [(each, self.done(each)) for each, _ in self.wanted]
+        found = figures(job, measured, options.classes)
+        headline = [count for each, count in done if each.kind in ("smallest", "at-eps")]
+        why = "before it was stopped" if self.stopped else "for want of time"
+        why = why if self.stopped or self.plan.counts is None else "as asked"
+        model = options.model or gallery.ranker.name
+        return AuditResult(
+            model=model,
+            data=self.data,
+            recall_at_1=self._recall_at_1(),
+            cells=tuple(replace(cell, model=model, data=self.data) for cell in found.cells),
+            flags=(*check_gallery(gallery, self._sampled()), *found.flags),
+            eps=job.threat.eps,
+            trials=max(headline, default=0) or max(count for _, count in done),
+            seed=job.seed,
+            gallery_size=len(gallery),
+            data_note=options.data_note,
+            command=self._command(done),
+            versions=versions(),
+            seconds=self.elapsed,
+            model_record=options.model_record,
+            examination=gallery.ranker.examination,
+            strips=tuple(examples(job, measured, options.classes)),
+            first=job.first,
+            smallest=tuple(replace(each, model=model, data=self.data) for each in found.smallest),
+            controls=tuple(each for one in measured for each in one.controls),
+            classes=found.classes,
+            protocol=self._protocol(),
+            missing=missing(done, job.threat.eps, why),
+        )
+
+    def _sampled(self) -> Tensor | None:
+        """Gallery positions of attacked images, or None."""
+        return None if self.job.gallery_ids is None else self.job.gallery_ids[self.job.order]
+
+    def _command(self, done: list[tuple[Measurement, int]]) -> str:
+        """What gives exactly these figures again."""
+        text = str(counts_of(done, self.rows if self.rows != self.plan.usual_rows else None))
+        if self.options.command:
+            return f"{self.options.command} --trials {text}"
+        trials = text if text.isdigit() else repr(text)
+        threat = f"Threat({format_eps(self.job.threat.eps)})"
+        return f"rankproof.audit(gallery, queries, {threat}, trials={trials}, seed={self.job.seed})"
+
+    def _protocol(self) -> ProtocolHashes:
+        """Under which protocol this audit attacks, and what."""
+        if self._hashes is None:
+            job = self.job
+            protocol = protocol_of(job.threat, job.first, job.seed, job.size)
+            self._hashes = protocol_hashes(protocol, job.gallery, job.images, job.order, job.gallery_ids)
+        return self._hashes
+
+    def _recall_at_1(self) -> float | None:
         """R@1 of the clean gallery in %, None without labels."""
-        if self.recall_at_1 is not None or self.gallery.labels is None:
-            return self.recall_at_1
-        return 100 * float(recall_at(self.gallery, 1).mean())
-
-    def completed(self, path: Path | None) -> CompletedTasks:
-        """The tasks of this audit that are finished already."""
-        digest = hashlib.sha256()
-        for part in (self.gallery.embeddings, self.images):
-            digest.update(part.detach().float().cpu().numpy().tobytes())
-        ids = None if self.gallery_ids is None else self.gallery_ids.tolist()
-        distance = self.gallery.ranker.distance.name
-        settings = self.threat, self.seed, self.plan.tasks, versions(), ids, distance
-        digest.update(repr(settings).encode())
-        return CompletedTasks(path, digest.hexdigest(), self.plan)
-
-
-def _run(job: _Job, journal: Path | None, progress: ShareCallback) -> AuditResult:
-    """Run every task that is not finished, check the figures, draw the examples."""
-    begin = time.perf_counter()
-    gallery, tasks = job.gallery, job.plan.tasks
-    completed = job.completed(journal)
-    flags = check_gallery(gallery, job.gallery_ids)
-    seconds = [task.seconds(job.plan.timing) for task in tasks]
-    total = sum(seconds)
-    for number, task in enumerate(tasks):
-        done = sum(seconds[:number])
-        if task.label not in completed:
-            share = seconds[number] / max(1, task.trials * task.passes)
-
-            def inside(part: int, of: int, done: float = done, share: float = share) -> None:
-                progress((done + part * share) / total, 1.0)
-
-            completed.add(task.label, _run_task(job, task, inside))
-        progress(done + seconds[number], total)
-    call = f"rankproof.audit(gallery, queries, Threat({format_eps(job.threat.eps)}), seed={job.seed})"
-    return AuditResult(
-        model=job.model,
-        data=job.data,
-        recall_at_1=job.recall(),
-        cells=tuple(completed[task.label].summary for task in tasks),
-        flags=(*flags, *_flags(tasks, completed)),
-        eps=job.threat.eps,
-        trials=job.plan.trials,
-        seed=job.seed,
-        gallery_size=len(gallery),
-        data_note="",
-        command=call,
-        versions=versions(),
-        examination=gallery.ranker.examination,
-        strips=tuple(_strips(job, completed)),
-        seconds=time.perf_counter() - begin,
-    )
-
-
-def _run_task(job: _Job, task: AuditTask, progress: ProgressCallback) -> CompletedTask:
-    """Attack the images of a task; what the audit keeps of it."""
-    images = job.images[: task.trials]
-    result = attack(
-        task.target(job.gallery),
-        images,
-        task.goal,
-        task.threat(job.threat),
-        method=task.method,
-        budget=task.budget,
-        seed=job.seed,
-        gallery_ids=None if job.gallery_ids is None else job.gallery_ids[: task.trials],
-        progress=progress,
-    )
-    cost = measure_result(job.gallery, images, task.goal, result)
-    flags = check_attack(result, task.label, headline=task.eps == job.threat.eps)
-    return CompletedTask(
-        summary=replace(
-            result.summary,
-            model=job.model,
-            data=job.data,
-            model_seconds=cost.model_seconds,
-            peak_mb=cost.peak_mb,
-        ),
-        flags=tuple(flags),
-        figures=AttackFigures.of(result),
-        example=None if task.budget is None else Example.of(result),
-    )
+        if self._recall is None:
+            known, labels = self.options.recall_at_1, self.job.gallery.labels
+            if known is None and labels is not None:
+                known = 100 * float(recall_at(self.job.gallery, 1).mean())
+            self._recall = (known,)
+        return self._recall[0]
 
 
 def _check_foreign(gallery: Gallery, images: Tensor, ids: Tensor) -> None:
@@ -256,90 +383,3 @@ def _check_names(gallery: Gallery, classes: tuple[str, ...]) -> None:
     low, high = int(gallery.labels.min()), int(gallery.labels.max())
     if low < 0 or high >= len(classes):
         raise RankproofError(f"classes: {len(classes)} names, but the gallery's labels are {low} .. {high}")
-
-
-# -- examples --------------------------------------------------------------------------------------
-
-
-def _strips(job: _Job, completed: CompletedTasks) -> Iterator[Strip]:
-    """For each headline figure the attack whose outcome is nearest to the median."""
-    for task in job.plan.tasks:
-        if task.eps != job.threat.eps or task.reference_method:
-            continue
-        finished = completed[task.label]
-        strip = (
-            _white_box_strip(job, task, finished.figures)
-            if finished.example is None
-            else _black_box_strip(job, task, finished.figures, finished.example)
-        )
-        if strip is not None:
-            yield strip
-
-
-def _white_box_strip(job: _Job, task: AuditTask, figures: AttackFigures) -> Strip | None:
-    """An attack of a task made again; None where nothing is chosen that could be shown."""
-    values = torch.tensor(figures.values)
-    row = int((values - values.median()).abs().argmin())
-    targets, preserved = torch.tensor(figures.targets[row])[None], torch.tensor(figures.preserved[row])[None]
-    if targets.numel() == 0:
-        return None
-    result = attack(
-        job.gallery,
-        job.images[row, None],
-        task.goal,
-        job.threat,
-        method=task.method,
-        seed=job.seed,
-        gallery_ids=None if job.gallery_ids is None else job.gallery_ids[row, None],
-        targets=targets,
-        preserved=preserved if preserved.numel() else None,
-    )
-    return strip_of(result, job.gallery, job.classes)
-
-
-def _black_box_strip(job: _Job, task: AuditTask, figures: AttackFigures, example: Example) -> Strip | None:
-    """The attack as it was: made again on its own, its thousand queries could take another way."""
-    original = task.threat(job.threat).start(job.images[example.row, None])[0].cpu()
-    return order_strip(
-        original,
-        example.image(original),
-        torch.tensor(figures.targets[example.row]),
-        job.gallery,
-        eps=task.eps,
-        visible=task.visible,
-        budget=task.budget,
-    )
-
-
-# -- reasons to doubt ------------------------------------------------------------------------------
-
-
-def _flags(tasks: tuple[AuditTask, ...], completed: CompletedTasks) -> list[Flag]:
-    """All flags of the tasks, and those that only several tasks together can raise."""
-    flags = [flag for task in tasks for flag in completed[task.label].flags]
-    references = {_setting(task): task for task in tasks if task.reference_method}
-    main = {_setting(task): task for task in tasks if not task.reference_method}
-    curves: dict[str, list[AttackSummary]] = {}
-    for task in tasks:
-        finished = completed[task.label]
-        flags += check_baseline(finished.summary)
-        if task.reference_method:
-            continue
-        if task.budget is None:
-            curves.setdefault(task.goal.spec.name, []).append(finished.summary)
-        elif white_box := main.get((task.goal, task.eps, None)):
-            flags += check_knowledge(finished.figures, completed[white_box.label].figures, task.label)
-        if reference := references.get(_setting(task)):
-            flags += check_reference(
-                finished.figures,
-                completed[reference.label].figures,
-                task.goal.spec,
-                task.label,
-                WHITE_BOX_METHODS if task.budget is None else BLACK_BOX_METHODS,
-            )
-    return flags + [flag for attacks in curves.values() for flag in check_curve(attacks)]
-
-
-def _setting(task: AuditTask) -> tuple[object, ...]:
-    """What two tasks share that differ in the method alone."""
-    return task.goal, task.eps, task.budget

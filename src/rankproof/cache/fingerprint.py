@@ -68,12 +68,14 @@ class UnreadableError(Exception):
     """Something about an object cannot be read; the message names it."""
 
 
-def fingerprint(*values: object, files: Iterable[Path] = ()) -> str:
+def fingerprint(*values: object, files: Iterable[Path] = (), package: bool = True) -> str:
     """A digest of values, equal only where all that was found of them is equal.
 
     Args:
         values: anything: numbers, tensors, modules, functions, objects.
         files: Python files whose text, and that of the files they import, belongs to it.
+        package: whether the text of this package's own rooms does, too; else its version counts where a value
+            refers to it.
     Raises:
         UnreadableError: something cannot be read.
     """
@@ -85,7 +87,8 @@ def fingerprint(*values: object, files: Iterable[Path] = ()) -> str:
         raise
     except Exception as error:  # an object of the user may raise anything when it is looked at
         raise UnreadableError(f"an object that raises {type(error).__name__}") from None
-    walk.word("rankproof", own_source(*ROOMS))
+    if package:
+        walk.word("rankproof", own_source(*ROOMS))
     for text in texts({*walk.files, *files}):
         walk.word("file", text)
     return walk.digest.hexdigest()

@@ -14,12 +14,13 @@ from rankproof.modes import ordinary_modes
 from rankproof.parameters import Range, check_integer
 from rankproof.ranking.exact import LengthFrame
 from rankproof.ranking.gallery import GALLERY, Gallery
-from rankproof.ranking.metrics import MeanInterval, known_labels, mean_interval, recalls_at
+from rankproof.ranking.metrics import MeanInterval, Scale, known_labels, mean_interval, recalls_at
 from rankproof.ranking.separate_queries import SeparateQueries
 from rankproof.types import ProgressCallback, no_progress
 
 SEEDS = Range(low=0.0, high=2.0**32 - 1)  # of scikit-learn
 KS = (1, 2, 4, 8)
+SHARE, PERCENT = Scale(low=0.0, high=100.0, binary=True), Scale(low=0.0, high=100.0)
 RESTARTS = 3  # k-means runs, of which the tightest counts
 LARGE = 1e9  # values beyond which, and below whose inverse, sums of their squares are not safe
 MANY, ROUNDS = 1000, 20  # above so many clusters one short run from random items: more would take hours
@@ -47,7 +48,7 @@ class Accuracy:
 
     def mean(self, name: str) -> MeanInterval:
         """The mean of a figure over all items, in %, with its 95 % interval."""
-        return mean_interval(self.values[name])
+        return mean_interval(self.values[name], SHARE if name.startswith("recall") else PERCENT)
 
     def as_dict(self) -> JsonObject:
         """The means and "nmi" by name in %, "queries", the intervals in "ci95", and "notes"."""

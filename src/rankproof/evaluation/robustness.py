@@ -22,7 +22,7 @@ from rankproof.methods.white_box.base import Method
 from rankproof.modes import ordinary_modes
 from rankproof.parameters import AT_LEAST_ONE, check_integer
 from rankproof.ranking.gallery import GALLERY, Gallery
-from rankproof.ranking.metrics import MeanInterval, known_labels, mean_interval
+from rankproof.ranking.metrics import ANYWHERE, SCALES, MeanInterval, Scale, known_labels, mean_interval
 from rankproof.ranking.mixed_images import MixedImages
 from rankproof.ranking.ranker import pass_size
 from rankproof.report.page import Flag
@@ -31,6 +31,8 @@ from rankproof.threat import Threat
 from rankproof.types import ImagesLike, ProgressCallback, no_progress
 
 TRIALS = 1000
+SHARES = ("shift-recall", "misrank", "nearest-other", "top4")  # terms of a yes or no for each image
+SHARE = Scale(low=0.0, high=100.0, binary=True)
 PUBLISHED = PGD(steps=32, step=3 / 255)
 SMALL_SIDE, SMALL_EPS, LARGE_EPS = 32, 77 / 255, 8 / 255
 UNLIMITED = 2**62  # images in one pass, beside what the ranker allows
@@ -79,7 +81,10 @@ class Robustness:
     @property
     def terms(self) -> dict[str, MeanInterval]:
         """The mean of each term with its 95 % interval, clipped to [0, 100]."""
-        return {name: _clipped(mean_interval(values)) for name, values in self.values.items()}
+        return {
+            name: _clipped(mean_interval(values, SHARE if name in SHARES else ANYWHERE))
+            for name, values in self.values.items()
+        }
 
     @property
     def unchanged_terms(self) -> dict[str, float]:
@@ -95,12 +100,12 @@ class Robustness:
         """
         mean = sum(term.mean for term in self.terms.values()) / len(self.values)
         half = mean_interval(torch.stack(list(self.values.values())).mean(0)).half_width
-        return MeanInterval(mean, mean - half, mean + half)
+        return _clipped(MeanInterval(mean, mean - half, mean + half))
 
     @property
     def shift(self) -> MeanInterval:
         """The mean distance moved by the max-shift attack, in the ranker's distance."""
-        return mean_interval(self.moved)
+        return mean_interval(self.moved, SCALES["shift"])
 
     def as_dict(self) -> JsonObject:
         """The figures by name, their intervals in "ci95", and how they were made."""

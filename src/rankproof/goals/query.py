@@ -401,10 +401,7 @@ class BoundQuery:
     def _price(self, lost: Tensor) -> Tensor:
         """What C_SP's mean share of places lost (b,) is worth in C's places; it follows xi."""
         chosen, preserved = self.terms
-        xi = preserved.weight / chosen.weight
-        if chosen.direction == RAISE:
-            return PRICE_BESIDE_RAISE * xi * lost
-        return PRICE_BESIDE_LOWER * xi / math.sqrt(chosen.ids.shape[1]) * lost * (1 + lost / SEVERE_SHARE)
+        return price(chosen.direction, preserved.weight / chosen.weight, chosen.ids.shape[1], lost)
 
     def metrics(self, z: Embeddings) -> dict[str, Tensor]:
         """Normalised ranks of C and C_SP in %."""
@@ -424,6 +421,19 @@ class BoundQuery:
         return PlacesWish(
             self.context, self._ids, places, within, None if within[0] else places[0], self.preserved.shape[1]
         )
+
+
+def price(direction: int, xi: float, m: int, lost: Tensor) -> Tensor:
+    """What C_SP's mean share of places lost (b,) is worth in the places that C won.
+
+    Args:
+        direction: RAISE or LOWER, what is wanted of C.
+        xi: weight of C_SP beside that of C.
+        m: how many items C are.
+    """
+    if direction == RAISE:
+        return PRICE_BESIDE_RAISE * xi * lost
+    return PRICE_BESIDE_LOWER * xi / math.sqrt(m) * lost * (1 + lost / SEVERE_SHARE)
 
 
 def _pool(context: AttackContext, m: int) -> int:

@@ -2,6 +2,7 @@
 
 from rankproof.methods.black_box.base import BlackBoxMethod
 from rankproof.methods.black_box.thompson import ThompsonSampling
+from rankproof.methods.white_box.base import Method
 from rankproof.methods.white_box.budget_search import BudgetSearch
 from rankproof.methods.white_box.converged import Converged
 from rankproof.methods.white_box.momentum_pgd import MomentumPGD
@@ -32,6 +33,11 @@ def converged(metric: str, steps: int | None = None) -> Converged:
     if metric == "tau":  # one pair of 10 items is 0.044; an order moves in jumps, with long rests between
         return Converged(search=search, tolerance=0.02, patience=2)
     return Converged(search=search, tolerance=0.0, relative=0.01)
+
+
+def audited(metric: str) -> Method:
+    """The search of an audit at its budget."""
+    return converged(metric)
 
 
 def automatic() -> BlackBoxMethod:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -150,9 +151,87 @@ class MeanInterval:
         return [end if math.isfinite(end) else None for end in (self.low, self.high)]
 
 
-def mean_interval(values: Tensor) -> MeanInterval:
-    """Mean and 95 % interval (mean +- 1.96 standard errors) of one value per attack (b,)."""
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """Where the values of a figure can lie, which its interval does not leave.
+
+    Args:
+        low, high: bounds of each value, and so of the mean.
+        binary: whether each value is one of them: the mean is a share.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    binary: bool = False
+
+
+ANYWHERE = Scale()
+SCALES = {
+    "rank": Scale(low=0.0, high=100.0),
+    "tau": Scale(low=-1.0, high=1.0),
+    "shift": Scale(low=0.0),
+    "distance": Scale(low=0.0),
+    "hit": Scale(low=0.0, high=1.0, binary=True),
+    "kept": Scale(low=0.0, high=1.0, binary=True),
+}
+"""The scale of each headline figure by its name."""
+
+
+def mean_interval(values: Tensor, scale: Scale = ANYWHERE) -> MeanInterval:
+    """Mean and 95 % interval of one value per attack (b,).
+
+    mean +- t s / sqrt(b)      t the 97.5 % quantile of Student's distribution with b - 1 degrees of freedom
+
+    The interval ends where the scale does. That of a share is Wilson's: it claims no certainty where all
+    values are equal. A single value has no interval, unless it is one of a share.
+    """
     values = values.detach().double().cpu()
-    mean = float(values.mean())
-    error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else math.inf
-    return MeanInterval(mean, mean - 1.96 * error, mean + 1.96 * error)
+    count, mean = len(values), float(values.mean())
+    if scale.binary and count:
+        low, high = wilson((mean - scale.low) / (scale.high - scale.low), count)
+        return MeanInterval(mean, *(scale.low + (scale.high - scale.low) * end for end in (low, high)))
+    if count < 2:
+        return MeanInterval(mean, -math.inf, math.inf)
+    half = student_t(count - 1) * float(values.std()) / math.sqrt(count)
+    return MeanInterval(mean, max(mean - half, scale.low), min(mean + half, scale.high))
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share of `count` independent yeses and noes."""
+    z = NORMAL**2 / count
+    centre = (share + z / 2) / (1 + z)
+    half = math.sqrt(z * share * (1 - share) + z**2 / 4) / (1 + z)
+    # At the ends of the scale rounding must not leave a rest.
+    return (centre - half if share > 0 else 0.0), (centre + half if share < 1 else 1.0)
+
+
+NORMAL = 1.959963984540054  # the 97.5 % quantile of the normal distribution
+EXACT = 1000  # degrees of freedom up to which the quantile is solved for; from there on an expansion is exact
+
+
+@cache
+def student_t(degrees: int) -> float:
+    """The 97.5 % quantile of Student's t distribution: 12.706 for one degree of freedom, 1.962 for 999.
+
+    P(|T| <= t) is a finite sum in the angle atan(t / sqrt(degrees)) (Abramowitz and Stegun 26.7.3, 26.7.4),
+    solved by bisection; beyond 1,000 degrees their expansion 26.7.5.
+    """
+    if degrees > EXACT:
+        z, n = NORMAL, degrees
+        return z + (z**3 + z) / (4 * n) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n**2)
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _within(middle, degrees) < 0.95 else (low, middle)
+    return math.sqrt(degrees) * math.tan(low)
+
+
+def _within(angle: float, degrees: int) -> float:
+    """P(|T| <= sqrt(degrees) tan(angle))."""
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = degrees % 2 == 1
+    term = total = (cosine if odd else 1.0) if degrees > 1 else 0.0
+    for j in range(3 if odd else 2, degrees - 1, 2):
+        term *= cosine**2 * ((j - 1) / j)
+        total += term
+    return 2 / math.pi * (angle + sine * total) if odd else sine * total

@@ -140,10 +140,14 @@ class Ranker:
         )
 
     @property
+    def parts(self) -> tuple[object, ...]:
+        """What makes an embedding out of an image, wherever it runs."""
+        return (self.encoder, self.preprocess, self._mean, self._std, self.distance)
+
+    @property
     def embedded_from(self) -> tuple[object, ...]:
         """All that an embedding depends on beside its image, for whoever keeps embeddings."""
-        asked = (self.chunk, self._draws, self.dtype, self.device.type)
-        return (self.encoder, self.preprocess, self._mean, self._std, self.distance, *asked)
+        return (*self.parts, self.chunk, self._draws, self.dtype, self.device.type)
 
     def begin(
         self,

@@ -8,12 +8,14 @@ class Control:
     """One check, on a few attacks, of whether the search itself can be trusted.
 
     Args:
-        name: which check: "noise", "doubled", "eps-1", "best-iterate", "png" or "jpeg-90".
+        name: which check: "gradient", "noise", "doubled", "eps-1", "best-iterate", "png" or "jpeg-90".
         goal: the goal it was made for, by its name.
         eps: budget in [0, 1].
         trials: attacks.
-        value: the mean headline figure that the control gave; of "eps-1" the share that reached its wish.
-        compared_with: the mean figure of the audit's own attacks on the same images; of "eps-1" it is 1.
+        value: the mean headline figure that the control gave; of "eps-1" the share that reached its wish, of
+            "gradient" the share whose loss falls along the gradient.
+        compared_with: the mean figure of the audit's own attacks on the same images; of "eps-1" and
+            "gradient" it is 1.
         passed: whether there is no reason to doubt the search; None where it is a figure to read.
         text: what it did and what came of it, as one sentence.
     """
@@ -54,9 +56,11 @@ class ProtocolHashes:
         protocol: sha256 of everything that decides a figure but model and data.
         data: sha256 of the images, their labels and which of them were attacked.
         model: sha256 of what the embeddings depend on.
+        model_note: how the model was read, where it could not be read to the ground; else empty.
     """
 
     name: str
     protocol: str
     data: str
     model: str
+    model_note: str = ""

@@ -15,12 +15,12 @@ from rankproof.goals.registry import order_of
 from rankproof.goals.wish import FIRST
 from rankproof.methods.registry import published_titles
 from rankproof.ranking.examination import Examination
+from rankproof.report.budgets import attacks, in_order_of_ease, median_interval_text, median_text
 from rankproof.report.findings import ClassBudget, Control, ProtocolHashes
 from rankproof.report.format import (
     PERCENT,
     figure_text,
     half_width_text,
-    interval_text,
     number_text,
     second_figure,
     setting_text,
@@ -29,7 +29,9 @@ from rankproof.report.format import (
 from rankproof.report.strip import Strip
 from rankproof.threat import format_eps
 
-FAMILIES = ("query", "candidate", "order", "embedding")  # the order of the headline sentences
+WORST_CASE = "worst-case"  # the method of a figure that takes, attack by attack, the best of all methods
+METHOD_TITLES = {WORST_CASE: "the worst of all that was tried"}
+COUNTED, NAMED = ("wide-interval",), 3  # kinds of flags of which no more than so many attacks are named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +54,14 @@ def grouped(flags: Sequence[Flag]) -> list[Flag]:
     cells: dict[tuple[str, str], list[str]] = {}
     for flag in sorted(flags, key=lambda flag: flag.cell is not None):
         cells.setdefault((flag.kind, flag.text), []).extend([flag.cell] if flag.cell else [])
-    return [
-        Flag(kind=kind, text=text, cell=", ".join(names) or None) for (kind, text), names in cells.items()
-    ]
+    return [Flag(kind=kind, text=text, cell=_together(kind, names)) for (kind, text), names in cells.items()]
+
+
+def _together(kind: str, names: Sequence[str]) -> str | None:
+    """The attacks of a flag; only counted where it concerns many and is no fault of theirs."""
+    if kind in COUNTED and len(names) > NAMED:
+        return f"{len(names)} figures"
+    return ", ".join(names) or None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,33 +133,47 @@ def json_value(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One attack at the audited budget.
+    """One goal at the audited budget.
 
     Args:
-        attack: what is shown.
-        reference: the published method with the same setting and budget, or None.
-        curve: the same attack at every budget that was run, smallest first.
+        attack: what is shown: the worst case over all methods where there is one, else our own.
+        others: the same attack by other methods, those of the papers first.
     """
 
     attack: AttackSummary
-    reference: AttackSummary | None
-    curve: tuple[AttackSummary, ...]
+    others: tuple[AttackSummary, ...] = ()
+
+    @property
+    def reference(self) -> AttackSummary | None:
+        """The published method with the same setting and budget, or None."""
+        return next((other for other in self.others if _is_published(other)), None)
 
 
 def rows(page: ReportPage) -> list[Row]:
-    """One row per attack that was run at the audited budget, in the order of the papers."""
-    shown = [attack for attack in page.cells if same_eps(attack.eps, page.eps)]
-    main = {_setting(attack) for attack in shown if not _is_published(attack)}
-    chosen = [a for a in shown if not _is_published(a) or _setting(a) not in main]
-    return [_row(attack, page.cells) for attack in sorted(chosen, key=place)]
+    """One row per goal that was run at the audited budget, in the order of the papers."""
+    settings: dict[tuple[object, ...], list[AttackSummary]] = {}
+    for attack in sorted(page.cells, key=place):
+        if same_eps(attack.eps, page.eps):
+            settings.setdefault(_setting(attack), []).append(attack)
+    found = []
+    for alike in settings.values():
+        chosen = max(alike, key=_precedence)
+        others = sorted((a for a in alike if a is not chosen), key=lambda a: not _is_published(a))
+        found.append(Row(attack=chosen, others=tuple(others)))
+    return found
 
 
-def _row(attack: AttackSummary, attacks: Sequence[AttackSummary]) -> Row:
-    alike = [other for other in attacks if _setting(other) == _setting(attack)]
-    curve = sorted((other for other in alike if other.method == attack.method), key=lambda other: other.eps)
-    references = [a for a in alike if _is_published(a) and same_eps(a.eps, attack.eps)]
-    reference = references[0] if references and not _is_published(attack) else None
-    return Row(attack=attack, reference=reference, curve=tuple(curve))
+def _precedence(attack: AttackSummary) -> tuple[bool, bool, float]:
+    """The worst case first, then our methods by strength, then published ones."""
+    strength = -math.inf if attack.after is None or not math.isfinite(attack.after) else attack.after
+    sign = 1 if attack.spec.larger_is_stronger else -1
+    own = not _is_published(attack)
+    return attack.method == WORST_CASE, own, sign * strength if math.isfinite(strength) else strength
+
+
+def method_title(name: str) -> str:
+    """What pages call a method."""
+    return published_titles().get(name, METHOD_TITLES.get(name, name))
 
 
 def _is_published(attack: AttackSummary) -> bool:
@@ -190,24 +211,24 @@ def reach(attack: AttackSummary) -> float | None:
     return attack.spec.reach(before, after)
 
 
-def conclusion(page: ReportPage) -> str:
-    """What the audit found, described and not graded."""
+def conclusion(page: ReportPage) -> list[str]:
+    """What the attacks at the audited budget reached, described and not graded, in sentences."""
     reached = [(share, row.attack) for row in rows(page) if (share := reach(row.attack)) is not None]
     white = [pair for pair in reached if not pair[1].black_box]
     black = [pair for pair in reached if pair[1].black_box]
     if not reached:
-        return f"No attack on the ranking was run at {format_eps(page.eps)}."
+        return [f"No attack on the ranking was run at {format_eps(page.eps)}."]
     start, goal = f"With at most {format_eps(page.eps)} per pixel ", "all that the attacker wants"
     if not white:
         who = f"a black-box attacker who sees only {visible_text(black[0][1])}"
-        return f"{start}{who} went {_span(black)} of the way to {goal}."
-    text = f"{start}the attacks went {_span(white)} of the way from an untouched ranking to {goal}."
+        return [f"{start}{who} went {_span(black)} of the way to {goal}."]
+    texts = [f"{start}the attacks went {_span(white)} of the way from an untouched ranking to {goal}."]
     if black:
-        text += (
-            f" A black-box attacker, who sees only {visible_text(black[0][1])} of each query, "
+        texts.append(
+            f"A black-box attacker, who sees only {visible_text(black[0][1])} of each query, "
             f"went {_span(black)} of the way to a chosen order of the top results."
         )
-    return text
+    return texts
 
 
 def _span(reached: list[tuple[float, AttackSummary]]) -> str:
@@ -225,61 +246,79 @@ def _share(share: float, attack: AttackSummary) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Headline:
-    """A sentence around one figure, and where a rank lies between the top and the end of a ranking."""
+    """A sentence around one figure, and where it lies between nothing and all that is wanted."""
 
     lead: str
     figure: str
-    interval: str
     tail: str
     before: float | None
     after: float | None
 
 
-def headlines(shown: Sequence[Row]) -> list[Headline]:
-    """One sentence for the first row of each goal that has any."""
-    first = {row.attack.goal: row.attack for row in reversed(shown) if row.attack.spec.headline}
-    ordered = sorted(first.values(), key=lambda a: (FAMILIES.index(a.spec.family), place(a)))
-    return [_headline(attack) for attack in ordered]
+def headline(attack: AttackSummary) -> Headline:
+    """The sentence of the goal, or what it does where it has none; ends of a track in % for ranks and tau."""
+    text = attack.spec.headline
+    figure = figure_text(attack, attack.before)
+    lead, tail = (attack.sentence, "") if text is None else text(attack.parameters, figure)
+    ends = (attack.before, attack.after)
+    before, after = (None if value is None else _on_track(attack.metric, value) for value in ends)
+    shown = "" if text is None else figure_text(attack, attack.after)
+    return Headline(lead=lead, figure=shown, tail=tail, before=before, after=after)
 
 
-def _headline(attack: AttackSummary) -> Headline:
-    assert attack.spec.headline is not None
-    lead, tail = attack.spec.headline(attack.parameters, figure_text(attack, attack.before))
-    before, after = (
-        value if attack.metric == "rank" and value is not None and math.isfinite(value) else None
-        for value in (attack.before, attack.after)
-    )
-    return Headline(
-        lead=lead,
-        figure=figure_text(attack, attack.after),
-        interval=interval_text(attack),
-        tail=tail,
-        before=before,
-        after=after,
-    )
+def _on_track(metric: str, value: float) -> float | None:
+    """Where a figure lies on its track, in %: a rank as it is, of a tau the way from chance to as wanted."""
+    if not math.isfinite(value) or metric not in ("rank", "tau"):
+        return None
+    return min(max(100 * value if metric == "tau" else value, 0.0), 100.0)
 
 
 # -- a terminal's table ----------------------------------------------------------------------------
 
 
 def audit_table(page: ReportPage) -> Table:
-    """One line for each attack at the audited budget."""
+    """One line for each goal: its smallest budget, then what happens at the audited one."""
     note = f"{note}," if (note := black_box_trials(page)) else ""
-    title = f"{page.trials:,} trials{note} at {format_eps(page.eps)}"
+    word = "trial" if page.trials == 1 else "trials"
+    title = f"{page.trials:,} {word}{note} at {format_eps(page.eps)}"
     table = Table(title=title, title_justify="left")
     table.add_column("attack", no_wrap=True)
+    if page.smallest:
+        table.add_column("eps* in 1/255", justify="right", no_wrap=True)
+        table.add_column("reached", justify="right", no_wrap=True)
     for name in ("before", "after"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("also", no_wrap=True)
     table.add_column("method", no_wrap=True)
-    for row in rows(page):
+    budgets = {each.goal: each for each in in_order_of_ease(page.smallest)}
+    shown = rows(page)
+    for row in shown:
         attack = row.attack
         name = " ".join(filter(None, (attack.spec.title, setting_text(attack).replace(" = ", "="))))
-        before, after = figure_text(attack, attack.before), figure_text(attack, attack.after)
-        also = ", ".join(filter(None, (" ".join(second_figure(attack) or ()), unchanged_text(attack))))
-        texts = name, before, after + half_width_text(attack), also, attack.method
-        table.add_row(*map(escape, texts))
+        summary = None if attack.black_box else budgets.pop(attack.goal, None)
+        table.add_row(*map(escape, (name, *_budget_cells(page, summary), *_figure_cells(attack))))
+    for summary in budgets.values():
+        empty = [""] * 4
+        table.add_row(*map(escape, (summary.spec.title, *_budget_cells(page, summary), *empty)))
     return table
+
+
+def _budget_cells(page: ReportPage, summary: BudgetSummary | None) -> list[str]:
+    """eps* with its interval and how many attacks reached it, where a table has these columns."""
+    if not page.smallest:
+        return []
+    if summary is None:
+        return ["", ""]
+    figure = " ".join(filter(None, (median_text(summary), median_interval_text(summary))))
+    count = attacks(summary)
+    return [figure, f"{summary.reached}/{count}" + (f", {summary.free} free" if summary.free else "")]
+
+
+def _figure_cells(attack: AttackSummary) -> list[str]:
+    """Before, after, what belongs to it, and the method."""
+    before, after = figure_text(attack, attack.before), figure_text(attack, attack.after)
+    also = ", ".join(filter(None, (" ".join(second_figure(attack) or ()), unchanged_text(attack))))
+    return [before, after + half_width_text(attack), also, attack.method]
 
 
 def black_box_trials(page: ReportPage) -> str:

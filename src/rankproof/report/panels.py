@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from rankproof.report.colours import BAND, CHOSEN, INK, MUTED, RULE
-from rankproof.report.curve import Point
 
 DPI = 200
 COLOURS, FORMS = (BAND, CHOSEN), ("o-", "s-")
@@ -20,6 +19,16 @@ VIOLIN_COLUMNS, VIOLIN_SIZE, HALF = 2, (2.6, 1.9), 0.4
 
 Mean = tuple[float, float | None, float | None]
 """A mean and the ends of its 95 % interval."""
+
+
+class Point(NamedTuple):
+    """A mean at one budget, with its 95 % interval where it has one."""
+
+    eps: float
+    value: float
+    low: float | None = None
+    high: float | None = None
+
 
 STYLE: Any = {
     "font.family": "DejaVu Sans",

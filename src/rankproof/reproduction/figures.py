@@ -16,10 +16,10 @@ from rankproof.attacks.result import AttackResult
 from rankproof.goals.registry import spec
 from rankproof.io import JsonObject, encode_png, utf8, write_atomically, write_json
 from rankproof.ranking import Gallery
-from rankproof.report.curve import Point
 from rankproof.report.panels import (
     CurvePanel,
     LossPanel,
+    Point,
     Series,
     Violin,
     ViolinPanel,

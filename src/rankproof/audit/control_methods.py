@@ -1,0 +1,134 @@
+"""Searches made from another search, to see whether that one can be trusted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rankproof.methods.white_box.base import Method, MethodOutput
+from rankproof.rng import uniforms
+from rankproof.threat import TOLERANCE, Threat
+from rankproof.types import Evaluation, Images, Objective
+
+REJECTED = -1e6  # below any fitness: where what is to be kept has moved too far
+
+
+def doubled(method: Method, eps: float) -> Method:
+    """The same search with twice the evaluations; itself where it has no number of them.
+
+    A method that runs another one (`search`) gets that one doubled.
+    """
+    changed: Any = method
+    names = {each.name for each in fields(changed)} if is_dataclass(changed) else set()
+    if "search" in names:
+        return _method(replace(changed, search=doubled(changed.search, eps)))
+    return _method(replace(changed, steps=2 * method.passes(eps))) if "steps" in names else method
+
+
+def _method(changed: Any) -> Method:
+    assert isinstance(changed, Method)
+    return changed
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomStart:
+    """A search that begins at a random image of the threat set.
+
+    Args:
+        method: the search.
+    """
+
+    method: Method
+
+    @property
+    def name(self) -> str:
+        """That of the search, with where it began."""
+        return f"{self.method.name} from a random start"
+
+    def passes(self, eps: float) -> int:
+        """As many as the search takes."""
+        return self.method.passes(eps)
+
+    def run(
+        self,
+        original: Images,
+        initial: Images,
+        objective: Objective,
+        threat: Threat,
+        *,
+        seed: int,
+        rng_keys: Sequence[int],
+    ) -> MethodOutput:
+        """Attack a batch."""
+        noise = uniforms(seed, rng_keys, "restart", original.shape[1:]).to(original)
+        start = threat.project(original + threat.eps * noise, original)
+        return self.method.run(original, start, objective, threat, seed=seed, rng_keys=rng_keys)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestSeen:
+    """A search of which the best image is returned that it evaluated, whatever it would return itself.
+
+    The best image has the highest fitness among those that lie in the threat set and keep what is to be kept.
+
+    Args:
+        method: the search.
+        fitness: filled by `run`: for each batch (its random keys) the fitness (b,) of the best images, and of
+            those that the search itself returned.
+    """
+
+    method: Method
+    fitness: dict[tuple[int, ...], tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """That of the search."""
+        return f"the best image that {self.method.name} saw"
+
+    def passes(self, eps: float) -> int:
+        """As many as the search takes."""
+        return self.method.passes(eps)
+
+    def run(
+        self,
+        original: Images,
+        initial: Images,
+        objective: Objective,
+        threat: Threat,
+        *,
+        seed: int,
+        rng_keys: Sequence[int],
+    ) -> MethodOutput:
+        """Attack a batch."""
+        best = original.clone()
+        highest = original.new_full((len(original),), 2 * REJECTED)
+
+        def consider(images: Tensor, evaluation: Evaluation) -> None:
+            nonlocal best, highest
+            images = images.detach()
+            inside = (images - original).flatten(1).abs().amax(1) <= threat.eps + TOLERANCE
+            fitness = torch.where(inside, eligible(evaluation).to(highest), 2 * REJECTED)
+            better = fitness > highest
+            best = torch.where(better[:, None, None, None], images, best)
+            highest = torch.where(better, fitness, highest)
+
+        def watched(images: Images, penalty_weight: Tensor | None = None) -> Evaluation:
+            evaluation = objective(images, penalty_weight)
+            consider(images, evaluation)
+            return evaluation
+
+        output = self.method.run(original, initial, watched, threat, seed=seed, rng_keys=rng_keys)
+        with torch.no_grad():
+            returned = eligible(objective(output.images))
+        self.fitness[tuple(rng_keys)] = highest.cpu(), returned.cpu()
+        return replace(output, images=best)
+
+
+def eligible(evaluation: Evaluation) -> Tensor:
+    """(b,) the fitness; where what is to be kept has moved too far, something below any fitness."""
+    fitness, violation = evaluation.fitness.detach(), evaluation.constraint_violation
+    if violation is None:
+        return fitness
+    return torch.where(violation.detach() > 1, REJECTED - violation.detach(), fitness)
