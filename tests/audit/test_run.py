@@ -339,7 +339,7 @@ def test_a_later_audit_by_time_goes_on_with_the_time_that_is_left(shop, ticks, u
 
 def test_too_little_time_for_one_attack_is_refused(shop, monkeypatch):
     monkeypatch.setattr(sys.modules["rankproof.audit.plan"], "_seconds_per_pass", lambda *_: 10.0)
-    with pytest.raises(RankproofError, match="--time: one attack takes about .* s; give more time"):
+    with pytest.raises(RankproofError, match=r"--time: one attack takes about .* s; give more time"):
         run(shop, None, time_limit=5.0)
 
 

@@ -61,7 +61,7 @@ class Plan:
         if self.counts is not None:
             return self.counts.measurements(self.size, self.threat.eps, self.images)
         found = [
-            (each, min(self.images, CONTROLLED) if each.kind == "controls" else self.images)
+            (each, min(self.images, CONTROLLED) if each.is_control else self.images)
             for each in standard_measurements(self.size, self.threat.eps)
         ]
         if self.threat.eps > 0:
@@ -146,7 +146,7 @@ def standing(
         rows: images attacked side by side.
         values: of each attack, for its interval.
     """
-    step = most if measurement.kind == "controls" else rows
+    step = most if measurement.is_control else rows
     return Standing(
         measurement=measurement,
         rows=done,
@@ -161,14 +161,14 @@ def in_rounds(wanted: Iterable[tuple[Measurement, int]], rows: int) -> list[tupl
     """The units of an audit of given counts, a few attacks of every measurement before more of any."""
     units = [
         (
-            each.kind == "controls",
+            each.is_control,
             number,
             place,
             each,
             span,
         )  # the controls at last: they compare with attacks
         for place, (each, count) in enumerate(wanted)
-        for number, span in enumerate(spans(count, count if each.kind == "controls" else rows))
+        for number, span in enumerate(spans(count, count if each.is_control else rows))
     ]
     return [(each, *span) for *_, each, span in sorted(units, key=lambda unit: unit[:3])]
 

@@ -194,8 +194,10 @@ class _Run:
         self._earlier = self.journal.seconds
         for measurement, most in self.wanted:
             self._units[measurement.label], self.values[measurement.label] = [], []
-            step = most if measurement.kind == "controls" else self.rows
+            step = most if measurement.is_control else self.rows
             found = self.journal.of(measurement.label, step, self.plan.images, most)
+            if measurement.is_control and plan.counts is None:
+                found = self.journal.controls(measurement.label)
             for unit in found:
                 self._learn(measurement, unit)
 
@@ -267,7 +269,7 @@ class _Run:
             self.options.progress(min(1.0, done + share * part / max(1, of)), 1.0)
 
         begin = clock()
-        if measurement.kind == "controls":
+        if measurement.is_control:
             unit = Unit(rows=rows, seconds=0.0, controls=run_controls(self.job, measurement, rows))
         else:
             unit = Unit(rows=rows, seconds=0.0, parts=run_unit(self.job, measurement, rows, inside))

@@ -12,7 +12,7 @@ from rankproof.attacks.result import AttackResult
 from rankproof.attacks.smallest_budget import smallest_budget
 from rankproof.audit.controls import ControlledAttack, controls
 from rankproof.audit.job import Job
-from rankproof.audit.measurements import Measurement
+from rankproof.audit.measurements import CONTROL_NAMES, Measurement
 from rankproof.audit.records import Attacks, image_text
 from rankproof.goals.base import Goal
 from rankproof.methods.black_box.base import BlackBoxMethod
@@ -66,7 +66,7 @@ def run_controls(job: Job, measurement: Measurement, rows: tuple[int, int]) -> t
         result=result,
         first=job.first,
     )
-    return controls(made)
+    return controls(made, CONTROL_NAMES[measurement.kind])
 
 
 def judged(
