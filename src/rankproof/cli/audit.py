@@ -71,8 +71,8 @@ def audit(
     For every goal of the papers the audit looks for the smallest budget at which it comes true; then it
     attacks at one budget, by the published PGD and by its own search, checks that search, and attacks as a
     stranger who sees the first results only. A few attacks of everything come first; the time that is left
-    goes to the figures that are least certain. Writes report.html, report.json and images to DIR, also while it
-    runs. Finished attacks are saved in DIR/audit.jsonl: after Ctrl-C the same command goes on from there.
+    goes to the figures that are least certain. Writes report.html, report.json and images to DIR, also
+    while it runs. Finished attacks are saved in DIR/audit.jsonl: after Ctrl-C the same command goes on.
 
     **Example**
 
