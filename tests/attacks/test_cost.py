@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -84,6 +86,15 @@ def test_no_more_images_are_timed_than_were_sent(gallery):
     assert 2 <= len(sizes) <= 5
     assert sum(sizes) <= spent
     assert seconds > 0
+
+
+def test_the_bare_work_is_that_of_the_evaluations_really_spent(gallery, monkeypatch):
+    monkeypatch.setattr(cost, "_timed", lambda work, device: 0.5)
+    images, goal = torch.rand(2, 1, 2, 2), QueryRaise()
+    result = attack(gallery, images, goal, Threat(0.1))
+    assert measure_result(gallery, images, goal, result).model_seconds == 0.5 * result.steps
+    apart = replace(result, evaluations=torch.tensor([3, 8]))
+    assert measure_result(gallery, images, goal, apart).model_seconds == 0.5 * 5.5
 
 
 def test_measured_in_the_chunks_of_the_attack(gallery):

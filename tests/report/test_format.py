@@ -75,6 +75,8 @@ def test_a_heading_says_what_was_attacked_and_how():
         "The query is changed so that its 5 top results come in a chosen order; "
         "all that is seen are the first 50 results of 1,000 queries.",
     ]
+    stopped = replace(QA, evaluations=9.6, evaluations_max=16)
+    assert "pgd, 10 steps on average, 16 at most, 1,000 trials" in attack_heading(stopped)
     assert "pgd, 1 query each, 1,000 trials" in attack_heading(replace(OA, budget=1))
 
 

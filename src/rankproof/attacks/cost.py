@@ -34,7 +34,7 @@ class AttackCost(NamedTuple):
 def bare_seconds(
     gallery: Gallery,
     images: Tensor,
-    passes: int,
+    passes: int | float,
     *,
     whole_gallery: bool,
     chunk: int | None = None,
@@ -105,7 +105,7 @@ def measure(
     gallery: Gallery,
     images: Tensor,
     goal: Goal,
-    passes: int,
+    passes: int | float,
     *,
     progress: ProgressCallback = no_progress,
 ) -> AttackCost:
@@ -134,7 +134,8 @@ def measure_result(
     if isinstance(images, MixedImages):
         return AttackCost(None, peak_mb(gallery.ranker.device.type))
     if result.log is None:
-        return measure(gallery, images, goal, result.steps, progress=progress)
+        spent_on_each = result.steps if result.evaluations is None else result.evaluations.double().mean()
+        return measure(gallery, images, goal, float(spent_on_each), progress=progress)
     peak = peak_mb(gallery.ranker.device.type)
     spent = int(result.log.spent.sum())
     rows = max(1, min(PASS, spent // REPEATS))  # timing takes no longer than the attack did

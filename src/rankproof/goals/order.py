@@ -167,8 +167,8 @@ class BoundOrder:
             distances, self.targets, weights, [RAISE] * k, ordered=k, order_weight=1 / k**2
         )
         fitness = kendall_tau(distances.detach().gather(1, self.targets)).to(z.dtype)
-        sight = (nearer.max(1).values + 1) / self.goal.places_in_sight
-        return Evaluation(loss, fitness, sight, room=1 - fitness)
+        violation = (nearer.max(1).values + 1) / self.goal.places_in_sight
+        return Evaluation(loss, fitness, violation, room=1 - fitness)
 
     def metrics(self, z: Embeddings) -> dict[str, Tensor]:
         """Kendall's tau and the mean rank mR of the same embedding, and the normalised ranks in %."""

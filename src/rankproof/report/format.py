@@ -92,6 +92,8 @@ def attack_heading(attack: AttackSummary) -> str:
     name = " ".join(filter(None, (attack.spec.title, setting_text(attack, budget=False))))
     if attack.budget is None:
         spent = f"{attack.steps} steps"
+        if attack.evaluations is not None and attack.evaluations < attack.steps:
+            spent = f"{attack.evaluations:.0f} steps on average, {attack.steps} at most"
     else:
         spent = "1 query each" if attack.budget == 1 else f"{attack.budget:,} queries each"
     how = f"{attack.method}, {spent}, {attack.trials:,} trials, seed {attack.seed}"

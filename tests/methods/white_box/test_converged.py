@@ -106,6 +106,13 @@ def test_each_attack_ends_after_the_block_that_brought_it_too_little():
     assert found.passes == 30 == method().passes(EPS)
 
 
+def test_with_more_patience_several_blocks_in_a_row_have_to_bring_nothing():
+    still, late, both = [0.0], [0.0] * 6 + [1.0], [0.0] * 2 + [0.06] * 4 + [0.12]
+    found = run(method(patience=2, blocks=5), Script([still, late, both]), 3)
+    assert found.evaluations.tolist() == [30, 62, 30]
+    assert run(method(patience=2), Script([[0.0] * 3 + [0.06] * 11 + [0.12]]), 1).passes == 30
+
+
 def test_a_block_more_is_taken_as_long_as_each_helps_and_never_more_than_allowed():
     rising = [number / 2 for number in range(100)]
     for blocks, spent in ((3, 14), (4, 30), (5, 62)):
@@ -272,7 +279,8 @@ def test_an_attack_that_has_all_it_wants_stops(gallery, goal):
     """Over the whole range of pixels nearly every item comes first; nothing is left to look for then."""
     result = attacked(gallery, goal, converged(goal.metric), 12, eps=1.0)
     reached = result.tau == 1 if goal.metric == "tau" else result.rank_after[:, 0] <= 100 / len(gallery)
-    least = 7 * max(20, strong(goal.metric).passes(1.0))
+    first, length = strong(goal.metric).passes(1.0), max(20, strong(goal.metric).passes(1.0))
+    least = first + length * (14 if goal.metric == "tau" else 6)
     assert reached.sum() >= 3
     assert bool((result.evaluations[reached] < least).any())
     assert bool((result.evaluations[~reached] >= least).all())

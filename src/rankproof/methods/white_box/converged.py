@@ -14,7 +14,6 @@ from rankproof.threat import Threat
 from rankproof.types import Evaluation, Images, Objective, SplitObjective
 
 NO_ROOM = 1e-6  # of fitness: less cannot be gained by any change of a ranking
-DOUBLINGS = 2  # blocks after the first that every attack takes, unless nothing is left to gain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +25,8 @@ class Converged(Checked):
     fourth, ... begin at the best image so far with shorter steps, which settles what was found; the third,
     fifth, ... begin at a random point of the ball, which finds something else. An attack ends by itself
 
-    - after a block from the third on that made it fitter by no more than `tolerance` + `relative` |fitness|,
+    - when its last `patience` blocks, without the first two, made it fitter by no more than
+      `tolerance` + `relative` |fitness|,
     - at once where no image can be fitter,
     - after `blocks` blocks.
 
@@ -38,6 +38,7 @@ class Converged(Checked):
         tolerance: fitness that a block has to bring if another one is to follow: a share of the gallery for
             ranks, Kendall's tau for an order.
         relative: the same as a share of the fitness itself, for figures that have no fixed scale.
+        patience: how many blocks in a row have to bring no more than that.
         least: the smallest L.
         blocks: the most blocks.
         first: first step of a block that begins at the best image, as a share of the first step of `search`.
@@ -46,6 +47,7 @@ class Converged(Checked):
     search: MomentumPGD = field(default_factory=MomentumPGD)
     tolerance: Weight = 0.001
     relative: Weight = 0.0
+    patience: Count = 1
     least: Count = 20
     blocks: Count = 6
     first: PositiveShare = 0.5
@@ -75,16 +77,18 @@ class Converged(Checked):
         whole = Path.begin(original, initial, threat, self.search.penalty_weight)
         evaluations = torch.zeros(len(original), dtype=torch.int64, device=original.device)
         rows = torch.arange(len(original), device=original.device)
+        before: list[Tensor] = []  # the fitness before each block
         for number in range(self.blocks):
-            before = whole.best.fitness[rows]
+            before.append(whole.best.fitness.clone())
             if number:
                 keys = [rng_keys[row] for row in rows.tolist()]
                 whole.put(rows, self._restarted(whole.take(rows), number, seed, keys))
             self._block(whole, rows, objective, evaluations, number)
             after = whole.best.fitness[rows]
             ended = whole.best.room[rows] <= NO_ROOM
-            if number >= DOUBLINGS:
-                ended |= ~(after - before > self.tolerance + self.relative * after.abs())  # NaN ends it, too
+            if number > self.patience:
+                gain = after - before[number - self.patience + 1][rows]
+                ended |= ~(gain > self.tolerance + self.relative * after.abs())  # NaN ends it, too
             rows = rows[~ended]
             if not len(rows):
                 break
