@@ -192,6 +192,16 @@ class Wish(Protocol):
         """
         ...
 
+    def towards(self, z: Embeddings, penalty_weight: Tensor | None = None) -> Evaluation:
+        """The way there, from afar as well.
+
+        Args:
+            penalty_weight: (b,) factor on the weight of what is to be kept; None is 1.
+        Returns:
+            a loss for a gradient to lower, and as fitness minus the loss of `evaluate`.
+        """
+        ...
+
     def reached(self, z: Embeddings) -> Bool[Tensor, " b"]:
         """Whether all of it has come true, from embeddings (b, d) in exact arithmetic."""
         ...

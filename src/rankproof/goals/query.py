@@ -418,7 +418,9 @@ class BoundQuery:
             most = 2 * count if term.keeps else first if raised else sight(_pool(self.context, count))
             places += [most] * count
             within += [raised] * count
-        return PlacesWish(self.context, self._ids, places, within, None if within[0] else places[0])
+        return PlacesWish(
+            self.context, self._ids, places, within, None if within[0] else places[0], self.preserved.shape[1]
+        )
 
 
 def price(direction: int, xi: float, m: int, lost: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ class PlacesWish:
         places: for each of the m columns a number of results.
         within: for each column whether the item is to be among them; else beyond them.
         shown: the number of results that a sentence names; None where that is K.
+        kept: how many of the last items only have to stay; the others are all wanted within, or all beyond.
     """
 
     def __init__(
@@ -44,19 +45,54 @@ class PlacesWish:
         places: Sequence[int],
         within: Sequence[bool],
         shown: int | None = None,
+        kept: int = 0,
     ) -> None:
         self.context, self.ids, self.places = context, ids, shown
         self._most = torch.tensor(places, device=ids.device)
         self._within = torch.tensor(within, device=ids.device)
+        self._kept = kept
 
     def evaluate(self, z: Embeddings, penalty_weight: Tensor | None = None) -> Evaluation:
         """Loss: the largest distance by which an item is on the wrong side of its place."""
-        distances = self.context.gallery.distances(z)
-        d = distances.gather(1, self.ids)  # (b, m)
-        limits = threshold(distances, self.ids, self._most, self.context.excluded)
-        beyond = torch.where(self._within, d - limits, limits - d)
-        loss = beyond.amax(1)
+        loss = self._beyond(self.context.gallery.distances(z)).amax(1)
         return Evaluation(loss, -loss.detach())
+
+    def towards(self, z: Embeddings, penalty_weight: Tensor | None = None) -> Evaluation:
+        """Loss: how far the chosen items are from their places, plus what the kept ones are beyond theirs."""
+        distances = self.context.gallery.distances(z)
+        beyond = self._beyond(distances)
+        chosen = beyond.shape[1] - self._kept
+        raised = bool(self._within[0])
+        loss = self._behind(distances, chosen) if raised else beyond[:, :chosen].amax(1)
+        violation = None
+        if self._kept:
+            behind = beyond[:, chosen:].relu().sum(1)
+            loss = loss + (behind if penalty_weight is None else penalty_weight * behind)
+            violation = 1 + beyond[:, chosen:].amax(1).detach()
+        return Evaluation(loss, -beyond.amax(1).detach(), violation)
+
+    def _behind(self, distances: Tensor, chosen: int) -> Tensor:
+        """(b,) the mean over the raised items of their distance beyond that of the items before them.
+
+        These are all items that are nearer, and at least twice as many as there are first results: a mean
+        changes little where items change places, which the distance of the last of them does not.
+        """
+        others = distances.detach()
+        if (excluded := self.context.excluded) is not None:
+            others = others.scatter(1, excluded[:, None], torch.inf)
+        count = min(2 * int(self._most[0]), others.shape[1] - 1)
+        nearest = others.topk(count, dim=1, largest=False).values[:, -1]
+        losses = []
+        for d in distances.gather(1, self.ids[:, :chosen]).unbind(1):
+            before = others <= torch.maximum(d.detach(), nearest)[:, None]
+            losses.append(d - (distances * before).sum(1) / before.sum(1))
+        return torch.stack(losses, dim=1).mean(1)
+
+    def _beyond(self, distances: Tensor) -> Tensor:
+        """(b, m) how far each item is on the wrong side of its place, from distances (b, n)."""
+        d = distances.gather(1, self.ids)
+        limits = threshold(distances, self.ids, self._most, self.context.excluded)
+        return torch.where(self._within, d - limits, limits - d)
 
     def reached(self, z: Embeddings) -> Bool[Tensor, " b"]:
         """Whether every item stands on the right side of its place."""
@@ -116,6 +152,10 @@ class CandidateWish:
         loss = beyond.amax(1)
         return Evaluation(loss, -loss.detach())
 
+    def towards(self, z: Embeddings, penalty_weight: Tensor | None = None) -> Evaluation:
+        """The same."""
+        return self.evaluate(z)
+
     def reached(self, z: Embeddings) -> Bool[Tensor, " b"]:
         """Whether the candidate stands on the right side for every query."""
         context = self.context
@@ -141,6 +181,10 @@ class PairWish:
         gallery = self.context.gallery
         first, second = gallery.between(gallery.prepare(z)[:, None], self._anchors).unbind(1)
         return Evaluation(first - second, (second - first).detach())
+
+    def towards(self, z: Embeddings, penalty_weight: Tensor | None = None) -> Evaluation:
+        """The same."""
+        return self.evaluate(z)
 
     def reached(self, z: Embeddings) -> Bool[Tensor, " b"]:
         """Whether the first comes before the second in the returned list."""
@@ -174,6 +218,10 @@ class OrderWish:
         places = torch.tensor([self.places], device=d.device)
         limit = threshold(distances, self.wanted[:, -1:], places, self.context.excluded)
         return torch.cat([d[:, :-1] - d[:, 1:], d[:, -1:] - limit], dim=1)
+
+    def towards(self, z: Embeddings, penalty_weight: Tensor | None = None) -> Evaluation:
+        """The same."""
+        return self.evaluate(z)
 
     def reached(self, z: Embeddings) -> Bool[Tensor, " b"]:
         """Whether Kendall's tau is 1 and every one of them is in sight."""

@@ -90,6 +90,10 @@ class BoundWrongFirst:
         loss = torch.where(right.isfinite(), wrong - right, -torch.ones_like(wrong))
         return Evaluation(loss, -loss.detach())
 
+    def towards(self, z: Embeddings, penalty_weight: Tensor | None = None) -> Evaluation:
+        """The same."""
+        return self.evaluate(z)
+
     def reached(self, z: Embeddings) -> Bool[Tensor, " b"]:
         """Whether the first other result is no match; of equally far items the first in the gallery is."""
         nearest = self.context.gallery.search(z, 1, excluded=self._ids)

@@ -10,6 +10,8 @@ from rankproof.methods.white_box.order_budget import OrderBudget
 from rankproof.methods.white_box.pgd import PGD
 from rankproof.methods.white_box.shrinking_budget import ShrinkingBudget
 
+FAR = 16 / 255  # first budget where something far is to be drawn near
+
 
 def published(metric: str, steps: int | None = None) -> PGD:
     """The descent of the paper that introduced goals of this metric: the order attack is ICCV's."""
@@ -43,6 +45,15 @@ def automatic() -> BlackBoxMethod:
     return ThompsonSampling()
 
 
-def smallest(metric: str) -> BudgetSearch:
-    """The search for the smallest budget that goes with goals of a metric."""
-    return OrderBudget() if metric == "tau" else ShrinkingBudget()
+def smallest(metric: str, direction: str = "lower", family: str = "query") -> BudgetSearch:
+    """The search for the smallest budget that goes with goals of a metric, a direction and a family.
+
+    What is to come to the top is far away at first: a larger first budget and more momentum.
+    """
+    if metric == "tau":
+        return OrderBudget()
+    if direction in ("lower", "push"):
+        return ShrinkingBudget()
+    if family == "candidate":
+        return ShrinkingBudget(evaluations=127, start=FAR, momentum=0.9)
+    return ShrinkingBudget(start=FAR, momentum=0.9, linear=False)

@@ -29,7 +29,14 @@ def make(slopes: Tensor, offsets: Tensor, bend: float, original: Images, keys: l
         return make(slopes[rows], offsets[rows], bend, original[rows], [keys[int(row)] for row in rows])
 
     return BudgetProblem(
-        original=original, wish=wish, goal=wish, take=take, seed=0, rng_keys=keys, margins=margins
+        original=original,
+        wish=wish,
+        goal=wish,
+        towards=wish,
+        take=take,
+        seed=0,
+        rng_keys=keys,
+        margins=margins,
     )
 
 
