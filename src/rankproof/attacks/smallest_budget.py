@@ -314,18 +314,18 @@ class _Attacks:
             self.job.counter.add(len(images))
             return bound.evaluate(embed(images), penalty_weight)
 
+        def margins(images: Tensor) -> Tensor:
+            assert isinstance(wish, OrderWish)
+            self.job.counter.add(len(images))
+            z = embed(images)
+            return _exact_margins(wish.margins(z), wish, z.detach())
+
         def towards(images: Tensor, penalty_weight: Tensor | None = None) -> Evaluation:
             self.job.counter.add(len(images))
             z = embed(images)
             found = wish.towards(z, penalty_weight)
             left = _exact(Evaluation(-found.fitness, found.fitness), wish, z.detach(), scale)
             return replace(found, fitness=-left.loss)
-
-        def margins(images: Tensor) -> Tensor:
-            assert isinstance(wish, OrderWish)
-            self.job.counter.add(len(images))
-            z = embed(images)
-            return _exact_margins(wish.margins(z), wish, z.detach())
 
         return BudgetProblem(
             original=self.original,

@@ -220,7 +220,7 @@ class OrderWish:
         return torch.cat([d[:, :-1] - d[:, 1:], d[:, -1:] - limit], dim=1)
 
     def towards(self, z: Embeddings, penalty_weight: Tensor | None = None) -> Evaluation:
-        """The same."""
+        """The same as the wish."""
         return self.evaluate(z)
 
     def reached(self, z: Embeddings) -> Bool[Tensor, " b"]:

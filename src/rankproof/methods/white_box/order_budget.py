@@ -50,7 +50,7 @@ class OrderBudget(Checked):
             is promised.
     """
 
-    evaluations: Count = 186
+    evaluations: Count = 185
     share: Share = 0.5
     growth: Positive = 0.08
     shrink: Positive = 0.1
@@ -134,7 +134,7 @@ class OrderBudget(Checked):
         differentiable = _margins(problem, images)
         margins = differentiable.detach()
         state.consider(margins, step.change)
-        promised, kept = state.merit(step.price, step.change, foretold, margins, self.spare)
+        promised, kept = state.gains(step.price, step.change, foretold, margins, self.spare)
         quality = kept / promised.clamp_min(SMALL * state.size)
         taken = (quality > TAKEN) & (promised > 0)
         corrected = ~taken & ~state.corrected
@@ -293,7 +293,7 @@ class _State:
         size = torch.where(self.found, self.least, self.size)
         return spare * size[:, None] * self.slopes.abs().sum(2)
 
-    def merit(
+    def gains(
         self, price: Tensor, change: Tensor, foretold: Tensor, margins: Tensor, spare: float
     ) -> tuple[Tensor, Tensor]:
         """(b,) what the linear picture promised of a change and what came true, in units of eps.
