@@ -80,22 +80,30 @@ def test_few_attacks_are_counted_and_not_taken_for_half_of_all():
     assert median_interval_text(few) == ""
     assert lead([few]).startswith("2 of 3 items can be put among the first 10")
     assert further([few]) == ["So few attacks say little of all the others: give the audit more time."]
+    pair = budgets("ca+", 0.5, 2)
+    assert lead([pair]).startswith("1 of 2 items can")
+    assert lead([pair]).endswith(f"{level_text(pair.curve[0][0])}/255.")
+    assert pair.curve[0][0] < pair.eps_star
     assert lead([budgets("ca+", 0.5, 1)]).startswith("The only item that was tried can be put")
     assert achieved(budgets("qa+", 0.5, 1)).endswith("for the only query that was tried")
 
 
 def test_where_the_wish_held_before_the_sentence_is_of_the_others():
     assert lead([budgets("ca+", 0.5, free=4)]).startswith("Half of all items that are not there already can")
-    assert achieved(budgets("oa", 0.5, free=1)).endswith("half of all queries where it does not hold already")
+    for goal, items in (("oa", "queries"), ("ca-", "items")):
+        text = achieved(budgets(goal, 0.5, free=1))
+        assert text.endswith(f"half of all {items} where it does not hold already")
 
 
 def test_what_was_not_reached_is_said_so():
     none = [budgets("ca+", reached=0), budgets("oa", reached=0)]
     assert lead(none).startswith("No attack got what it wanted by any change")
     some = [budgets("ca+", reached=0), budgets("qa-", 10.0, reached=4)]
-    assert lead(some).startswith("No goal was reached by half of its attacks. The nearest: one of the best")
+    assert lead(some).startswith("No goal was reached by more than half of its attacks. The nearest: one of")
     assert "in 4 of 25 attacks, with no pixel changed by more than" in lead(some)
     assert further(none) == further(some) == []
+    just_half = budgets("ca+", 1.0, 24, reached=12)
+    assert (just_half.eps_star, lead([just_half])[:37]) == (None, "No goal was reached by more than half")
 
 
 def test_what_is_free_is_no_success():

@@ -136,8 +136,9 @@ def lead(summaries: Sequence[BudgetSummary]) -> str:
             "failed."
         )
     return (
-        f"No goal was reached by half of its attacks. The nearest: {most.sentence} in {most.reached:,} of "
-        f"{attacks(most):,} attacks, with no pixel changed by more than {budget_text(most.curve[-1][0])}."
+        f"No goal was reached by more than half of its attacks. The nearest: {most.sentence} in "
+        f"{most.reached:,} of {attacks(most):,} attacks, with no pixel changed by more than "
+        f"{budget_text(most.curve[-1][0])}."
     )
 
 
@@ -166,17 +167,18 @@ def achieved(summary: BudgetSummary) -> str:
     count, eps = attacks(summary), budget_text(summary.eps_star)
     items = "items" if summary.spec.family == "candidate" else "queries"
     if count < NO_INTERVAL:
-        share = summary.success(summary.eps_star) or 0.0
+        # The median of an even number lies between two attacks: the smaller one is what was seen.
+        some, eps = (count + 1) // 2, budget_text(summary.curve[(count - 1) // 2][0])
         only = f"the only {'item' if items == 'items' else 'query'} that was tried"
-        who = only if count == 1 else f"{round(share * count)} of {count} {items}"
+        who = only if count == 1 else f"{some} of {count} {items}"
     else:
         who = f"half of all {items}"
-    if summary.free:
-        who += " that are not there already" if items == "items" else " where it does not hold already"
     wish = summary.sentence
     if wish.startswith(f"an item is {WITHIN}"):
+        who += " that are not there already" if summary.free else ""
         place = wish.removeprefix("an item is ")
         return f"{who[0].upper()}{who[1:]} can be put {place} by changing no pixel by more than {eps}"
+    who += " where it does not hold already" if summary.free else ""
     return f"After a change of at most {eps} per pixel, {wish}, for {who}"
 
 
