@@ -18,10 +18,11 @@ from rankproof import (
     Threat,
     attack,
 )
-from rankproof.audit.control_methods import doubled
+from rankproof.audit.control_methods import BestSeen, doubled
 from rankproof.audit.controls import CONTROLS, ControlledAttack, control_flags, controls, png
 from rankproof.io import decode_pixels, encode_jpeg, encode_png
 from rankproof.methods.white_box.base import MethodOutput
+from rankproof.types import Evaluation
 
 EPS = 0.1
 SIDE = 8
@@ -252,3 +253,35 @@ def test_a_doubled_search_takes_twice_the_evaluations():
 
     assert doubled(Outer("best", MomentumPGD(steps=7)), 0.1).search.steps == 14
     assert doubled(Returns("best"), 0.1) == Returns("best")
+
+
+def test_the_best_image_is_kept_of_parts_of_a_batch_too():
+    """A search may go on with some of its attacks: what it then sees belongs to these."""
+
+    class Parts:
+        def __call__(self, images, penalty_weight=None):
+            loss = images.flatten(1).sum(1)
+            return Evaluation(loss, -loss.detach())
+
+        def take(self, rows):
+            return self
+
+    @dataclass(frozen=True)
+    class OnlyTheLast:
+        name = "parts"
+
+        def passes(self, eps):
+            return 2
+
+        def run(self, original, initial, objective, threat, **more):
+            objective(original)
+            objective.take(torch.tensor([2]))(original[2:] - 0.05)
+            objective.take(torch.tensor([1]))(original[1:2] - 0.5)  # outside of eps
+            return MethodOutput(original, 2, torch.zeros(3, dtype=torch.bool))
+
+    original = torch.full((3, 1, 2, 2), 0.5)
+    best = BestSeen(method=OnlyTheLast())
+    output = best.run(original, original, Parts(), Threat(EPS), seed=0, rng_keys=[5, 6, 7])
+    assert output.images[:, 0, 0, 0].tolist() == pytest.approx([0.5, 0.5, 0.45])
+    highest, returned = best.fitness[5, 6, 7]
+    assert (highest - returned).tolist() == pytest.approx([0.0, 0.0, 0.2])

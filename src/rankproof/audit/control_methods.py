@@ -102,28 +102,47 @@ class BestSeen:
         rng_keys: Sequence[int],
     ) -> MethodOutput:
         """Attack a batch."""
-        best = original.clone()
-        highest = original.new_full((len(original),), 2 * REJECTED)
-
-        def consider(images: Tensor, evaluation: Evaluation) -> None:
-            nonlocal best, highest
-            images = images.detach()
-            inside = (images - original).flatten(1).abs().amax(1) <= threat.eps + TOLERANCE
-            fitness = torch.where(inside, eligible(evaluation).to(highest), 2 * REJECTED)
-            better = fitness > highest
-            best = torch.where(better[:, None, None, None], images, best)
-            highest = torch.where(better, fitness, highest)
-
-        def watched(images: Images, penalty_weight: Tensor | None = None) -> Evaluation:
-            evaluation = objective(images, penalty_weight)
-            consider(images, evaluation)
-            return evaluation
-
+        seen = _Seen(original, threat.eps)
+        watched = _watched(objective, seen, torch.arange(len(original), device=original.device))
         output = self.method.run(original, initial, watched, threat, seed=seed, rng_keys=rng_keys)
         with torch.no_grad():
             returned = eligible(objective(output.images))
-        self.fitness[tuple(rng_keys)] = highest.cpu(), returned.cpu()
-        return replace(output, images=best)
+        self.fitness[tuple(rng_keys)] = seen.fitness.cpu(), returned.cpu()
+        return replace(output, images=seen.images)
+
+
+class _Seen:
+    """The best image of each attack that was evaluated within eps."""
+
+    def __init__(self, original: Images, eps: float) -> None:
+        self.original, self.eps = original, eps
+        self.images = original.clone()
+        self.fitness = original.new_full((len(original),), 2 * REJECTED)
+
+    def consider(self, rows: Tensor, images: Images, evaluation: Evaluation) -> None:
+        """Keep what is better than the best image so far of the attacks at some rows (k,)."""
+        images = images.detach()
+        inside = (images - self.original[rows]).flatten(1).abs().amax(1) <= self.eps + TOLERANCE
+        fitness = torch.where(inside, eligible(evaluation).to(self.fitness), 2 * REJECTED)
+        better = fitness > self.fitness[rows]
+        self.images[rows[better]] = images[better]
+        self.fitness[rows[better]] = fitness[better]
+
+
+def _watched(objective: Any, seen: _Seen, rows: Tensor) -> Objective:
+    """An objective that shows its images to `seen`, as those of the attacks at some rows; so do its parts."""
+
+    class Watched:
+        def __call__(self, images: Images, penalty_weight: Tensor | None = None) -> Evaluation:
+            evaluation: Evaluation = objective(images, penalty_weight)
+            seen.consider(rows, images, evaluation)
+            return evaluation
+
+    class Split(Watched):
+        def take(self, part: Tensor) -> Objective:
+            return _watched(objective.take(part), seen, rows[part])
+
+    return Split() if hasattr(objective, "take") else Watched()
 
 
 def eligible(evaluation: Evaluation) -> Tensor:
