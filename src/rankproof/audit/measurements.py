@@ -72,7 +72,7 @@ class Measurement:
     def evaluations(self, eps: float) -> float:
         """About how many evaluations with their gradient one attack costs."""
         if self.kind == "smallest":
-            return float(smallest(self.goal.metric).evaluations + OVERHEAD_PASSES)
+            return float(_smallest(self.goal).evaluations + OVERHEAD_PASSES)
         if self.budget is not None:
             return len(self.methods) * (self.budget * FORWARD + OVERHEAD_PASSES)
         white = (each for each in self.methods if not isinstance(each, BlackBoxMethod))
@@ -140,6 +140,11 @@ def black_boxes(size: int, queries: int) -> tuple[Measurement, ...]:
     )
 
 
+def _smallest(goal: Goal) -> BudgetSearch:
+    """The search for the smallest budgets of a goal."""
+    return smallest(goal.metric, goal.spec.direction, goal.spec.family)
+
+
 def _white_box_methods(metric: str) -> tuple[Method, ...]:
     """The published method, and the audit's own."""
     return published(metric), audited(metric)
@@ -154,7 +159,7 @@ def protocol_of(threat: Threat, first: int, seed: int, size: int) -> Protocol:
     """
     goals = standard_goals(size)
     searches: list[tuple[Goal, tuple[Method | BlackBoxMethod | BudgetSearch, ...]]] = [
-        (goal, (*((smallest(goal.metric),) if goal.spec.wish else ()), *_white_box_methods(goal.metric)))
+        (goal, (*((_smallest(goal),) if goal.spec.wish else ()), *_white_box_methods(goal.metric)))
         for goal in goals
     ]
     searches += [(box.goal, box.methods) for box in black_boxes(size, 1)]
