@@ -40,6 +40,8 @@ SAMPLE = 64  # images compared with the gallery items they are said to be
 EVERY = 60.0  # seconds between two reports of an audit that runs
 SLOW_REPORTS = 20  # ... or so many times as long as writing one takes
 RESERVE, RESERVED_PASSES = 1.5, 120  # seconds, and passes, for the first report
+RESERVED_SHARE = 0.08  # of the time, at most
+DOUBTFUL = 2.0  # the first unit is begun where its estimate, by one pass, is so many times too long
 MARGIN = 1.5  # times the last report took
 
 ShareCallback = Callable[[float, float], None]
@@ -207,6 +209,8 @@ class _Run:
         """Run units until the time or the wanted attacks are used up."""
         self._begin = self._reported = clock()
         self._reserve = RESERVE + RESERVED_PASSES * self.plan.per_pass
+        if self.plan.time_limit is not None:
+            self._reserve = min(self._reserve, RESERVED_SHARE * self.plan.time_limit)
         if self.plan.time_limit is None:
             self._by_counts()
         else:
@@ -228,6 +232,7 @@ class _Run:
         breadth = False
         while True:
             left = limit - self.elapsed - self._reserve
+            left *= 1.0 if any(self._units.values()) else DOUBTFUL
             standings = [
                 standing(
                     each,
