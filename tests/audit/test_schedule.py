@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from rankproof.audit.measurements import QUERIES, black_boxes, standard_measurements
+from rankproof.audit.measurements import black_boxes, standard_measurements
+from rankproof.audit.protocol import QUERIES
 from rankproof.audit.schedule import (
     LEAST,
     LOOKS,

@@ -9,7 +9,9 @@ from rankproof.attacks.cost import bare_seconds
 from rankproof.audit.counts import Counts
 from rankproof.audit.journal import spans
 from rankproof.audit.measurements import (
+    CONTROL_SEARCHES,
     CONTROLLED,
+    SUFFIXES,
     Measurement,
     black_boxes,
     standard_measurements,
@@ -117,11 +119,21 @@ class Costs:
         self._predicted += rows * self._estimate(measurement)
         self._spent += seconds
 
+    def overrun(self, measurement: Measurement, rows: int, seconds: float) -> None:
+        """Learn from a unit that was given up after so long: it takes at least twice as long."""
+        self.seen[measurement.label] = rows, 2 * seconds
+
     def of(self, measurement: Measurement) -> float:
-        """Seconds of one attack."""
+        """Seconds of one attack; controls search as often as they do what the goal's own search took."""
         if measurement.label in self.seen:
             rows, seconds = self.seen[measurement.label]
             return seconds / rows
+        if (
+            measurement.is_control
+            and (search := f"{measurement.goal.spec.name}{SUFFIXES['at-eps']}") in self.seen
+        ):
+            rows, seconds = self.seen[search]
+            return CONTROL_SEARCHES[measurement.kind] * seconds / rows
         scale = self._spent / self._predicted if self._predicted else 1.0
         return scale * self._estimate(measurement)
 

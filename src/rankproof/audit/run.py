@@ -41,6 +41,10 @@ EVERY = 60.0  # seconds between two reports of an audit that runs
 SLOW_REPORTS = 20  # ... or so many times as long as writing one takes
 RESERVE, RESERVED_PASSES = 1.5, 120  # seconds, and passes, for the first report
 RESERVED_SHARE = 0.08  # of the time, at most
+OVERRUN, OVERRUN_SHARE = (
+    3.0,
+    0.15,
+)  # a unit that takes so many times its estimate, and such a share of the time
 DOUBTFUL = 2.0  # the first unit is begun where its estimate, by one pass, is so many times too long
 MARGIN = 1.5  # times the last report took
 
@@ -84,6 +88,10 @@ class AuditOptions(Checked):
 
 
 DEFAULTS = AuditOptions()
+
+
+class _OverrunError(Exception):
+    """A unit took much longer than expected: there would be no time for anything else."""
 
 
 @ordinary_modes()
@@ -185,6 +193,7 @@ class _Run:
     _begin: float = 0.0
     _reported: float = 0.0
     _reserve: float = 0.0
+    _until: float | None = None
     _recall: tuple[float | None] | None = None
     _hashes: ProtocolHashes | None = None
 
@@ -248,7 +257,12 @@ class _Run:
             if chosen is None:
                 break
             rows = chosen.rows, chosen.rows + chosen.step
-            self._unit(chosen.measurement, rows, self.elapsed / limit, chosen.cost / limit)
+            most = max(OVERRUN * chosen.cost, OVERRUN_SHARE * limit)
+            self._until = min(clock() + most, clock() + max(left, 0.0))
+            try:
+                self._unit(chosen.measurement, rows, self.elapsed / limit, chosen.cost / limit)
+            except _OverrunError:
+                self.costs.overrun(chosen.measurement, chosen.step, most)
             self.options.progress(min(1.0, self.elapsed / limit), 1.0)
             now = has_breadth(standings, left, limit)
             self._report_now_and_then(breadth=now and not breadth)
@@ -271,11 +285,13 @@ class _Run:
         """Run one unit and remember it."""
 
         def inside(part: int, of: int) -> None:
+            if self._until is not None and clock() > self._until:
+                raise _OverrunError
             self.options.progress(min(1.0, done + share * part / max(1, of)), 1.0)
 
         begin = clock()
         if measurement.is_control:
-            unit = Unit(rows=rows, seconds=0.0, controls=run_controls(self.job, measurement, rows))
+            unit = Unit(rows=rows, seconds=0.0, controls=run_controls(self.job, measurement, rows, inside))
         else:
             unit = Unit(rows=rows, seconds=0.0, parts=run_unit(self.job, measurement, rows, inside))
         self._learn(measurement, self.journal.add(measurement.label, replace(unit, seconds=clock() - begin)))

@@ -52,12 +52,16 @@ def run_unit(
     return tuple(done)
 
 
-def run_controls(job: Job, measurement: Measurement, rows: tuple[int, int]) -> tuple[Control, ...]:
+def run_controls(
+    job: Job, measurement: Measurement, rows: tuple[int, int], progress: ProgressCallback
+) -> tuple[Control, ...]:
     """Whether the search of a goal at the audited budget can be trusted, tried on the first attacks."""
     (method,) = measurement.methods
     assert not isinstance(method, BlackBoxMethod)
     batch = job.batch(slice(*rows))
-    result = attack_batch(job.gallery, batch, measurement.goal, job.threat, method=method, seed=job.seed)
+    result = attack_batch(
+        job.gallery, batch, measurement.goal, job.threat, method=method, seed=job.seed, progress=progress
+    )
     made = ControlledAttack(
         gallery=job.gallery,
         goal=measurement.goal,
