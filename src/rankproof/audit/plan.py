@@ -128,10 +128,8 @@ class Costs:
         if measurement.label in self.seen:
             rows, seconds = self.seen[measurement.label]
             return seconds / rows
-        if (
-            measurement.is_control
-            and (search := f"{measurement.goal.spec.name}{SUFFIXES['at-eps']}") in self.seen
-        ):
+        search = f"{measurement.goal.spec.name}{SUFFIXES['at-eps']}"
+        if measurement.is_control and search in self.seen:
             rows, seconds = self.seen[search]
             return CONTROL_SEARCHES[measurement.kind] * seconds / rows
         scale = self._spent / self._predicted if self._predicted else 1.0

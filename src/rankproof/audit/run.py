@@ -38,6 +38,7 @@ from rankproof.types import ImagesLike, IntegersLike, no_progress
 
 SAMPLE = 64  # images compared with the gallery items they are said to be
 EVERY = 60.0  # seconds between two reports of an audit that runs
+FIRST_REPORT = 0.25  # of the time: then the first one is written, whatever there is
 SLOW_REPORTS = 20  # ... or so many times as long as writing one takes
 RESERVE, RESERVED_PASSES = 1.5, 120  # seconds, and passes, for the first report
 RESERVED_SHARE = 0.08  # of the time, at most
@@ -264,7 +265,7 @@ class _Run:
             except _OverrunError:
                 self.costs.overrun(chosen.measurement, chosen.step, most)
             self.options.progress(min(1.0, self.elapsed / limit), 1.0)
-            now = has_breadth(standings, left, limit)
+            now = has_breadth(standings, left, limit) or self.elapsed > FIRST_REPORT * limit
             self._report_now_and_then(breadth=now and not breadth)
             breadth = breadth or now
         if not any(self._units.values()):
