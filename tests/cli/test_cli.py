@@ -837,7 +837,7 @@ def test_dry_run_tells_and_writes_nothing(model, tmp_path, monkeypatch):
     assert result.exit_code == 0, result.stderr
     first, *lines = [line for line in result.stderr.splitlines() if "embedded" not in line]
     assert re.fullmatch(r"37 measurements, at most 20 attacks each: about \d+ (s|min) on \w+", first)
-    assert re.fullmatch(r"  ca\+: 20 attacks, about \d+ (s|min)", lines[0])
+    assert re.fullmatch(r"ca\+: 20 attacks, about \d+ (s|min)", lines[0])
     assert len(lines) == 37
     assert result.stdout == ""
     assert not (tmp_path / "out").exists()

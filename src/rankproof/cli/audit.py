@@ -174,9 +174,9 @@ def _say_plan(todo: "Plan", device: str, *, in_full: bool) -> None:
     if in_full:
         for measurement, count, cost in expected:
             say(
-                f"  {measurement.label}: {count} attacks, about {spoken(cost)}"
+                f"{measurement.label}: {count} attacks, about {spoken(cost)}"
                 if count
-                else f"  {measurement.label}: none"
+                else f"{measurement.label}: none"
             )
 
 
