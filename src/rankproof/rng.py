@@ -42,5 +42,5 @@ def draw(size: int, trials: int, seed: int) -> Tensor:
 
 
 def order(size: int, seed: int) -> Tensor:
-    """(size,) a random order of which `draw` takes the first; all of it, where `draw` takes them as they are."""
+    """(size,) the random order of which `draw` takes the first, also where it takes all as they are."""
     return torch.randperm(size, generator=generator(seed, 0, "trials"))

@@ -34,7 +34,7 @@ def test_a_tenth_of_the_trials_looks_at_results_but_at_least_twenty(trials, few)
 def test_the_nearest_word_counts():
     found = planned("24,at-eps=12,oa=40,oa@eps=6,controls=3,qa+@controls=0,black-box=6x200,black-box-5=9x50")
     assert (found["qa+"], found["qa+@eps"], found["oa"], found["oa@eps"]) == (24, 12, 40, 6)
-    assert (found["ca+@controls"], found["qa+@controls"]) == (3, 0)
+    assert (found["ca+@controls"], found["qa+@controls"], found["qa+@doubled"]) == (3, 0, 3)
     assert {label: count for label, count in found.items() if label.startswith("black")} == {
         "black-box-5x50": 9,
         "black-box-10x200": 6,
@@ -59,6 +59,7 @@ def test_never_more_than_there_are_images():
         "3,qa+=5,at-eps=2,shift@eps=0,controls=0,black-box=0,rows=4",
         "24,oa=40,oa@eps=6,black-box-5=20x100+6x1000,black-box-10=0",
         "24,controls=3,qa+@controls=0,black-box=9x50",
+        "24,controls=3,doubled=0,oa@doubled=1",
     ],
 )
 def test_the_shortest_text_names_exactly_the_same_numbers(text):

@@ -109,7 +109,7 @@ def test_the_checks_read_its_direction_and_its_clean_figure(gallery, registered,
         registered(larger_is_stronger=True, clean_value=0.0)
     else:
         registered()
-    report, page = written(gallery, tmp_path, 24)
+    report, _ = written(gallery, tmp_path, 24)
     flags = {flag["kind"]: flag for flag in report["flags"] if (flag["cell"] or "").startswith("centre")}
     assert ("baseline" in flags) == upside_down
     if upside_down:

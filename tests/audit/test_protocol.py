@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rankproof import Gallery, QueryRaise, Ranker
+from rankproof import Gallery, QueryRaise, Ranker, Threat
+from rankproof.audit import measurements
 from rankproof.audit.protocol import (
     NAME,
     Protocol,
@@ -16,6 +17,7 @@ from rankproof.audit.protocol import (
     record,
 )
 from rankproof.goals import query
+from rankproof.methods import defaults
 from rankproof.ranking.mixed_images import MixedImages
 from rankproof.rng import draw
 
@@ -213,3 +215,10 @@ def test_a_model_that_cannot_be_read_is_told_by_the_embeddings_of_fixed_images(m
     found, again, other = hashes(opaque(2.0)), hashes(opaque(2.0)), hashes(opaque(0.5))
     assert "cannot be read" in found.model_note
     assert found.model == again.model != other.model
+
+
+def test_an_audit_with_nothing_said_follows_the_protocol(monkeypatch):
+    for name in ("audited", "automatic", "smallest"):
+        monkeypatch.setattr(measurements, name, getattr(defaults, name))
+    assert measurements.protocol_of(Threat(2 / 255), 10, 0, 500) == Protocol()
+    assert measurements.protocol_of(Threat(2 / 255), 10, 0, 4).name.startswith(f"{NAME} with other ")

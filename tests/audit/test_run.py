@@ -86,7 +86,7 @@ def ticks(monkeypatch):
     now = [0.0]
 
     def look():
-        now[0] += 1.0
+        now[0] += 0.25
         return now[0]
 
     monkeypatch.setattr(RUN, "clock", look)
@@ -227,9 +227,9 @@ def test_the_printed_trials_are_those_that_were_asked_for_and_give_the_same_figu
 
 
 def test_what_a_clock_allowed_is_given_again_by_the_printed_trials(shop, ticks):
-    by_time = run(shop, None, time_limit=70.0)
+    by_time = run(shop, None, time_limit=30.0)
     text = by_time.command.split("trials=")[1].split(", seed")[0].strip("'")
-    assert by_time.seconds <= 70
+    assert by_time.seconds <= 30
     again = run(shop, int(text) if text.isdigit() else text)
     assert figures(again) == figures(by_time)
     assert same_strips(again, by_time)
@@ -321,7 +321,7 @@ def test_a_journal_of_another_audit_is_left_alone(make, shop, units, tmp_path):
 
 def test_reports_are_handed_over_while_it_runs(shop, ticks):
     told = []
-    result = run(shop, None, time_limit=130.0, report=told.append)
+    result = run(shop, None, time_limit=60.0, report=told.append)
     assert told
     assert len(told[-1].smallest) == 3
     assert figures(told[-1])["model"] == figures(result)["model"]
@@ -329,17 +329,18 @@ def test_reports_are_handed_over_while_it_runs(shop, ticks):
 
 def test_a_later_audit_by_time_goes_on_with_the_time_that_is_left(shop, ticks, units, tmp_path):
     journal = tmp_path / "audit.jsonl"
-    first = run(shop, None, time_limit=30.0, journal=journal)
+    first = run(shop, None, time_limit=10.0, journal=journal)
     made = len(units.made)
-    longer = run(shop, None, time_limit=60.0, journal=journal)
+    longer = run(shop, None, time_limit=20.0, journal=journal)
     assert len(units.made) > made
-    assert len(set(units.made)) == len(units.made)  # none is run twice
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    assert len({(line["of"], *line["rows"]) for line in lines}) == len(lines)  # none is kept twice
     assert longer.trials >= first.trials
 
 
 def test_too_little_time_for_one_attack_is_refused(shop, monkeypatch):
     monkeypatch.setattr(sys.modules["rankproof.audit.plan"], "_seconds_per_pass", lambda *_: 10.0)
-    with pytest.raises(RankproofError, match="--time: one attack takes about .* s; give more time"):
+    with pytest.raises(RankproofError, match=r"--time: one attack takes about .* s; give more time"):
         run(shop, None, time_limit=5.0)
 
 
@@ -359,8 +360,6 @@ def test_progress_rises_to_the_end(shop):
     [
         ({"trials": 4, "time_limit": 60.0}, "not both"),
         ({"trials": 0}, "trials must be at least 1"),
-        ({"trials": 2.5}, "trials must be an integer, got 2.5"),
-        ({"trials": True}, "trials must be an integer, got True"),
         ({"trials": "4,qa=3"}, "trials: 'qa' is unknown"),
         ({"gallery_ids": torch.arange(5)}, "gallery_ids: expected 24 gallery positions"),
         ({"gallery_ids": IDS + 1}, "gallery_ids: expected 24 gallery positions in 0 .. 23, got 1 .. 24"),

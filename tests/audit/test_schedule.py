@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from rankproof.audit.measurements import QUERIES, black_boxes, standard_measurements
+from rankproof.audit.measurements import black_boxes, standard_measurements
+from rankproof.audit.protocol import QUERIES
 from rankproof.audit.schedule import (
     LEAST,
     LOOKS,
@@ -20,7 +21,7 @@ MEASUREMENTS = (
     *standard_measurements(500, 8 / 255),
     *(box for queries in QUERIES for box in black_boxes(500, queries)),
 )
-COST = {"smallest": 1.0, "at-eps": 2.0, "controls": 2.0, "black-box": 0.01}
+COST = {"smallest": 1.0, "at-eps": 2.0, "controls": 1.0, "doubled": 7.0, "black-box": 0.01}
 
 
 class Audit:
@@ -34,8 +35,8 @@ class Audit:
 
     def standings(self):
         for each in MEASUREMENTS:
-            most = min(10, self.images) if each.kind == "controls" else self.images
-            done, step = self.done[each.label], most if each.kind == "controls" else self.rows
+            most = min(10, self.images) if each.is_control else self.images
+            done, step = self.done[each.label], most if each.is_control else self.rows
             per_attack = self.cost[each.kind] * (each.budget or 1)
             yield Standing(
                 measurement=each,
@@ -73,9 +74,10 @@ def test_a_few_attacks_of_everything_come_first_and_in_order():
     while not has_breadth(list(audit.standings()), audit.left, audit.limit):
         audit.step()
     kinds = list(dict.fromkeys(each.kind for each in audit.made))
-    assert kinds == ["smallest", "at-eps", "controls", "black-box"]
+    assert kinds == ["smallest", "at-eps", "controls", "black-box", "doubled"]
     assert set(audit.counts("smallest")) == set(audit.counts("at-eps")) == {LEAST}
     assert set(audit.counts("controls")) == {10}
+    assert 1 <= min(audit.counts("doubled")) <= max(audit.counts("doubled")) <= 10
     looked = {each.budget for each in audit.made if each.budget}
     assert looked == {QUERIES[0]}
 

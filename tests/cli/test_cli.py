@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -831,13 +832,13 @@ FEW = "1,at-eps=0,qa+@eps=2,controls=0,qa+@controls=1,black-box=1x9,rows=1"
 
 
 def test_dry_run_tells_and_writes_nothing(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules["rankproof.audit.run"], "run_unit", None)  # nothing is attacked either
+    monkeypatch.setattr(import_module("rankproof.audit.run"), "run_unit", None)  # nothing is attacked either
     result = audit("--dry-run", "--trials", 20, model=model, out=tmp_path / "out")
     assert result.exit_code == 0, result.stderr
     first, *lines = [line for line in result.stderr.splitlines() if "embedded" not in line]
-    assert re.fullmatch(r"28 measurements, at most 20 attacks each: about \d+ (s|min) on \w+", first)
-    assert re.fullmatch(r"  ca\+: 20 attacks, about \d+ (s|min)", lines[0])
-    assert len(lines) == 28
+    assert re.fullmatch(r"37 measurements, at most 20 attacks each: about \d+ (s|min) on \w+", first)
+    assert re.fullmatch(r"ca\+: 20 attacks, about \d+ (s|min)", lines[0])
+    assert len(lines) == 37
     assert result.stdout == ""
     assert not (tmp_path / "out").exists()
     assert list(tmp_path.iterdir()) == [tmp_path / "here"]
@@ -887,7 +888,7 @@ def test_audit_leaves_a_report_and_pictures(audited):
 
 def test_the_same_audit_goes_on_from_its_journal_and_prints_for_people(audited, model, monkeypatch):
     told, folder = audited
-    monkeypatch.setattr(sys.modules["rankproof.audit.run"], "run_unit", None)  # nothing is attacked again
+    monkeypatch.setattr(import_module("rankproof.audit.run"), "run_unit", None)  # nothing is attacked again
     result = audit("--trials", FEW, model=model, out=folder)
     assert result.exit_code == 0, (result.stderr, result.exception)
     assert f"report: {folder / 'report.html'}" in result.stdout
@@ -897,7 +898,7 @@ def test_the_same_audit_goes_on_from_its_journal_and_prints_for_people(audited, 
 
 
 def test_ctrl_c_during_an_audit_leaves_a_report_of_what_is_finished(model, tmp_path, monkeypatch):
-    suite, calls = sys.modules["rankproof.audit.run"], []
+    suite, calls = import_module("rankproof.audit.run"), []
     real = suite.run_unit
 
     def third_time_stops(*args):
@@ -922,7 +923,7 @@ def test_ctrl_c_before_anything_is_finished(model, tmp_path, monkeypatch):
     def stop(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["rankproof.audit.run"], "run_unit", stop)
+    monkeypatch.setattr(import_module("rankproof.audit.run"), "run_unit", stop)
     result = audit("--trials", FEW, model=model, out=tmp_path / "out")
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (130, "stopped: nothing was finished")
     assert not (tmp_path / "out").exists()

@@ -1,11 +1,12 @@
 """How many attacks are behind each figure of an audit, as a text that `--trials` takes and a report prints.
 
-    24                                  24 attacks for each figure; a black box gets min(24, 20) of 1,000 queries
+    24                                  24 for each figure; a black box makes min(24, 20) of 1,000 queries
     24,at-eps=12                        12 for each figure at the audited budget
     24,oa=40,oa@eps=6                   40 for the smallest budget of one goal, 6 for the same at the budget
     24,black-box=6x200                  6 black-box attacks of 200 queries for k = 5, and for k = 10
     24,black-box-5=20x100+6x1000        20 of 100 queries for k = 5, and 6 of 1,000
-    24,controls=0,rows=4                no controls; images are attacked four at a time
+    24,controls=3,doubled=0,rows=4      three attacks for the controls, none for those of more evaluations;
+                                        images are attacked four at a time
 
 The images attacked side by side (`rows`) belong to it, since they decide the last digit of an embedding.
 """
@@ -24,7 +25,7 @@ from rankproof.audit.measurements import (
 )
 from rankproof.errors import RankproofError
 
-AT_EPS, BLACK_BOX, CONTROLS, ROWS = "at-eps", "black-box", "controls", "rows"
+AT_EPS, BLACK_BOX, CONTROLS, DOUBLED, ROWS = "at-eps", "black-box", "controls", "doubled", "rows"
 BLACK_BOX_SHARE, BLACK_BOX_LEAST = 10, 20
 MOST = 1_000_000  # of anything that is counted
 EXAMPLE = "write a number, or such as 24,at-eps=12,oa=40,black-box=6x200"
@@ -39,8 +40,8 @@ class Counts:
 
     Args:
         trials: attacks of each figure that nothing else is said of.
-        given: other numbers by key: a goal, a goal with "@eps" or "@controls", "at-eps" or "controls" for all
-            of these.
+        given: other numbers by key: a goal, a goal with "@eps", "@controls" or "@doubled"; "at-eps",
+            "controls" or "doubled" for all of these.
         looks: black boxes by key, "black-box" or such as "black-box-5".
         rows: images attacked side by side; None is as many as suit the encoder.
     """
@@ -91,7 +92,7 @@ class Counts:
             RankproofError: a key is unknown.
         """
         standard, boxes = standard_measurements(size, eps), black_boxes(size, BUDGET) if eps > 0 else ()
-        known = {AT_EPS, CONTROLS, BLACK_BOX, *(each.key for each in (*standard, *boxes))}
+        known = {AT_EPS, CONTROLS, DOUBLED, BLACK_BOX, *(each.key for each in (*standard, *boxes))}
         for key in (*self.given, *self.looks):
             if key not in known and (eps > 0 or not key.startswith(BLACK_BOX)):
                 raise RankproofError(f"trials: {key!r} is unknown; known: {', '.join(sorted(known))}, {ROWS}")
@@ -105,8 +106,9 @@ class Counts:
     def _count(self, measurement: Measurement) -> int:
         if measurement.key in self.given:
             return self.given[measurement.key]
-        if measurement.kind == "controls":
-            return self.given.get(CONTROLS, min(self.trials, CONTROLLED))
+        if measurement.kind in (CONTROLS, DOUBLED):
+            usual = self.given.get(CONTROLS, min(self.trials, CONTROLLED))
+            return self.given.get(DOUBLED, usual) if measurement.kind == DOUBLED else usual
         return self.given.get(AT_EPS, self.trials) if measurement.kind == "at-eps" else self.trials
 
     def _looks(self, key: str) -> Looks:
@@ -127,11 +129,13 @@ def counts_of(done: Sequence[tuple[Measurement, int]], rows: int | None) -> Coun
     """
     by_kind = {
         kind: [(each.key, count) for each, count in done if each.kind == kind]
-        for kind in ("smallest", AT_EPS, CONTROLS)
+        for kind in ("smallest", AT_EPS, CONTROLS, DOUBLED)
     }
     trials = max(1, _usual(by_kind["smallest"] or by_kind[AT_EPS]))
     given = {key: count for key, count in by_kind["smallest"] if count != trials}
-    for kind, default in ((AT_EPS, trials), (CONTROLS, min(trials, CONTROLLED))):
+    controlled = _usual(by_kind[CONTROLS])
+    defaults = {AT_EPS: trials, CONTROLS: min(trials, CONTROLLED), DOUBLED: controlled}
+    for kind, default in defaults.items():
         usual = _usual(by_kind[kind])
         given |= {} if usual == default or not by_kind[kind] else {kind: usual}
         given |= {key: count for key, count in by_kind[kind] if count != usual}

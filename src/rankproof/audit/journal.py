@@ -10,7 +10,7 @@ from rankproof.audit.records import Attacks
 from rankproof.io import JsonObject, read_json_lines, write_atomically
 from rankproof.report.findings import Control
 
-CONTROLS = "@controls"  # ends the label of controls, which are one unit
+CONTROLS = "@controls", "@doubled"  # end the labels of controls, which are one unit each
 
 Rows = tuple[int, int]
 
@@ -108,6 +108,11 @@ class Journal:
         """How many images were attacked side by side; None where none was."""
         whole = [end - begin for (label, (begin, end)) in self.units if not label.endswith(CONTROLS)]
         return max(whole, default=None)
+
+    def controls(self, label: str) -> list[Unit]:
+        """The unit of controls of the most attacks, if any."""
+        found = [unit for (other, _), unit in self.units.items() if other == label]
+        return [max(found, key=lambda unit: unit.rows)] if found else []
 
     def of(self, label: str, rows: int, images: int, most: int | None = None) -> list[Unit]:
         """The units of a measurement from the first image on without a gap.

@@ -1,10 +1,10 @@
-"""What an audit measures: each measurement is one figure, or two of the same attacks, taken image by image."""
+"""What an audit measures: each measurement is one figure, or a few of the same attacks, image by image."""
 
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from rankproof.audit.controls import CONTROLS, TRIALS
+from rankproof.audit.controls import TRIALS
 from rankproof.audit.protocol import Protocol
 from rankproof.goals import Goal, Reorder
 from rankproof.goals.order import VISIBLE
@@ -16,13 +16,19 @@ from rankproof.methods.white_box.base import Method
 from rankproof.methods.white_box.budget_search import BudgetSearch
 from rankproof.threat import Threat
 
-Kind = Literal["smallest", "at-eps", "black-box", "controls"]
+Kind = Literal["smallest", "at-eps", "black-box", "controls", "doubled"]
 
 BLACK_BOX_K = (5, 10)
+SUFFIXES = {"smallest": "", "at-eps": "@eps", "controls": "@controls", "doubled": "@doubled"}
 CONTROLLED = TRIALS  # attacks that the controls of a goal are made on
 OVERHEAD_PASSES = 5  # choosing targets and computing the figures cost about as much as so many passes
-CONTROL_SEARCHES = 7  # made again, watched, without a limit, and twice with doubled evaluations
-TYPICAL = {"converged": 1 / 8}  # of the most evaluations of a method; of others it is all of them
+CONTROL_NAMES = {
+    "controls": ("gradient", "noise", "png", "jpeg-90"),
+    "doubled": ("best-iterate", "eps-1", "doubled"),
+}
+"""The controls that need the attack alone, and those that search again."""
+CONTROL_SEARCHES = {"controls": 1, "doubled": 7}  # watched, without a limit, and two of doubled evaluations
+TYPICAL = {"converged": 1 / 4}  # of the most evaluations of a method; of others it is all of them
 FORWARD = 1 / 3  # of an evaluation with its gradient: a query has none
 
 
@@ -31,7 +37,8 @@ class Measurement:
     """What is measured on the first images of an audit, as many as there is time for.
 
     Args:
-        kind: the smallest budgets of a goal, a goal at the audited budget, its controls, or a black box.
+        kind: the smallest budgets of a goal, a goal at the audited budget, its controls, those that search
+            again ("doubled"), or a black box.
         goal: what is wanted.
         methods: how it is sought at the audited budget, the published method first; of "smallest" none, whose
             search goes with the goal.
@@ -47,10 +54,15 @@ class Measurement:
 
     @cached_property
     def key(self) -> str:
-        """How counts and the journal call it: "qa+", "qa+@eps", "qa+@controls" or "black-box-5"."""
+        """How counts and the journal call it: "qa+", "qa+@eps", "qa+@controls", "black-box-5"."""
         if self.kind == "black-box":
             return f"black-box-{self.goal.parameters['k']}"
-        return self.goal.spec.name + {"at-eps": "@eps", "controls": "@controls"}.get(self.kind, "")
+        return self.goal.spec.name + SUFFIXES[self.kind]
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it is about the search, and made in one unit."""
+        return self.kind in CONTROL_SEARCHES
 
     @cached_property
     def label(self) -> str:
@@ -60,18 +72,19 @@ class Measurement:
     def evaluations(self, eps: float) -> float:
         """About how many evaluations with their gradient one attack costs."""
         if self.kind == "smallest":
-            return float(smallest(self.goal.metric).evaluations + OVERHEAD_PASSES)
+            return float(_smallest(self.goal).evaluations + OVERHEAD_PASSES)
         if self.budget is not None:
             return len(self.methods) * (self.budget * FORWARD + OVERHEAD_PASSES)
         white = (each for each in self.methods if not isinstance(each, BlackBoxMethod))
         passes = sum((TYPICAL.get(each.name, 1.0) * each.passes(eps) for each in white), 0.0)
-        if self.kind == "controls":
-            return CONTROL_SEARCHES * passes + len(CONTROLS) * OVERHEAD_PASSES
+        if self.kind in CONTROL_SEARCHES:
+            overhead = len(CONTROL_NAMES[self.kind]) * OVERHEAD_PASSES
+            return CONTROL_SEARCHES[self.kind] * passes + overhead
         return passes + len(self.methods) * OVERHEAD_PASSES
 
 
 def standard_goals(size: int) -> tuple[Goal, ...]:
-    """Every goal of the standard audit at its default setting, as far as a gallery of `size` others allows."""
+    """Every goal of the standard audit at its default setting, as far as `size` others allow."""
     goals = []
     for spec in standard_audit():
         goal = parse(spec.name)
@@ -97,11 +110,13 @@ def standard_measurements(size: int, eps: float) -> tuple[Measurement, ...]:
     return (
         *(Measurement(kind="smallest", goal=goal) for goal in goals if goal.spec.wish is not None),
         *(Measurement(kind="at-eps", goal=goal, methods=_white_box_methods(goal.metric)) for goal in goals),
-        *(
-            Measurement(kind="controls", goal=goal, methods=_white_box_methods(goal.metric)[1:])
-            for goal in goals
-        ),
+        *(_controls("controls", goal) for goal in goals),
+        *(_controls("doubled", goal) for goal in goals),
     )
+
+
+def _controls(kind: Kind, goal: Goal) -> Measurement:
+    return Measurement(kind=kind, goal=goal, methods=_white_box_methods(goal.metric)[1:])
 
 
 def black_boxes(size: int, queries: int) -> tuple[Measurement, ...]:
@@ -125,6 +140,11 @@ def black_boxes(size: int, queries: int) -> tuple[Measurement, ...]:
     )
 
 
+def _smallest(goal: Goal) -> BudgetSearch:
+    """The search for the smallest budgets of a goal."""
+    return smallest(goal.metric, goal.spec.direction, goal.spec.family)
+
+
 def _white_box_methods(metric: str) -> tuple[Method, ...]:
     """The published method, and the audit's own."""
     return published(metric), audited(metric)
@@ -139,7 +159,7 @@ def protocol_of(threat: Threat, first: int, seed: int, size: int) -> Protocol:
     """
     goals = standard_goals(size)
     searches: list[tuple[Goal, tuple[Method | BlackBoxMethod | BudgetSearch, ...]]] = [
-        (goal, (*((smallest(goal.metric),) if goal.spec.wish else ()), *_white_box_methods(goal.metric)))
+        (goal, (*((_smallest(goal),) if goal.spec.wish else ()), *_white_box_methods(goal.metric)))
         for goal in goals
     ]
     searches += [(box.goal, box.methods) for box in black_boxes(size, 1)]

@@ -19,6 +19,7 @@ def missing(done: Sequence[tuple[Measurement, int]], eps: float, why: str) -> tu
         "smallest": "the smallest budgets",
         "at-eps": f"attacks at {format_eps(eps)}",
         "controls": "the controls",
+        "doubled": "the controls that search again",
     }
     for kind, text in texts.items():
         own = [(each, count) for each, count in done if each.kind == kind]

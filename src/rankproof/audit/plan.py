@@ -9,7 +9,9 @@ from rankproof.attacks.cost import bare_seconds
 from rankproof.audit.counts import Counts
 from rankproof.audit.journal import spans
 from rankproof.audit.measurements import (
+    CONTROL_SEARCHES,
     CONTROLLED,
+    SUFFIXES,
     Measurement,
     black_boxes,
     standard_measurements,
@@ -61,7 +63,7 @@ class Plan:
         if self.counts is not None:
             return self.counts.measurements(self.size, self.threat.eps, self.images)
         found = [
-            (each, min(self.images, CONTROLLED) if each.kind == "controls" else self.images)
+            (each, min(self.images, CONTROLLED) if each.is_control else self.images)
             for each in standard_measurements(self.size, self.threat.eps)
         ]
         if self.threat.eps > 0:
@@ -117,11 +119,19 @@ class Costs:
         self._predicted += rows * self._estimate(measurement)
         self._spent += seconds
 
+    def overrun(self, measurement: Measurement, rows: int, seconds: float) -> None:
+        """Learn from a unit that was given up after so long: it takes at least twice as long."""
+        self.seen[measurement.label] = rows, 2 * seconds
+
     def of(self, measurement: Measurement) -> float:
-        """Seconds of one attack."""
+        """Seconds of one attack; controls search as often as they do what the goal's own search took."""
         if measurement.label in self.seen:
             rows, seconds = self.seen[measurement.label]
             return seconds / rows
+        search = f"{measurement.goal.spec.name}{SUFFIXES['at-eps']}"
+        if measurement.is_control and search in self.seen:
+            rows, seconds = self.seen[search]
+            return CONTROL_SEARCHES[measurement.kind] * seconds / rows
         scale = self._spent / self._predicted if self._predicted else 1.0
         return scale * self._estimate(measurement)
 
@@ -146,7 +156,7 @@ def standing(
         rows: images attacked side by side.
         values: of each attack, for its interval.
     """
-    step = most if measurement.kind == "controls" else rows
+    step = most if measurement.is_control else rows
     return Standing(
         measurement=measurement,
         rows=done,
@@ -161,14 +171,14 @@ def in_rounds(wanted: Iterable[tuple[Measurement, int]], rows: int) -> list[tupl
     """The units of an audit of given counts, a few attacks of every measurement before more of any."""
     units = [
         (
-            each.kind == "controls",
+            each.is_control,
             number,
             place,
             each,
             span,
         )  # the controls at last: they compare with attacks
         for place, (each, count) in enumerate(wanted)
-        for number, span in enumerate(spans(count, count if each.kind == "controls" else rows))
+        for number, span in enumerate(spans(count, count if each.is_control else rows))
     ]
     return [(each, *span) for *_, each, span in sorted(units, key=lambda unit: unit[:3])]
 

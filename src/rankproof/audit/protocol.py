@@ -57,12 +57,11 @@ SPEED = {"MEMORY", "ROWS", "BLOCK", "NEAR_SHARE"}
 
 def standard_searches() -> tuple[tuple[Goal, tuple[Search, ...]], ...]:
     """Every goal of a standard audit with the searches that are made for it, then those of the black box."""
-    audited = getattr(defaults, "audited", defaults.strong)
     pairs: list[tuple[Goal, tuple[Search, ...]]] = []
     for spec in standard_audit():
         goal = parse(spec.name)
-        least = () if spec.wish is None else (defaults.smallest(goal.metric),)
-        pairs.append((goal, (*least, defaults.published(goal.metric), audited(goal.metric))))
+        least = () if spec.wish is None else (defaults.smallest(goal.metric, spec.direction, spec.family),)
+        pairs.append((goal, (*least, defaults.published(goal.metric), defaults.audited(goal.metric))))
     pairs += [(Reorder(k=k), (SPSA(), defaults.automatic())) for k in (5, 10)]
     return tuple(pairs)
 

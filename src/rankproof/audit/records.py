@@ -147,7 +147,7 @@ def _decoded(value: Any) -> Any:
     match value:
         case {"dtype": str(kind), "shape": list(shape), **rest}:
             if "packed" in rest:
-                data = np.frombuffer(zlib.decompress(b64decode(rest["packed"])), dtype=kind)
+                data = np.frombuffer(zlib.decompress(b64decode(str(rest["packed"]))), dtype=kind)
                 return torch.from_numpy(data.copy()).view(shape)
             return torch.tensor(rest["values"], dtype=getattr(torch, kind)).view(shape)
         case dict():

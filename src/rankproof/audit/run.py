@@ -38,8 +38,15 @@ from rankproof.types import ImagesLike, IntegersLike, no_progress
 
 SAMPLE = 64  # images compared with the gallery items they are said to be
 EVERY = 60.0  # seconds between two reports of an audit that runs
+FIRST_REPORT = 0.25  # of the time: then the first one is written, whatever there is
 SLOW_REPORTS = 20  # ... or so many times as long as writing one takes
 RESERVE, RESERVED_PASSES = 1.5, 120  # seconds, and passes, for the first report
+RESERVED_SHARE = 0.08  # of the time, at most
+OVERRUN, OVERRUN_SHARE = (
+    3.0,
+    0.15,
+)  # a unit that takes so many times its estimate, and such a share of the time
+DOUBTFUL = 2.0  # the first unit is begun where its estimate, by one pass, is so many times too long
 MARGIN = 1.5  # times the last report took
 
 ShareCallback = Callable[[float, float], None]
@@ -82,6 +89,10 @@ class AuditOptions(Checked):
 
 
 DEFAULTS = AuditOptions()
+
+
+class _OverrunError(Exception):
+    """A unit took much longer than expected: there would be no time for anything else."""
 
 
 @ordinary_modes()
@@ -183,6 +194,7 @@ class _Run:
     _begin: float = 0.0
     _reported: float = 0.0
     _reserve: float = 0.0
+    _until: float | None = None
     _recall: tuple[float | None] | None = None
     _hashes: ProtocolHashes | None = None
 
@@ -194,8 +206,10 @@ class _Run:
         self._earlier = self.journal.seconds
         for measurement, most in self.wanted:
             self._units[measurement.label], self.values[measurement.label] = [], []
-            step = most if measurement.kind == "controls" else self.rows
+            step = most if measurement.is_control else self.rows
             found = self.journal.of(measurement.label, step, self.plan.images, most)
+            if measurement.is_control and plan.counts is None:
+                found = self.journal.controls(measurement.label)
             for unit in found:
                 self._learn(measurement, unit)
 
@@ -205,6 +219,8 @@ class _Run:
         """Run units until the time or the wanted attacks are used up."""
         self._begin = self._reported = clock()
         self._reserve = RESERVE + RESERVED_PASSES * self.plan.per_pass
+        if self.plan.time_limit is not None:
+            self._reserve = min(self._reserve, RESERVED_SHARE * self.plan.time_limit)
         if self.plan.time_limit is None:
             self._by_counts()
         else:
@@ -226,6 +242,7 @@ class _Run:
         breadth = False
         while True:
             left = limit - self.elapsed - self._reserve
+            left *= 1.0 if any(self._units.values()) else DOUBTFUL
             standings = [
                 standing(
                     each,
@@ -241,9 +258,14 @@ class _Run:
             if chosen is None:
                 break
             rows = chosen.rows, chosen.rows + chosen.step
-            self._unit(chosen.measurement, rows, self.elapsed / limit, chosen.cost / limit)
+            most = max(OVERRUN * chosen.cost, OVERRUN_SHARE * limit)
+            self._until = min(clock() + most, clock() + max(left, 0.0))
+            try:
+                self._unit(chosen.measurement, rows, self.elapsed / limit, chosen.cost / limit)
+            except _OverrunError:
+                self.costs.overrun(chosen.measurement, chosen.step, most)
             self.options.progress(min(1.0, self.elapsed / limit), 1.0)
-            now = has_breadth(standings, left, limit)
+            now = has_breadth(standings, left, limit) or self.elapsed > FIRST_REPORT * limit
             self._report_now_and_then(breadth=now and not breadth)
             breadth = breadth or now
         if not any(self._units.values()):
@@ -264,11 +286,13 @@ class _Run:
         """Run one unit and remember it."""
 
         def inside(part: int, of: int) -> None:
+            if self._until is not None and clock() > self._until:
+                raise _OverrunError
             self.options.progress(min(1.0, done + share * part / max(1, of)), 1.0)
 
         begin = clock()
-        if measurement.kind == "controls":
-            unit = Unit(rows=rows, seconds=0.0, controls=run_controls(self.job, measurement, rows))
+        if measurement.is_control:
+            unit = Unit(rows=rows, seconds=0.0, controls=run_controls(self.job, measurement, rows, inside))
         else:
             unit = Unit(rows=rows, seconds=0.0, parts=run_unit(self.job, measurement, rows, inside))
         self._learn(measurement, self.journal.add(measurement.label, replace(unit, seconds=clock() - begin)))

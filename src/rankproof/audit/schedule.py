@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rankproof.audit.measurements import Kind, Measurement
 from rankproof.audit.protocol import QUERIES
@@ -51,7 +51,8 @@ def next_measurement(standings: Sequence[Standing], left: float, limit: float) -
     """The measurement that gets the next unit; None where nothing fits into the time that is left.
 
     First a few attacks of everything, the most telling first: the smallest budget of every goal, every goal
-    at the audited budget, the controls, a black box of few queries. Then always the widest interval.
+    at the audited budget, the controls, a black box of few queries, the controls that
+    search again. Then always the widest interval.
 
     Args:
         standings: of all measurements, the most telling first.
@@ -74,18 +75,26 @@ def has_breadth(standings: Sequence[Standing], left: float, limit: float) -> boo
 
 def _breadth(standings: Sequence[Standing], left: float, limit: float) -> Iterator[Standing]:
     """The measurements that still lack their first attacks, in order."""
-    smallest, at_eps, controls, looks = (_of(standings, kind) for kind in _ORDER)
+    smallest, at_eps, controls, doubled, looks = (_of(standings, kind) for kind in _ORDER)
     first, spent = _affordable(smallest, FIRST_SHARE * limit)
     yield from sorted(_below(smallest, first), key=lambda each: each.rows)
     second, _ = _affordable(at_eps, FIRST_SHARE * (limit - spent))
     yield from sorted(_below(at_eps, second), key=lambda each: each.rows)
-    for each in controls:
-        if not each.rows and each.most and each.cost <= CONTROLS_SHARE * left:
-            yield each
+    yield from _controls(controls, left)
     yield from _below([each for each in looks if each.measurement.budget == QUERIES[0]], LEAST)
+    yield from _controls(doubled, left)
 
 
-_ORDER: tuple[Kind, ...] = ("smallest", "at-eps", "controls", "black-box")
+_ORDER: tuple[Kind, ...] = ("smallest", "at-eps", "controls", "doubled", "black-box")
+
+
+def _controls(standings: Sequence[Standing], left: float) -> Iterator[Standing]:
+    """The controls that were not made, on as many attacks as a part of the time that is left allows."""
+    todo = [each for each in standings if not each.rows and each.most]
+    for each in todo:
+        step = min(each.most, int(CONTROLS_SHARE * left / len(todo) / max(each.seconds, 1e-9)))
+        if step:
+            yield replace(each, step=step)
 
 
 def _of(standings: Sequence[Standing], kind: Kind) -> list[Standing]:
@@ -112,7 +121,7 @@ def _goes_on(each: Standing, looks: Sequence[Standing], left: float) -> bool:
         looks: all black boxes.
     """
     measurement = each.measurement
-    if measurement.kind == "controls":
+    if measurement.is_control:
         return False
     if measurement.budget is None:
         return True

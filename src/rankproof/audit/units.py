@@ -12,7 +12,7 @@ from rankproof.attacks.result import AttackResult
 from rankproof.attacks.smallest_budget import smallest_budget
 from rankproof.audit.controls import ControlledAttack, controls
 from rankproof.audit.job import Job
-from rankproof.audit.measurements import Measurement
+from rankproof.audit.measurements import CONTROL_NAMES, Measurement
 from rankproof.audit.records import Attacks, image_text
 from rankproof.goals.base import Goal
 from rankproof.methods.black_box.base import BlackBoxMethod
@@ -52,12 +52,16 @@ def run_unit(
     return tuple(done)
 
 
-def run_controls(job: Job, measurement: Measurement, rows: tuple[int, int]) -> tuple[Control, ...]:
+def run_controls(
+    job: Job, measurement: Measurement, rows: tuple[int, int], progress: ProgressCallback
+) -> tuple[Control, ...]:
     """Whether the search of a goal at the audited budget can be trusted, tried on the first attacks."""
     (method,) = measurement.methods
     assert not isinstance(method, BlackBoxMethod)
     batch = job.batch(slice(*rows))
-    result = attack_batch(job.gallery, batch, measurement.goal, job.threat, method=method, seed=job.seed)
+    result = attack_batch(
+        job.gallery, batch, measurement.goal, job.threat, method=method, seed=job.seed, progress=progress
+    )
     made = ControlledAttack(
         gallery=job.gallery,
         goal=measurement.goal,
@@ -66,7 +70,7 @@ def run_controls(job: Job, measurement: Measurement, rows: tuple[int, int]) -> t
         result=result,
         first=job.first,
     )
-    return controls(made)
+    return controls(made, CONTROL_NAMES[measurement.kind])
 
 
 def judged(

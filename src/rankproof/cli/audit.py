@@ -68,11 +68,11 @@ def audit(
 ) -> None:
     """Measure by how little, and how far, the rankings of a model can be moved, and write a report.
 
-    For every goal of the papers the audit looks for the smallest budget at which it comes true; then it attacks
-    at one budget, by the published PGD and by its own search, checks that search, and attacks as a stranger
-    who sees the first results only. A few attacks of everything come first; the time that is left goes to
-    the figures that are least certain. Writes report.html, report.json and images to DIR, also while it
-    runs. Finished attacks are saved in DIR/audit.jsonl: after Ctrl-C the same command goes on from there.
+    For every goal of the papers the audit looks for the smallest budget at which it comes true; then it
+    attacks at one budget, by the published PGD and by its own search, checks that search, and attacks as a
+    stranger who sees the first results only. A few attacks of everything come first; the time that is left
+    goes to the figures that are least certain. Writes report.html, report.json and images to DIR, also
+    while it runs. Finished attacks are saved in DIR/audit.jsonl: after Ctrl-C the same command goes on.
 
     **Example**
 
@@ -174,9 +174,9 @@ def _say_plan(todo: "Plan", device: str, *, in_full: bool) -> None:
     if in_full:
         for measurement, count, cost in expected:
             say(
-                f"  {measurement.label}: {count} attacks, about {spoken(cost)}"
+                f"{measurement.label}: {count} attacks, about {spoken(cost)}"
                 if count
-                else f"  {measurement.label}: none"
+                else f"{measurement.label}: none"
             )
 
 
