@@ -187,6 +187,8 @@ def cell_seconds(cell: TableCell, times: PassTimes, size: int) -> float:
             return cell.trials * Universal().passes(cell.eps) * SEEN_SHARE * size * one
         case "black-box" | "service" | "seconds" | "order-strip" | "saved" | "pipeline":
             return cell.trials * max(1, cell.budget or 0) * times.query
+        case "smallest":
+            return cell.trials * smallest(goal_of(cell).metric).evaluations * times.evaluation
         case _:
             passes = descent_of(cell).passes(cell.eps) if cell.eps else 0
             return cell.trials * (passes * one + VERDICT_PASSES * times.evaluation)
