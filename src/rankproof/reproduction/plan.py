@@ -8,6 +8,7 @@ import torch
 
 from rankproof.attacks.cost import bare_seconds, query_seconds
 from rankproof.io import JsonObject
+from rankproof.methods.defaults import smallest
 from rankproof.methods.white_box.universal import Universal
 from rankproof.models import new_encoder
 from rankproof.parallel import Job
