@@ -32,6 +32,7 @@ from rankproof.reproduction.schema import (
     SearchBlock,
     SecondsBlock,
     ServiceBlock,
+    SmallestBlock,
     StripBlock,
     TrainingBlock,
     TransferBlock,
@@ -43,7 +44,7 @@ from rankproof.reproduction.schema import (
 
 Run = (
     Literal["white-box", "transfer", "universal", "black-box", "seconds", "src", "service"]
-    | Literal["strip", "order-strip", "losses", "weights", "saved", "pipeline", "training"]
+    | Literal["strip", "order-strip", "losses", "weights", "saved", "pipeline", "training", "smallest"]
 )
 STRONG = MomentumPGD.name  # our own search with gradients
 ORDER = Reorder.SPEC.name
@@ -297,6 +298,8 @@ def _of_block(recipe: Recipe, block: Block) -> Iterator[TableCell]:
             return _service_cells(block)
         case AttackBlock():
             return _attack_cells(recipe, block)
+        case SmallestBlock():
+            return _smallest_cells(recipe, block)
         case SearchBlock():
             return _search_cells(recipe, block)
         case TrainingBlock():
@@ -447,6 +450,13 @@ def _attack_cells(recipe: Recipe, block: AttackBlock) -> Iterator[TableCell]:
         for method in block.methods:
             more = "" if method == "published" else f"-{method}"
             yield replace(cell, method=method, name=f"{cell.name}{more}")
+
+
+def _smallest_cells(recipe: Recipe, block: SmallestBlock) -> Iterator[TableCell]:
+    for goal, count in product(block.goals, block.counts):
+        cell = _attack(block.model, goal, count, 0.0, block.xi)
+        name = cell.name.removesuffix(eps_name(0.0)) + "smallest"
+        yield replace(cell, name=name, run="smallest", exclude_self=True, trials=recipe.trials)
 
 
 def _search_cells(recipe: Recipe, block: SearchBlock) -> Iterator[TableCell]:

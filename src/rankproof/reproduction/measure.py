@@ -1,9 +1,10 @@
 """One cell: the attacks as the papers describe them, and one value for each attack."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from rankproof.attacks import attack
 from rankproof.attacks.cost import bare_seconds, query_seconds
 from rankproof.attacks.result import AttackResult
+from rankproof.attacks.smallest_budget import smallest_budget
 from rankproof.attacks.transfer import choose, transfer
 from rankproof.attacks.white_box import chunk_rows
 from rankproof.evaluation import accuracy, robustness_score
@@ -21,7 +23,15 @@ from rankproof.methods import PGD
 from rankproof.methods import registry as methods
 from rankproof.oracles import LocalOracle
 from rankproof.ranking.metrics import short_range_tau
-from rankproof.reproduction.cells import STRONG, TableCell, descent_of, goal_of, lowers, search_of
+from rankproof.reproduction.cells import (
+    STRONG,
+    TableCell,
+    descent_of,
+    eps_name,
+    goal_of,
+    lowers,
+    search_of,
+)
 from rankproof.reproduction.figures import attack_strips, best_order, strip_values
 from rankproof.reproduction.protocols import (
     losses_over_steps,
@@ -42,6 +52,7 @@ PIECE = 50  # attacks of which one time is taken, or that are searched again at 
 DIGITS = 6  # of the values that are kept
 FOUR = ("ca+", "ca-", "sp-qa+", "sp-qa-")  # the papers' tables say QA and mean SP-QA
 DEFENDED_EPS, DEFENDED_TRIALS = 0.3, 1000
+WITHIN = tuple(level / 255 for level in (0.5, 1, 2, 4, 8, 16, 32))  # budgets whose success is recorded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +146,8 @@ class Bench:
                 return self._sent_again(cell, target)
             case "training":
                 return self._trained(cell, target)
+            case "smallest":
+                return self._smallest(cell, target, progress)
 
     def _attacked(
         self,
@@ -310,6 +323,39 @@ class Bench:
         )
         summary = replace(result.summary, model=target.gallery.ranker.name, data=target.dataset.name)
         return summary.to_json()
+
+    def _smallest(self, cell: TableCell, target: System, progress: Progress) -> CellOutcome:
+        """The smallest budget of each attack, and their median; null where nothing was reached."""
+        index = target.draw(cell.trials, self.seed)
+        result = smallest_budget(
+            target.gallery,
+            target.dataset.one_size().take(index),
+            goal_of(cell),
+            seed=self.seed,
+            gallery_ids=index,
+            progress=progress,
+        )
+        summary = result.summary
+        # null in the file where nothing was reached: no number says so
+        budgets = [
+            cast(float, None) if math.isnan(eps) else round(eps, DIGITS + 2)
+            for eps in result.eps_star.tolist()
+        ]
+        shares = {f"within-{eps_name(eps)}": summary.success(eps) for eps in WITHIN}
+        counts = {"free": summary.free, "reached": summary.reached, "saved": summary.saved}
+        singles = {
+            name: (value, None, None) for name, value in (shares | counts).items() if value is not None
+        }
+        median = {} if summary.eps_star is None else {"eps_star": (summary.eps_star, *summary.eps_star_ci95)}
+        return CellOutcome(
+            values={"eps_star": budgets, "evaluations": result.evaluations.tolist()},
+            figures={**median, **singles, "evaluations": (summary.evaluations, None, None)},
+            steps=summary.evaluations_max,
+            seconds=result.seconds,
+            gallery_size=result.gallery_size,
+            device=result.device,
+            notes=(*result.notes, *target.notes),
+        )
 
     def _timed(self, cell: TableCell, target: System, progress: Progress) -> CellOutcome:
         """Seconds of one attack, from attacks that run side by side."""

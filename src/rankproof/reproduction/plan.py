@@ -8,6 +8,7 @@ import torch
 
 from rankproof.attacks.cost import bare_seconds, query_seconds
 from rankproof.io import JsonObject
+from rankproof.methods.defaults import smallest
 from rankproof.methods.white_box.universal import Universal
 from rankproof.models import new_encoder
 from rankproof.parallel import Job
@@ -187,6 +188,8 @@ def cell_seconds(cell: TableCell, times: PassTimes, size: int) -> float:
             return cell.trials * Universal().passes(cell.eps) * SEEN_SHARE * size * one
         case "black-box" | "service" | "seconds" | "order-strip" | "saved" | "pipeline":
             return cell.trials * max(1, cell.budget or 0) * times.query
+        case "smallest":
+            return cell.trials * smallest(goal_of(cell).metric).evaluations * times.evaluation
         case _:
             passes = descent_of(cell).passes(cell.eps) if cell.eps else 0
             return cell.trials * (passes * one + VERDICT_PASSES * times.evaluation)

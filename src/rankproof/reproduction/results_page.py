@@ -14,6 +14,7 @@ from rankproof.reproduction.cells import (
     TableCell,
     cells_of,
     cells_of_block,
+    eps_name,
     is_order,
     lowers,
 )
@@ -58,11 +59,13 @@ from rankproof.reproduction.schema import METHODS, ServiceBlock
 from rankproof.threat import format_eps
 
 PAPERS = ("eccv20", "iccv21")
-EXPERIMENTS = ("baseline", "papers", "stronger", "black-box", "services", "training")
+EXPERIMENTS = ("baseline", "papers", "stronger", "zoo", "black-box", "services", "training")
 COMPARED = ("agrees", "stronger", "weaker", "too few attacks")
+CONVERGED = "converged"  # our own search with gradients, until it finds no more
 OURS, REFERENCE = "auto", "spsa"  # the black-box searches that are compared everywhere
 TOLERANCE = {"rank": 3.0, "tau": 0.05}
 UNTOUCHED = {"ca-": "1 to 2.5", "qa-": "0.50"}  # ranks at eps = 0 of goals that choose among the nearest
+WITHIN = [f"within-{eps_name(level / 255)}" for level in (0.5, 1, 2, 4, 8, 16, 32)]
 WANTED = (1.4, 0.1, 0.05)  # times SPSA's tau where that is above the second, else higher by the third
 NEAR = {"fashion-mnist": 2.0, "mnist": 0.7}  # how far R@1 may be from the printed one
 WEAKER = 6.0  # by how much a rank may be on the attacker's side of the printed one
@@ -95,6 +98,12 @@ class View:
         """The measurement of the same attack by another method."""
         wanted = _same_attack(cell, method)
         return next((self.of(each) for each in self.cells if _same_attack(each, each.method) == wanted), None)
+
+    def like_of(self, cell: TableCell, method: str) -> Measurement | None:
+        """The measurement of the same attack on the same model by another method."""
+        wanted = cell.model, _same_attack(cell, method)
+        same = (each for each in self.cells if (each.model, _same_attack(each, each.method)) == wanted)
+        return next((self.of(each) for each in same), None)
 
     def benchmark(self, name: str) -> JsonObject | None:
         """The record of a benchmark."""
@@ -990,6 +999,82 @@ def _each(values: Sequence[float]) -> str:
     return ", ".join(map(number, values))
 
 
+# -- the zoo: what its models really hold
+
+
+def zoo_converged(view: View) -> str:
+    """The papers' strongest attacks on each model of the zoo: printed, published, strong and converged."""
+    rows = []
+    for cell, weak in view.present():
+        if cell.method != "published":
+            continue
+        best, strong = view.like_of(cell, CONVERGED), view.like_of(cell, STRONG)
+        figures = [_after(cell, record) if record else NOT_RUN for record in (weak, strong, best)]
+        printed = number(_printed_of_zoo(cell), _metric(cell))
+        beside = [
+            number(record.figures["sp_rank"][0])
+            for record in (weak, best)
+            if record and "sp_rank" in record.figures
+        ]
+        rows.append(
+            (
+                *(f"`{cell.model}`", _attack(cell), eps_words(cell), number(weak.figures["before"][0])),
+                *(printed, *figures, " → ".join(beside), f"{weak.trials:,}"),
+            )
+        )
+    header = ("model", "attack", "eps", "untouched", "printed", "PGD [95 %]", "strong [95 %]")
+    return _table((*header, "converged [95 %]", "C_SP, PGD → converged", "T"), rows)
+
+
+def zoo_smallest(view: View) -> str:
+    """The smallest budgets on each model of the zoo, the defended one beside its twin."""
+    rows = []
+    for cell in view.cells:
+        record = view.of(cell)
+        if record is None:
+            continue
+        median = record.figures.get("eps_star")
+        twin = next((view.of(each) for each in view.cells if _undefended_twin(each, cell)), None)
+        other = None if twin is None else twin.figures.get("eps_star")
+        shares = (f"{100 * record.figures[name][0]:.0f}" for name in WITHIN if name in record.figures)
+        counts = (f"{record.figures[name][0]:.0f}" for name in ("reached", "free", "saved"))
+        rows.append(
+            (
+                *(f"`{cell.model}`", _attack(cell), "not reached" if median is None else _levels(median)),
+                "" if median is None or other is None else f"{median[0] / other[0]:.1f}",
+                *(" / ".join(shares), *counts, f"{record.trials:,}"),
+            )
+        )
+    within = "% within 0.5 / 1 / 2 / 4 / 8 / 16 / 32"
+    header = ("model", "wish", "median eps\\* in 1/255 [95 %]", "times its twin's", within)
+    return _table((*header, "reached", "free", "8-bit file holds", "T"), rows)
+
+
+def _levels(interval: Interval) -> str:
+    """A budget and its interval in 255ths."""
+    value, low, high = (None if end is None else f"{255 * end:.3g}" for end in interval)
+    return f"{value} [{low or '–'}, {high or '–'}]"
+
+
+def _undefended_twin(other: TableCell, cell: TableCell) -> bool:
+    """Whether a cell is the same wish on the undefended model of the same data."""
+    return cell.model == f"{other.model}d" and (other.goal, other.count) == (cell.goal, cell.count)
+
+
+def _printed_of_zoo(cell: TableCell) -> float | None:
+    """What ECCV 2020 prints of an attack on a model of the zoo; None where it prints nothing."""
+    data, letters = cell.model.rsplit("-", 1)
+    same = (letters, cell.goal, cell.count, cell.eps)
+    return next(
+        (
+            each.figures[0].printed
+            for each in cells_of(_recipe(f"eccv20/{MODEL_TABLES[data][0]}"))
+            if (each.model, each.goal, each.count, each.eps) == same and each.figures
+        ),
+        None,
+    )
+
+
 # -- what several sections need
 
 
@@ -1013,7 +1098,8 @@ def _metric(cell: TableCell) -> str:
 
 def _attack(cell: TableCell) -> str:
     """The goal and how many are chosen."""
-    return f"{spec(cell.goal).title}, {cell.letter} = {cell.count}"
+    title = spec(cell.goal).title
+    return f"{title}, {cell.letter} = {cell.count}" if cell.letter else title
 
 
 def _after(cell: TableCell, record: Measurement) -> str:
@@ -1029,6 +1115,7 @@ VIEWS: dict[str, Callable[[View], str]] = {
         *(white_box_speed, ranking_speed, graph_speed),
         *(black_box_table3, against_spsa, against_five, budgets, variants, saved_files, black_box_speed),
         *(service_tables, service_pipeline, service_load),
+        *(zoo_converged, zoo_smallest),
         *(vanilla, defended, better, rejected, photographs, training_speed),
     )
 }

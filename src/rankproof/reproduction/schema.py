@@ -332,6 +332,16 @@ class AttackBlock:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SmallestBlock:
+    """The smallest budgets at which each goal's wish comes true on one model."""
+
+    model: str
+    goals: tuple[str, ...]
+    counts: tuple[int, ...]
+    xi: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class SearchBlock:
     """Black-box order attacks on one model: every method with every k, N, eps and budget.
 
@@ -382,7 +392,7 @@ TableBlock = (
     | ServiceBlock
 )
 FigureBlock = CurveBlock | StripBlock | OrderStripBlock | LossBlock | WeightBlock
-ExperimentBlock = AttackBlock | SearchBlock | TrainingBlock
+ExperimentBlock = AttackBlock | SmallestBlock | SearchBlock | TrainingBlock
 Block = TableBlock | FigureBlock | ExperimentBlock
 
 
@@ -445,6 +455,7 @@ FIGURE_KINDS: dict[str, Kind] = {
 }
 EXPERIMENT_KINDS: dict[str, Kind] = {
     "attack": _kind(AttackBlock, methods=list_of(descent)),
+    "smallest": _kind(SmallestBlock),
     "search": _kind(SearchBlock, budget=list_of(count)),
     "training": _kind(TrainingBlock),
 }
