@@ -409,7 +409,7 @@ def _concat(job: _Job, batch: AttackBatch, parts: list[_Part]) -> SmallestBudget
         parameters=job.goal.parameters,
         first=job.first,
         places=parts[0].places,
-        **rows,  # type: ignore[arg-type]
+        **rows,
         gallery_ids=batch.gallery_ids,
         seed=job.seed,
         gallery_size=len(job.gallery),

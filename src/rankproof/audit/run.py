@@ -148,19 +148,17 @@ def audit(
     )
     if ids is not None:
         _check_foreign(gallery, queries[job.order[:SAMPLE]], ids[job.order[:SAMPLE]])
-    path = None if options.journal is None else Path(options.journal)
-    journal = Journal.open(path, _fingerprint(job))
     planned = options.prepared or plan(
         gallery, queries, threat, own=ids is not None, trials=trials, time_limit=options.time_limit
     )
-    run = _Run(job=job, plan=planned, journal=journal, options=options, data=data)
-    try:
-        run.attack()
-    except KeyboardInterrupt:
-        run.stopped = True
-        run.report()
-        raise
-    return run.result()
+    return _begin(job, planned, options, data).finish()
+
+
+def _begin(job: Job, planned: Plan, options: AuditOptions, data: str) -> "_Run":
+    """The run of an audit, with the units that its journal has already."""
+    path = None if options.journal is None else Path(options.journal)
+    journal = Journal.open(path, _fingerprint(job))
+    return _Run(job=job, plan=planned, journal=journal, options=options, data=data)
 
 
 def _fingerprint(job: Job) -> str:
@@ -212,6 +210,16 @@ class _Run:
                 found = self.journal.controls(measurement.label)
             for unit in found:
                 self._learn(measurement, unit)
+
+    def finish(self) -> AuditResult:
+        """Run, and say what came of it; where somebody interrupts, the report of what is there is written."""
+        try:
+            self.attack()
+        except KeyboardInterrupt:
+            self.stopped = True
+            self.report()
+            raise
+        return self.result()
 
     # -- attacks
 

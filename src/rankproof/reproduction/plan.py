@@ -7,6 +7,7 @@ from itertools import groupby
 import torch
 
 from rankproof.attacks.cost import bare_seconds, query_seconds
+from rankproof.goals.base import Goal
 from rankproof.io import JsonObject
 from rankproof.methods.defaults import smallest
 from rankproof.methods.white_box.universal import Universal
@@ -189,10 +190,15 @@ def cell_seconds(cell: TableCell, times: PassTimes, size: int) -> float:
         case "black-box" | "service" | "seconds" | "order-strip" | "saved" | "pipeline":
             return cell.trials * max(1, cell.budget or 0) * times.query
         case "smallest":
-            return cell.trials * smallest(goal_of(cell).metric).evaluations * times.evaluation
+            return cell.trials * _budget_passes(goal_of(cell)) * times.evaluation
         case _:
             passes = descent_of(cell).passes(cell.eps) if cell.eps else 0
             return cell.trials * (passes * one + VERDICT_PASSES * times.evaluation)
+
+
+def _budget_passes(goal: Goal) -> int:
+    """The most evaluations of a search for the smallest budget."""
+    return smallest(goal.metric, goal.spec.direction, goal.spec.family).evaluations
 
 
 def training_seconds(planned: Planned, times: PassTimes) -> float:
