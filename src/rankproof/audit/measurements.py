@@ -28,7 +28,7 @@ CONTROL_NAMES = {
 }
 """The controls that need the attack alone, and those that search again."""
 CONTROL_SEARCHES = {"controls": 1, "doubled": 7}  # watched, without a limit, and two of doubled evaluations
-TYPICAL = {"converged": 1 / 4}  # of the most evaluations of a method; of others it is all of them
+TYPICAL = {"converged": 0.15}  # of the most evaluations of a method; of others it is all of them
 FORWARD = 1 / 3  # of an evaluation with its gradient: a query has none
 
 

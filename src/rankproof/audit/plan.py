@@ -17,7 +17,7 @@ from rankproof.audit.measurements import (
     standard_measurements,
 )
 from rankproof.audit.protocol import DEFAULT_EPS, QUERIES
-from rankproof.audit.schedule import Standing, need_of, next_measurement
+from rankproof.audit.schedule import FIRST_SHARE, LEAST, Standing, need_of, next_measurement
 from rankproof.checks import check_images
 from rankproof.errors import RankproofError
 from rankproof.parameters import AT_LEAST_ONE, Range, check_integer, check_number
@@ -27,8 +27,8 @@ from rankproof.types import ImagesLike
 
 DEFAULT_SECONDS = 600.0
 ROWS = 16  # images attacked side by side
-FEWER_ROWS = (32, 16, 8, 4, 2, 1)  # of an audit by time
-UNIT_SHARE, UNIT_SECONDS = 0.04, 10.0  # a unit takes at most so much of the time, and so long
+FEWER_ROWS = (32, 16, 8, 4, 3, 2, 1)  # of an audit by time; one alone takes as long as two or three together
+UNIT_SHARE, UNIT_SECONDS = 0.12, 30.0  # the longest unit takes at most so much of the time, and so long
 TIMED = 4  # images in the pass that is timed
 OVERHEAD = 1.2  # of an attack beside its passes
 
@@ -244,9 +244,13 @@ def counts_from(trials: int | str) -> Counts:
 def _rows_by_time(chunk: int, size: int, eps: float, per_pass: float, limit: float) -> int:
     """Images side by side: as many as make units that are short beside the time there is."""
     costs = Costs(per_pass=per_pass, eps=eps)
-    one = max(costs.of(each) for each in standard_measurements(size, eps))
+    budgets = [costs.of(each) for each in standard_measurements(size, eps) if each.kind == "smallest"]
     most = min(UNIT_SHARE * limit, UNIT_SECONDS)
-    return next((rows for rows in FEWER_ROWS if rows <= chunk and rows * one <= most), 1)
+
+    def fits(rows: int) -> bool:
+        return rows * max(budgets) <= most or (rows <= LEAST and rows * sum(budgets) <= FIRST_SHARE * limit)
+
+    return next((rows for rows in FEWER_ROWS if rows <= chunk and fits(rows)), 1)
 
 
 def _seconds_per_pass(gallery: Gallery, images: torch.Tensor) -> float:

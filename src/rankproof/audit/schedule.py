@@ -8,7 +8,8 @@ from rankproof.audit.measurements import Kind, Measurement
 from rankproof.audit.protocol import QUERIES
 
 LEAST = 3  # attacks of each measurement before any gets more
-FIRST_SHARE = 0.5  # of the time, for the least attacks of the smallest budgets; then of the rest, at eps
+FIRST_SHARE = 0.75  # of the time, for the least attacks of the smallest budgets
+SECOND_SHARE = 0.5  # of the rest, for those at the audited eps
 CONTROLS_SHARE = 0.25  # of the time that is left
 LOOKS = 20  # black-box attacks of few queries, before there are some of more
 LOOKS_SHARE = 0.3  # of the time that is left, for as many attacks of more queries
@@ -78,7 +79,7 @@ def _breadth(standings: Sequence[Standing], left: float, limit: float) -> Iterat
     smallest, at_eps, controls, doubled, looks = (_of(standings, kind) for kind in _ORDER)
     first, spent = _affordable(smallest, FIRST_SHARE * limit)
     yield from sorted(_below(smallest, first), key=lambda each: each.rows)
-    second, _ = _affordable(at_eps, FIRST_SHARE * (limit - spent))
+    second, _ = _affordable(at_eps, SECOND_SHARE * (limit - spent))
     yield from sorted(_below(at_eps, second), key=lambda each: each.rows)
     yield from _controls(controls, left)
     yield from _below([each for each in looks if each.measurement.budget == QUERIES[0]], LEAST)
