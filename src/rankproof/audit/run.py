@@ -42,10 +42,7 @@ FIRST_REPORT = 0.25  # of the time: then the first one is written, whatever ther
 SLOW_REPORTS = 20  # ... or so many times as long as writing one takes
 RESERVE, RESERVED_PASSES = 1.5, 120  # seconds, and passes, for the first report
 RESERVED_SHARE = 0.08  # of the time, at most
-OVERRUN, OVERRUN_SHARE = (
-    3.0,
-    0.15,
-)  # a unit that takes so many times its estimate, and such a share of the time
+OVERRUN, OVERRUN_SHARE = 3.0, 0.3  # times its estimate, and of the time: a longer unit is given up
 DOUBTFUL = 2.0  # the first unit is begun where its estimate, by one pass, is so many times too long
 MARGIN = 1.5  # times the last report took
 
