@@ -25,7 +25,8 @@ from rankproof.audit.measurements import (
 )
 from rankproof.errors import RankproofError
 
-AT_EPS, BLACK_BOX, CONTROLS, DOUBLED, ROWS = "at-eps", "black-box", "controls", "doubled", "rows"
+AT_EPS, CONVERGED, CONTROLS, DOUBLED = "at-eps", "converged", "controls", "doubled"
+BLACK_BOX, ROWS = "black-box", "rows"
 BLACK_BOX_SHARE, BLACK_BOX_LEAST = 10, 20
 MOST = 1_000_000  # of anything that is counted
 EXAMPLE = "write a number, or such as 24,at-eps=12,oa=40,black-box=6x200"
@@ -40,8 +41,8 @@ class Counts:
 
     Args:
         trials: attacks of each figure that nothing else is said of.
-        given: other numbers by key: a goal, a goal with "@eps", "@controls" or "@doubled"; "at-eps",
-            "controls" or "doubled" for all of these.
+        given: other numbers by key: a goal, a goal with "@eps", "@converged", "@controls" or "@doubled";
+            "at-eps", "converged", "controls" or "doubled" for all of these.
         looks: black boxes by key, "black-box" or such as "black-box-5".
         rows: images attacked side by side; None is as many as suit the encoder.
     """
@@ -92,7 +93,7 @@ class Counts:
             RankproofError: a key is unknown.
         """
         standard, boxes = standard_measurements(size, eps), black_boxes(size, BUDGET) if eps > 0 else ()
-        known = {AT_EPS, CONTROLS, DOUBLED, BLACK_BOX, *(each.key for each in (*standard, *boxes))}
+        known = {AT_EPS, CONVERGED, CONTROLS, DOUBLED, BLACK_BOX, *(each.key for each in (*standard, *boxes))}
         for key in (*self.given, *self.looks):
             if key not in known and (eps > 0 or not key.startswith(BLACK_BOX)):
                 raise RankproofError(f"trials: {key!r} is unknown; known: {', '.join(sorted(known))}, {ROWS}")
@@ -109,7 +110,10 @@ class Counts:
         if measurement.kind in (CONTROLS, DOUBLED):
             usual = self.given.get(CONTROLS, min(self.trials, CONTROLLED))
             return self.given.get(DOUBLED, usual) if measurement.kind == DOUBLED else usual
-        return self.given.get(AT_EPS, self.trials) if measurement.kind == "at-eps" else self.trials
+        at_eps = self.given.get(AT_EPS, self.trials)
+        if measurement.kind == CONVERGED:
+            return self.given.get(CONVERGED, at_eps)
+        return at_eps if measurement.kind == AT_EPS else self.trials
 
     def _looks(self, key: str) -> Looks:
         return self.looks.get(key, self.looks.get(BLACK_BOX, default_looks(self.trials)))
@@ -129,12 +133,12 @@ def counts_of(done: Sequence[tuple[Measurement, int]], rows: int | None) -> Coun
     """
     by_kind = {
         kind: [(each.key, count) for each, count in done if each.kind == kind]
-        for kind in ("smallest", AT_EPS, CONTROLS, DOUBLED)
+        for kind in ("smallest", AT_EPS, CONVERGED, CONTROLS, DOUBLED)
     }
     trials = max(1, _usual(by_kind["smallest"] or by_kind[AT_EPS]))
     given = {key: count for key, count in by_kind["smallest"] if count != trials}
-    controlled = _usual(by_kind[CONTROLS])
-    defaults = {AT_EPS: trials, CONTROLS: min(trials, CONTROLLED), DOUBLED: controlled}
+    controlled, at_eps = _usual(by_kind[CONTROLS]), _usual(by_kind[AT_EPS])
+    defaults = {AT_EPS: trials, CONVERGED: at_eps, CONTROLS: min(trials, CONTROLLED), DOUBLED: controlled}
     for kind, default in defaults.items():
         usual = _usual(by_kind[kind])
         given |= {} if usual == default or not by_kind[kind] else {kind: usual}

@@ -32,7 +32,8 @@ CLASS_LEAST = 2  # attacks of a class before it has a figure
 CLASS_GOALS = ("wrong-first", "qa+")
 LOWERED = 1.1  # a budget that another attack lowers by more was not the smallest
 MANY = 0.1  # of attacks whose budgets were lowered
-METHODS = "the audit's own method", "plain PGD"
+METHODS = "the strong method", "plain PGD"
+CONVERGED_METHODS = "the search until it has converged", "the strong method"
 BLACK_BOX_METHODS = "the search of this audit", "SPSA"
 
 
@@ -86,24 +87,26 @@ def figures(job: Job, measured: Sequence[Measured], classes: Sequence[str]) -> F
     Args:
         classes: the names of the gallery's labels, or none.
     """
-    smallest, at_eps, looks = (
+    smallest, at_eps, converged, looks = (
         [each for each in measured if each.measurement.kind == kind]
-        for kind in ("smallest", "at-eps", "black-box")
+        for kind in ("smallest", "at-eps", "converged", "black-box")
     )
     cells: list[AttackSummary] = []
     flags = control_flags([control for each in measured for control in each.controls])
     for each in at_eps:
-        tried = [*each.attacks, *_elsewhere(each, [*smallest, *looks])]
+        long = _elsewhere(each, converged)
+        tried = [*each.attacks, *long, *_elsewhere(each, [*smallest, *looks])]
         worst = united(tried, job.threat.eps)
-        cells += [_cell(job, result) for result in (*(a.result for a in each.attacks), worst)]
-        flags += _doubts(job, each)
+        cells += [_cell(job, attacks.result) for attacks in (*each.attacks, *long)]
+        cells.append(_cell(job, worst))
+        flags += _doubts(job, each, long)
     for each in looks:
         cells += [_cell(job, attacks.result) for attacks in each.attacks]
-        flags += _black_box_doubts(job, each, at_eps)
+        flags += _black_box_doubts(job, each, converged or at_eps)
     budgets: list[BudgetSummary] = []
     by_class: list[ClassBudget] = []
     for each in smallest:
-        least = least_budgets(each, [*at_eps, *looks], job.threat.eps)
+        least = least_budgets(each, [*at_eps, *converged, *looks], job.threat.eps)
         summary, doubts = _smallest(each, least)
         budgets.append(summary)
         flags += doubts
@@ -183,8 +186,12 @@ def _classes(job: Job, measured: Measured, least: Sequence[float], names: Sequen
 # -- reasons to doubt ------------------------------------------------------------------------------
 
 
-def _doubts(job: Job, measured: Measured) -> list[Flag]:
-    """Reasons to doubt the figures of a goal at the audited budget."""
+def _doubts(job: Job, measured: Measured, converged: Sequence[Attacks]) -> list[Flag]:
+    """Reasons to doubt the figures of a goal at the audited budget.
+
+    Args:
+        converged: the attacks of the search that goes on until it has converged, if any.
+    """
     *reference, main = measured.attacks
     label = f"{measured.goal.spec.name} at {format_eps(job.threat.eps)}"
     clean, spec = main.result.headline(after=False), measured.goal.spec
@@ -195,6 +202,10 @@ def _doubts(job: Job, measured: Measured) -> list[Flag]:
         note = f"{label} ({other.result.method})"
         flags += check_attack(other.result, note, headline=False)
         flags += check_reference(own, AttackFigures.of(other.result), spec, label, METHODS)
+    for each in converged:
+        count = min(len(each.result), len(main.result))
+        long, short = (AttackFigures.of(part.result[:count]) for part in (each, main))
+        flags += check_reference(long, short, spec, label, CONVERGED_METHODS)
     return flags
 
 

@@ -11,15 +11,21 @@ from rankproof.goals.order import VISIBLE
 from rankproof.goals.registry import parse, standard_audit
 from rankproof.methods import SPSA
 from rankproof.methods.black_box.base import BlackBoxMethod
-from rankproof.methods.defaults import audited, automatic, published, smallest
+from rankproof.methods.defaults import audited, automatic, published, smallest, strong
 from rankproof.methods.white_box.base import Method
 from rankproof.methods.white_box.budget_search import BudgetSearch
 from rankproof.threat import Threat
 
-Kind = Literal["smallest", "at-eps", "black-box", "controls", "doubled"]
+Kind = Literal["smallest", "at-eps", "black-box", "converged", "controls", "doubled"]
 
 BLACK_BOX_K = (5, 10)
-SUFFIXES = {"smallest": "", "at-eps": "@eps", "controls": "@controls", "doubled": "@doubled"}
+SUFFIXES = {
+    "smallest": "",
+    "at-eps": "@eps",
+    "converged": "@converged",
+    "controls": "@controls",
+    "doubled": "@doubled",
+}
 CONTROLLED = TRIALS  # attacks that the controls of a goal are made on
 OVERHEAD_PASSES = 5  # choosing targets and computing the figures cost about as much as so many passes
 CONTROL_NAMES = {
@@ -28,7 +34,7 @@ CONTROL_NAMES = {
 }
 """The controls that need the attack alone, and those that search again."""
 CONTROL_SEARCHES = {"controls": 1, "doubled": 7}  # watched, without a limit, and two of doubled evaluations
-TYPICAL = {"converged": 0.15}  # of the most evaluations of a method; of others it is all of them
+TYPICAL = {"converged": 1 / 3}  # of the most evaluations of a method; of others it is all of them
 FORWARD = 1 / 3  # of an evaluation with its gradient: a query has none
 
 
@@ -37,8 +43,9 @@ class Measurement:
     """What is measured on the first images of an audit, as many as there is time for.
 
     Args:
-        kind: the smallest budgets of a goal, a goal at the audited budget, its controls, those that search
-            again ("doubled"), or a black box.
+        kind: the smallest budgets of a goal, a goal at the audited budget by searches of a fixed length
+            ("at-eps") and by one that goes on until it has converged, its controls, those that search again
+            ("doubled"), or a black box.
         goal: what is wanted.
         methods: how it is sought at the audited budget, the published method first; of "smallest" none, whose
             search goes with the goal.
@@ -54,7 +61,7 @@ class Measurement:
 
     @cached_property
     def key(self) -> str:
-        """How counts and the journal call it: "qa+", "qa+@eps", "qa+@controls", "black-box-5"."""
+        """How counts and the journal call it: "qa+", "qa+@eps", "qa+@converged", "black-box-5"."""
         if self.kind == "black-box":
             return f"black-box-{self.goal.parameters['k']}"
         return self.goal.spec.name + SUFFIXES[self.kind]
@@ -109,14 +116,11 @@ def standard_measurements(size: int, eps: float) -> tuple[Measurement, ...]:
     goals = standard_goals(size)
     return (
         *(Measurement(kind="smallest", goal=goal) for goal in goals if goal.spec.wish is not None),
-        *(Measurement(kind="at-eps", goal=goal, methods=_white_box_methods(goal.metric)) for goal in goals),
-        *(_controls("controls", goal) for goal in goals),
-        *(_controls("doubled", goal) for goal in goals),
+        *(Measurement(kind="at-eps", goal=goal, methods=_of_fixed_length(goal.metric)) for goal in goals),
+        *(Measurement(kind="converged", goal=goal, methods=(audited(goal.metric),)) for goal in goals),
+        *(Measurement(kind="controls", goal=goal, methods=(strong(goal.metric),)) for goal in goals),
+        *(Measurement(kind="doubled", goal=goal, methods=(audited(goal.metric),)) for goal in goals),
     )
-
-
-def _controls(kind: Kind, goal: Goal) -> Measurement:
-    return Measurement(kind=kind, goal=goal, methods=_white_box_methods(goal.metric)[1:])
 
 
 def black_boxes(size: int, queries: int) -> tuple[Measurement, ...]:
@@ -145,9 +149,14 @@ def _smallest(goal: Goal) -> BudgetSearch:
     return smallest(goal.metric, goal.spec.direction, goal.spec.family)
 
 
-def _white_box_methods(metric: str) -> tuple[Method, ...]:
-    """The published method, and the audit's own."""
-    return published(metric), audited(metric)
+def _of_fixed_length(metric: str) -> tuple[Method, ...]:
+    """The published method, and our own of as many steps."""
+    return published(metric), strong(metric)
+
+
+def _at_eps(metric: str) -> tuple[Method, ...]:
+    """All searches with gradients at the audited budget."""
+    return *_of_fixed_length(metric), audited(metric)
 
 
 def protocol_of(threat: Threat, first: int, seed: int, size: int) -> Protocol:
@@ -159,8 +168,7 @@ def protocol_of(threat: Threat, first: int, seed: int, size: int) -> Protocol:
     """
     goals = standard_goals(size)
     searches: list[tuple[Goal, tuple[Method | BlackBoxMethod | BudgetSearch, ...]]] = [
-        (goal, (*((_smallest(goal),) if goal.spec.wish else ()), *_white_box_methods(goal.metric)))
-        for goal in goals
+        (goal, (*((_smallest(goal),) if goal.spec.wish else ()), *_at_eps(goal.metric))) for goal in goals
     ]
     searches += [(box.goal, box.methods) for box in black_boxes(size, 1)]
     return Protocol(

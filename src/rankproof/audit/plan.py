@@ -128,7 +128,8 @@ class Costs:
         if measurement.label in self.seen:
             rows, seconds = self.seen[measurement.label]
             return seconds / rows
-        search = f"{measurement.goal.spec.name}{SUFFIXES['at-eps']}"
+        kind = "at-eps" if measurement.kind == "controls" else "converged"
+        search = f"{measurement.goal.spec.name}{SUFFIXES[kind]}"
         if measurement.is_control and search in self.seen:
             rows, seconds = self.seen[search]
             return CONTROL_SEARCHES[measurement.kind] * seconds / rows

@@ -61,7 +61,8 @@ def standard_searches() -> tuple[tuple[Goal, tuple[Search, ...]], ...]:
     for spec in standard_audit():
         goal = parse(spec.name)
         least = () if spec.wish is None else (defaults.smallest(goal.metric, spec.direction, spec.family),)
-        pairs.append((goal, (*least, defaults.published(goal.metric), defaults.audited(goal.metric))))
+        fixed = defaults.published(goal.metric), defaults.strong(goal.metric)
+        pairs.append((goal, (*least, *fixed, defaults.audited(goal.metric))))
     pairs += [(Reorder(k=k), (SPSA(), defaults.automatic())) for k in (5, 10)]
     return tuple(pairs)
 

@@ -14,7 +14,8 @@ CONTROLS_SHARE = 0.25  # of the time that is left
 LOOKS = 20  # black-box attacks of few queries, before there are some of more
 LOOKS_SHARE = 0.3  # of the time that is left, for as many attacks of more queries
 WANTED = {"rank": 3.0, "tau": 0.05, "shift": 0.02, "hit": 0.1, "kept": 0.1, "distance": 0.02}
-WANTED_SMALLEST, WANTED_BLACK_BOX = 0.25, 0.15  # octaves of eps; tau_S
+WANTED_SMALLEST, WANTED_BLACK_BOX = 0.1, 0.15  # octaves of eps; tau_S
+CONVERGED = 3.0  # times as wide an interval does for the search that takes long: its images join the others'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +53,8 @@ def next_measurement(standings: Sequence[Standing], left: float, limit: float) -
     """The measurement that gets the next unit; None where nothing fits into the time that is left.
 
     First a few attacks of everything, the most telling first: the smallest budget of every goal, every goal
-    at the audited budget, the controls, a black box of few queries, the controls that
-    search again. Then always the widest interval.
+    at the audited budget, the controls, a black box of few queries, the search that goes on until it has
+    converged, the controls that search again. Then always the widest interval.
 
     Args:
         standings: of all measurements, the most telling first.
@@ -76,17 +77,18 @@ def has_breadth(standings: Sequence[Standing], left: float, limit: float) -> boo
 
 def _breadth(standings: Sequence[Standing], left: float, limit: float) -> Iterator[Standing]:
     """The measurements that still lack their first attacks, in order."""
-    smallest, at_eps, controls, doubled, looks = (_of(standings, kind) for kind in _ORDER)
+    smallest, at_eps, converged, controls, doubled, looks = (_of(standings, kind) for kind in _ORDER)
     first, spent = _affordable(smallest, FIRST_SHARE * limit)
     yield from sorted(_below(smallest, first), key=lambda each: each.rows)
     second, _ = _affordable(at_eps, SECOND_SHARE * (limit - spent))
     yield from sorted(_below(at_eps, second), key=lambda each: each.rows)
     yield from _controls(controls, left)
     yield from _below([each for each in looks if each.measurement.budget == QUERIES[0]], LEAST)
+    yield from sorted(_below(converged, 1), key=lambda each: each.seconds)
     yield from _controls(doubled, left)
 
 
-_ORDER: tuple[Kind, ...] = ("smallest", "at-eps", "controls", "doubled", "black-box")
+_ORDER: tuple[Kind, ...] = ("smallest", "at-eps", "converged", "controls", "doubled", "black-box")
 
 
 def _controls(standings: Sequence[Standing], left: float) -> Iterator[Standing]:
@@ -160,4 +162,5 @@ def _wanted(measurement: Measurement, values: Sequence[float]) -> float:
         return WANTED_SMALLEST
     if measurement.budget is not None:
         return WANTED_BLACK_BOX
-    return WANTED.get(measurement.goal.metric) or 0.05 * max(abs(value) for value in values) or 1.0
+    wanted = WANTED.get(measurement.goal.metric) or 0.05 * max(abs(value) for value in values) or 1.0
+    return CONVERGED * wanted if measurement.kind == "converged" else wanted

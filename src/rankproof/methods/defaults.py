@@ -1,7 +1,5 @@
 """Which method goes with which goal where none is named."""
 
-from dataclasses import replace
-
 from rankproof.methods.black_box.base import BlackBoxMethod
 from rankproof.methods.black_box.thompson import ThompsonSampling
 from rankproof.methods.white_box.base import Method
@@ -38,12 +36,8 @@ def converged(metric: str, steps: int | None = None) -> Converged:
 
 
 def audited(metric: str) -> Method:
-    """The search of an audit at its budget: until another block brings less than half a point, or one pair.
-
-    Half a point is what an audit's controls tolerate; five times as much care costs three times the time.
-    """
-    search = converged(metric)
-    return replace(search, tolerance=0.005) if metric == "rank" else replace(search, patience=1)
+    """The search of an audit at its budget, beside those of a fixed length."""
+    return converged(metric)
 
 
 def automatic() -> BlackBoxMethod:
