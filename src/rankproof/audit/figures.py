@@ -34,7 +34,7 @@ CLASS_GOALS = ("wrong-first", "qa+")
 LOWERED = 1.1  # a budget that another attack lowers by more was not the smallest
 MANY = 0.1  # of attacks whose budgets were lowered
 METHODS = "the strong method", "plain PGD"
-CONVERGED_METHODS = "the search until it has converged", "the strong method"
+CONVERGED_METHODS = "the search that goes on until it has converged", "the strong method"
 BLACK_BOX_METHODS = "the search of this audit", "SPSA"
 
 
@@ -165,7 +165,7 @@ def _smallest(measured: Measured, least: Sequence[float]) -> tuple[BudgetSummary
 
 
 def _classes(job: Job, measured: Measured, least: Sequence[float], names: Sequence[str]) -> list[ClassBudget]:
-    """The smallest budgets by class, the class that gives in first at the top."""
+    """The smallest budgets by class, the lowest median first."""
     labels, ids = job.gallery.labels, job.gallery_ids
     name = measured.goal.spec.name
     if labels is None or ids is None or not names or name not in CLASS_GOALS:

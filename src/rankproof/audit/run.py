@@ -106,9 +106,10 @@ def audit(
 ) -> AuditResult:
     """Measure by how little a ranking can be moved, and how far at one budget; check the figures.
 
-    For every goal of the papers: the smallest budget at which it comes true, and what becomes of the ranking
-    at the audited budget, by the published attack and by our own; then what a stranger reaches who sees the
-    first results only. An own clean copy is left out of every ranking.
+    For each goal of the standard audit: the smallest budget at which it comes true, and what becomes of the
+    ranking at the audited budget, by the published PGD, by the strong search of as many evaluations, and by
+    the one that goes on until it has converged; then what a stranger reaches who sees the first results only.
+    An own clean copy is left out of every ranking.
 
     Args:
         gallery: the database whose ranking is audited.
