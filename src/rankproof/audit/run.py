@@ -15,7 +15,7 @@ from rankproof.audit.diagnostics import check_gallery
 from rankproof.audit.examples import examples
 from rankproof.audit.figures import Measured, figures, octaves
 from rankproof.audit.job import Job
-from rankproof.audit.journal import Journal, Unit
+from rankproof.audit.journal import FinishedUnits, Unit
 from rankproof.audit.measurements import Measurement, protocol_of
 from rankproof.audit.missing import missing
 from rankproof.audit.plan import Costs, Plan, in_rounds, plan, standing
@@ -155,7 +155,7 @@ def audit(
 def _begin(job: Job, planned: Plan, options: AuditOptions, data: str) -> "_Run":
     """The run of an audit, with the units that its journal has already."""
     path = None if options.journal is None else Path(options.journal)
-    journal = Journal.open(path, _fingerprint(job))
+    journal = FinishedUnits.open(path, _fingerprint(job))
     return _Run(job=job, plan=planned, journal=journal, options=options, data=data)
 
 
@@ -181,7 +181,7 @@ class _Run:
 
     job: Job
     plan: Plan
-    journal: Journal
+    journal: FinishedUnits
     options: AuditOptions
     data: str
     stopped: bool = False
