@@ -315,12 +315,12 @@ def test_every_door_refuses_what_is_no_embedding(world, door, value):
 
 @each(INTEGERS | COUNTS, {repr(value): value for value in (1.0, True, math.nan, "1", 2.5)})
 def test_every_door_refuses_what_is_no_integer(world, door, value):
-    assert " must be an integer, got " in refused("seed budget trials visible k queries", door, world, value)
+    assert " must be an integer, got " in refused("seed budget trials first visible k queries", door, world, value)
 
 
 @each(COUNTS, {"0": 0, "-1": -1})
 def test_every_door_refuses_counts_below_one(world, door, value):
-    assert f"got {value}" in refused("budget trials visible k queries", door, world, value)
+    assert f"got {value}" in refused("budget trials first visible k queries", door, world, value)
 
 
 @each(NUMBERS, {repr(value): value for value in (math.nan, math.inf, -0.5, True, "1")})

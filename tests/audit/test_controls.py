@@ -21,6 +21,7 @@ from rankproof import (
 from rankproof.audit.control_methods import BestSeen, doubled
 from rankproof.audit.controls import CONTROLS, ControlledAttack, control_flags, controls, png
 from rankproof.io import decode_pixels, encode_jpeg, encode_png
+from rankproof.methods.defaults import converged
 from rankproof.methods.white_box.base import MethodOutput
 from rankproof.types import Evaluation
 
@@ -246,6 +247,8 @@ def test_images_of_other_channels_have_no_file(make):
 def test_a_doubled_search_takes_twice_the_evaluations():
     assert doubled(MomentumPGD(), 8 / 255).passes(8 / 255) == 2 * MomentumPGD().passes(8 / 255)
     assert doubled(PGD(rule="iccv21"), 8 / 255) == PGD(rule="iccv21", steps=48)
+    for metric, eps in (("rank", 2 / 255), ("rank", 0.3), ("tau", 2 / 255)):  # blocks of 20 and of more
+        assert doubled(converged(metric), eps).passes(eps) == 2 * converged(metric).passes(eps)
 
     @dataclass(frozen=True)
     class Outer(Returns):

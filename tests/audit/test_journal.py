@@ -3,7 +3,7 @@ import torch
 
 from rankproof import SPSA, LocalOracle, Preserve, QueryRaise, Reorder, Threat, attack
 from rankproof.attacks.smallest_budget import smallest_budget
-from rankproof.audit.journal import Journal, Unit, spans
+from rankproof.audit.journal import FinishedUnits, Unit, spans
 from rankproof.audit.records import Attacks, image_of, image_text
 from rankproof.report.findings import Control
 
@@ -53,9 +53,9 @@ def same(one, other):
 
 def test_a_unit_comes_back_exactly_as_it_was(attacks, tmp_path):
     unit = Unit(rows=(0, 3), seconds=1.25, parts=tuple(attacks), controls=(CONTROL,))
-    journal = Journal.open(tmp_path / "j", "mine")
+    journal = FinishedUnits.open(tmp_path / "j", "mine")
     kept = journal.add("qa+", unit)
-    read = Journal.open(tmp_path / "j", "mine").units["qa+", (0, 3)]
+    read = FinishedUnits.open(tmp_path / "j", "mine").units["qa+", (0, 3)]
     assert same(kept, read)
     assert same(unit, read)
     assert read.parts[1].result.log.scores.shape == (3, 400)
@@ -87,27 +87,27 @@ def test_an_image_comes_back_to_the_last_bit(dtype, grid):
     "tail", [b'{"audit": "mine", "of": "qa', b"\xff\xfe\0", b"[1]\n", b'{"audit": "mine"}\n']
 )
 def test_a_torn_line_is_lost_and_nothing_else(tail, tmp_path):
-    journal = Journal.open(tmp_path / "j", "mine")
+    journal = FinishedUnits.open(tmp_path / "j", "mine")
     for number in range(2):
         journal.add("qa+", Unit(rows=(number, number + 1), seconds=1.0))
     (tmp_path / "j").write_bytes((tmp_path / "j").read_bytes() + tail)
-    again = Journal.open(tmp_path / "j", "mine")
+    again = FinishedUnits.open(tmp_path / "j", "mine")
     assert list(again.units) == [("qa+", (0, 1)), ("qa+", (1, 2))]
     again.add("qa+", Unit(rows=(2, 3), seconds=1.0))
-    assert len(Journal.open(tmp_path / "j", "mine").units) == 3
+    assert len(FinishedUnits.open(tmp_path / "j", "mine").units) == 3
 
 
 def test_the_lines_of_other_audits_stay_and_do_not_count(tmp_path):
-    Journal.open(tmp_path / "j", "mine").add("qa+", Unit(rows=(0, 1), seconds=1.0))
-    other = Journal.open(tmp_path / "j", "other")
+    FinishedUnits.open(tmp_path / "j", "mine").add("qa+", Unit(rows=(0, 1), seconds=1.0))
+    other = FinishedUnits.open(tmp_path / "j", "other")
     assert not other.units
     other.add("qa+", Unit(rows=(0, 2), seconds=1.0))
-    assert list(Journal.open(tmp_path / "j", "mine").units) == [("qa+", (0, 1))]
+    assert list(FinishedUnits.open(tmp_path / "j", "mine").units) == [("qa+", (0, 1))]
     assert (other.rows, other.seconds) == (2, 1.0)
 
 
 def test_units_count_up_to_the_first_gap():
-    journal = Journal(None, "mine")
+    journal = FinishedUnits(None, "mine")
     for rows in ((0, 2), (2, 4), (6, 8), (4, 5)):
         journal.add("qa+", Unit(rows=rows, seconds=1.0))
     assert [unit.rows for unit in journal.of("qa+", 2, 9)] == [(0, 2), (2, 4)]

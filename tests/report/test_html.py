@@ -170,7 +170,7 @@ def test_the_page_says_what_was_found_in_order(page):
         "2.0 → 17.2",
         "No flags",
         "QA+, at 4/255.",
-        "1.96 standard errors",
+        "by Student's t",
         "rankproof audit runs/mine digits --eps 4/255",
         "torch 2.5",
         "systems that you own",

@@ -19,7 +19,7 @@ def test_checks_stand_together_and_what_failed_comes_first():
         control("of my own", "ca+"),
     ]
     rows = checks(controls)
-    assert [(row.title, row.verdict, row.count) for row in rows] == [
+    assert [(row.title, row.result, row.count) for row in rows] == [
         ("Twice the steps, and a restart", "failed", "1 of 2 goals, 20 attacks"),
         ("Random noise of the same size", "passed", "2 of 2 goals, 20 attacks"),
         ("of my own", "passed", "1 of 1 goal, 10 attacks"),

@@ -23,12 +23,12 @@ class BudgetSummary:
         goal: its name.
         w, m, k, g, xi: the papers' letters.
         first: K, how many results count as the first ones.
-        places: N or sight, the number of results the wish is about where it is not K; None where it is.
+        places: the number of results the wish is about where it is not K (N, sight, 1 or 4); else None.
         trials: T, how many images were attacked.
         free: of how many the wish held before anything was changed; they are counted apart.
         reached: of how many others a budget was found.
         eps_star: the median smallest budget in [0, 1] of the attacks that are not free; None where
-            less than half of them were reached.
+            half of them or fewer were reached.
         eps_star_ci95: its 95 % interval, from order statistics; None for an end that was not reached, or
             where there are too few attacks.
         curve: the share of these attacks that succeed within each budget: ((eps, share), ...), ascending.

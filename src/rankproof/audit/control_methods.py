@@ -18,12 +18,14 @@ REJECTED = -1e6  # below any fitness: where what is to be kept has moved too far
 def doubled(method: Method, eps: float) -> Method:
     """The same search with twice the evaluations; itself where it has no number of them.
 
-    A method that runs another one (`search`) gets that one doubled.
+    A method that runs another one (`search`) gets that one doubled; where it has blocks of its own, these too
+    (`least`).
     """
     changed: Any = method
     names = {each.name for each in fields(changed)} if is_dataclass(changed) else set()
     if "search" in names:
-        return _method(replace(changed, search=doubled(changed.search, eps)))
+        longer = {"least": 2 * changed.least} if "least" in names else {}
+        return _method(replace(changed, search=doubled(changed.search, eps), **longer))
     return _method(replace(changed, steps=2 * method.passes(eps))) if "steps" in names else method
 
 

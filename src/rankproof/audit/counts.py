@@ -2,6 +2,7 @@
 
     24                                  24 for each figure; a black box makes min(24, 20) of 1,000 queries
     24,at-eps=12                        12 for each figure at the audited budget
+    24,converged=0                      none by the search that goes on until it has converged
     24,oa=40,oa@eps=6                   40 for the smallest budget of one goal, 6 for the same at the budget
     24,black-box=6x200                  6 black-box attacks of 200 queries for k = 5, and for k = 10
     24,black-box-5=20x100+6x1000        20 of 100 queries for k = 5, and 6 of 1,000

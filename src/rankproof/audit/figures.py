@@ -12,6 +12,7 @@ from rankproof.attacks.smallest_budget import summarise
 from rankproof.attacks.summary import AttackSummary
 from rankproof.audit.controls import control_flags
 from rankproof.audit.diagnostics import (
+    ENOUGH,
     AttackFigures,
     check_attack,
     check_baseline,
@@ -33,7 +34,7 @@ CLASS_GOALS = ("wrong-first", "qa+")
 LOWERED = 1.1  # a budget that another attack lowers by more was not the smallest
 MANY = 0.1  # of attacks whose budgets were lowered
 METHODS = "the strong method", "plain PGD"
-CONVERGED_METHODS = "the search until it has converged", "the strong method"
+CONVERGED_METHODS = "the search that goes on until it has converged", "the strong method"
 BLACK_BOX_METHODS = "the search of this audit", "SPSA"
 
 
@@ -67,7 +68,7 @@ class Measured:
 
     @property
     def main(self) -> Attacks:
-        """The attacks of the audit's own method."""
+        """The attacks of the last method, behind the published one: the figure of the measurement."""
         return self.attacks[-1]
 
 
@@ -102,7 +103,7 @@ def figures(job: Job, measured: Sequence[Measured], classes: Sequence[str]) -> F
         flags += _doubts(job, each, long)
     for each in looks:
         cells += [_cell(job, attacks.result) for attacks in each.attacks]
-        flags += _black_box_doubts(job, each, converged or at_eps)
+        flags += _black_box_doubts(job, each, [*converged, *at_eps])
     budgets: list[BudgetSummary] = []
     by_class: list[ClassBudget] = []
     for each in smallest:
@@ -164,7 +165,7 @@ def _smallest(measured: Measured, least: Sequence[float]) -> tuple[BudgetSummary
 
 
 def _classes(job: Job, measured: Measured, least: Sequence[float], names: Sequence[str]) -> list[ClassBudget]:
-    """The smallest budgets by class, the class that gives in first at the top."""
+    """The smallest budgets by class, the lowest median first."""
     labels, ids = job.gallery.labels, job.gallery_ids
     name = measured.goal.spec.name
     if labels is None or ids is None or not names or name not in CLASS_GOALS:
@@ -209,8 +210,12 @@ def _doubts(job: Job, measured: Measured, converged: Sequence[Attacks]) -> list[
     return flags
 
 
-def _black_box_doubts(job: Job, measured: Measured, at_eps: Sequence[Measured]) -> list[Flag]:
-    """Reasons to doubt the figures of a black box."""
+def _black_box_doubts(job: Job, measured: Measured, white_boxes: Sequence[Measured]) -> list[Flag]:
+    """Reasons to doubt the figures of a black box.
+
+    Args:
+        white_boxes: the first with enough attacks of the same goal is the one it is compared with.
+    """
     *reference, main = measured.attacks
     goal, budget = measured.goal, measured.measurement.budget
     setting = f"k = {goal.parameters['k']}, N = {measured.measurement.visible}, Q = {budget:,}"
@@ -219,9 +224,9 @@ def _black_box_doubts(job: Job, measured: Measured, at_eps: Sequence[Measured]) 
     flags = check_attack(main.result, label, headline=True)
     for other in reference:
         flags += check_reference(own, AttackFigures.of(other.result), goal.spec, label, BLACK_BOX_METHODS)
-    for white in at_eps:
-        if white.goal == goal:
-            flags += check_knowledge(own, AttackFigures.of(white.main.result), label)
+    same = [white for white in white_boxes if white.goal == goal and len(white.main) >= ENOUGH]
+    for white in same[:1]:
+        flags += check_knowledge(own, AttackFigures.of(white.main.result), label)
     return flags
 
 

@@ -53,7 +53,7 @@ class Unit:
 
 
 @dataclass
-class Journal:
+class FinishedUnits:
     """The finished units of one audit, by measurement and rows.
 
     A unit is appended as one line; a line that a kill has cut off is left out when the file is read, and a
@@ -70,7 +70,7 @@ class Journal:
     units: dict[tuple[str, Rows], Unit] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, path: Path | None, fingerprint: str) -> "Journal":
+    def open(cls, path: Path | None, fingerprint: str) -> "FinishedUnits":
         """The journal of an audit, with what its file holds already."""
         journal = cls(path, fingerprint)
         if path is None or not path.is_file():

@@ -18,7 +18,7 @@ def missing(done: Sequence[tuple[Measurement, int]], eps: float, why: str) -> tu
     texts: dict[Kind, str] = {
         "smallest": "the smallest budgets",
         "at-eps": f"attacks at {format_eps(eps)}",
-        "converged": f"the search until it has converged at {format_eps(eps)}",
+        "converged": f"converged attacks at {format_eps(eps)}",
         "controls": "the controls",
         "doubled": "the controls that search again",
     }

@@ -15,7 +15,7 @@ from rankproof.audit.diagnostics import check_gallery
 from rankproof.audit.examples import examples
 from rankproof.audit.figures import Measured, figures, octaves
 from rankproof.audit.job import Job
-from rankproof.audit.journal import Journal, Unit
+from rankproof.audit.journal import FinishedUnits, Unit
 from rankproof.audit.measurements import Measurement, protocol_of
 from rankproof.audit.missing import missing
 from rankproof.audit.plan import Costs, Plan, in_rounds, plan, standing
@@ -106,9 +106,10 @@ def audit(
 ) -> AuditResult:
     """Measure by how little a ranking can be moved, and how far at one budget; check the figures.
 
-    For every goal of the papers: the smallest budget at which it comes true, and what becomes of the ranking
-    at the audited budget, by the published attack and by our own; then what a stranger reaches who sees the
-    first results only. An own clean copy is left out of every ranking.
+    For each goal of the standard audit: the smallest budget at which it comes true, and what becomes of the
+    ranking at the audited budget, by the published PGD, by the strong search of as many evaluations, and by
+    the one that goes on until it has converged; then what a stranger reaches who sees the first results only.
+    An own clean copy is left out of every ranking.
 
     Args:
         gallery: the database whose ranking is audited.
@@ -154,7 +155,7 @@ def audit(
 def _begin(job: Job, planned: Plan, options: AuditOptions, data: str) -> "_Run":
     """The run of an audit, with the units that its journal has already."""
     path = None if options.journal is None else Path(options.journal)
-    journal = Journal.open(path, _fingerprint(job))
+    journal = FinishedUnits.open(path, _fingerprint(job))
     return _Run(job=job, plan=planned, journal=journal, options=options, data=data)
 
 
@@ -180,7 +181,7 @@ class _Run:
 
     job: Job
     plan: Plan
-    journal: Journal
+    journal: FinishedUnits
     options: AuditOptions
     data: str
     stopped: bool = False

@@ -67,7 +67,8 @@ def attack(
         int | None,
         typer.Option(
             metavar="N",
-            help="Number of forward and gradient evaluations of each attack. Default: as published.",
+            help="Number of forward and gradient evaluations of each attack; of converged those of its "
+            "first block. Default: as published.",
             show_default=False,
         ),
     ] = None,

@@ -58,7 +58,8 @@ def audit(
         typer.Option(
             metavar="T",
             help="Number of attacks behind each figure instead of a time. Others for some figures, as a "
-            "report prints them: 24,at-eps=12,oa=40,black-box=6x200.",
+            "report prints them: 24,at-eps=12,converged=0,oa=40,black-box=6x200; the keys are those of "
+            "docs/definitions.md.",
             show_default=False,
         ),
     ] = None,
@@ -68,11 +69,12 @@ def audit(
 ) -> None:
     """Measure by how little, and how far, the rankings of a model can be moved, and write a report.
 
-    For every goal of the papers the audit looks for the smallest budget at which it comes true; then it
-    attacks at one budget, by the published PGD and by its own search, checks that search, and attacks as a
-    stranger who sees the first results only. A few attacks of everything come first; the time that is left
-    goes to the figures that are least certain. Writes report.html, report.json and images to DIR, also
-    while it runs. Finished attacks are saved in DIR/audit.jsonl: after Ctrl-C the same command goes on.
+    For each goal the audit looks for the smallest budget at which it comes true. Then it attacks at one
+    budget, by the published PGD, by a stronger search of as many evaluations, and by one that goes on until
+    it has converged; checks these searches; and attacks as a stranger who sees the first results only. A few
+    attacks of everything come first; the time that is left goes to the figures that are least certain.
+    Writes report.html, report.json and images to DIR, also while it runs. Finished attacks are saved in
+    DIR/audit.jsonl: after Ctrl-C the same command goes on.
 
     **Example**
 

@@ -99,7 +99,7 @@ def saved_text(summary: BudgetSummary) -> str:
 
 
 def in_order_of_ease(summaries: Sequence[BudgetSummary]) -> list[BudgetSummary]:
-    """The easiest goal first; then those reached in less than half of the attacks; then what is free."""
+    """The easiest goal first; then those reached in half of the attacks or fewer; then what is free."""
 
     def ease(summary: BudgetSummary) -> tuple[bool, float, float]:
         none = attacks(summary) == 0

@@ -1,4 +1,4 @@
-"""Which classes give in first, as a report shows them."""
+"""Which classes need the smallest budgets, as a report shows them."""
 
 import math
 from collections.abc import Sequence

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 class Control:
     """One check, on a few attacks, of whether the search itself can be trusted.
 
+    "gradient", "noise", "png" and "jpeg-90" are made on the strong search, the others on the one that goes on
+    until it has converged.
+
     Args:
         name: which check: "gradient", "noise", "doubled", "eps-1", "best-iterate", "png" or "jpeg-90".
         goal: the goal it was made for, by its name.
@@ -14,8 +17,7 @@ class Control:
         trials: attacks.
         value: the mean headline figure that the control gave; of "eps-1" the share that reached its wish, of
             "gradient" the share whose loss falls along the gradient.
-        compared_with: the mean figure of the audit's own attacks on the same images; of "eps-1" and
-            "gradient" it is 1.
+        compared_with: the mean figure of the attacks it is made on; of "eps-1" and "gradient" it is 1.
         passed: whether there is no reason to doubt the search; None where it is a figure to read.
         text: what it did and what came of it, as one sentence.
     """
@@ -32,13 +34,13 @@ class Control:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassBudget:
-    """How soon the images of one class give in to a goal.
+    """The smallest budgets of the images of one class.
 
     Args:
         goal: the goal by its name.
         label: name of the class.
         trials: attacked images of the class, without those whose wish held before.
-        eps_star: their median smallest budget; None where less than half were reached.
+        eps_star: their median smallest budget; None where half of them or fewer were reached.
     """
 
     goal: str

@@ -71,10 +71,10 @@ class ReportPage:
     Args:
         model, data: names of what was attacked.
         recall_at_1: R@1 of the gallery in %, leave-one-out or by separate queries; None without labels.
-        cells: one attack for each goal, budget and method.
+        cells: the attacks at the audited budget, one for each goal and method, and the worst case over all.
         flags: reasons to doubt.
-        eps: the audited budget; attacks at other budgets are there for the curves.
-        trials: attacks behind each headline figure.
+        eps: the audited budget.
+        trials: the largest number of attacks behind a figure.
         seed: all choices and random numbers come from it.
         gallery_size: number of items ranked.
         data_note: one sentence on the data.
@@ -87,7 +87,7 @@ class ReportPage:
         first: K, how many results count as the first ones.
         smallest: the smallest budgets of each goal that has a wish: what a report begins with.
         controls: checks of the search itself.
-        classes: which classes give in first.
+        classes: the smallest budgets of each class.
         protocol: under which protocol the figures were taken; None of older reports.
         missing: what was not measured, each as a sentence, such as for want of time.
     """

@@ -26,7 +26,7 @@ CHECKS = {
 }
 """What each check is called, and what it asks."""
 SHARES = ("eps-1", "gradient")  # checks whose figure is the share of attacks that pass
-VERDICTS = {True: "passed", False: "failed", None: "a figure"}
+RESULTS = {True: "passed", False: "failed", None: "a figure"}
 BRIEF = 3  # flags of one kind that are told one by one; more are one sentence
 
 
@@ -37,18 +37,18 @@ class CheckRow:
     Args:
         title, question: what it is called and asks.
         controls: one for each goal, in the order of the standard audit.
-        verdict: "passed", "failed" where one failed, or "a figure" where it is to be read.
+        result: "passed", "failed" where one failed, or "a figure" where it is to be read.
     """
 
     title: str
     question: str
     controls: tuple[Control, ...]
-    verdict: str
+    result: str
 
     @property
     def count(self) -> str:
-        """For how many goals it has this verdict, and on how many attacks in all."""
-        same = sum(VERDICTS[control.passed] == self.verdict for control in self.controls)
+        """For how many goals it has this result, and on how many attacks in all."""
+        same = sum(RESULTS[control.passed] == self.result for control in self.controls)
         goals = "goal" if len(self.controls) == 1 else "goals"
         trials = sum(control.trials for control in self.controls)
         return f"{same} of {len(self.controls)} {goals}, {trials:,} {'attack' if trials == 1 else 'attacks'}"
@@ -67,15 +67,13 @@ def checks(controls: Sequence[Control]) -> list[CheckRow]:
     rows = []
     for name, alike in found.items():
         results = {control.passed for control in alike}
-        verdict = False if False in results else True if True in results else None
+        result = False if False in results else True if True in results else None
         title, question = CHECKS.get(name, (name, ""))
-        rows.append(
-            CheckRow(title=title, question=question, controls=tuple(alike), verdict=VERDICTS[verdict])
-        )
+        rows.append(CheckRow(title=title, question=question, controls=tuple(alike), result=RESULTS[result]))
     order, names = ("failed", "passed", "a figure"), list(CHECKS)
     titles = [CHECKS[name][0] for name in names]
     place = {title: number for number, title in enumerate(titles)}
-    return sorted(rows, key=lambda row: (order.index(row.verdict), place.get(row.title, len(place))))
+    return sorted(rows, key=lambda row: (order.index(row.result), place.get(row.title, len(place))))
 
 
 def control_text(control: Control, value: float) -> str:
