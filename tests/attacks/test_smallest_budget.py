@@ -217,3 +217,9 @@ def test_what_is_saved_comes_back(gallery, pictures, tmp_path):
     schema = json.loads((ROOT / "docs/schema/smallest-budget.json").read_text())
     jsonschema_rs.validate(schema, found)
     assert set(schema["properties"]) == set(found)
+
+
+def test_an_order_of_a_gallery_that_is_all_in_sight_has_a_smallest_budget(make):
+    gallery = Gallery.build(make.ranker(), images := make.images(12))
+    found = smallest_budget(gallery, images[:2], Reorder(k=3), gallery_ids=[0, 1])
+    assert (found.reached | found.free).all()
