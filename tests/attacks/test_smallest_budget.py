@@ -13,6 +13,7 @@ from rankproof import (
     Gallery,
     MaxShift,
     MomentumPGD,
+    QueryLower,
     QueryRaise,
     Ranker,
     RankproofError,
@@ -217,3 +218,18 @@ def test_what_is_saved_comes_back(gallery, pictures, tmp_path):
     schema = json.loads((ROOT / "docs/schema/smallest-budget.json").read_text())
     jsonschema_rs.validate(schema, found)
     assert set(schema["properties"]) == set(found)
+
+
+def test_an_order_of_a_gallery_that_is_all_in_sight_has_a_smallest_budget(make):
+    gallery = Gallery.build(make.ranker(), images := make.images(12))
+    found = smallest_budget(gallery, images[:2], Reorder(k=3), gallery_ids=[0, 1])
+    assert (found.reached | found.free).all()
+
+
+@pytest.mark.parametrize(("count", "said"), [(21, True), (22, False)])
+def test_it_is_said_where_no_item_can_sink_out_of_sight(make, count, said):
+    gallery = Gallery.build(make.ranker(), images := make.images(count))
+    search = ShrinkingBudget(evaluations=2)
+    found = smallest_budget(gallery, images[:1], QueryLower(m=1), search=search, gallery_ids=[0])
+    assert found.places == 20
+    assert any("no attack can succeed" in note for note in found.notes) == said

@@ -178,8 +178,7 @@ def test_a_query_alone_in_its_class_has_what_it_wants(make):
     bound = WrongFirst().bind(context)
     evaluation = bound.evaluate(gallery.embeddings[:1].clone().requires_grad_(True))
     assert bound.reached(gallery.embeddings[:1]).tolist() == [True]
-    assert evaluation.loss.item() < 0
-    assert torch.isfinite(evaluation.loss).all()
+    assert evaluation.loss.item() == 0  # so that its missing gradient is no reason to doubt
 
 
 def test_wrong_first_needs_two_other_items(make):

@@ -391,6 +391,8 @@ def _concat(job: _Job, batch: AttackBatch, parts: list[_Part]) -> SmallestBudget
     notes = [*([choice] if choice else []), *ranker.notes]
     if foreign := sum(part.foreign for part in parts):
         notes.append(foreign_text(foreign, len(batch)))
+    if text := impossible(job.goal, parts[0].places, len(job.gallery) - (batch.gallery_ids is not None)):
+        notes.append(text)
     rows: dict[str, Any] = {
         name: torch.cat([getattr(part, name) for part in parts])
         for name in (
@@ -417,6 +419,18 @@ def _concat(job: _Job, batch: AttackBatch, parts: list[_Part]) -> SmallestBudget
         seconds=sum(part.seconds for part in parts),
         notes=tuple(notes),
     )
+
+
+def impossible(goal: Goal, places: int | None, others: int) -> str:
+    """Why no attack can succeed, whatever the model is; empty where one can.
+
+    Args:
+        places: N, out of which an item has to sink.
+        others: how many items a ranking has.
+    """
+    if goal.spec.direction != "lower" or places is None or others > places:
+        return ""
+    return f"no attack can succeed: a ranking of {others} items has no place beyond the first {places}"
 
 
 class _Counter:

@@ -8,7 +8,7 @@ import torch
 
 from rankproof.attacks.budget_summary import BudgetSummary, median_interval
 from rankproof.attacks.result import AttackResult
-from rankproof.attacks.smallest_budget import summarise
+from rankproof.attacks.smallest_budget import impossible, summarise
 from rankproof.attacks.summary import AttackSummary
 from rankproof.audit.controls import control_flags
 from rankproof.audit.diagnostics import (
@@ -109,6 +109,8 @@ def figures(job: Job, measured: Sequence[Measured], classes: Sequence[str]) -> F
     for each in smallest:
         least = least_budgets(each, [*at_eps, *converged, *looks], job.threat.eps)
         summary, doubts = _smallest(each, least)
+        if text := impossible(each.goal, summary.places, job.size):
+            doubts = [*doubts, Flag(kind="impossible", cell=each.goal.spec.name, text=text)]
         budgets.append(summary)
         flags += doubts
         by_class += _classes(job, each, least, classes)

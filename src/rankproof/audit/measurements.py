@@ -101,7 +101,8 @@ def standard_goals(size: int) -> tuple[Goal, ...]:
             for letter, value in goal.parameters.items()
             if letter in most and isinstance(value, int)
         }
-        if all(value >= 1 for value in fitting.values()):
+        least = {"k": 2, "g": 1}  # one item has no order
+        if all(value >= least[letter] for letter, value in fitting.items()):
             goals.append(parse(spec.name, **fitting))
     return tuple(goals)
 

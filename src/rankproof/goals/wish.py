@@ -211,10 +211,13 @@ class OrderWish:
     def margins(self, z: Embeddings) -> Tensor:
         """(b, k) how much farther each is than the next, and the last than the last place in sight.
 
-        Where the order is right, the last of them is the farthest.
+        Where the order is right, the last of them is the farthest. Where everything is in sight, as in a
+        small gallery, there are k - 1.
         """
         distances = self.context.gallery.distances(z)
         d = distances.gather(1, self.wanted)
+        if distances.shape[1] - (self.context.excluded is not None) <= self.places:
+            return d[:, :-1] - d[:, 1:]
         places = torch.tensor([self.places], device=d.device)
         limit = threshold(distances, self.wanted[:, -1:], places, self.context.excluded)
         return torch.cat([d[:, :-1] - d[:, 1:], d[:, -1:] - limit], dim=1)

@@ -86,8 +86,8 @@ class BoundWrongFirst:
             distances = distances.scatter(1, self._ids[:, None], math.inf)
         right = distances.masked_fill(~matches, math.inf).amin(1)
         wrong = distances.masked_fill(matches, math.inf).amin(1)
-        # A query alone in its class has what it wants.
-        loss = torch.where(right.isfinite(), wrong - right, -torch.ones_like(wrong))
+        # A query alone in its class has what it wants: no gradient is the right one there.
+        loss = torch.where(right.isfinite(), wrong - right, torch.zeros_like(wrong))
         return Evaluation(loss, -loss.detach())
 
     def towards(self, z: Embeddings, penalty_weight: Tensor | None = None) -> Evaluation:
