@@ -13,7 +13,7 @@ PHOTOS = "photos"  # a folder with one sub-folder per class, photos/CLASS/IMAGE.
 OUT = "runs/mine"
 SIZE = 64  # side length in pixels that your encoder expects
 EPS = 4 / 255  # perturbation budget: the largest change of a pixel, in [0, 1]
-TRIALS = 100  # attacked images behind each headline figure; None is up to 1,000
+SECONDS = 600.0  # how long the audit may take: the longer, the more attacks are behind each figure
 SEED = 0
 DISTANCE = "cosine"  # or "euclidean": the distance your search ranks by
 MEAN = [0.485, 0.456, 0.406]  # the normalisation your encoder was trained with; None for pixels in [0, 1]
@@ -45,10 +45,9 @@ def main() -> None:
         photos.images,
         rp.Threat(eps=EPS),
         gallery_ids=torch.arange(len(photos)),  # image i is gallery item i
-        trials=TRIALS,
         seed=SEED,
         data=photos.name,
-        options=rp.AuditOptions(data_note=photos.note, classes=photos.classes),
+        options=rp.AuditOptions(time_limit=SECONDS, data_note=photos.note, classes=photos.classes),
     )
     for flag in report.flags:
         print(f"flag: {flag.cell or 'the audit'}: {flag.text}")

@@ -315,7 +315,8 @@ def test_every_door_refuses_what_is_no_embedding(world, door, value):
 
 @each(INTEGERS | COUNTS, {repr(value): value for value in (1.0, True, math.nan, "1", 2.5)})
 def test_every_door_refuses_what_is_no_integer(world, door, value):
-    assert " must be an integer, got " in refused("seed budget trials first visible k queries", door, world, value)
+    words = "seed budget trials first visible k queries"
+    assert " must be an integer, got " in refused(words, door, world, value)
 
 
 @each(COUNTS, {"0": 0, "-1": -1})

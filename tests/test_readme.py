@@ -76,7 +76,7 @@ def test_the_example_leaves_a_report(workplace, monkeypatch, capsys):
     place = importlib.util.spec_from_file_location("example", ROOT / "examples" / "audit_my_photos.py")
     example = importlib.util.module_from_spec(place)
     place.loader.exec_module(example)
-    monkeypatch.setattr(example, "TRIALS", 2)
+    monkeypatch.setattr(example, "SECONDS", 5.0)
     example.main()
     assert (workplace / "runs" / "mine" / "report.html").is_file()
     assert "report: runs/mine/report.html" in capsys.readouterr().out

@@ -201,7 +201,7 @@ def test_words_to_methods():
     words = {"rand": Rand(), "beta": Beta(), "pso": PSO(), "nes": NES(), "spsa": SPSA()}
     assert {word: parse_method(word, "tau") for word in words} == words
     with pytest.raises(
-        RankproofError, match=r"known: pgd, strong, auto, thompson, rand, beta, pso, nes, spsa$"
+        RankproofError, match=r"known: pgd, strong, converged, auto, thompson, rand, beta, pso, nes, spsa$"
     ):
         parse_method("best", "tau")
 
@@ -247,9 +247,9 @@ def test_what_a_user_registers_is_on_the_help_page(monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")  # no line is broken
     text = call("attack", "--help").stdout
     assert "nudge: An image is nudged a little." in text
-    assert "What the attacker wants: ca+, ca-, qa+, qa-, sp-qa+, sp-qa-, oa, shift, " in text
+    assert "What the attacker wants: ca+, ca-, qa+, qa-, sp-qa+, sp-qa-, oa, " in text
     assert ", top4, nudge." in text
-    assert "With gradients: strong; as published pgd. " in text
+    assert "With gradients: strong, converged; as published pgd. " in text
     assert "As a black box: auto, thompson, guess; as published rand, beta, pso, nes, spsa. " in text
     assert "{" not in text
 
