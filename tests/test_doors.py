@@ -215,6 +215,7 @@ INTEGERS = {
     "robustness_score(seed)": lambda w, v: robustness_score(w.gallery, w.images, seed=v),
     "accuracy(seed)": lambda w, v: accuracy(w.gallery, v),
 }
+COUNTED = "budget trials first visible k queries"  # what they are called in messages
 COUNTS = {
     "attack(budget)": lambda w, v: w.search(budget=v),
     "AuditOptions(first)": lambda w, v: AuditOptions(first=v),
@@ -321,7 +322,7 @@ def test_every_door_refuses_what_is_no_integer(world, door, value):
 
 @each(COUNTS, {"0": 0, "-1": -1})
 def test_every_door_refuses_counts_below_one(world, door, value):
-    assert f"got {value}" in refused("budget trials first visible k queries", door, world, value)
+    assert f"got {value}" in refused(COUNTED, door, world, value)
 
 
 @each(NUMBERS, {repr(value): value for value in (math.nan, math.inf, -0.5, True, "1")})

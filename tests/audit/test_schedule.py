@@ -21,7 +21,7 @@ MEASUREMENTS = (
     *standard_measurements(500, 8 / 255),
     *(box for queries in QUERIES for box in black_boxes(500, queries)),
 )
-COST = {"smallest": 1.0, "at-eps": 2.0, "controls": 1.0, "doubled": 7.0, "black-box": 0.01}
+COST = {"smallest": 1.0, "at-eps": 2.0, "converged": 6.0, "controls": 1.0, "doubled": 7.0, "black-box": 0.01}
 
 
 class Audit:
@@ -74,9 +74,10 @@ def test_a_few_attacks_of_everything_come_first_and_in_order():
     while not has_breadth(list(audit.standings()), audit.left, audit.limit):
         audit.step()
     kinds = list(dict.fromkeys(each.kind for each in audit.made))
-    assert kinds == ["smallest", "at-eps", "controls", "black-box", "doubled"]
+    assert kinds == ["smallest", "at-eps", "controls", "black-box", "converged", "doubled"]
     assert set(audit.counts("smallest")) == set(audit.counts("at-eps")) == {LEAST}
     assert set(audit.counts("controls")) == {10}
+    assert set(audit.counts("converged")) == {1}
     assert 1 <= min(audit.counts("doubled")) <= max(audit.counts("doubled")) <= 10
     looked = {each.budget for each in audit.made if each.budget}
     assert looked == {QUERIES[0]}

@@ -203,6 +203,13 @@ def test_the_worst_case_leads_and_all_methods_stand_beside_it():
     assert row.reference.method == "pgd"
 
 
+def test_a_mean_of_other_attacks_than_its_row_says_of_how_many():
+    cells = [cell("qa+", method="worst-case"), cell("qa+"), cell("qa+", method="converged", trials=3)]
+    text = Page(report.render_html(audit(cells=cells))).text
+    assert "converged, 3 attacks" in text
+    assert "strong, " not in text.split("by other methods")[1].split("What a stranger")[0]
+
+
 def test_nothing_on_the_page_is_fetched_from_elsewhere(page):
     html = report.render_html(audit(strips=[strip()], flags=[Flag(kind="a", text="b")]))
     sources = page.attributes("src") + page.attributes("srcset")

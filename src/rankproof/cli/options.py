@@ -231,7 +231,7 @@ Eps = Annotated[
     typer.Option(
         metavar="E",
         help="Perturbation budget: the largest change of a pixel, as 8/255 or 0.03; 0 changes nothing. "
-        "`attack` takes `smallest` as well.",
+        "With `attack`, `smallest` finds the smallest one of each attack.",
         show_default=False,
     ),
 ]
