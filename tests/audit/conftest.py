@@ -9,6 +9,7 @@ from rankproof import Gallery
 from rankproof.goals.registry import parse
 from rankproof.methods import SPSA
 from rankproof.methods.defaults import strong
+from rankproof.methods.white_box.converged import Converged
 from rankproof.methods.white_box.shrinking_budget import ShrinkingBudget
 
 QUERIES = 21
@@ -32,7 +33,8 @@ def own():
     measurements, counts = (sys.modules[f"rankproof.audit.{name}"] for name in ("measurements", "counts"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measurements, "automatic", Own)
-        patch.setattr(measurements, "audited", strong)
+        short = lambda metric: Converged(search=strong(metric), least=1, blocks=3)  # noqa: E731
+        patch.setattr(measurements, "audited", short)
         patch.setattr(counts, "BUDGET", QUERIES)
         for module in (measurements, sys.modules["rankproof.attacks.smallest_budget"]):
             patch.setattr(module, "smallest", lambda *_: ShrinkingBudget(evaluations=12, start=0.1))

@@ -15,8 +15,14 @@ from rankproof.rng import draw, order
 
 THREAT = Threat(8 / 255)
 IDS = torch.arange(24)
-COUNTS = "4,oa=3,at-eps=3,shift@eps=2,controls=0,qa+@controls=2,black-box-5=3x9+1x15,black-box-10=2x15,rows=2"
-LESS = "2,oa=1,at-eps=1,shift@eps=0,controls=0,qa+@controls=1,black-box-5=1x9,black-box-10=0,rows=1"
+COUNTS = (
+    "4,oa=3,at-eps=3,shift@eps=2,shift@converged=2,controls=0,qa+@controls=2,"
+    "black-box-5=3x9+1x15,black-box-10=2x15,rows=2"
+)
+LESS = (
+    "2,oa=1,at-eps=1,shift@eps=0,shift@converged=0,controls=0,qa+@controls=1,"
+    "black-box-5=1x9,black-box-10=0,rows=1"
+)
 CLOCK = {"seconds": 0.0, "model_seconds": None, "peak_mb": None}
 RUN = sys.modules["rankproof.audit.run"]
 
@@ -115,20 +121,23 @@ def test_figures_for_each_goal_as_many_as_asked(whole):
         24,
     )
     assert {control.goal for control in whole.controls} == {"qa+"}
-    assert whole.missing == ("Not measured as asked: the controls of SP-QA−, OA and Shift.",)
+    assert whole.missing == (
+        "Not measured as asked: the controls of SP-QA−, OA and Shift.",
+        "Not measured as asked: the controls that search again of every goal.",
+    )
     assert whole.protocol.name.startswith("rankproof-1")
     assert whole.recall_at_1 is not None
     assert all((cell.model, cell.data) == ("mine", "images") for cell in (*whole.cells, *whole.smallest))
     json.dumps(whole.to_json(), allow_nan=False)
 
 
-METHODS = ("pgd", "strong", "worst-case")
+METHODS = ("pgd", "strong", "converged", "worst-case")
 
 
 def test_a_figure_is_that_of_the_attack_alone_without_its_own_copy(shop, whole):
     chosen = order(24, 0)[:3]
-    for cell in whole.cells[:9]:
-        if cell.method == "worst-case":
+    for cell in whole.cells[:12]:
+        if cell.method in ("converged", "worst-case"):
             continue
         goal = parse(cell.goal)
         method = (published if cell.method == "pgd" else strong)(goal.metric)
@@ -289,7 +298,7 @@ def test_more_trials_go_on_with_what_is_there(shop, units, tmp_path):
     run(shop, "1,at-eps=0,controls=0,black-box=0,rows=1", journal=tmp_path / "audit.jsonl")
     assert len(units.made) == 3
     result = run(shop, "2,at-eps=1,controls=0,black-box=0,rows=1", journal=tmp_path / "audit.jsonl")
-    assert len(units.made) == len(set(units.made)) == 3 + 3 + 4
+    assert len(units.made) == len(set(units.made)) == 3 + 3 + 4 + 4
     assert [each.trials for each in result.smallest] == [2, 2, 2]
 
 
