@@ -101,7 +101,7 @@ def _measure(system: RetrievalSystem, model: str, name: str, first: int) -> Piec
 def _search(name: str) -> BudgetSearch:
     """The search that goes with a goal."""
     goal = parse(name)
-    return smallest(goal.metric, goal.spec.direction, goal.spec.family)
+    return smallest(goal.metric, goal.spec.direction, goal.spec.family, keeps=goal.spec.keeps)
 
 
 def _numbers(values: list[float]) -> list[float | None]:

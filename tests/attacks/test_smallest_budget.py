@@ -13,6 +13,7 @@ from rankproof import (
     Gallery,
     MaxShift,
     MomentumPGD,
+    Preserve,
     QueryLower,
     QueryRaise,
     Ranker,
@@ -25,6 +26,7 @@ from rankproof import (
 )
 from rankproof.attacks.budget_summary import median_interval
 from rankproof.attacks.saved_images import read_again, saved_images
+from rankproof.methods.defaults import smallest
 from rankproof.methods.white_box.shrinking_budget import ShrinkingBudget
 
 ROOT = Path(__file__).parents[2]
@@ -233,3 +235,14 @@ def test_it_is_said_where_no_item_can_sink_out_of_sight(make, count, said):
     found = smallest_budget(gallery, images[:1], QueryLower(m=1), search=search, gallery_ids=[0])
     assert found.places == 20
     assert any("no attack can succeed" in note for note in found.notes) == said
+
+
+def test_a_raise_that_keeps_results_begins_with_a_small_budget(make):
+    """A large first budget loses what is to be kept, and the search ends at many times what is needed."""
+    gallery = Gallery.build(make.ranker(), images := make.images(40))
+    goal = QueryRaise(m=1) + 1.0 * Preserve(g=5)
+    found = smallest_budget(gallery, images[:8], goal, gallery_ids=range(8))
+    far = smallest("rank", "raise", "query")
+    large = smallest_budget(gallery, images[:8], goal, search=far, gallery_ids=range(8)).eps_star
+    assert found.reached.sum() > (large > 0).sum()
+    assert found.eps_star[2] < large[2] / 2

@@ -37,7 +37,7 @@ def own():
         patch.setattr(measurements, "audited", short)
         patch.setattr(counts, "BUDGET", QUERIES)
         for module in (measurements, sys.modules["rankproof.attacks.smallest_budget"]):
-            patch.setattr(module, "smallest", lambda *_: ShrinkingBudget(evaluations=12, start=0.1))
+            patch.setattr(module, "smallest", lambda *_, **__: ShrinkingBudget(evaluations=12, start=0.1))
         yield Own()
 
 

@@ -302,14 +302,30 @@ def test_more_trials_go_on_with_what_is_there(shop, units, tmp_path):
     assert [each.trials for each in result.smallest] == [2, 2, 2]
 
 
+class Stepped(torch.nn.Module):
+    """The embeddings of an encoder, with another gradient."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, images):
+        z = self.encoder(images)
+        return 0.5 * z + 0.5 * z.detach()
+
+
 def test_a_journal_of_another_audit_is_left_alone(make, shop, units, tmp_path):
     journal, text = tmp_path / "audit.jsonl", "1,at-eps=0,controls=0,black-box=0"
     run(shop, text, journal=journal)
     kept = journal.read_text()
     other = Gallery.build(make.ranker(seed=1), shop.images, shop.labels)
     changed = Gallery(shop.ranker, shop.embeddings, shop.labels, shop.images * 0.999)
+    unlabelled = Gallery(shop.ranker, shop.embeddings, None, shop.images)
+    flat = Gallery(Ranker(Stepped(shop.ranker.encoder)), shop.embeddings, shop.labels, shop.images)
     cases = (
         (shop, {"seed": 1}),
+        (unlabelled, {}),
+        (flat, {}),
         (other, {}),
         (changed, {}),
         (shop, {"gallery_ids": None}),

@@ -190,7 +190,7 @@ def smallest_budget(
     ranker.begin(batch.images, seed)
     ranker.check_gradient()
     ranker.graph_holds(batch.images)  # or else it is searched on the encoder itself
-    chosen = search or smallest(goal.metric, goal.spec.direction, goal.spec.family)
+    chosen = search or smallest(goal.metric, goal.spec.direction, goal.spec.family, keeps=goal.spec.keeps)
     counter = _Counter(len(batch) * chosen.evaluations, progress)
     job = _Job(gallery, goal, first, chosen, seed, counter)
     parts = [

@@ -147,7 +147,7 @@ def black_boxes(size: int, queries: int) -> tuple[Measurement, ...]:
 
 def _smallest(goal: Goal) -> BudgetSearch:
     """The search for the smallest budgets of a goal."""
-    return smallest(goal.metric, goal.spec.direction, goal.spec.family)
+    return smallest(goal.metric, goal.spec.direction, goal.spec.family, keeps=goal.spec.keeps)
 
 
 def _of_fixed_length(metric: str) -> tuple[Method, ...]:

@@ -60,7 +60,8 @@ def standard_searches() -> tuple[tuple[Goal, tuple[Search, ...]], ...]:
     pairs: list[tuple[Goal, tuple[Search, ...]]] = []
     for spec in standard_audit():
         goal = parse(spec.name)
-        least = () if spec.wish is None else (defaults.smallest(goal.metric, spec.direction, spec.family),)
+        search = defaults.smallest(goal.metric, spec.direction, spec.family, keeps=spec.keeps)
+        least = () if spec.wish is None else (search,)
         fixed = defaults.published(goal.metric), defaults.strong(goal.metric)
         pairs.append((goal, (*least, *fixed, defaults.audited(goal.metric))))
     pairs += [(Reorder(k=k), (SPSA(), defaults.automatic())) for k in (5, 10)]

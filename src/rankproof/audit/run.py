@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rankproof.attacks.batch import count_foreign, foreign_text
@@ -166,8 +167,28 @@ def _fingerprint(job: Job) -> str:
         digest.update(part.detach().cpu().contiguous().numpy().tobytes())
     ids = None if job.gallery_ids is None else job.gallery_ids.tolist()
     distance = job.gallery.ranker.distance.name
-    digest.update(repr((job.threat, job.seed, job.first, versions(), ids, distance)).encode())
+    labels = None if job.gallery.labels is None else job.gallery.labels.tolist()
+    settings = job.threat, job.seed, job.first, versions(), ids, labels, distance, _slope(job)
+    digest.update(repr(settings).encode())
     return digest.hexdigest()
+
+
+def _slope(job: Job) -> str:
+    """How steep the encoder is at the first attacked image, to three digits; empty where it is random.
+
+    Encoders with the same embeddings may differ in their gradients, as one does whose rounding lets the
+    gradient pass from then on.
+    """
+    ranker = job.gallery.ranker
+    if ranker.random:
+        return ""
+    image = ranker.as_input(job.images[job.order[:1]]).detach().requires_grad_(True)
+    with torch.enable_grad(), ranker.frozen():
+        z = ranker.embed(image)
+        if not z.requires_grad:
+            return "none"
+        (gradient,) = torch.autograd.grad(z.square().sum() + z.sum(), image, materialize_grads=True)
+    return f"{float(gradient.double().norm()):.2e}"
 
 
 @dataclass

@@ -45,14 +45,17 @@ def automatic() -> BlackBoxMethod:
     return ThompsonSampling()
 
 
-def smallest(metric: str, direction: str = "lower", family: str = "query") -> BudgetSearch:
+def smallest(
+    metric: str, direction: str = "lower", family: str = "query", *, keeps: bool = False
+) -> BudgetSearch:
     """The search for the smallest budget that goes with goals of a metric, a direction and a family.
 
-    What is to come to the top is far away at first: a larger first budget and more momentum.
+    What is to come to the top is far away at first: a larger first budget and more momentum. Not where
+    other results are to be kept, which a large first budget loses for good.
     """
     if metric == "tau":
         return OrderBudget()
-    if direction in ("lower", "push"):
+    if direction in ("lower", "push") or keeps:
         return ShrinkingBudget()
     if family == "candidate":
         return ShrinkingBudget(evaluations=127, start=FAR, momentum=0.9)

@@ -198,7 +198,7 @@ def cell_seconds(cell: TableCell, times: PassTimes, size: int) -> float:
 
 def _budget_passes(goal: Goal) -> int:
     """The most evaluations of a search for the smallest budget."""
-    return smallest(goal.metric, goal.spec.direction, goal.spec.family).evaluations
+    return smallest(goal.metric, goal.spec.direction, goal.spec.family, keeps=goal.spec.keeps).evaluations
 
 
 def training_seconds(planned: Planned, times: PassTimes) -> float:
