@@ -828,7 +828,7 @@ def audit(*words, model, out, eps="8/255"):
     return call("audit", "--model", model, "--eps", eps, "--out", out, *words)
 
 
-FEW = "1,at-eps=0,qa+@eps=2,controls=0,qa+@controls=1,black-box=1x9,rows=1"
+FEW = "1,at-eps=0,qa+@eps=2,qa+@converged=1,controls=0,qa+@controls=1,black-box=1x9,rows=1"
 
 
 def test_dry_run_tells_and_writes_nothing(model, tmp_path, monkeypatch):
@@ -836,9 +836,9 @@ def test_dry_run_tells_and_writes_nothing(model, tmp_path, monkeypatch):
     result = audit("--dry-run", "--trials", 20, model=model, out=tmp_path / "out")
     assert result.exit_code == 0, result.stderr
     first, *lines = [line for line in result.stderr.splitlines() if "embedded" not in line]
-    assert re.fullmatch(r"37 measurements, at most 20 attacks each: about \d+ (s|min) on \w+", first)
+    assert re.fullmatch(r"46 measurements, at most 20 attacks each: about \d+ (s|min) on \w+", first)
     assert re.fullmatch(r"ca\+: 20 attacks, about \d+ (s|min)", lines[0])
-    assert len(lines) == 37
+    assert len(lines) == 46
     assert result.stdout == ""
     assert not (tmp_path / "out").exists()
     assert list(tmp_path.iterdir()) == [tmp_path / "here"]
@@ -859,12 +859,13 @@ def test_audit_json_is_one_object_and_alone_on_stdout(audited, model):
     assert json.loads((folder / "report.json").read_text()) == told
     assert (told["model"], told["data"], told["seed"], told["trials"]) == (str(model), "digits", 0, 2)
     assert told["recall_at_1"] == pytest.approx(load_checkpoint(model).record["recall_at_1"], abs=0.01)
-    assert [(cell["goal"], cell["method"]) for cell in told["cells"][:3]] == [
+    assert [(cell["goal"], cell["method"]) for cell in told["cells"][:4]] == [
         ("qa+", "pgd"),
+        ("qa+", "strong"),
         ("qa+", "converged"),
         ("qa+", "worst-case"),
     ]
-    assert len(told["cells"]) == 3 + 4
+    assert len(told["cells"]) == 4 + 4
     assert all(set(cell) == CONTRACT for cell in told["cells"])
     assert {cell["eps"] for cell in told["cells"]} == {8 / 255}
     assert len(told["smallest"]) == 8
@@ -883,7 +884,7 @@ def test_audit_leaves_a_report_and_pictures(audited):
             assert min(image.size) > 8
     page = (folder / "report.html").read_text()
     assert page.count("data:image/png;base64,") >= len(names)
-    assert len((folder / "audit.jsonl").read_text().splitlines()) == 8 + 2 + 1 + 2
+    assert len((folder / "audit.jsonl").read_text().splitlines()) == 8 + 2 + 1 + 1 + 2
 
 
 def test_the_same_audit_goes_on_from_its_journal_and_prints_for_people(audited, model, monkeypatch):
