@@ -11,6 +11,7 @@ from rankproof.errors import RankproofError, ThreatViolationError
 from rankproof.parameters import Checked, Range
 
 LEVELS = 255
+SLACK = 1e-3  # grey levels that a border may be off by rounding
 TOLERANCE = 1e-6  # rounding of 32-bit pixels; anything beyond is a violation
 
 Eps = Annotated[float, Range(low=0.0, high=1.0, text="between 0 and 1 (such as 8/255 or 0.03)")]
@@ -49,9 +50,7 @@ class Threat(Checked):
         low, high = (original - self.eps).clamp_(min=0), (original + self.eps).clamp_(max=1)
         if not self.grid:
             return torch.maximum(torch.minimum(images, high), low)
-        # The outermost grid points inside the ball; the slack keeps the ones that lie on its border.
-        low, high = torch.ceil(low * LEVELS - 1e-3), torch.floor(high * LEVELS + 1e-3)
-        return torch.round(images * LEVELS).clamp_(low, high) / LEVELS
+        return on_grid(images, low, high)
 
     def perturbation(self, changes: Tensor) -> Tensor:
         """The shared perturbation (1, c, h, w) nearest to the mean of many changes (b, c, h, w).
@@ -59,7 +58,7 @@ class Threat(Checked):
         The perturbation itself is kept in the ball; images are clipped when it is applied, so that no
         single image narrows what the others get.
         """
-        bound = math.floor(self.eps * LEVELS + 1e-3) / LEVELS if self.grid else self.eps
+        bound = math.floor(self.eps * LEVELS + SLACK) / LEVELS if self.grid else self.eps
         mean = changes.mean(0, keepdim=True)
         mean = torch.round(mean * LEVELS) / LEVELS if self.grid else mean
         return mean.clamp(-bound, bound)
@@ -77,6 +76,13 @@ class Threat(Checked):
             raise ThreatViolationError(
                 f"an image left the threat set by {worst:.3g} (eps = {format_eps(self.eps)})"
             )
+
+
+def on_grid(images: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """The nearest multiples of 1/255 between `low` and `high`, both of the images' shape."""
+    # The outermost grid points inside the ball; the slack keeps the ones that lie on its border.
+    low, high = torch.ceil(low * LEVELS - SLACK), torch.floor(high * LEVELS + SLACK)
+    return torch.round(images * LEVELS).clamp_(low, high) / LEVELS
 
 
 def format_eps(eps: float) -> str:

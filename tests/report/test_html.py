@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from report_samples import AFTER, METRIC
 from rich.console import Console
 
 from rankproof.attacks.summary import AttackSummary
@@ -24,17 +25,6 @@ from rankproof.report.page import Flag
 from rankproof.report.strip import Strip, Tile
 
 BUDGETS = (1, 2, 4, 8)
-METRIC = {"oa": "tau", "shift": "shift"}
-AFTER = {
-    "ca+": (50.1, 2.91),
-    "ca-": (1.9, 73.31),
-    "qa+": (50.3, 3.12),
-    "qa-": (0.5, 61.04),
-    "sp-qa+": (50.2, 13.44),
-    "sp-qa-": (0.5, 28.83),
-    "oa": (0.0, 0.81),
-    "shift": (0.0, 0.47),
-}
 
 
 def cell(goal, n=4, method="strong", **changes):

@@ -5,10 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from rankproof.threat import LEVELS
+from rankproof.threat import LEVELS, SLACK, on_grid
 
 TRIED = 2  # whole numbers of grey levels, from the next one on
-SLACK = 1e-3  # grey levels that a budget may be above a whole number by rounding
 
 
 def read_again(images: Tensor) -> Tensor:
@@ -39,15 +38,9 @@ def saved_images(
             break
         most = ((levels + extra) / LEVELS)[rows][:, None, None, None]
         scaled = original[rows] + change[rows] * (most / size[rows][:, None, None, None])
-        candidates = read_again(_on_grid(scaled, original[rows], most))
+        low, high = (original[rows] - most).clamp(min=0), (original[rows] + most).clamp(max=1)
+        candidates = read_again(on_grid(scaled, low, high))
         fulfils = holds(candidates, rows)
         saved[rows[fulfils]], kept[rows[fulfils]] = candidates[fulfils], True
         rows = rows[~fulfils]
     return saved, kept
-
-
-def _on_grid(images: Tensor, original: Tensor, most: Tensor) -> Tensor:
-    """The nearest multiples of 1/255 no farther from the originals than `most` (k, 1, 1, 1)."""
-    low = torch.ceil((original - most).clamp(min=0) * LEVELS - SLACK)
-    high = torch.floor((original + most).clamp(max=1) * LEVELS + SLACK)
-    return (images * LEVELS).round().maximum(low).minimum(high) / LEVELS

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from rankproof.attacks.batch import AttackBatch, count_foreign, foreign_text, ma
 from rankproof.attacks.budget_summary import BudgetSummary, median_interval
 from rankproof.attacks.result import ARRAYS, SUMMARY
 from rankproof.attacks.saved_images import saved_images
-from rankproof.attacks.white_box import chunk_rows
+from rankproof.attacks.white_box import Counter, chunk_rows
 from rankproof.checks import check_kind
 from rankproof.errors import RankproofError
 from rankproof.goals.base import BoundGoal, Goal, Wish
@@ -31,12 +31,7 @@ from rankproof.types import Evaluation, ImagesLike, IntegersLike, ProgressCallba
 
 DOUBT = 3e-5  # share of the mean distance that single precision may be off
 SAMPLE = 8
-GROWTH = (
-    1e-5,
-    1e-4,
-    1e-3,
-    1e-2,
-)  # by which an image is moved on where the encoder rounds otherwise than its graph
+GROWTH = (1e-5, 1e-4, 1e-3, 1e-2)  # by which a change is enlarged where the encoder rounds unlike its graph
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +94,18 @@ class SmallestBudgets:
         write_arrays(Path(folder) / ARRAYS, arrays, compressed=True)
         write_json(Path(folder) / SUMMARY, (summary or self.summary).to_json(), indent=2, allow_nan=False)
         return Path(folder)
+
+    @classmethod
+    def concat(cls, parts: Sequence["SmallestBudgets"]) -> "SmallestBudgets":
+        """One result of several parts of the same search, in their order."""
+        changed: dict[str, Any] = {}
+        for each in fields(cls):
+            values = [getattr(part, each.name) for part in parts]
+            if all(isinstance(value, Tensor) for value in values):
+                changed[each.name] = torch.cat(values)
+        notes = dict.fromkeys(note for part in parts for note in part.notes)
+        seconds = sum(part.seconds for part in parts)
+        return replace(parts[0], **changed, notes=tuple(notes), seconds=seconds)
 
     @property
     def free(self) -> Tensor:
@@ -191,29 +198,13 @@ def smallest_budget(
     ranker.check_gradient()
     ranker.graph_holds(batch.images)  # or else it is searched on the encoder itself
     chosen = search or smallest(goal.metric, goal.spec.direction, goal.spec.family, keeps=goal.spec.keeps)
-    counter = _Counter(len(batch) * chosen.evaluations, progress)
+    counter = Counter(len(batch) * chosen.evaluations, progress)
     job = _Job(gallery, goal, first, chosen, seed, counter)
     parts = [
         job.attack(batch.take(rows)) for rows in torch.arange(len(batch)).split(chunk_rows(gallery, goal))
     ]
-    return _concat(job, batch, parts)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What came out of one chunk; see `SmallestBudgets`."""
-
-    original: Tensor
-    adversarial: Tensor
-    saved: Tensor
-    eps_star: Tensor
-    saved_eps: Tensor
-    evaluations: Tensor
-    targets: Tensor
-    preserved: Tensor
-    places: int | None
-    foreign: int
-    seconds: float
+    whole = SmallestBudgets.concat([part for part, _ in parts])
+    return replace(whole, notes=_notes(job, batch, whole.places, foreign=sum(count for _, count in parts)))
 
 
 @dataclass(frozen=True)
@@ -225,11 +216,15 @@ class _Job:
     first: int
     search: BudgetSearch
     seed: int
-    counter: "_Counter"
+    counter: Counter
 
-    def attack(self, batch: AttackBatch) -> _Part:
-        """Embed the images of one chunk, bind the goal, search, verify, and round to 8-bit images."""
-        begin, ranker, before = time.perf_counter(), self.gallery.ranker, self.counter.done
+    def attack(self, batch: AttackBatch) -> tuple[SmallestBudgets, int]:
+        """Embed the images of one chunk, bind the goal, search, verify, and round to 8-bit images.
+
+        Returns:
+            what was found, and how many images are not the gallery items they are said to be.
+        """
+        begin, ranker = time.perf_counter(), self.gallery.ranker
         original = ranker.as_input(batch.images)
         with ranker.frozen():
             with torch.no_grad():
@@ -250,12 +245,17 @@ class _Job:
                         ranker.embed(images)
                     ),
                 )
-        self.counter.reach(before + len(batch) * self.search.evaluations)
+        self.counter.end(len(batch) * self.search.evaluations)
         nowhere = torch.full((len(batch),), math.nan, dtype=torch.float64, device=original.device)
         eps_star, saved_eps = (
             (images - original).flatten(1).abs().amax(1).double() for images in (found, saved)
         )
-        return _Part(
+        foreign = count_foreign(self.gallery, batch.gallery_ids, clean)
+        part = SmallestBudgets(
+            goal=self.goal.spec.name,
+            parameters=self.goal.parameters,
+            first=self.first,
+            places=wish.places,
             original=original,
             adversarial=found,
             saved=saved,
@@ -264,10 +264,13 @@ class _Job:
             evaluations=evaluations,
             targets=bound.targets,
             preserved=bound.preserved,
-            places=wish.places,
-            foreign=count_foreign(self.gallery, batch.gallery_ids, clean),
+            gallery_ids=batch.gallery_ids,
+            seed=self.seed,
+            gallery_size=len(self.gallery),
+            device=ranker.device.type,
             seconds=time.perf_counter() - begin,
         )
+        return part, foreign
 
     def bind(self, batch: AttackBatch, clean: Tensor) -> tuple[BoundGoal, Wish]:
         """The goal for some attacks, and its wish."""
@@ -321,17 +324,8 @@ class _Attacks:
     def problem(self) -> BudgetProblem:
         """What a search may ask, on the encoder's inference graph."""
         embed = self.job.gallery.ranker.for_search().embed
-        bound, wish = self.job.bind(self.batch, self.clean)
+        wish = self.job.bind(self.batch, self.clean)[1]
         scale = float(self.job.gallery.distances(self.clean[:SAMPLE]).mean())
-
-        def wished(images: Tensor, penalty_weight: Tensor | None = None) -> Evaluation:
-            self.job.counter.add(len(images))
-            z = embed(images)
-            return _exact(wish.evaluate(z, penalty_weight), wish, z.detach(), scale)
-
-        def goal(images: Tensor, penalty_weight: Tensor | None = None) -> Evaluation:
-            self.job.counter.add(len(images))
-            return bound.evaluate(embed(images), penalty_weight)
 
         def margins(images: Tensor) -> Tensor:
             assert isinstance(wish, OrderWish)
@@ -343,14 +337,11 @@ class _Attacks:
             self.job.counter.add(len(images))
             z = embed(images)
             found = wish.towards(z, penalty_weight)
-            left = _exact(Evaluation(-found.fitness, found.fitness), wish, z.detach(), scale)
-            return replace(found, fitness=-left.loss)
+            return replace(found, fitness=_exact_fitness(found.fitness, wish, z.detach(), scale))
 
         return BudgetProblem(
             original=self.original,
             margins=margins if isinstance(wish, OrderWish) else None,
-            wish=wished,
-            goal=goal,
             towards=towards,
             take=lambda rows: self.take(rows).problem(),
             seed=self.job.seed,
@@ -358,19 +349,16 @@ class _Attacks:
         )
 
 
-def _exact(evaluation: Evaluation, wish: Wish, z: Tensor, scale: float) -> Evaluation:
-    """An evaluation whose loss is above 0 where the wish does not hold in exact arithmetic, as with ties.
+def _exact_fitness(fitness: Tensor, wish: Wish, z: Tensor, scale: float) -> Tensor:
+    """A fitness that is below 0 where the wish does not hold in exact arithmetic, as with ties.
 
     Args:
-        scale: the mean distance; a loss that is small beside it is in doubt.
+        scale: the mean distance; a fitness that is small beside it is in doubt.
     """
-    loss = evaluation.loss
-    doubtful = (loss <= 0) & (loss >= -DOUBT * scale)
+    doubtful = (fitness >= 0) & (fitness <= DOUBT * scale)
     if not bool(doubtful.any()):
-        return evaluation
-    wrong = doubtful & ~wish.reached(z)
-    least = torch.finfo(loss.dtype).tiny
-    return replace(evaluation, loss=torch.where(wrong, loss - loss.detach() + least, loss))
+        return fitness
+    return torch.where(doubtful & ~wish.reached(z), -torch.finfo(fitness.dtype).tiny, fitness)
 
 
 def _exact_margins(margins: Tensor, wish: Wish, z: Tensor) -> Tensor:
@@ -384,41 +372,17 @@ def _exact_margins(margins: Tensor, wish: Wish, z: Tensor) -> Tensor:
     return torch.where(wrong[:, None] & last, margins - margins.detach() + least, margins)
 
 
-def _concat(job: _Job, batch: AttackBatch, parts: list[_Part]) -> SmallestBudgets:
-    """The result of all chunks."""
-    ranker = job.gallery.ranker
+def _notes(job: _Job, batch: AttackBatch, places: int | None, *, foreign: int) -> tuple[str, ...]:
+    """What a reader should know of the attacks of a batch."""
     choice = job.goal.choice_note(len(job.gallery)) if batch.targets is None else ""
-    notes = [*([choice] if choice else []), *ranker.notes]
-    if foreign := sum(part.foreign for part in parts):
-        notes.append(foreign_text(foreign, len(batch)))
-    if text := impossible(job.goal, parts[0].places, len(job.gallery) - (batch.gallery_ids is not None)):
-        notes.append(text)
-    rows: dict[str, Any] = {
-        name: torch.cat([getattr(part, name) for part in parts])
-        for name in (
-            "original",
-            "adversarial",
-            "saved",
-            "eps_star",
-            "saved_eps",
-            "evaluations",
-            "targets",
-            "preserved",
-        )
-    }
-    return SmallestBudgets(
-        goal=job.goal.spec.name,
-        parameters=job.goal.parameters,
-        first=job.first,
-        places=parts[0].places,
-        **rows,
-        gallery_ids=batch.gallery_ids,
-        seed=job.seed,
-        gallery_size=len(job.gallery),
-        device=ranker.device.type,
-        seconds=sum(part.seconds for part in parts),
-        notes=tuple(notes),
+    others = len(job.gallery) - (batch.gallery_ids is not None)
+    told = (
+        choice,
+        *job.gallery.ranker.notes,
+        foreign_text(foreign, len(batch)) if foreign else "",
+        impossible(job.goal, places, others),
     )
+    return tuple(filter(None, told))
 
 
 def impossible(goal: Goal, places: int | None, others: int) -> str:
@@ -431,19 +395,3 @@ def impossible(goal: Goal, places: int | None, others: int) -> str:
     if goal.spec.direction != "lower" or places is None or others > places:
         return ""
     return f"no attack can succeed: a ranking of {others} items has no place beyond the first {places}"
-
-
-class _Counter:
-    """Counts evaluations and reports them."""
-
-    def __init__(self, total: int, progress: ProgressCallback) -> None:
-        self.done, self.total, self.progress = 0, total, progress
-
-    def add(self, count: int) -> None:
-        """Some evaluations were done."""
-        self.reach(self.done + count)
-
-    def reach(self, done: int) -> None:
-        """So many are done, or need not be done any more."""
-        self.done = min(max(done, self.done), self.total)
-        self.progress(self.done, self.total)

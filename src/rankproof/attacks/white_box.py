@@ -1,6 +1,7 @@
 """White-box attacks: the attacker has the encoder's gradients, every embedding and every distance."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -11,10 +12,9 @@ from rankproof.attacks.batch import AttackBatch, check_queries, count_foreign, f
 from rankproof.attacks.result import AttackResult
 from rankproof.errors import RankproofError
 from rankproof.goals.base import BoundGoal, Goal
-from rankproof.methods.white_box.base import Method, MethodOutput
+from rankproof.methods.white_box.base import Method, MethodOutput, random_start
 from rankproof.methods.white_box.universal import Universal
 from rankproof.ranking.gallery import Gallery
-from rankproof.rng import uniforms
 from rankproof.threat import Threat, format_eps
 from rankproof.types import Evaluation, ProgressCallback
 
@@ -37,7 +37,7 @@ def run(
     _check_shared(threat, method, batch.targets)
     if threat.eps > 0:
         gallery.ranker.check_gradient()
-    counter = _Counter(len(batch) * method.passes(threat.eps), progress)
+    counter = Counter(len(batch) * method.passes(threat.eps), progress)
     job = _Job(gallery, goal, threat, method, seed, counter)
     rows = torch.arange(len(batch))
     chunks = rows.split(len(batch) if threat.shared else chunk_rows(gallery, goal))
@@ -58,7 +58,7 @@ class _Job:
     threat: Threat
     method: Method
     seed: int
-    counter: "_Counter"
+    counter: "Counter"
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _search(job: _Job, batch: AttackBatch, bound: BoundGoal, original: Tensor, c
         untouched = torch.zeros(len(original), dtype=torch.bool, device=original.device)
         return MethodOutput(original, 0, untouched)
     keys = batch.rng_keys.tolist()
-    initial = _initial(job, bound, original, keys)
+    initial = beginning(bound, original, threat, job.seed, keys)
     objective = _BatchObjective(job, batch, clean, bound)
     return job.method.run(original, initial, objective, threat, seed=job.seed, rng_keys=keys)
 
@@ -150,12 +150,14 @@ class _BatchObjective:
         return _BatchObjective(job, batch, clean, batch.bind(job.goal, job.gallery, clean, job.seed))
 
 
-def _initial(job: _Job, bound: BoundGoal, original: Tensor, rng_keys: list[int]) -> Tensor:
-    """Where the search starts: the clean images, or beside them where these are stationary."""
+def beginning(
+    bound: BoundGoal, original: Tensor, threat: Threat, seed: int, rng_keys: Sequence[int]
+) -> Tensor:
+    """Where a search starts: the clean images, or beside them where these are stationary."""
     if not bound.stationary:
         return original
-    noise = uniforms(job.seed, rng_keys, "start", original.shape[1:]).to(original)
-    return job.threat.project(original + min(NUDGE, job.threat.eps) * noise, original)
+    size = min(NUDGE, threat.eps)
+    return random_start(original, threat, size, seed=seed, rng_keys=rng_keys, purpose="start")
 
 
 def _fulfilled(
@@ -169,7 +171,8 @@ def _fulfilled(
     nowhere = torch.zeros_like(output.zero_gradient)
     if not bool(output.zero_gradient.any()):
         return nowhere
-    images = _initial(job, bound, original, batch.rng_keys.tolist()).detach().requires_grad_(True)
+    images = beginning(bound, original, job.threat, job.seed, batch.rng_keys.tolist())
+    images = images.detach().requires_grad_(True)
     z = job.gallery.ranker.embed(images)
     if not z.requires_grad:
         return nowhere
@@ -190,15 +193,16 @@ def _allowed(output: MethodOutput, original: Tensor, threat: Threat) -> MethodOu
     return replace(output, images=threat.apply(perturbation, original), perturbation=perturbation)
 
 
-class _Counter:
-    """Counts evaluations and reports them."""
+class Counter:
+    """Counts evaluations and reports them; what was sought a second time does not count beyond the total."""
 
     def __init__(self, total: int, progress: ProgressCallback) -> None:
         self.done, self.total, self.progress = 0, total, progress
         self.ended = 0  # of the chunks that are done, as if each attack had taken the most it can
 
     def add(self, count: int) -> None:
-        self.done += count
+        """Some evaluations were done."""
+        self.done = min(self.done + count, self.total)
         self.progress(self.done, self.total)
 
     def end(self, count: int) -> None:

@@ -197,9 +197,7 @@ def _rows(winners: Sequence[AttackResult], name: str) -> Tensor:
 
 def _evaluations(results: Sequence[AttackResult], longest: AttackResult) -> dict[str, Any]:
     """What all methods together spent on each attack, where all of them counted it."""
-    spent = [getattr(result, "evaluations", None) for result in results]
-    if not hasattr(longest, "evaluations"):
-        return {}
+    spent = [result.evaluations for result in results]
     if any(each is None or len(each) < len(longest) for each in spent):
         return {"evaluations": None}
     return {"evaluations": torch.stack([each for each in spent if each is not None]).sum(0)}

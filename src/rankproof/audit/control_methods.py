@@ -7,12 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankproof.methods.white_box.base import Method, MethodOutput
-from rankproof.rng import uniforms
+from rankproof.methods.white_box.base import Method, MethodOutput, random_start
+from rankproof.methods.white_box.momentum_pgd import REJECTED, eligible
 from rankproof.threat import TOLERANCE, Threat
 from rankproof.types import Evaluation, Images, Objective
-
-REJECTED = -1e6  # below any fitness: where what is to be kept has moved too far
 
 
 def doubled(method: Method, eps: float) -> Method:
@@ -64,8 +62,7 @@ class RandomStart:
         rng_keys: Sequence[int],
     ) -> MethodOutput:
         """Attack a batch."""
-        noise = uniforms(seed, rng_keys, "restart", original.shape[1:]).to(original)
-        start = threat.project(original + threat.eps * noise, original)
+        start = random_start(original, threat, threat.eps, seed=seed, rng_keys=rng_keys, purpose="restart")
         return self.method.run(original, start, objective, threat, seed=seed, rng_keys=rng_keys)
 
 
@@ -125,7 +122,7 @@ class _Seen:
         """Keep what is better than the best image so far of the attacks at some rows (k,)."""
         images = images.detach()
         inside = (images - self.original[rows]).flatten(1).abs().amax(1) <= self.eps + TOLERANCE
-        fitness = torch.where(inside, eligible(evaluation).to(self.fitness), 2 * REJECTED)
+        fitness = torch.where(inside, eligible(evaluation).detach().to(self.fitness), 2 * REJECTED)
         better = fitness > self.fitness[rows]
         self.images[rows[better]] = images[better]
         self.fitness[rows[better]] = fitness[better]
@@ -145,11 +142,3 @@ def _watched(objective: Any, seen: _Seen, rows: Tensor) -> Objective:
             return _watched(objective.take(part), seen, rows[part])
 
     return Split() if hasattr(objective, "take") else Watched()
-
-
-def eligible(evaluation: Evaluation) -> Tensor:
-    """(b,) the fitness; where what is to be kept has moved too far, something below any fitness."""
-    fitness, violation = evaluation.fitness.detach(), evaluation.constraint_violation
-    if violation is None:
-        return fitness
-    return torch.where(violation.detach() > 1, REJECTED - violation.detach(), fitness)

@@ -15,7 +15,7 @@ from rankproof.attacks import attack_batch
 from rankproof.attacks.batch import AttackBatch
 from rankproof.attacks.result import AttackResult
 from rankproof.attacks.transfer import transfer
-from rankproof.attacks.white_box import NUDGE
+from rankproof.attacks.white_box import beginning
 from rankproof.attacks.worst_case import figures_of, strength, worst_case
 from rankproof.audit.control_methods import BestSeen, RandomStart, doubled
 from rankproof.goals.base import BoundGoal, Goal
@@ -264,10 +264,8 @@ def gradient(made: ControlledAttack) -> Control | None:
     def objective(images: Images, penalty_weight: Tensor | None = None) -> Evaluation:
         return bound.evaluate(embed(images), penalty_weight)
 
-    start, seed = original, made.result.seed
-    if bound.stationary:
-        beside = uniforms(seed, made.keys, "start", original.shape[1:]).to(original)
-        start = made.threat.project(original + min(NUDGE, made.threat.eps) * beside, original)
+    seed = made.result.seed
+    start = beginning(bound, original, made.threat, seed, made.keys)
     ball, size = Threat(made.threat.eps), STEP * made.threat.eps
     with ranker.frozen():
         slope, here = ascend(objective, start)

@@ -3,7 +3,7 @@
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -81,20 +81,9 @@ class Attacks:
             size=torch.cat([part.size for part in parts]),
             reached=torch.cat(reached) if reached else None,
             images=tuple(image for part in parts for image in part.images),
-            smallest=_joined(searches) if searches else None,
+            smallest=SmallestBudgets.concat(searches) if searches else None,
             exact=AttackResult.concat(exact) if exact else None,
         )
-
-
-def _joined(parts: Sequence[SmallestBudgets]) -> SmallestBudgets:
-    """One search of several parts of the same."""
-    changed: Any = {}
-    for each in fields(SmallestBudgets):
-        values = [getattr(part, each.name) for part in parts]
-        if all(isinstance(value, Tensor) for value in values):
-            changed[each.name] = torch.cat(values)
-    notes = dict.fromkeys(note for part in parts for note in part.notes)
-    return replace(parts[0], **changed, notes=tuple(notes), seconds=sum(part.seconds for part in parts))
 
 
 # -- images ----------------------------------------------------------------------------------------

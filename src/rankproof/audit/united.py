@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from rankproof.attacks.result import AttackResult
-from rankproof.attacks.worst_case import NAME, figures_of, strength
+from rankproof.attacks.worst_case import NAME, best_of, figures_of
 from rankproof.audit.records import Attacks
 from rankproof.goals.registry import spec
 from rankproof.threat import TOLERANCE
@@ -25,18 +24,16 @@ def united(attacks: Sequence[Attacks], eps: float) -> AttackResult:
     first = attacks[0].result
     results = [each.exact or each.result for each in attacks]
     allowed = [set(same_attacks(each, first, eps).tolist()) for each in attacks]
-    strengths = [
-        [strength(spec(first.goal), first.parameters, figure) for figure in figures_of(result)]
-        for result in results
-    ]
-    won = []
-    for row in range(len(first)):
-        able = [number for number, rows in enumerate(allowed) if row in rows] or [0]
-        won.append(max(able, key=lambda number: strengths[number][row]))  # of equal ones the first
+    made = {
+        str(number): [
+            figure if row in rows else None for row, figure in enumerate(figures_of(result)[: len(first)])
+        ]
+        for number, (result, rows) in enumerate(zip(results, allowed, strict=True))
+    }
+    won = [int(number) for number in best_of(spec(first.goal), first.parameters, made).methods]
     names = [result.method for result in results]
     wins = ", ".join(f"{names[number]} {won.count(number)}" for number in sorted(set(won)))
     white = [result for result, each in zip(results, attacks, strict=True) if each.exact is None]
-    changed: dict[str, Any] = {"evaluations": None} if hasattr(first, "evaluations") else {}
     return replace(
         first,
         method=NAME,
@@ -49,7 +46,7 @@ def united(attacks: Sequence[Attacks], eps: float) -> AttackResult:
         zero_gradient=torch.zeros(len(first), dtype=torch.bool),
         seconds=sum(each.result.seconds for each in attacks),
         notes=(*first.notes, f"the best image of each attack, won by: {wins}"),
-        **changed,
+        evaluations=None,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table
 
+from rankproof.attacks.budget_summary import BudgetSummary
 from rankproof.attacks.summary import AttackSummary
 from rankproof.threat import format_eps
 
@@ -69,14 +70,19 @@ def second_figure(attack: AttackSummary) -> tuple[str, str] | None:
     return None
 
 
+def letter_texts(attack: AttackSummary | BudgetSummary) -> list[str]:
+    """The papers' letters with their values: ["m = 1", "g = 5", "ξ = 1"]."""
+    letters = {"w": attack.w, "m": attack.m, "k": attack.k, "g": attack.g, "ξ": attack.xi}
+    return [f"{letter} = {value:g}" for letter, value in letters.items() if value is not None]
+
+
 def setting_text(attack: AttackSummary, *, budget: bool = True) -> str:
     """The parameters of an attack, by the papers' letters: "k = 5, N = 50, Q = 1,000".
 
     Args:
         budget: whether Q is among them.
     """
-    letters = {"w": attack.w, "m": attack.m, "k": attack.k, "g": attack.g, "ξ": attack.xi}
-    texts = [f"{letter} = {value:g}" for letter, value in letters.items() if value is not None]
+    texts = letter_texts(attack)
     if attack.visible is not None:
         texts.append("N = ∞" if attack.visible == "inf" else f"N = {attack.visible:,}")
     if budget and attack.budget is not None:

@@ -205,8 +205,7 @@ def _exact(eps: float | None) -> str:
 
 def _budget_setting(summary: BudgetSummary) -> str:
     """The letters of a goal with K or N: "m = 1, first 10"."""
-    letters = {"w": summary.w, "m": summary.m, "k": summary.k, "g": summary.g, "ξ": summary.xi}
-    parts = [f"{letter} = {value:g}" for letter, value in letters.items() if value is not None]
+    parts = texts.letter_texts(summary)
     parts.append(f"first {summary.first}" if summary.places is None else f"N = {summary.places}")
     return ", ".join(parts)
 

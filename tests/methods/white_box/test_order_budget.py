@@ -21,7 +21,7 @@ def make(slopes: Tensor, offsets: Tensor, bend: float, original: Images, keys: l
         moved = torch.einsum("bpn,bn->bp", slopes, (images - original).flatten(1))
         return moved + offsets + bend * moved.roll(1, dims=1) ** 2
 
-    def wish(images: Images, penalty_weight: Tensor | None = None) -> Evaluation:
+    def towards(images: Images, penalty_weight: Tensor | None = None) -> Evaluation:
         loss = margins(images).amax(1)
         return Evaluation(loss, -loss.detach())
 
@@ -30,9 +30,7 @@ def make(slopes: Tensor, offsets: Tensor, bend: float, original: Images, keys: l
 
     return BudgetProblem(
         original=original,
-        wish=wish,
-        goal=wish,
-        towards=wish,
+        towards=towards,
         take=take,
         seed=0,
         rng_keys=keys,
@@ -69,7 +67,7 @@ def test_straight_inequalities_are_solved_to_the_end() -> None:
     straight = problem()
     output = OrderBudget().run(straight)
     size, least = sizes(straight, output.images), lower_bound(straight)
-    assert bool((straight.wish(output.images).loss <= 0).all())
+    assert bool((straight.towards(output.images).loss <= 0).all())
     assert bool((size >= 0.97 * least).all())  # the grid is not endless
     assert bool((size <= 1.03 * least).all())
 
@@ -78,7 +76,7 @@ def test_straight_inequalities_are_solved_to_the_end() -> None:
 def test_bent_inequalities_are_fulfilled_within_the_evaluations(bend: float) -> None:
     bent, search = problem(bend), OrderBudget()
     output = search.run(bent)
-    assert bool((bent.wish(output.images).loss <= 0).all())
+    assert bool((bent.towards(output.images).loss <= 0).all())
     assert bool((sizes(bent, output.images) > 0).all())
     assert bool((output.evaluations <= search.evaluations).all())
     assert torch.equal(output.images, output.images.clamp(0, 1))

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from rankproof.rng import uniforms
 from rankproof.threat import Threat
 from rankproof.types import Images, Objective
 
@@ -36,6 +37,18 @@ class MethodOutput:
         if self.evaluations is not None:
             return self.evaluations
         return torch.full((len(self.images),), self.passes, dtype=torch.int64, device=self.images.device)
+
+
+def random_start(
+    original: Images, threat: Threat, size: float, *, seed: int, rng_keys: Sequence[int], purpose: str
+) -> Images:
+    """Random images at most `size` away from the originals, within the threat set.
+
+    Args:
+        purpose: names the random numbers, which are those of each attack alone.
+    """
+    noise = uniforms(seed, rng_keys, purpose, original.shape[1:]).to(original)
+    return threat.project(original + size * noise, original)
 
 
 @runtime_checkable

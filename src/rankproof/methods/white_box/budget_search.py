@@ -16,8 +16,6 @@ class BudgetProblem:
 
     Args:
         original: (b, c, h, w) the untouched images, in [0, 1].
-        wish: a loss that is at most 0 exactly where all that is wanted has come true.
-        goal: the goal's own loss.
         towards: a loss that tells far from the wish which way to go, with a fitness that is at least 0
             exactly where all that is wanted has come true.
         take: the problem of some of the attacks (k,), such as those that are not finished.
@@ -27,8 +25,6 @@ class BudgetProblem:
     """
 
     original: Images
-    wish: Objective
-    goal: Objective
     towards: Objective
     take: Callable[[Tensor], "BudgetProblem"]
     seed: int

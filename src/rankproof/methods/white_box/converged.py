@@ -6,10 +6,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from rankproof.methods.white_box.base import MethodOutput
+from rankproof.methods.white_box.base import MethodOutput, random_start
 from rankproof.methods.white_box.momentum_pgd import MomentumPGD, Path
 from rankproof.parameters import Checked, Count, PositiveShare, Weight
-from rankproof.rng import uniforms
 from rankproof.threat import Threat
 from rankproof.types import Evaluation, Images, Objective, SplitObjective
 
@@ -99,8 +98,10 @@ class Converged(Checked):
         """At rest, at the best images so far or at random points of the ball."""
         point = path.best.images
         if self._from_random(number):
-            noise = uniforms(seed, rng_keys, f"converged/{number}", point.shape[1:]).to(point)
-            point = Threat(path.threat.eps).project(path.original + path.threat.eps * noise, path.original)
+            eps, purpose = path.threat.eps, f"converged/{number}"
+            point = random_start(
+                path.original, Threat(eps), eps, seed=seed, rng_keys=rng_keys, purpose=purpose
+            )
         return replace(
             path,
             point=point.clone(),

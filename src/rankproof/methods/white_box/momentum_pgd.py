@@ -9,11 +9,12 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from rankproof.methods.white_box.base import MethodOutput
-from rankproof.methods.white_box.pgd import PGD, Rule, ascend
+from rankproof.methods.white_box.pgd import PGD, Rule, ascend, normalised
 from rankproof.parameters import Checked, Count, Momentum, Positive, PositiveShare, Share, Weight
 from rankproof.threat import Threat
 from rankproof.types import Evaluation, Images, Objective, PerAttack
 
+REJECTED = -1e6  # below any fitness: where what is to be kept has moved too far
 CHANGED = ("point", "velocity", "penalty_weight", "zero_gradient")  # of a path by every step
 
 
@@ -91,8 +92,7 @@ class MomentumPGD(Checked):
             path.penalty_weight = path.penalty_weight * torch.where(
                 evaluation.constraint_violation > 1, self.tighten, self.relax
             )
-        scale = gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
-        path.velocity = self.momentum * path.velocity + gradient / scale
+        path.velocity = self.momentum * path.velocity + normalised(gradient)
         step = min(threat.eps, self.longest) * share
         path.point = ball.project(path.point - step * path.velocity.sign(), path.original)
 
@@ -113,7 +113,7 @@ class Best:
 
     def consider(self, images: Images, evaluation: Evaluation) -> None:
         """Keep what is better."""
-        fitness = _eligible(evaluation)
+        fitness = eligible(evaluation)
         better = (fitness > self.fitness) | ((fitness == self.fitness) & (evaluation.loss < self.loss))
         self.fitness = torch.where(better, fitness, self.fitness)
         self.loss = torch.where(better, evaluation.loss, self.loss)
@@ -184,10 +184,9 @@ class Path:
         self.best.put(rows, part.best)
 
 
-def _eligible(evaluation: Evaluation) -> PerAttack:
+def eligible(evaluation: Evaluation) -> PerAttack:
     """The fitness; where the constraint is violated, something lower than any fitness."""
-    if evaluation.constraint_violation is None:
+    violation = evaluation.constraint_violation
+    if violation is None:
         return evaluation.fitness
-    return torch.where(
-        evaluation.constraint_violation > 1, -1e6 - evaluation.constraint_violation, evaluation.fitness
-    )
+    return torch.where(violation > 1, REJECTED - violation, evaluation.fitness)

@@ -9,6 +9,7 @@ from torch import Tensor
 from rankproof.errors import RankproofError
 from rankproof.methods.white_box.budget_search import BudgetOutput, BudgetProblem
 from rankproof.methods.white_box.linear_budget import least_change
+from rankproof.methods.white_box.pgd import normalised
 from rankproof.parameters import Checked, Count, Momentum, Positive, PositiveShare, Share
 
 FASTER, SHORTER = 2.0, 0.4  # factors on how far a linear picture is trusted
@@ -96,8 +97,7 @@ class OrderBudget(Checked):
             off = ((margins.detach() / unit).relu().sum(1) / farthest).clamp(max=1)
             grown = eps * (1 + self.growth * off.sqrt())
             eps = torch.where(held, eps / (1 + self.shrink), grown).clamp(max=1)
-            scale = gradient.abs().mean(1, keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
-            velocity = self.momentum * velocity + gradient / scale
+            velocity = self.momentum * velocity + normalised(gradient)
             share = self.first + (self.last - self.first) * number / rounds
             ball = eps[:, None]
             point = (point - share * ball * velocity.sign()).clamp(-ball, ball)

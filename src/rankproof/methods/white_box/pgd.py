@@ -58,6 +58,12 @@ def ascend(
     return gradient, Evaluation(evaluation.loss.detach(), evaluation.fitness.detach(), violation, room)
 
 
+def normalised(gradient: Tensor) -> Tensor:
+    """Gradients (b, ...) of which each has a mean absolute value of 1; 0 stays 0."""
+    sizes = gradient.abs().mean(tuple(range(1, gradient.dim())), keepdim=True)
+    return gradient / sizes.clamp_min(torch.finfo(gradient.dtype).tiny)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PGD(Checked):
     """Sign steps of one size, projected; the last iterate is returned (ECCV eq. 6, ICCV eq. 3).

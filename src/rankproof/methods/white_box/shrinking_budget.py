@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rankproof.methods.white_box.budget_search import BudgetOutput, BudgetProblem
-from rankproof.methods.white_box.pgd import ascend
+from rankproof.methods.white_box.pgd import ascend, normalised
 from rankproof.parameters import Checked, Count, Momentum, Positive, PositiveShare, Share
 from rankproof.types import Evaluation
 
@@ -60,8 +60,7 @@ class ShrinkingBudget(Checked):
             if evaluation.constraint_violation is not None:
                 weights = weights * torch.where(evaluation.constraint_violation > 1, self.tighten, self.relax)
             eps = state.follow(point, gradient, evaluation, share)
-            scale = gradient.abs().mean((1, 2, 3), keepdim=True).clamp_min(torch.finfo(gradient.dtype).tiny)
-            velocity = self.momentum * velocity + gradient / scale
+            velocity = self.momentum * velocity + normalised(gradient)
             step = eps * (self.first + (self.last - self.first) * share)
             change = (point - step * velocity.sign() - original).clamp(-eps, eps)
             point = (original + change).clamp(0, 1)
