@@ -1,6 +1,11 @@
+from pathlib import Path
+
 from rankproof.reproduction import results_page
 from rankproof.reproduction.__main__ import with_headline
+from rankproof.reproduction.records import CompletedCells
 from rankproof.reproduction.results_page import EXPERIMENTS, experiment, headline, page
+
+ROOT = Path(__file__).parents[2]
 
 
 def sections():
@@ -53,3 +58,10 @@ def test_differences_are_paired_where_values_are_there(records, put, rows):
     put("own/stronger", f"{name}-strong", **strong, values={"rank": [3.0, 4.0, 5.0]})
     text = "".join(experiment("stronger", records).sections())
     assert rows(text, "CA+, w = 1")[0][4] == "-1.000 [-1.000, -1.000]"
+
+
+def test_the_page_and_the_readme_are_what_the_records_give():
+    records = CompletedCells(ROOT / "records")
+    assert (ROOT / "docs" / "results.md").read_text() == page(records)
+    readme = (ROOT / "README.md").read_text()
+    assert with_headline(readme, headline(records)) == readme
