@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import jsonschema_rs
@@ -27,6 +28,7 @@ from rankproof import (
 from rankproof.attacks.budget_summary import median_interval
 from rankproof.attacks.saved_images import read_again, saved_images
 from rankproof.methods.defaults import smallest
+from rankproof.methods.white_box.budget_search import BudgetOutput
 from rankproof.methods.white_box.shrinking_budget import ShrinkingBudget
 
 ROOT = Path(__file__).parents[2]
@@ -97,6 +99,31 @@ def test_what_cannot_be_reached_has_no_budget(make):
     assert told[-1] == (18, 18)
     assert told == sorted(told)
     json.dumps(summary.to_json(), allow_nan=False)
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A search that returns a share of the right answer, as one does whose encoder rounds otherwise."""
+
+    change: torch.Tensor
+    evaluations: int = 1
+
+    def run(self, problem):
+        return BudgetOutput(problem.original + self.change, torch.ones(1, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(("share", "holds"), [(0.9, False), (1 - 5e-4, True), (1.0, True)])
+def test_what_a_search_returns_is_no_budget_unless_the_encoder_agrees(line, share, holds):
+    gallery, image, _ = line
+    right = smallest_budget(gallery, image, WrongFirst(), gallery_ids=[OWN])
+    change = right.adversarial - image
+    found = smallest_budget(gallery, image, WrongFirst(), gallery_ids=[OWN], search=Claimed(share * change))
+    assert found.reached.tolist() == [holds]
+    if holds:  # the change was enlarged until the wish came true
+        assert right.eps_star.item() * 0.99 <= found.eps_star.item() <= right.eps_star.item() * 1.01
+    else:
+        assert found.eps_star.isnan().all()
+        assert torch.equal(found.adversarial, image)
 
 
 def test_an_attack_depends_on_nothing_else_and_comes_out_again(gallery, pictures):
